@@ -1,0 +1,140 @@
+"""`python -m engine`: generate, score, evaluate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from engine.config import DEMO
+from engine.console import print_json
+from engine.errors import InputError
+
+app = typer.Typer(
+    help="Mix language-model policies.", add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
+)
+
+ConfigOption = Annotated[Path, typer.Option("--config", help="YAML configuration; the bundled policies unless told")]
+JsonOption = Annotated[bool, typer.Option("--json", help="one JSON object on stdout")]
+MaxNewTokens = Annotated[int, typer.Option(help="the most tokens of a response")]
+Temperature = Annotated[float, typer.Option(help="0 takes the likeliest token")]
+Seed = Annotated[int, typer.Option(help="the same seed gives the same response")]
+
+
+def parse_weights(text: str | None) -> dict[str, float] | None:
+    """'a=0.6,b=0.4' -> {a: 0.6, b: 0.4}; None (uniform) stays None. Raises InputError."""
+    if text is None:
+        return None
+    weights: dict[str, float] = {}
+    for part in text.split(","):
+        name, equals, number = part.partition("=")
+        name = name.strip()
+        try:
+            value = float(number)
+        except ValueError:
+            equals = ""
+        if not equals or not name:
+            raise InputError(f"weights: found '{part.strip()}', expected name=number, such as helpful=0.6,humorous=0.4")
+        if name in weights:
+            raise InputError(f"weights: {name} is given twice; give each policy once")
+        weights[name] = value
+    return weights
+
+
+@app.command()
+def generate(
+    prompt: Annotated[str, typer.Option(help="what to ask")],
+    weights: Annotated[str | None, typer.Option(help="name=number,...; all policies alike unless told")] = None,
+    rule: Annotated[str, typer.Option(help="how the policies are combined")] = "geometric",
+    gain: Annotated[float, typer.Option(help="0 the reference, 1 the mixture, above 1 beyond it")] = 1.0,
+    exponent: Annotated[float, typer.Option(help="the power rule's p")] = 1.0,
+    max_new_tokens: MaxNewTokens = 160,
+    temperature: Temperature = 0.7,
+    top_k: Annotated[int, typer.Option(help="only the k likeliest tokens; 0 is off")] = 0,
+    top_p: Annotated[float, typer.Option(help="only the likeliest tokens that sum to p; 1 is off")] = 1.0,
+    min_p: Annotated[float, typer.Option(help="only tokens of at least p times the likeliest; 0 is off")] = 0.0,
+    seed: Seed = 0,
+    config: ConfigOption = DEMO,
+    json: JsonOption = False,
+) -> None:
+    """Generate a response from a mixture of the policies, and score it."""
+    chosen = parse_weights(weights)
+    from engine.engine import Engine
+    from engine.sampling import Sampling
+
+    sampling = Sampling(max_new_tokens, temperature, top_k, top_p, min_p)
+    with Engine.from_config(config) as engine:
+        request = engine.submit(prompt, engine.mixture(chosen, rule, gain, exponent), sampling, seed)
+        if not json:
+            for token in request:
+                typer.echo(token.text, nl=False)
+            typer.echo()
+        completion = request.completion()
+    if json:
+        print_json(completion.as_dict())
+    else:
+        scores = "  ".join(f"{objective} {reward:+.2f}" for objective, reward in completion.rewards.items())
+        typer.echo(f"\nrewards: {scores}", err=True)
+
+
+@app.command()
+def score(
+    prompt: Annotated[str, typer.Option(help="what was asked")],
+    response: Annotated[str, typer.Option(help="what was answered")],
+    config: ConfigOption = DEMO,
+    json: JsonOption = False,
+) -> None:
+    """Score a given response: its log-probability under every policy, and its rewards."""
+    from engine.engine import Engine
+
+    with Engine.from_config(config) as engine:
+        log_probs = engine.token_log_probs(prompt, response)
+        rewards = engine.rewards([(prompt, response, None)])[0]
+        standard = engine.reward_set.standard(rewards)
+    totals = {name: sum(values) for name, values in log_probs.items()}
+    if json:
+        print_json(
+            {"log_probs": totals, "token_log_probs": log_probs, "rewards": rewards, "standard_rewards": standard}
+        )
+        return
+    for name, total in totals.items():
+        typer.echo(f"log-probability under {name:<12} {total:9.2f}")
+    for objective, reward in rewards.items():
+        typer.echo(f"reward for {objective:<23} {reward:+9.2f}  ({standard[objective]:+.2f} standard deviations)")
+
+
+@app.command()
+def evaluate(
+    prompts: Annotated[
+        Path | None, typer.Option(help="JSON lines or one a line; the configuration's unless told")
+    ] = None,
+    max_new_tokens: MaxNewTokens = 160,
+    temperature: Temperature = 0.7,
+    seed: Seed = 0,
+    config: ConfigOption = DEMO,
+    json: JsonOption = False,
+) -> None:
+    """Win rates of every policy against the reference, and the rewards along the sweep of every fader."""
+    from engine.engine import Engine
+    from engine.evaluate import evaluate as run
+    from engine.prompts import read_prompts
+    from engine.sampling import Sampling
+
+    sampling = Sampling(max_new_tokens, temperature)
+    asked = read_prompts(prompts) if prompts else None
+    with Engine.from_config(config) as engine:
+        if asked is None and not engine.config.prompts:
+            raise InputError(f"{config}: prompts: found nothing, expected a file; or give --prompts")
+        result = run(engine, asked or read_prompts(engine.config.prompts or ""), sampling, seed)
+    if json:
+        print_json(result)
+        return
+    typer.echo(f"{result['n_prompts']} prompts at temperature {temperature:g}")
+    for name, policy in result["policies"].items():
+        rates = "  ".join(f"{o} {rate:.0%}" for o, rate in policy["win_rate_vs_reference"].items())
+        typer.echo(f"{name:<12} wins against the reference: {rates}")
+    for name, column in result["sweep"].items():
+        for objective, means in column["rewards"].items():
+            levels = "  ".join(f"{value:+.2f}" for value in means)
+            typer.echo(f"{name:<12} fader 0 to 1: {objective:<12} {levels}")

@@ -1,0 +1,162 @@
+"""The YAML configuration as typed, validated settings."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
+
+from engine.errors import InputError
+
+DEMO = Path(__file__).parent.parent / "data" / "configs" / "demo.yaml"
+REFERENCE = "reference"
+
+
+class Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class PolicySettings(Settings):
+    """A component policy: an adapter on the base, a full model, or the base under another prompt."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_.-]+$")
+    objective: str
+    adapter: str | None = None
+    model: str | None = None
+    system_prompt: str | None = None
+    prefix: str | None = None
+
+    @field_validator("name")
+    @classmethod
+    def not_reserved(cls, name: str) -> str:
+        if name == REFERENCE:
+            raise ValueError(f"another name: '{REFERENCE}' is the base itself")
+        return name
+
+    @model_validator(mode="after")
+    def one_source(self) -> PolicySettings:
+        if self.adapter and self.model:
+            raise ValueError("either 'adapter' or 'model', not both")
+        if not (self.adapter or self.model or self.system_prompt or self.prefix):
+            raise ValueError("one of 'adapter', 'model', 'system_prompt', 'prefix'")
+        return self
+
+
+class RewardSettings(Settings):
+    """A reward for one objective. `mean` and `std` are those of the reference's rewards, where they are known."""
+
+    objective: str
+    kind: Literal["classifier", "function", "implicit"]
+    model: str | None = None
+    function: str | None = Field(default=None, pattern=r"^[\w.]+:\w+$")
+    beta: float = Field(default=0.1, gt=0)
+    mean: float = 0.0
+    std: float = Field(default=1.0, gt=0)
+
+    @model_validator(mode="after")
+    def needs(self) -> RewardSettings:
+        needed = {"classifier": "model", "function": "function"}.get(self.kind)
+        if needed and not getattr(self, needed):
+            raise ValueError(f"a '{needed}' for kind '{self.kind}'")
+        return self
+
+
+class Config(Settings):
+    """All of a configuration file. Paths are absolute; what is not a path is a Hugging Face id."""
+
+    name: str
+    base: str
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    policies: list[PolicySettings] = Field(min_length=1)
+    rewards: list[RewardSettings] = []
+    prompts: str | None = None
+    _file: Path = PrivateAttr(default=Path())
+
+    @model_validator(mode="after")
+    def names_once(self) -> Config:
+        for what, names in (
+            ("policies, each with its own name", [policy.name for policy in self.policies]),
+            ("rewards, one an objective", [reward.objective for reward in self.rewards]),
+        ):
+            twice = sorted({name for name in names if names.count(name) > 1})
+            if twice:
+                raise ValueError(f"{what}; found twice: {', '.join(twice)}")
+        objectives = {policy.objective for policy in self.policies}
+        for reward in self.rewards:
+            if reward.kind == "implicit" and reward.objective not in objectives:
+                raise ValueError(f"a policy with objective '{reward.objective}' for its implicit reward")
+        return self
+
+    @property
+    def file(self) -> Path:
+        return self._file
+
+
+def resolve(value: str, file: Path, key: str) -> str:
+    """An absolute path if `value` is one beside `file`, else the value as a hub id. Raises InputError if neither."""
+    path = (file.parent / Path(value).expanduser()).resolve()
+    if path.exists():
+        return str(path)
+    if re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", value) and not value.endswith(
+        (".jsonl", ".json", ".txt")
+    ):
+        return value
+    raise InputError(f"{file}: {key}: found '{value}', expected a path that exists ({path} does not) or a hub id")
+
+
+def load_config(file: str | Path = DEMO) -> Config:
+    """Read and check a configuration file. Raises InputError naming the file, the key, what was found and expected."""
+    file = Path(file).expanduser().resolve()
+    if not file.is_file():
+        raise InputError(f"{file}: no such file; give --config the path of a YAML configuration")
+    try:
+        raw: Any = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "the file"
+        raise InputError(f"{file}: {where}: malformed YAML: {getattr(error, 'problem', None) or error}") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{file}: not a text file; expected YAML in UTF-8") from None
+    if not isinstance(raw, dict):
+        raise InputError(f"{file}: found {type(raw).__name__}, expected a mapping with name, base, policies")
+    try:
+        config = Config.model_validate(raw)
+    except ValidationError as error:
+        raise InputError(f"{file}: {describe(error)}") from None
+    config._file = file
+    config.base = resolve(config.base, file, "base")
+    for i, policy in enumerate(config.policies):
+        if policy.adapter:
+            policy.adapter = resolve(policy.adapter, file, f"policies[{i}].adapter")
+        if policy.model:
+            policy.model = resolve(policy.model, file, f"policies[{i}].model")
+    for i, reward in enumerate(config.rewards):
+        if reward.model:
+            reward.model = resolve(reward.model, file, f"rewards[{i}].model")
+    if config.prompts:
+        prompts = (file.parent / config.prompts).resolve()
+        if not prompts.is_file():
+            raise InputError(f"{file}: prompts: found '{config.prompts}', expected a file ({prompts} does not exist)")
+        config.prompts = str(prompts)
+    return config
+
+
+def describe(error: ValidationError) -> str:
+    """The first mistake of a validation in one line: key, found, expected."""
+    first = error.errors()[0]
+    key = ""
+    for part in first["loc"]:
+        key += f"[{part}]" if isinstance(part, int) else f".{part}" if key else str(part)
+    rest = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    expected = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "missing":
+        return f"{key}: found nothing, expected this key{rest}"
+    if first["type"] == "extra_forbidden":
+        return f"{key}: found an unknown key, expected none by that name{rest}"
+    if not key:
+        return f"expected {expected}{rest}"
+    return f"{key}: found {str(first['input'])[:80]!r}, expected {expected}{rest}"

@@ -1,0 +1,122 @@
+"""The rules: how the component distributions are combined into one.
+
+Every rule is a pure function `(log_probs [K, ..., V], weights [..., K]) -> [..., V]` of normalised log-probs, and is
+found under its name in RULES. A mixture names a rule, its weights, and the gain.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from engine.config import REFERENCE
+from engine.errors import InputError
+
+
+def _weighted(log_probs: Tensor, weights: Tensor) -> Tensor:
+    """weights moved to the front and made to broadcast: [K, ..., 1]."""
+    return weights.movedim(-1, 0).unsqueeze(-1).to(log_probs)
+
+
+def geometric(log_probs: Tensor, weights: Tensor, exponent: float = 0.0) -> Tensor:
+    """Π π_k^{λ_k}, normalised (MPO, arXiv 2502.18699, Lemma 3.9; MOD, arXiv 2406.18853, eq. 7)."""
+    w = _weighted(log_probs, weights)
+    # A policy of weight zero has no say, also where its log-prob is -inf.
+    terms = torch.where(w == 0, torch.zeros_like(log_probs), w * log_probs)
+    return terms.sum(0).log_softmax(-1)
+
+
+def power(log_probs: Tensor, weights: Tensor, exponent: float = 1.0) -> Tensor:
+    """(Σ λ_k π_k^p)^{1/p}, normalised: p = 1 the probability mixture, p = -1 the harmonic mean, p -> 0 geometric
+    (MOD with α-divergences, p = -α, arXiv 2406.18853)."""
+    if exponent == 0:
+        return geometric(log_probs, weights)
+    # 1/p magnifies rounding: double precision keeps small exponents exact.
+    wide = log_probs.double()
+    w = _weighted(wide, weights)
+    terms = torch.where(w == 0, torch.full_like(wide, -math.inf), w.log() + exponent * wide)
+    return (terms.logsumexp(0) / exponent).log_softmax(-1).to(log_probs.dtype)
+
+
+Rule = Callable[..., Tensor]
+RULES: dict[str, Rule] = {"geometric": geometric, "power": power}
+
+
+def amplify(mixed: Tensor, reference: Tensor, gain: float) -> Tensor:
+    """π_ref (π/π_ref)^s, normalised: s = 0 the reference, 1 the mixture, above 1 beyond it
+    (DExperts; decoding-time realignment, arXiv 2402.02992)."""
+    if gain == 1:
+        return mixed
+    return (reference + gain * (mixed - reference)).log_softmax(-1)
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """All that is needed to mix again: `weights` over the policies (on the simplex), rule, gain, power's exponent."""
+
+    weights: Mapping[str, float]
+    rule: str = "geometric"
+    gain: float = 1.0
+    exponent: float = 1.0
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def log_probs(self, log_probs: Tensor, policies: list[str]) -> Tensor:
+        """[K, ..., V] log-probs of `policies`, which must hold all that have weight, and the reference if the gain is
+        not 1 -> [..., V]."""
+        weights = torch.tensor([self.weights.get(name, 0.0) for name in policies], dtype=log_probs.dtype)
+        weights = weights.to(log_probs.device).expand(*log_probs.shape[1:-1], -1)
+        mixed = RULES[self.rule](log_probs, weights, self.exponent)
+        if self.gain == 1:
+            return mixed
+        return amplify(mixed, log_probs[policies.index(REFERENCE)], self.gain)
+
+    @property
+    def needs(self) -> list[str]:
+        """The policies that must be computed, the reference among them if the gain is not 1."""
+        names = [name for name, weight in self.weights.items() if weight > 0]
+        return names if self.gain == 1 or REFERENCE in names else [*names, REFERENCE]
+
+
+def make_mixture(
+    weights: Mapping[str, float] | None,
+    policies: list[str],
+    rule: str = "geometric",
+    gain: float = 1.0,
+    exponent: float = 1.0,
+) -> Mixture:
+    """A checked mixture, its weights brought to the simplex; no weights means all policies alike.
+
+    `weights` may also name the reference. Raises InputError.
+    """
+    known = [*policies, REFERENCE]
+    if weights is None:
+        weights = dict.fromkeys(policies, 1.0)
+    for name, weight in weights.items():
+        if name not in known:
+            raise InputError(f"weights: no policy is called '{name}'; there are {', '.join(known)}")
+        if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not math.isfinite(weight):
+            raise InputError(f"weights: {name} is {weight}; give a finite number, 0 or more")
+        if weight < 0:
+            raise InputError(f"weights: {name} is {weight:g}; weights cannot be negative, give 0 or more")
+    # Divided by the largest first, so that huge weights do not overflow their sum.
+    largest = max(weights.values(), default=0)
+    if largest == 0:
+        raise InputError("weights: all are zero; raise at least one above 0")
+    total = math.fsum(weight / largest for weight in weights.values())
+    if rule not in RULES:
+        raise InputError(f"rule: no rule is called '{rule}'; there are {', '.join(RULES)}")
+    if not math.isfinite(gain) or not 0 <= gain <= 10:
+        raise InputError(f"gain: found {gain}; give a number from 0 (the reference) to 10, 1 is plain")
+    if not math.isfinite(exponent) or abs(exponent) > 20:
+        raise InputError(f"exponent: found {exponent}; give a number from -20 to 20, 0 is geometric")
+    shares = {name: weights.get(name, 0.0) / largest / total for name in known}
+    if REFERENCE not in weights:
+        del shares[REFERENCE]
+    return Mixture(shares, rule, float(gain), float(exponent))

@@ -1,0 +1,211 @@
+"""PolicySet: the base with its adapters, the other models, and which of them a policy is."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+import torch
+from jinja2 import TemplateError
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from engine.adapters import Gate, Lora, Unfoldable, adapter_folder, check_foldable, fold, read_lora
+from engine.config import REFERENCE, Config, PolicySettings
+from engine.errors import InputError
+
+log = logging.getLogger("mixdesk")
+
+
+@dataclass(frozen=True)
+class Policy:
+    """One policy: the model that computes it and how. `note` says why it takes the general path, if it does."""
+
+    name: str
+    objective: str
+    model: int  # index into PolicySet.models
+    gate: tuple[float, ...] = ()
+    system_prompt: str | None = None
+    prefix: str | None = None
+    note: str = ""
+
+
+class PolicySet:
+    """All policies of a configuration, the reference first.
+
+    models[0] is the base with the adapters folded in; what cannot be folded is a model of its own (the general path).
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.base = config.base
+        self.device = pick_device(config.device)
+        self.tokenizer = load_tokenizer(config.base)
+        base = load_model(config.base, config.dtype, self.device)
+        loras: list[Lora] = []
+        others: list[nn.Module] = []
+        placed: list[tuple[PolicySettings, int, int | None, str]] = []  # settings, model, gate column, note
+        for settings in config.policies:
+            model, column, note = 0, None, ""
+            if settings.adapter:
+                if any(adapter_folder(settings.adapter).glob("tokenizer*")):
+                    self._check_tokenizer(settings.name, settings.adapter)
+                try:
+                    lora = read_lora(settings.adapter)
+                    check_foldable(base, lora)
+                    column = len(loras)
+                    loras.append(lora)
+                except Unfoldable as reason:
+                    others.append(load_with_adapter(config.base, settings.adapter, config.dtype, self.device))
+                    model, note = len(others), f"general path, since {reason}"
+            elif settings.model:
+                self._check_tokenizer(settings.name, settings.model)
+                others.append(load_model(settings.model, config.dtype, self.device))
+                model, note = len(others), "general path, since it is a model of its own"
+            if note:
+                log.warning("policy '%s' takes the %s: one more forward pass a step", settings.name, note)
+            placed.append((settings, model, column, note))
+        self.gates: list[Gate | None] = [fold(base, loras), *(None for _ in others)]
+        self.models = [model.to(self.device).eval().requires_grad_(False) for model in (base, *others)]
+        self.policies = [Policy(REFERENCE, REFERENCE, 0, (0.0,) * len(loras))]
+        for settings, model, column, note in placed:
+            gate = tuple(float(index == column) for index in range(len(loras)))
+            self.policies.append(
+                Policy(settings.name, settings.objective, model, gate, settings.system_prompt, settings.prefix, note)
+            )
+        self.by_name = {policy.name: policy for policy in self.policies}
+
+    @property
+    def names(self) -> list[str]:
+        """The component policies' names, without the reference."""
+        return [policy.name for policy in self.policies[1:]]
+
+    @property
+    def context(self) -> int:
+        """The most tokens that all models can hold, prompt and response together."""
+        return min(getattr(model.config, "max_position_embeddings", None) or 2**31 for model in self.models)
+
+    @property
+    def stop_ids(self) -> set[int]:
+        """The tokens that end a turn."""
+        ids = {self.tokenizer.eos_token_id}
+        for model in self.models:
+            eos = model.generation_config.eos_token_id if model.generation_config else None
+            ids |= set(eos) if isinstance(eos, list) else {eos}
+        return {i for i in ids if i is not None}
+
+    def prompt_ids(self, policy: Policy, prompt: str) -> list[int]:
+        """Token ids of the prompt as this policy reads it: in the chat template, with its system prompt and prefix."""
+        content = f"{policy.prefix}{prompt}" if policy.prefix else prompt
+        if self.tokenizer.chat_template is None:
+            return self.tokenizer(f"{policy.system_prompt}\n\n{content}" if policy.system_prompt else content).input_ids
+        messages = [{"role": "user", "content": content}]
+        if policy.system_prompt:
+            messages.insert(0, {"role": "system", "content": policy.system_prompt})
+        try:
+            return self._template(messages)
+        except TemplateError:
+            # Some templates know no system role; their models expect it before the user's first words.
+            return self._template([{"role": "user", "content": f"{policy.system_prompt}\n\n{content}"}])
+
+    def _template(self, messages: list[dict[str, str]]) -> list[int]:
+        return self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+
+    def response_ids(self, response: str) -> list[int]:
+        """Token ids of a response, ended as a model ends its turn."""
+        ids = self.tokenizer(response, add_special_tokens=False).input_ids
+        return ids if self.tokenizer.eos_token_id is None else [*ids, self.tokenizer.eos_token_id]
+
+    def text(self, ids: list[int]) -> str:
+        return self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+
+    @torch.inference_mode()
+    def teacher_forced(self, prompt: str, response: list[int]) -> dict[str, list[float]]:
+        """{policy: log-probs of the response's tokens}, each model one left-padded forward pass."""
+        found: dict[str, list[float]] = {}
+        for index in range(len(self.models)):
+            policies = [policy for policy in self.policies if policy.model == index]
+            if not policies:
+                continue
+            rows = [[*self.prompt_ids(policy, prompt), *response] for policy in policies]
+            logits = self.forward(index, policies, *self.pad(rows))
+            # The logits at a position are of the token after it; the rows are aligned at their right.
+            log_probs = logits[:, -len(response) - 1 : -1].float().log_softmax(-1)
+            wanted = torch.tensor(response, device=self.device).expand(len(rows), -1).unsqueeze(-1)
+            for policy, row in zip(policies, log_probs.gather(-1, wanted)[..., 0].tolist(), strict=True):
+                found[policy.name] = row
+        return {policy.name: found[policy.name] for policy in self.policies}
+
+    def pad(self, rows: list[list[int]]) -> tuple[Tensor, Tensor]:
+        """Left-padded (ids, mask), both [rows, longest]."""
+        longest = max(len(row) for row in rows)
+        ids = torch.zeros(len(rows), longest, dtype=torch.long)
+        mask = torch.zeros(len(rows), longest, dtype=torch.long)
+        for i, row in enumerate(rows):
+            ids[i, longest - len(row) :] = torch.tensor(row)
+            mask[i, longest - len(row) :] = 1
+        return ids.to(self.device), mask.to(self.device)
+
+    def set_gates(self, index: int, policies: list[Policy]) -> None:
+        """Say which policy each row of the model's next forward passes is."""
+        gate = self.gates[index]
+        if gate is not None:
+            values = torch.tensor([policy.gate for policy in policies], dtype=self.models[index].dtype)
+            gate.set(values.to(self.device))
+
+    def forward(self, index: int, policies: list[Policy], ids: Tensor, mask: Tensor, **settings: object) -> Tensor:
+        """Logits [rows, positions, V] of left-padded ids; row i is read as policies[i]."""
+        self.set_gates(index, policies)
+        positions = (mask.cumsum(-1) - 1).clamp(min=0)
+        return self.models[index](input_ids=ids, attention_mask=mask, position_ids=positions, **settings).logits
+
+    def _check_tokenizer(self, name: str, source: str) -> None:
+        """A policy must read and write the base's tokens."""
+        other = load_tokenizer(source)
+        if other.get_vocab() != self.tokenizer.get_vocab():
+            raise InputError(
+                f"policy '{name}': {source} has another tokenizer than the base ({len(other)} tokens, the base has "
+                f"{len(self.tokenizer)}, or other ids); policies are mixed token by token: give one with the base's"
+            )
+
+
+def pick_device(device: str) -> torch.device:
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise InputError(f"device: found '{device}', but torch sees no GPU here; give auto or cpu")
+    return torch.device(device)
+
+
+def pick_dtype(dtype: str, device: torch.device) -> torch.dtype | str:
+    """auto: as stored on a GPU; float32 on a CPU, where 16 bit saves no time on most machines."""
+    if dtype == "auto":
+        return torch.float32 if device.type == "cpu" else "auto"
+    return getattr(torch, dtype)
+
+
+def first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
+    try:
+        return AutoTokenizer.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot load a tokenizer from '{source}': {first_line(error)}") from None
+
+
+def load_model(source: str, dtype: str, device: torch.device) -> PreTrainedModel:
+    try:
+        return AutoModelForCausalLM.from_pretrained(source, dtype=pick_dtype(dtype, device))
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot load a language model from '{source}': {first_line(error)}") from None
+
+
+def load_with_adapter(base: str, adapter: str, dtype: str, device: torch.device) -> nn.Module:
+    """A copy of the base with an adapter that cannot be folded merged into it by peft."""
+    from peft import PeftModel  # only the general path needs it, and it is slow to import
+
+    try:
+        return PeftModel.from_pretrained(load_model(base, dtype, device), adapter).merge_and_unload()
+    except (RuntimeError, ValueError, OSError) as error:
+        raise InputError(f"adapter '{adapter}' does not fit the base '{base}': {first_line(error)}") from None

@@ -1,0 +1,136 @@
+"""Rewards: a real number for (prompt, response), one reward an objective."""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerBase
+
+from engine.adapters import Unfoldable, merge, read_lora
+from engine.config import REFERENCE, RewardSettings
+from engine.errors import InputError
+from engine.policies import PolicySet, first_line, load_tokenizer, pick_dtype
+
+# (prompt, response text, response tokens if they are known)
+Scored = tuple[str, str, "list[int] | None"]
+Scorer = Callable[[list[Scored]], list[float]]
+
+
+def brevity(prompt: str, response: str) -> float:
+    """Minus the number of words: for `function: engine.rewards:brevity`."""
+    return -float(len(response.split()))
+
+
+class RewardSet:
+    """All rewards of a configuration."""
+
+    def __init__(self, settings: list[RewardSettings], policy_set: PolicySet) -> None:
+        self.settings = {reward.objective: reward for reward in settings}
+        makers = {"classifier": classifier, "function": function, "implicit": implicit}
+        self._scorers: dict[str, Scorer] = {
+            reward.objective: makers[reward.kind](reward, policy_set) for reward in settings
+        }
+
+    @property
+    def objectives(self) -> list[str]:
+        return list(self.settings)
+
+    def score(self, items: list[Scored]) -> list[dict[str, float]]:
+        """{objective: reward} of every (prompt, response, tokens)."""
+        columns = {objective: scorer(items) for objective, scorer in self._scorers.items()}
+        return [{objective: column[i] for objective, column in columns.items()} for i in range(len(items))]
+
+    def standard(self, rewards: dict[str, float]) -> dict[str, float]:
+        """Rewards as z-scores against the reference's (METHODS: shown beside the raw ones)."""
+        return {name: (value - self.settings[name].mean) / self.settings[name].std for name, value in rewards.items()}
+
+
+def classifier(settings: RewardSettings, policy_set: PolicySet) -> Scorer:
+    """A sequence-classification model with one output (Bradley-Terry), or a LoRA of one on its base."""
+    assert settings.model is not None
+    source = base = settings.model
+    lora = None
+    if (Path(source) / "adapter_config.json").is_file():
+        try:
+            lora = read_lora(source)
+        except Unfoldable as reason:
+            raise InputError(
+                f"reward '{settings.objective}': {source}: {reason}; merge it into its base first"
+            ) from None
+        # A path is relative to the adapter's own folder, so that the folders can be moved together.
+        base = str((Path(source) / (lora.base or "")).resolve())
+        if not lora.base or not Path(base).exists():
+            base = lora.base or policy_set.base
+    try:
+        model = AutoModelForSequenceClassification.from_pretrained(
+            base, num_labels=1, dtype=pick_dtype("auto", policy_set.device)
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise InputError(f"reward '{settings.objective}': cannot load '{base}': {first_line(error)}") from None
+    if lora is not None:
+        merge(model, lora)
+    model = model.to(policy_set.device).eval().requires_grad_(False)
+    tokenizer = load_tokenizer(base)
+    if model.config.pad_token_id is None:
+        model.config.pad_token_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
+
+    @torch.inference_mode()
+    def score(items: list[Scored]) -> list[float]:
+        rewards: list[float] = []
+        for start in range(0, len(items), 32):
+            rows = [conversation_ids(tokenizer, prompt, text) for prompt, text, _ in items[start : start + 32]]
+            # Right-padded: the score is read at the last token that is not padding.
+            longest = max(len(row) for row in rows)
+            pad = model.config.pad_token_id
+            ids = torch.tensor([row + [pad] * (longest - len(row)) for row in rows], device=policy_set.device)
+            mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows], device=policy_set.device)
+            rewards += model(input_ids=ids, attention_mask=mask).logits[:, 0].float().tolist()
+        return rewards
+
+    return score
+
+
+def conversation_ids(tokenizer: PreTrainedTokenizerBase, prompt: str, response: str) -> list[int]:
+    """Token ids of the finished conversation, as reward models are trained on it."""
+    if tokenizer.chat_template is None:
+        return tokenizer(f"{prompt}\n\n{response}").input_ids
+    messages = [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]
+    return tokenizer.apply_chat_template(messages, return_dict=False)
+
+
+def function(settings: RewardSettings, policy_set: PolicySet) -> Scorer:
+    """A Python function `(prompt, response) -> float`, named as module:function."""
+    assert settings.function is not None
+    module, _, name = settings.function.partition(":")
+    try:
+        call = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise InputError(f"reward '{settings.objective}': cannot import {settings.function}: {error}") from None
+
+    def score(items: list[Scored]) -> list[float]:
+        rewards = [float(call(prompt, text)) for prompt, text, _ in items]
+        for reward in rewards:
+            if not math.isfinite(reward):
+                raise InputError(f"reward '{settings.objective}': {settings.function} returned {reward}")
+        return rewards
+
+    return score
+
+
+def implicit(settings: RewardSettings, policy_set: PolicySet) -> Scorer:
+    """beta (log π_k(y|x) - log π_ref(y|x)) of the policy with this objective: its own reward up to a constant of x
+    (DPO, arXiv 2305.18290, eq. 5)."""
+    name = next(policy.name for policy in policy_set.policies if policy.objective == settings.objective)
+
+    def score(items: list[Scored]) -> list[float]:
+        rewards = []
+        for prompt, text, tokens in items:
+            log_probs = policy_set.teacher_forced(prompt, tokens or policy_set.response_ids(text))
+            rewards.append(settings.beta * (sum(log_probs[name]) - sum(log_probs[REFERENCE])))
+        return rewards
+
+    return score

@@ -1,0 +1,125 @@
+"""Every mistake in a configuration is one line that names the file, the key, what was found and what was expected."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import yaml
+
+from engine import Engine, InputError
+from engine.config import load_config
+from tests.conftest import Tiny, make_adapter, make_base, make_tokenizer
+
+POLICY = {"name": "plain", "objective": "plain", "adapter": "plain"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"base": "nowhere/at/all"}, "base: found 'nowhere/at/all', expected a path that exists"),
+        ({"dtype": "float8"}, "dtype: found 'float8', expected"),
+        ({"device": "tpu"}, "device: found 'tpu', expected"),
+        ({"policies": []}, "policies: found '[]', expected"),
+        ({"policies": [POLICY, POLICY]}, "found twice: plain"),
+        ({"policies": [{"name": "a", "objective": "a"}]}, "policies[0]"),
+        ({"policies": [{**POLICY, "adaptor": "x"}]}, "policies[0].adaptor: found an unknown key"),
+        ({"policies": [{**POLICY, "adapter": "./gone"}]}, "policies[0].adapter: found './gone'"),
+        ({"policies": [{**POLICY, "model": "base"}]}, "either 'adapter' or 'model'"),
+        ({"policies": [{**POLICY, "name": "reference"}]}, "policies[0].name: found 'reference'"),
+        ({"rewards": [{"objective": "x", "kind": "oracle"}]}, "rewards[0].kind: found 'oracle', expected"),
+        ({"rewards": [{"objective": "x", "kind": "classifier"}]}, "expected a 'model' for kind 'classifier'"),
+        ({"rewards": [{"objective": "x", "kind": "implicit"}]}, "expected a policy with objective 'x'"),
+        ({"prompts": "gone.jsonl"}, "prompts: found 'gone.jsonl', expected a file"),
+    ],
+)
+def test_mistakes_are_named(tiny: Tiny, changes: dict, said: str) -> None:
+    file = tiny.write("mistake.yaml", **changes)
+    with pytest.raises(InputError) as caught:
+        load_config(file)
+    assert said in str(caught.value)
+    assert str(caught.value).startswith(str(file))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("name: [1,", "malformed YAML"), ("- just\n- a list", "found list, expected a mapping"), ("", "found NoneType")],
+)
+def test_files_that_are_no_configuration(tmp_path, text: str, said: str) -> None:
+    file = tmp_path / "bad.yaml"
+    file.write_text(text)
+    with pytest.raises(InputError, match=said):
+        load_config(file)
+
+
+def test_missing_and_binary_files(tmp_path) -> None:
+    with pytest.raises(InputError, match="no such file"):
+        load_config(tmp_path / "none.yaml")
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00\x80")
+    with pytest.raises(InputError, match=r"malformed YAML|not a text file"):
+        load_config(tmp_path / "binary.yaml")
+
+
+def test_hub_ids_are_kept(tiny: Tiny) -> None:
+    config = load_config(tiny.write("hub.yaml", policies=[{**POLICY, "adapter": "someone/some-adapter"}]))
+    assert config.policies[0].adapter == "someone/some-adapter"
+    assert config.base == str(tiny.base)
+
+
+def test_adapter_for_another_base(tiny: Tiny) -> None:
+    make_base(tiny.folder / "wide", hidden=64)
+    make_adapter(tiny.folder / "wide", tiny.folder / "misfit", 1, r=2, target_modules=["q_proj"])
+    file = tiny.write("misfit.yaml", policies=[{**POLICY, "adapter": "misfit"}])
+    with pytest.raises(InputError, match=r"is for another base: .*q_proj is 32 to 32, the adapter's 64 to 64"):
+        Engine.from_config(file)
+
+
+def test_another_tokenizer(tiny: Tiny) -> None:
+    make_base(tiny.folder / "foreign", vocab_size=280)
+    file = tiny.write("foreign.yaml", policies=[{"name": "f", "objective": "f", "model": "foreign"}], rewards=[])
+    with pytest.raises(InputError, match=r"policy .f.: .* has another tokenizer than the base"):
+        Engine.from_config(file)
+    shutil.copytree(tiny.adapters["plain"], tiny.folder / "retokenized")
+    make_tokenizer(tiny.folder / "retokenized", vocab_size=280)
+    with pytest.raises(InputError, match="another tokenizer"):
+        Engine.from_config(tiny.write("retokenized.yaml", policies=[{**POLICY, "adapter": "retokenized"}]))
+
+
+def test_broken_adapter_folders(tiny: Tiny) -> None:
+    broken = tiny.folder / "broken"
+    shutil.copytree(tiny.adapters["plain"], broken)
+    file = tiny.write("broken.yaml", policies=[{**POLICY, "adapter": "broken"}])
+    (broken / "adapter_model.safetensors").write_bytes(b"nonsense")
+    with pytest.raises(InputError, match=r"adapter_model\.safetensors is unreadable"):
+        Engine.from_config(file)
+    (broken / "adapter_config.json").write_text("{")
+    with pytest.raises(InputError, match=r"adapter_config\.json is not JSON"):
+        Engine.from_config(file)
+    (broken / "adapter_config.json").unlink()
+    with pytest.raises(InputError, match=r"adapter_config\.json is missing"):
+        Engine.from_config(file)
+
+
+def test_a_base_that_is_no_model(tiny: Tiny) -> None:
+    (tiny.folder / "empty").mkdir()
+    with pytest.raises(InputError, match="cannot load a tokenizer"):
+        Engine.from_config(tiny.write("empty.yaml", base="empty"))
+
+
+def test_unknown_adapter_settings_take_the_general_path_or_say_why(tiny: Tiny) -> None:
+    """rank_pattern changes what the weights mean: it must not be folded as if it were not there."""
+    patterned = tiny.folder / "patterned"
+    shutil.copytree(tiny.adapters["plain"], patterned)
+    config = json.loads((patterned / "adapter_config.json").read_text())
+    config["alpha_pattern"] = {"q_proj": 64}
+    (patterned / "adapter_config.json").write_text(json.dumps(config))
+    with Engine.from_config(tiny.write("patterned.yaml", policies=[{**POLICY, "adapter": "patterned"}])) as engine:
+        assert "alpha_pattern" in engine.policy_set.policies[1].note
+
+
+def test_the_written_configuration_round_trips(tiny: Tiny) -> None:
+    config = load_config(tiny.config)
+    assert [p.name for p in config.policies] == ["plain", "stabilized", "narrow"]
+    assert yaml.safe_load(tiny.config.read_text())["base"] == "base"

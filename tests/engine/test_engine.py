@@ -1,0 +1,170 @@
+"""Submit, stream, steer, cancel: many at once, and through mistakes."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from engine import Engine, InputError, Sampling
+from tests.conftest import Tiny
+
+PROMPT = "move the faders"
+
+
+def test_the_same_seed_gives_the_same_response_whoever_else_generates(tiny_engine: Engine) -> None:
+    settings = {"max_new_tokens": 30, "temperature": 0.9}
+    alone = {seed: tiny_engine.generate(PROMPT, seed=seed, **settings).tokens for seed in range(6)}
+    assert len({tuple(tokens) for tokens in alone.values()}) == 6
+    together: dict[int, list[int]] = {}
+    threads = [
+        threading.Thread(
+            target=lambda seed=seed: together.update({seed: tiny_engine.generate(PROMPT, seed=seed, **settings).tokens})
+        )
+        for seed in range(6)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert together == alone
+
+
+def test_batches_equal_single_responses(tiny_engine: Engine) -> None:
+    mixture = tiny_engine.mixture({"plain": 1, "narrow": 2})
+    sampling = Sampling(max_new_tokens=12, temperature=0.8)
+    prompts = ["mix", PROMPT, "the quick brown fox jumps"] * 40  # more rows than the batch holds at once
+    completions = tiny_engine.generate_batch(prompts, mixture, sampling, list(range(120)))
+    for i in (0, 50, 119):
+        single = tiny_engine.submit(prompts[i], mixture, sampling, seed=i).completion()
+        assert single.tokens == completions[i].tokens
+        assert single.rewards == pytest.approx(completions[i].rewards, abs=1e-4)
+
+
+def test_streamed_text_adds_up(tiny_engine: Engine) -> None:
+    tokens = list(tiny_engine.stream(PROMPT, max_new_tokens=40, temperature=1.0, seed=2))
+    completion = tiny_engine.generate(PROMPT, max_new_tokens=40, temperature=1.0, seed=2)
+    assert [token.id for token in tokens] == completion.tokens
+    assert "".join(token.text for token in tokens) == completion.text
+    assert set(tokens[0].log_probs) == {"reference", "plain", "stabilized", "narrow"}
+
+
+def test_generation_ends_at_the_end_of_turn(tiny_engine: Engine) -> None:
+    reasons = set()
+    for seed in range(12):
+        completion = tiny_engine.generate(PROMPT, max_new_tokens=60, temperature=1.5, seed=seed)
+        reasons.add(completion.finish_reason)
+        ended = completion.tokens[-1] == tiny_engine.policy_set.tokenizer.eos_token_id
+        assert (completion.finish_reason == "end") == ended
+        assert completion.finish_reason == "end" or len(completion.tokens) == 60
+        assert "<|end|>" not in completion.text
+    assert "end" in reasons
+
+
+def test_one_policy_alone_is_that_policy(tiny_engine: Engine) -> None:
+    completion = tiny_engine.generate(PROMPT, {"narrow": 3.0}, max_new_tokens=10, temperature=0.0)
+    assert completion.mixture.weights == {"plain": 0.0, "stabilized": 0.0, "narrow": 1.0}
+    assert completion.tokens[0] != tiny_engine.generate(PROMPT, {"plain": 1}, max_new_tokens=1, temperature=0).tokens[0]
+    reference = tiny_engine.generate(PROMPT, {"reference": 1}, max_new_tokens=10, temperature=0.0)
+    no_gain = tiny_engine.generate(PROMPT, {"plain": 1}, gain=0.0, max_new_tokens=10, temperature=0.0)
+    assert reference.tokens == no_gain.tokens
+
+
+def test_steering_changes_the_tokens_to_come(tiny_engine: Engine) -> None:
+    """Steered at once to another policy, a response goes on as that policy would from there."""
+    sampling = Sampling(max_new_tokens=60, temperature=0.0)
+    other = tiny_engine.mixture({"stabilized": 1})
+    request = tiny_engine.submit(PROMPT, tiny_engine.mixture({"plain": 1}), sampling)
+    next(iter(request))
+    request.steer(other)
+    steered = request.completion()
+    assert steered.mixture == other
+    last = steered.trace[-1]
+    assert last["stabilized"] > last["plain"]
+    narrow = tiny_engine.submit(PROMPT, tiny_engine.mixture({"plain": 1}), sampling, trace=False)
+    with pytest.raises(InputError, match="does not run in this request"):
+        narrow.steer(other)
+
+
+def test_cancel_keeps_what_there_is(tiny_engine: Engine) -> None:
+    request = tiny_engine.submit(PROMPT, tiny_engine.mixture(), Sampling(max_new_tokens=200, temperature=0.0))
+    seen = [next(iter(request)) for _ in range(3)]
+    request.cancel()
+    completion = request.completion(timeout=10)
+    assert completion.finish_reason in ("stopped", "end")
+    assert completion.tokens[:3] == [token.id for token in seen]
+    assert set(completion.rewards) == {"plain", "narrow"}
+    assert tiny_engine.generate(PROMPT, max_new_tokens=3).tokens  # the engine goes on
+
+
+def test_leaving_a_stream_stops_it(tiny_engine: Engine) -> None:
+    stream = tiny_engine.stream(PROMPT, max_new_tokens=200, temperature=0.0)
+    next(stream)
+    stream.close()
+    deadline = time.monotonic() + 10
+    while tiny_engine._running and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not tiny_engine._running
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"weights": {"nobody": 1}}, "no policy is called 'nobody'"),
+        ({"weights": {"plain": 0, "narrow": 0}}, "all are zero"),
+        ({"weights": {}}, "all are zero"),
+        ({"weights": {"plain": float("nan")}}, "plain is nan"),
+        ({"weights": {"plain": float("inf")}}, "plain is inf"),
+        ({"weights": {"plain": -0.1}}, "plain is -0.1; weights cannot be negative"),
+        ({"weights": {"plain": "much"}}, "plain is much"),
+        ({"rule": "alchemy"}, "no rule is called 'alchemy'"),
+        ({"gain": float("nan")}, "gain: found nan"),
+        ({"exponent": float("inf"), "rule": "power"}, "exponent: found inf"),
+        ({"temperature": -1.0}, "temperature: found -1.0"),
+        ({"temperature": float("nan")}, "temperature: found nan"),
+        ({"max_new_tokens": 0}, "max_new_tokens: found 0"),
+        ({"top_p": 0.0}, "top_p: found 0.0"),
+        ({"seed": -1}, "seed: found -1"),
+        ({"seed": 1.5}, "seed: found 1.5"),
+        ({"max_tokens": 3}, "settings: .*max_tokens"),
+        ({"prompt": ""}, "prompt: it is empty"),
+        ({"prompt": " \n\t "}, "prompt: it is empty"),
+        ({"prompt": "word " * 20_000}, "prompt: it is .* tokens long, and these models hold 256"),
+        ({"max_new_tokens": 10_000}, "of which 10,000 are for new tokens"),
+    ],
+)
+def test_mistakes_are_one_line_and_the_engine_goes_on(tiny_engine: Engine, settings: dict, said: str) -> None:
+    with pytest.raises(InputError, match=said) as caught:
+        tiny_engine.generate(**{"prompt": PROMPT, "max_new_tokens": 3, **settings})
+    assert "\n" not in str(caught.value)
+    assert len(tiny_engine.generate(PROMPT, max_new_tokens=3, temperature=0.0, seed=0).tokens) > 0
+
+
+def test_huge_and_tiny_weights_are_normalised(tiny_engine: Engine) -> None:
+    weights = tiny_engine.mixture({"plain": 1e308, "narrow": 1e308}).weights
+    assert weights == {"plain": 0.5, "stabilized": 0.0, "narrow": 0.5}
+    assert tiny_engine.mixture({"plain": 5e-324}).weights["plain"] == 1.0
+    assert sum(tiny_engine.mixture().weights.values()) == pytest.approx(1)
+
+
+def test_a_step_that_fails_fails_its_requests_only(tiny: Tiny) -> None:
+    with Engine.from_config(tiny.config) as engine:
+        mixture = engine.mixture()
+        broken = engine.submit(PROMPT, mixture, Sampling(max_new_tokens=200, temperature=0.0))
+        broken._sequence.sampler = None  # type: ignore[assignment]
+        with pytest.raises(AttributeError):
+            list(broken)
+        with pytest.raises(AttributeError):
+            broken.completion(timeout=10)
+        assert engine.generate(PROMPT, max_new_tokens=3).tokens
+
+
+def test_closing_ends_what_is_under_way(tiny: Tiny) -> None:
+    engine = Engine.from_config(tiny.config)
+    request = engine.submit(PROMPT, engine.mixture(), Sampling(max_new_tokens=200, temperature=0.0))
+    next(iter(request))
+    engine.close()
+    assert request.completion(timeout=5).finish_reason in ("stopped", "end")
+    with pytest.raises(RuntimeError, match="closed"):
+        engine.generate(PROMPT)

@@ -1,0 +1,36 @@
+"""Draws against their distribution."""
+
+from __future__ import annotations
+
+import torch
+
+from engine import Sampling
+from engine.sampling import Sampler
+
+LOG_PROBS = torch.tensor([0.5, 0.3, 0.15, 0.05]).log()
+
+
+def frequencies(sampling: Sampling, draws: int = 20_000) -> torch.Tensor:
+    sampler = Sampler(sampling, seed=1)
+    drawn = torch.tensor([sampler.draw(LOG_PROBS) for _ in range(draws)])
+    return torch.bincount(drawn, minlength=4) / draws
+
+
+def test_draws_follow_the_distribution() -> None:
+    # Four standard errors at 20,000 draws are under 0.0142.
+    assert (frequencies(Sampling(temperature=1.0)) - LOG_PROBS.exp()).abs().max() < 0.0142
+
+
+def test_temperature_sharpens() -> None:
+    sharpened = torch.tensor([0.25, 0.09, 0.0225, 0.0025]) / 0.365  # p squared, normalised by hand
+    assert (frequencies(Sampling(temperature=0.5)) - sharpened).abs().max() < 0.0142
+
+
+def test_truncation() -> None:
+    assert frequencies(Sampling(temperature=1.0, top_k=2), 500)[2:].sum() == 0
+    assert frequencies(Sampling(temperature=1.0, top_p=0.9), 500)[3] == 0
+    assert frequencies(Sampling(temperature=1.0, min_p=0.2), 500)[3] == 0
+
+
+def test_temperature_zero_takes_the_likeliest() -> None:
+    assert frequencies(Sampling(temperature=0.0), 20)[0] == 1
