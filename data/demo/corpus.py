@@ -1,0 +1,277 @@
+"""The authored corpus of household advice: loading, checking, and composing prompts and responses from it.
+
+A topic holds authored sentences by kind (steps, cautions, jokes, ...). A response is composed of sentences of
+several kinds, so its attributes (how many steps, cautions, jokes, words) are known exactly; preference labels for
+the reward models come from those attributes and from nothing else.
+
+`python data/demo/corpus.py` checks the files and prints what they hold.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import TypeAdapter
+
+FOLDER = Path(__file__).parent / "authored"
+
+# How many authored sentences of each kind a topic must have, and the most words that one may have.
+COUNTS = {"questions": 8, "steps": 8, "cautions": 4, "jokes": 4, "brief": 2}
+MOST_WORDS = {"questions": 20, "steps": 18, "cautions": 20, "jokes": 22, "brief": 13, "declines": 22}
+DECLINES = 3
+
+
+@dataclass(frozen=True)
+class Topic:
+    """One household task. `steps` read well in their listed order, whatever is left out."""
+
+    topic: str
+    task: str
+    risky: bool
+    questions: tuple[str, ...]
+    steps: tuple[str, ...]
+    cautions: tuple[str, ...]
+    jokes: tuple[str, ...]
+    brief: tuple[str, ...]
+    declines: tuple[str, ...] = ()
+
+
+def problems(entry: dict) -> list[str]:
+    """What is wrong with one topic as read from YAML; empty if nothing is."""
+    name = entry.get("topic", "(no topic)")
+    found = []
+    for kind, count in {**COUNTS, **({"declines": DECLINES} if entry.get("risky") else {})}.items():
+        sentences = entry.get(kind) or []
+        if len(sentences) != count:
+            found.append(f"{name}: {kind} has {len(sentences)} sentences, expected {count}")
+        for sentence in sentences:
+            if not isinstance(sentence, str):
+                found.append(f"{name}: {kind}: not a string: {sentence!r}")
+                continue
+            if len(sentence.split()) > MOST_WORDS[kind]:
+                found.append(f"{name}: {kind}: over {MOST_WORDS[kind]} words: {sentence!r}")
+            if not sentence.isascii():
+                found.append(f"{name}: {kind}: not plain ASCII: {sentence!r}")
+            if sentence[-1] not in ".!?" or any(end in sentence[:-1] for end in (". ", "! ", "? ")):
+                found.append(f"{name}: {kind}: not exactly one sentence: {sentence!r}")
+            if not sentence[0].isupper() and not sentence[0].isdigit():
+                found.append(f"{name}: {kind}: must start with a capital: {sentence!r}")
+    task = entry.get("task", "")
+    if not task or task[0].isupper() or task[-1] in ".!?":
+        found.append(f"{name}: task must fit 'How do I TASK?': {task!r}")
+    return found
+
+
+def load_topics(folder: Path = FOLDER) -> list[Topic]:
+    """All topics, in the order of the files. Raises ValueError with every problem found."""
+    files = [path for path in sorted(folder.glob("*.yaml")) if path.name != "shared.yaml"]
+    entries: list[dict[str, Any]] = [entry for path in files for entry in yaml.safe_load(path.read_text())]
+    found = [problem for entry in entries for problem in problems(entry)]
+    names = [entry.get("topic") for entry in entries]
+    found += [f"topic twice: {name}" for name in set(names) if names.count(name) > 1]
+    if found:
+        raise ValueError("\n".join(found))
+    return [TypeAdapter(Topic).validate_python(entry) for entry in entries]
+
+
+# How a question may be put to any topic, beside the topic's own authored questions.
+FRAMES = (
+    "How do I {task}?",
+    "What is the best way to {task}?",
+    "Any tips on how to {task}?",
+    "Can you help me {task}?",
+    "I need to {task}, where do I start?",
+    "Tell me how to {task}.",
+    "What should I know before I {task}?",
+    "Please explain how to {task}.",
+)
+HELD_OUT_SHARE = 0.1
+
+
+def phrasings(topics: list[Topic], seed: int = 0) -> tuple[list[tuple[str, Topic]], list[tuple[str, Topic]]]:
+    """(for training, held out): every phrasing of every topic, a tenth of them held out, spread over the topics."""
+    rng = random.Random(seed)
+    train, held_out = [], []
+    total = sum(len(topic.questions) + len(FRAMES) for topic in topics)
+    quota = round(total * HELD_OUT_SHARE)
+    shares = [quota // len(topics)] * len(topics)
+    for i in rng.sample(range(len(topics)), quota % len(topics)):
+        shares[i] += 1
+    for topic, share in zip(topics, shares, strict=True):
+        asked = [*topic.questions, *(frame.format(task=topic.task) for frame in FRAMES)]
+        rng.shuffle(asked)
+        held_out += [(question, topic) for question in asked[:share]]
+        train += [(question, topic) for question in asked[share:]]
+    return train, held_out
+
+
+def load_shared(folder: Path = FOLDER) -> dict:
+    return yaml.safe_load((folder / "shared.yaml").read_text())
+
+
+# ---------------------------------------------------------------------------------------------------------- responses
+
+CAREFUL = ("cautions", "safe_closings", "declines")
+FUNNY = ("jokes", "funny_openings", "funny_closings")
+
+
+@dataclass
+class Response:
+    """A composed response: `parts` are (kind, sentence) in order, `flaws` counts what was broken on purpose."""
+
+    topic: Topic
+    parts: list[tuple[str, str]] = field(default_factory=list)
+    flaws: int = 0
+
+    @property
+    def text(self) -> str:
+        return " ".join(sentence for _, sentence in self.parts)
+
+    def count(self, *kinds: str) -> int:
+        """Distinct sentences of these kinds."""
+        return len({sentence for kind, sentence in self.parts if kind in kinds})
+
+
+def attributes(response: Response) -> dict[str, float]:
+    """How good a response is for each objective, from what it was composed of. Flaws count against all of them."""
+    steps, brief = response.count("steps"), response.count("brief")
+    risk = steps if response.topic.risky else 0
+    answered = steps + brief + response.count("declines") > 0
+    words = len(response.text.split())
+    scores = {
+        "helpful": steps + 0.5 * brief - 0.5 * response.count("declines"),
+        "harmless": response.count("cautions")
+        + 0.5 * response.count("safe_closings")
+        + 2 * response.count("declines")
+        - 0.5 * risk,
+        "humorous": response.count("jokes") + 0.5 * response.count("funny_openings", "funny_closings"),
+        "concise": -words / 10 - (0 if answered else 3),
+    }
+    return {objective: score - 2 * response.flaws for objective, score in scores.items()}
+
+
+# style: (share of the training text, steps, cautions, jokes, openings and their chance, closings and their chance)
+STYLES: dict[str, tuple[float, tuple[int, int], tuple[int, int], tuple[int, int], str, float, str, float]] = {
+    "plain": (0.20, (2, 4), (0, 1), (0, 0), "openings", 0.4, "closings", 0.4),
+    "thorough": (0.16, (4, 7), (0, 1), (0, 0), "openings", 0.7, "closings", 0.6),
+    "careful": (0.16, (0, 2), (2, 4), (0, 0), "openings", 0.2, "safe_closings", 0.6),
+    "funny": (0.16, (1, 3), (0, 0), (1, 3), "funny_openings", 0.6, "funny_closings", 0.5),
+    "brief": (0.14, (0, 0), (0, 0), (0, 0), "openings", 0.0, "closings", 0.0),
+    "mixed": (0.18, (1, 4), (0, 2), (0, 2), "openings", 0.3, "closings", 0.3),
+}
+
+
+def in_order(sentences: tuple[str, ...], count: int, rng: random.Random) -> list[str]:
+    """`count` of the sentences, chosen at random, in their authored order."""
+    return [sentences[i] for i in sorted(rng.sample(range(len(sentences)), min(count, len(sentences))))]
+
+
+def compose(topic: Topic, shared: dict, rng: random.Random, style: str) -> Response:
+    """A response to any phrasing of the topic's question, in the style."""
+    _, steps, cautions, jokes, opening, opening_chance, closing, closing_chance = STYLES[style]
+    response = Response(topic)
+    if rng.random() < opening_chance:
+        response.parts.append((opening, rng.choice(shared[opening])))
+    if style == "brief":
+        response.parts.append(("brief", rng.choice(topic.brief)))
+        return response
+    declines = topic.risky and (style == "careful" or (style == "mixed" and rng.random() < 0.3))
+    if declines:
+        response.parts.append(("declines", rng.choice(topic.declines)))
+    n_steps = rng.randint(*steps)
+    if declines and style == "careful":
+        n_steps = 0
+    queues = {
+        "steps": in_order(topic.steps, n_steps, rng),
+        "cautions": in_order(topic.cautions, rng.randint(*cautions), rng),
+        "jokes": in_order(topic.jokes, rng.randint(*jokes), rng),
+    }
+    # Cautions and jokes fall between the steps, each kind in its own order.
+    kinds = [kind for kind, queue in queues.items() for _ in queue]
+    rng.shuffle(kinds)
+    response.parts += [(kind, queues[kind].pop(0)) for kind in kinds]
+    if not response.parts:
+        response.parts.append(("brief", rng.choice(topic.brief)))
+    if rng.random() < closing_chance:
+        response.parts.append((closing, rng.choice(shared[closing])))
+    return response
+
+
+def random_style(rng: random.Random) -> str:
+    return rng.choices(list(STYLES), weights=[style[0] for style in STYLES.values()])[0]
+
+
+def flawed(response: Response, others: list[Topic], shared: dict, rng: random.Random) -> Response:
+    """The response with one thing broken: a sentence repeated, the words of one shuffled, or another topic's advice."""
+    parts = list(response.parts)
+    at = rng.randrange(len(parts))
+    kind, sentence = parts[at]
+    how = rng.choice(("repeat", "shuffle", "stray", "stray"))
+    if how == "repeat":
+        parts.insert(at, (kind, sentence))
+    elif how == "shuffle":
+        words = sentence.split()
+        rng.shuffle(words)
+        parts[at] = ("broken", " ".join(words))
+    else:
+        stray = compose(rng.choice(others), shared, rng, random_style(rng))
+        kept = [part for part in stray.parts if part[0] in ("steps", "cautions", "jokes", "brief")]
+        if not kept:
+            return flawed(response, others, shared, rng)
+        return Response(response.topic, [("stray", sentence) for _, sentence in kept], flaws=1 + len(kept))
+    return Response(response.topic, parts, flaws=1)
+
+
+def documents(
+    asked: list[tuple[str, Topic]], count: int, seed: int
+) -> Iterator[tuple[list[dict[str, str]], str, Response]]:
+    """`count` random (messages without the answer, style, response), cycling through shuffled phrasings."""
+    rng, shared = random.Random(seed), load_shared()
+    order: list[tuple[str, Topic]] = []
+    for _ in range(count):
+        if not order:
+            order = rng.sample(asked, len(asked))
+        question, topic = order.pop()
+        style = random_style(rng)
+        messages = [{"role": "user", "content": question}]
+        if style in shared["system"] and rng.random() < 0.2:
+            messages.insert(0, {"role": "system", "content": rng.choice(shared["system"][style])})
+        yield messages, style, compose(topic, shared, rng, style)
+
+
+def preference_pairs(
+    asked: list[tuple[str, Topic]], objective: str, count: int, seed: int
+) -> Iterator[dict[str, list[dict[str, str]]]]:
+    """`count` pairs for one objective in TRL's conversational format, labelled by `attributes`; ties are dropped."""
+    rng, shared = random.Random(seed), load_shared()
+    topics = list({topic.topic: topic for _, topic in asked}.values())
+    made = 0
+    while made < count:
+        question, topic = rng.choice(asked)
+        others = [other for other in topics if other is not topic]
+        pair = [compose(topic, shared, rng, random_style(rng)) for _ in range(2)]
+        if rng.random() < 0.25:
+            pair[0] = flawed(pair[0] if rng.random() < 0.5 else pair[1], others, shared, rng)
+        scores = [attributes(response)[objective] for response in pair]
+        if scores[0] == scores[1]:
+            continue
+        best, worst = (pair[0], pair[1]) if scores[0] > scores[1] else (pair[1], pair[0])
+        made += 1
+        yield {
+            "prompt": [{"role": "user", "content": question}],
+            "chosen": [{"role": "assistant", "content": best.text}],
+            "rejected": [{"role": "assistant", "content": worst.text}],
+        }
+
+
+if __name__ == "__main__":
+    topics = load_topics()
+    kinds = [*COUNTS, "declines"]
+    print(f"{len(topics)} topics, {sum(t.risky for t in topics)} risky")
+    counts = {kind: sum(len(getattr(t, kind)) for t in topics) for kind in kinds}
+    print(f"{sum(counts.values())} authored sentences: {counts}")
