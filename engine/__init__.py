@@ -1,8 +1,37 @@
 """Mixdesk's engine: policies, mixtures of them, and what is computed with them."""
 
-from engine.engine import Completion, Engine, Request, Token
-from engine.errors import InputError
-from engine.mixing import RULES, Mixture
-from engine.sampling import Sampling
+from __future__ import annotations
+
+import importlib
+import os
+from typing import TYPE_CHECKING, Any
+
+# Read when torch is imported. Threads that spin while they wait for each other slow a busy machine a hundredfold.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+if TYPE_CHECKING:
+    from engine.engine import Completion, Engine, Request, Token
+    from engine.errors import InputError
+    from engine.mixing import RULES, Mixture
+    from engine.sampling import Sampling
+
+# Imported on first use: torch and transformers take seconds, and a mistake on a command line should not wait for them.
+_HOMES = {
+    "Completion": "engine.engine",
+    "Engine": "engine.engine",
+    "InputError": "engine.errors",
+    "Mixture": "engine.mixing",
+    "RULES": "engine.mixing",
+    "Request": "engine.engine",
+    "Sampling": "engine.sampling",
+    "Token": "engine.engine",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'engine' has no attribute '{name}'")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
 
 __all__ = ["RULES", "Completion", "Engine", "InputError", "Mixture", "Request", "Sampling", "Token"]

@@ -6,42 +6,41 @@ import json
 import logging
 import os
 import sys
-from typing import Any, NoReturn
+from typing import Any
 
 import typer
 
 from engine.errors import InputError
 
 
-def run(app: typer.Typer, name: str) -> NoReturn:
-    """Run a command line: exit 0 done, 2 the caller's mistake (one line on stderr), 1 anything else (a traceback)."""
+def run(app: typer.Typer, name: str, arguments: list[str] | None = None) -> int:
+    """Run a command line. Returns its exit status: 0 done, 2 the caller's mistake (one line on stderr), 1 all else."""
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(message)s")
-    logging.getLogger("mixdesk").setLevel(logging.INFO)
-    # Loading bars of models that take a second are noise.
+    log = logging.getLogger("mixdesk")
+    log.setLevel(logging.INFO)
+    # Bars and reports of models that load in a second are noise; read when the libraries are imported.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    from transformers.utils import logging as transformers_logging
-
-    transformers_logging.disable_progress_bar()
-    transformers_logging.set_verbosity_error()
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     try:
-        code = app(prog_name=name, standalone_mode=False)
+        status = app(arguments, prog_name=name, standalone_mode=False)
+        return status if isinstance(status, int) else 0
     except InputError as error:
-        mistake(str(error))
+        return mistake(str(error))
     except (KeyboardInterrupt, typer.Abort):
-        sys.exit(130)
+        return 130
     except Exception as error:
-        # Usage errors, whichever click typer brings.
-        if not hasattr(error, "format_message"):
-            raise
-        mistake(f"{error.format_message()} (see {name} --help)")
-    sys.exit(code if isinstance(code, int) else 0)
+        # typer's usage errors: their class lives in click, or in typer, by its version.
+        if hasattr(error, "format_message"):
+            return mistake(f"{error.format_message()} (see {name} --help)")
+        log.exception("unexpected")
+        return 1
 
 
-def mistake(message: str) -> NoReturn:
+def mistake(message: str) -> int:
     print("error: " + " ".join(message.split()), file=sys.stderr)
-    sys.exit(2)
+    return 2
 
 
 def print_json(value: Any) -> None:
     """One JSON object on stdout."""
-    print(json.dumps(value, ensure_ascii=False))
+    print(json.dumps(value, ensure_ascii=False), flush=True)

@@ -209,6 +209,16 @@ class Engine:
         """Raises InputError if the prompt is empty, or does not fit the models with `room` more tokens."""
         if not isinstance(prompt, str) or not prompt.strip():
             raise InputError("prompt: it is empty; type a question or pick an example")
+        try:
+            prompt.encode()
+        except UnicodeEncodeError:
+            raise InputError("prompt: it holds half a character (a lone surrogate); type it again") from None
+        # Far too long to fit whatever the tokenizer makes of it: not worth reading.
+        if len(prompt) > 64 * self.policy_set.context:
+            raise InputError(
+                f"prompt: it is {len(prompt):,} characters long, and these models hold {self.policy_set.context:,} "
+                "tokens; shorten it"
+            )
         longest = max(len(self.policy_set.prompt_ids(policy, prompt)) for policy in self.policy_set.policies)
         if longest + room > self.policy_set.context:
             raise InputError(

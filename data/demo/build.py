@@ -33,7 +33,7 @@ from engine.config import Config, PolicySettings, RewardSettings  # noqa: E402
 
 CONFIG = ROOT / "data" / "configs" / "demo.yaml"
 PROMPTS = ROOT / "data" / "prompts" / "demo.jsonl"
-TOKENS = 8_000_000
+TOKENS = 6_500_000
 REWARD_PAIRS = 3000
 SAMPLED_PROMPTS = 500
 SAMPLES_PER_PROMPT = 8
@@ -68,7 +68,7 @@ class Build:
         return {}
 
     def prompts(self) -> dict:
-        """The held-out phrasings, for evaluation and as examples: first some of different files, the risky ones last."""
+        """The held-out phrasings, for evaluation; as examples come first some of all files, the risky ones last."""
         step = len(self.held_out) // EXAMPLES
         first = [self.held_out[step * i + step // 2] for i in range(EXAMPLES)]
         first.sort(key=lambda asked: asked[1].risky)

@@ -227,8 +227,21 @@ def flawed(response: Response, others: list[Topic], shared: dict, rng: random.Ra
     return Response(response.topic, parts, flaws=1)
 
 
+def varied(question: str, rng: random.Random) -> str:
+    """The question as somebody in a hurry, or somebody polite, would type it; mostly as it is."""
+    if rng.random() < 0.15:
+        question = rng.choice(("Hi, ", "Hello! ", "Please help. ", "Quick question: ")) + question
+    if rng.random() < 0.15:
+        question = question.lower()
+    if rng.random() < 0.15:
+        question = question.rstrip(".?!")
+    elif rng.random() < 0.1:
+        question += rng.choice((" Thanks!", " Thank you.", " Please be quick."))
+    return question
+
+
 def documents(
-    asked: list[tuple[str, Topic]], count: int, seed: int
+    asked: list[tuple[str, Topic]], count: int, seed: int, vary: bool = False
 ) -> Iterator[tuple[list[dict[str, str]], str, Response]]:
     """`count` random (messages without the answer, style, response), cycling through shuffled phrasings."""
     rng, shared = random.Random(seed), load_shared()
@@ -238,7 +251,7 @@ def documents(
             order = rng.sample(asked, len(asked))
         question, topic = order.pop()
         style = random_style(rng)
-        messages = [{"role": "user", "content": question}]
+        messages = [{"role": "user", "content": varied(question, rng) if vary else question}]
         if style in shared["system"] and rng.random() < 0.2:
             messages.insert(0, {"role": "system", "content": rng.choice(shared["system"][style])})
         yield messages, style, compose(topic, shared, rng, style)

@@ -35,7 +35,7 @@ from engine.sampling import Sampling
 
 OBJECTIVES = ("helpful", "harmless", "humorous", "concise")
 SEED = 7
-BLOCK = 128
+BLOCK = 256
 MAX_RESPONSE = 160
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}<|end|>{% endfor %}"
@@ -101,18 +101,49 @@ def checkpoint(out: Path) -> str | None:
     return str(found[-1]) if found else None
 
 
+def pack(documents: list[list[int]], pad: int) -> list[dict[str, list[int]]]:
+    """Whole documents put together into blocks of BLOCK tokens, the rest of each filled with `pad`.
+
+    Positions start again at every document, by which transformers keeps documents from seeing each other: without that
+    a model leans on the document before, and answers a first question badly.
+    """
+    blocks: list[list[list[int]]] = []
+    open_blocks: list[tuple[int, int]] = []  # (room, block), the oldest first
+    for document in documents:
+        for i, (room, number) in enumerate(open_blocks):
+            if len(document) <= room:
+                blocks[number].append(document)
+                open_blocks[i] = (room - len(document), number)
+                break
+        else:
+            blocks.append([document])
+            open_blocks = [*open_blocks[-31:], (BLOCK - len(document), len(blocks) - 1)]
+    rows = []
+    for block in blocks:
+        ids = [token for document in block for token in document]
+        positions = [i for document in block for i in range(len(document))]
+        left = BLOCK - len(ids)
+        rows.append(
+            {
+                "input_ids": ids + [pad] * left,
+                "position_ids": positions + list(range(left)),
+                "labels": ids + [-100] * left,
+            }
+        )
+    return rows
+
+
 def train_base(train: list[tuple[str, corpus.Topic]], out: Path, work: Path, tokens: int) -> None:
-    """A small Llama trained from nothing on composed conversations in all styles, packed into blocks."""
+    """A small Llama trained from nothing on composed conversations in all styles."""
     tokenizer = AutoTokenizer.from_pretrained(out)
-    stream: list[int] = []
-    bar = tqdm(total=tokens, desc="composing the training text", unit="token")
-    for messages, _, response in corpus.documents(train, count=tokens // 40, seed=SEED):
-        stream += chat_ids(tokenizer, messages, response.text)
-        bar.update(len(stream) - bar.n)
-        if len(stream) >= tokens:
-            break
-    bar.close()
-    blocks = torch.tensor(stream[: len(stream) // BLOCK * BLOCK]).view(-1, BLOCK)
+    documents: list[list[int]] = []
+    with tqdm(total=tokens, desc="composing the training text", unit="token") as bar:
+        for messages, _, response in corpus.documents(train, count=tokens, seed=SEED, vary=True):
+            documents.append(chat_ids(tokenizer, messages, response.text))
+            bar.update(len(documents[-1]))
+            if bar.n >= tokens:
+                break
+    rows = pack(documents, tokenizer.pad_token_id)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=256,
@@ -132,17 +163,17 @@ def train_base(train: list[tuple[str, corpus.Topic]], out: Path, work: Path, tok
         args=TrainingArguments(
             **arguments(
                 work,
-                per_device_train_batch_size=32,
+                per_device_train_batch_size=16,
                 num_train_epochs=1,
                 learning_rate=3e-3,
-                warmup_steps=60,
+                warmup_steps=100,
                 weight_decay=0.05,
                 adam_beta2=0.98,
                 save_steps=400,
                 save_total_limit=1,
             )
         ),
-        train_dataset=[{"input_ids": block, "labels": block} for block in blocks],
+        train_dataset=Dataset.from_list(rows),
         data_collator=default_data_collator,
     )
     trainer.train(resume_from_checkpoint=checkpoint(work))
@@ -200,6 +231,7 @@ def train_reward(
                 learning_rate=1e-3,
                 warmup_steps=10,
                 max_length=384,
+                pad_to_multiple_of=32,
                 center_rewards_coefficient=0.01,
                 save_strategy="no",
                 gradient_checkpointing=False,
@@ -283,6 +315,7 @@ def train_policy(
                 learning_rate=5e-4,
                 warmup_steps=10,
                 max_length=384,
+                pad_to_multiple_of=32,
                 beta=0.1,
                 loss_type=["sigmoid", "sft"],
                 loss_weights=[1.0, 0.1],

@@ -74,7 +74,7 @@ def test_evaluate(tiny: Tiny, tmp_path: Path) -> None:
         (["generate", "--prompt", "mix", "--weights", "plain"], "expected name=number"),
         (["generate", "--prompt", "mix", "--weights", "plain=1,plain=2"], "plain is given twice"),
         (["generate", "--prompt", ""], "prompt: it is empty"),
-        (["generate", "--prompt", "x " * 50_000], "tokens long"),
+        (["generate", "--prompt", "x " * 50_000], "100,000 characters long"),
         (["generate", "--prompt", "mix", "--rule", "alchemy"], "no rule is called 'alchemy'"),
         (["generate", "--prompt", "mix", "--seed", "some"], "is not a valid int"),
         (["generate"], "Missing option '--prompt'"),

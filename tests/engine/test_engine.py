@@ -130,7 +130,9 @@ def test_leaving_a_stream_stops_it(tiny_engine: Engine) -> None:
         ({"max_tokens": 3}, "settings: .*max_tokens"),
         ({"prompt": ""}, "prompt: it is empty"),
         ({"prompt": " \n\t "}, "prompt: it is empty"),
-        ({"prompt": "word " * 20_000}, "prompt: it is .* tokens long, and these models hold 256"),
+        ({"prompt": "word " * 20_000}, "prompt: it is 100,000 characters long, and these models hold 256 tokens"),
+        ({"prompt": "word " * 1_000}, "prompt: it is .* tokens long, and these models hold 256"),
+        ({"prompt": "half \ud83d"}, "lone surrogate"),
         ({"max_new_tokens": 10_000}, "of which 10,000 are for new tokens"),
     ],
 )

@@ -1,0 +1,108 @@
+"""`python -m app`: the web app; `python -m app export`: what people said, as a file."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import threading
+from pathlib import Path
+from typing import Annotated, Any
+
+if not __package__:
+    # Hugging Face Spaces runs this file by its path: what is imported is beside its folder, not in it.
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+# Read when gradio is imported.
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+
+import typer
+
+from engine.console import print_json, run
+from engine.errors import InputError
+
+cli = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+Db = Annotated[Path, typer.Option(envvar="MIXDESK_DB", help="The SQLite file with the ratings.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+
+
+@cli.callback(invoke_without_command=True)
+def serve(
+    context: typer.Context,
+    config: Annotated[Path | None, typer.Option(help="A YAML configuration; the bundled demo if none.")] = None,
+    host: Annotated[str, typer.Option(envvar="GRADIO_SERVER_NAME", help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(envvar="GRADIO_SERVER_PORT", min=1, max=65535, help="The port.")] = 7860,
+    db: Db = Path("mixdesk.db"),
+    as_json: Json = False,
+) -> None:
+    """Start the web app."""
+    if context.invoked_subcommand is not None:
+        return
+    listener = bind(host, port)
+    from app.store import Store
+
+    store = Store(db)
+
+    import uvicorn
+
+    from app import desk as page
+    from app.runs import Desk
+    from engine import Engine
+
+    engine = Engine.from_config(config) if config else Engine.from_config()
+    desk = Desk(engine, store)
+    web_app = page.web_app(page.build(desk))
+    threading.Thread(target=desk.warm_up, name="mixdesk-warm-up", daemon=True).start()
+    shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host
+    url = f"http://{shown}:{listener.getsockname()[1]}"
+    say({"url": url, "db": str(store.path)} if as_json else f"Mixdesk is at {url} (Ctrl+C ends it)")
+    # uvicorn stops at these, and then hands them on: to be ended is no error.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)
+    settings = uvicorn.Config(web_app, log_level="warning", timeout_graceful_shutdown=1)
+    uvicorn.Server(settings).run(sockets=[listener])
+    engine.close()
+    store.close()
+
+
+@cli.command()
+def export(
+    out: Annotated[Path, typer.Option(help="The file to write.")],
+    form: Annotated[str, typer.Option("--format", help="trl (prompt, chosen, rejected), jsonl or csv.")] = "trl",
+    db: Db = Path("mixdesk.db"),
+    as_json: Json = False,
+) -> None:
+    """Write the ratings to a file."""
+    from app.export import export as write
+
+    written = write(db, form, out)
+    say(written if as_json else f"{written['rows']} rows from {written['ratings']} ratings in {written['out']}")
+
+
+def say(what: dict[str, Any] | str) -> None:
+    if isinstance(what, dict):
+        print_json(what)
+    else:
+        print(what, flush=True)
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Take the address before the models are loaded. Raises InputError if it is not to be had."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        raise InputError(f"--port: cannot listen on {host}:{port}: {error.strerror}; give another") from None
+    return listener
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line. Returns the exit status."""
+    return run(cli, "python -m app", arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,177 @@
+"""The desk's controls: what a person sets, and what is written back to them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from app.parts import fader_head, message, mixture_bar
+from engine import RULES
+from engine.config import PolicySettings
+
+FALLBACK_PROMPT = "How do I get a red wine stain out of a white shirt?"
+# choice: (its button, its key)
+RATINGS = {
+    "left": ("Left is better", "1"),
+    "right": ("Right is better", "2"),
+    "tie": ("Tie", "3"),
+    "both_bad": ("Both bad", "4"),
+}
+Changes = dict[Any, Any]
+Values = dict[Any, Any]
+
+
+@dataclass
+class Controls:
+    """What a generation reads."""
+
+    prompt: gr.Textbox
+    faders: dict[str, gr.Slider]
+    mixtures: dict[str, gr.Dropdown]  # by side
+    rule: gr.Dropdown
+    exponent: gr.Slider
+    gain: gr.Slider
+    temperature: gr.Slider
+    max_new_tokens: gr.Slider
+    seed: gr.Textbox
+    new_seed: gr.Checkbox
+
+    def all(self) -> set[Any]:
+        rest = {self.rule, self.exponent, self.gain, self.temperature, self.max_new_tokens, self.seed, self.new_seed}
+        return {self.prompt, *self.faders.values(), *self.mixtures.values(), *rest}
+
+
+@dataclass
+class Outputs:
+    """What a generation or a rating writes."""
+
+    texts: dict[str, gr.Textbox]  # by side
+    captions: dict[str, gr.HTML]
+    radar: gr.Plot
+    table: gr.HTML
+    status: gr.HTML
+    generate: gr.Button
+    stop: gr.Button
+    ratings: dict[str, gr.Button]  # by choice
+
+    def all(self) -> list[Any]:
+        panels = [*self.texts.values(), *self.captions.values()]
+        return [*panels, self.radar, self.table, self.status, self.generate, self.stop, *self.ratings.values()]
+
+    def buttons(self, running: bool, rateable: bool) -> Changes:
+        changes = {button: gr.Button(interactive=rateable) for button in self.ratings.values()}
+        return {
+            self.generate: gr.Button(interactive=not running),
+            self.stop: gr.Button(interactive=running),
+            **changes,
+        }
+
+    def say(self, text: str, kind: str = "info") -> Changes:
+        return {self.status: message(text, kind)}
+
+
+def build_faders(policies: list[PolicySettings], colours: list[str]) -> dict[str, gr.Slider]:
+    """One fader a policy, each with its share of the mixture, which the browser works out."""
+    with gr.Row(elem_classes="heading"):
+        gr.HTML("<h2>Faders</h2>")
+        balanced = gr.Button("Balanced", size="sm", elem_id="balanced", min_width=80, scale=0)
+    gr.HTML(mixture_bar(colours))
+    faders, solos = {}, []
+    for i, policy in enumerate(policies):
+        with gr.Column(elem_classes=["fader", f"accent-{i}"]):
+            with gr.Row(elem_classes="fader-row"):
+                gr.HTML(fader_head(i, policy.name, colours[i], 1 / len(policies)))
+                solos.append(gr.Button("Solo", size="sm", elem_classes="solo", min_width=50, scale=0))
+            faders[policy.name] = gr.Slider(
+                0, 1, 0.5, step=0.01, label=policy.name, show_label=False, container=False,
+                interactive=True, buttons=[], elem_id=f"fader-{i}",
+            )  # fmt: skip
+    moved = list(faders.values())
+    gr.on([fader.change for fader in moved], fn=None, inputs=moved, js="(...raw) => mixdesk.showShares(raw)")
+    balanced.click(None, outputs=moved, js=f"() => {[0.5] * len(moved)}")
+    for i, solo in enumerate(solos):
+        alone = [float(i == j) for j in range(len(moved))]
+        solo.click(None, outputs=moved, js=f"() => {alone}")
+    return faders
+
+
+def build_more(longest: int) -> dict[str, Any]:
+    """The settings that a newcomer need not see. longest: of max new tokens."""
+    with gr.Accordion("More", open=False, elem_id="more"):
+        rule = gr.Dropdown(list(RULES), value="geometric", label="Rule", filterable=False)
+        exponent = gr.Slider(
+            -5,
+            5,
+            1,
+            step=0.1,
+            label="Exponent (1 adds, 0 multiplies)",
+            buttons=[],
+            visible=False,
+            elem_id="exponent",
+        )
+        gain = gr.Slider(0, 4, 1, step=0.1, label="Gain (1 is the mixture)", buttons=[], elem_id="gain")
+        temperature = gr.Slider(
+            0, 2, 0.7, step=0.05, label="Temperature (0 is greedy)", buttons=[], elem_id="temperature"
+        )
+        length = gr.Slider(
+            1, longest, min(160, longest), step=1, precision=0, label="Max new tokens", buttons=[], elem_id="length"
+        )
+        seed = gr.Textbox("1", label="Seed", elem_id="seed")
+        fresh = gr.Checkbox(True, label="New seed each time", elem_id="new-seed")
+    rule.change(None, [rule], [exponent], js="(rule) => ({__type__: 'update', visible: rule === 'power'})")
+    return {
+        "rule": rule, "exponent": exponent, "gain": gain, "temperature": temperature,
+        "max_new_tokens": length, "seed": seed, "new_seed": fresh,
+    }  # fmt: skip
+
+
+def build_prompt(examples: list[str]) -> tuple[gr.Textbox, gr.Button, gr.Button]:
+    """The prompt with its examples, Generate and Stop."""
+    first = examples[0] if examples else FALLBACK_PROMPT
+    with gr.Row(elem_id="ask", equal_height=True):
+        prompt = gr.Textbox(
+            first, label="Prompt", lines=2, max_lines=2, elem_id="prompt", scale=5, placeholder="Ask something"
+        )
+        with gr.Column(elem_id="go", min_width=200, scale=0):
+            generate = gr.Button("Generate (Ctrl+Enter)", variant="primary", elem_id="generate", min_width=120)
+            stop = gr.Button("Stop (Esc)", interactive=False, elem_id="stop", min_width=120)
+    if examples:
+        with gr.Row(elem_id="examples"):
+            for text in examples:
+                chip = gr.Button(text, size="sm", elem_classes="chip", min_width=60)
+                chip.click(None, outputs=[prompt], js=f"() => {json.dumps(text)}")
+    return prompt, generate, stop
+
+
+def build_panel(side: str, policies: list[str]) -> tuple[gr.Dropdown, gr.Textbox, gr.HTML]:
+    """One side: its mixture, its response, and how it was made."""
+    choices = [("Faders", "faders"), *((name, f"policy:{name}") for name in policies)]
+    choices += [("Reference", "reference"), ("Uniform", "uniform")]
+    with gr.Column(elem_id=f"panel-{side}", elem_classes="panel", min_width=220):
+        with gr.Row(elem_classes="panel-head"):
+            gr.HTML(f'<h2><span class="line {side}"></span>{side.title()}</h2>')
+            mixture = gr.Dropdown(
+                choices,
+                value="faders" if side == "left" else "reference",
+                label=f"{side.title()} mixture",
+                show_label=False,
+                container=False,
+                filterable=False,
+                elem_id=f"mixture-{side}",
+                min_width=110,
+            )
+        text = gr.Textbox(
+            label=f"{side.title()} response",
+            show_label=False,
+            container=False,
+            interactive=False,
+            lines=8,
+            elem_id=f"response-{side}",
+            elem_classes="response",
+            placeholder="The response appears here.",
+        )
+        made = gr.HTML("", elem_id=f"caption-{side}", elem_classes="caption")
+    return mixture, text, made

@@ -1,0 +1,45 @@
+"""The page: tabs, engine and store in one gr.Blocks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import gradio as gr
+from fastapi import FastAPI
+
+from app.runs import Desk
+from app.tabs import desk as desk_tab
+
+TAGLINE = "Mix language-model policies while they write, and say which mixture is better."
+STATIC = Path(__file__).parent / "static"
+FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
+MONO = ["ui-monospace", "SF Mono", "Menlo", "Consolas", "monospace"]
+
+
+def build(desk: Desk) -> gr.Blocks:
+    with gr.Blocks(title="Mixdesk", fill_width=True, analytics_enabled=False) as blocks:
+        gr.HTML(f"<header><h1>Mixdesk</h1><p>{TAGLINE}</p></header>", elem_id="top")
+        desk_tab.build(desk)
+    return blocks
+
+
+def web_app(blocks: gr.Blocks) -> FastAPI:
+    """The page as an ASGI application.
+
+    Not Blocks.launch: that asks itself for the page first, and gives up where a busy machine or a proxy is in the way.
+    Fonts are the system's: nothing is fetched from elsewhere.
+    """
+    script = (STATIC / "desk.js").read_text(encoding="utf-8")
+    return gr.mount_gradio_app(
+        FastAPI(docs_url=None, redoc_url=None, openapi_url=None),
+        blocks,
+        path="/",
+        theme=gr.themes.Default(primary_hue="violet", neutral_hue="zinc", font=FONTS, font_mono=MONO),
+        css=(STATIC / "desk.css").read_text(encoding="utf-8"),
+        head=f"<script>{script}</script>",
+        footer_links=[],
+        run_history=False,
+        show_error=False,
+        ssr_mode=False,
+        pwa=False,
+    )

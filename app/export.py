@@ -1,0 +1,90 @@
+"""Ratings as files: preference pairs for TRL, or everything of every rating."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+from app.store import open_to_read, read_pairs
+from engine import InputError
+
+Pair = dict[str, Any]
+
+
+def trl_rows(pairs: Iterable[Pair]) -> Iterator[dict[str, str]]:
+    """prompt, chosen, rejected of the overall ratings that prefer one response."""
+    for pair in pairs:
+        if pair["choice"] in ("left", "right") and pair["objective"] is None:
+            other = "right" if pair["choice"] == "left" else "left"
+            yield {
+                "prompt": pair["prompt"],
+                "chosen": pair[pair["choice"]]["text"],
+                "rejected": pair[other]["text"],
+            }
+
+
+def flat(pair: Pair) -> dict[str, Any]:
+    """A rating as one row of plain values: the completions' keys get left_ and right_ before them."""
+    row = {key: value for key, value in pair.items() if key not in ("left", "right")}
+    for side in ("left", "right"):
+        for key, value in pair[side].items():
+            if key in ("mixture", "sampling"):
+                row |= {f"{side}_{name}": plain(inner) for name, inner in value.items()}
+            elif key != "prompt":
+                row[f"{side}_{key}"] = plain(value)
+    return row
+
+
+def plain(value: Any) -> Any:
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, (dict, list)) else value
+
+
+def write_lines(rows: Iterable[dict[str, Any]], file: TextIO) -> int:
+    count = 0
+    for row in rows:
+        file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        count += 1
+    return count
+
+
+def write_csv(pairs: Iterable[Pair], file: TextIO) -> int:
+    rows = [flat(pair) for pair in pairs]
+    if rows:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return len(rows)
+
+
+FORMATS: dict[str, Callable[[Iterable[Pair], TextIO], int]] = {
+    "trl": lambda pairs, file: write_lines(trl_rows(pairs), file),
+    "jsonl": write_lines,
+    "csv": write_csv,
+}
+
+
+def export(db: str | Path, form: str, out: str | Path) -> dict[str, Any]:
+    """Write the ratings of a database to a file, in one of FORMATS. Returns what was written. Raises InputError."""
+    if form not in FORMATS:
+        raise InputError(f"--format: found '{form}'; give one of {', '.join(FORMATS)}")
+    out = Path(out).expanduser().absolute()
+    source = open_to_read(db)
+    try:
+        pairs = list(read_pairs(source))
+    finally:
+        source.close()
+    # Written beside and moved into place, so that a failure leaves an older export whole.
+    partial = out.with_name(out.name + ".partial")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("w", encoding="utf-8", newline="") as file:
+            rows = FORMATS[form](pairs, file)
+        os.replace(partial, out)
+    except OSError as error:
+        partial.unlink(missing_ok=True) if partial.parent.is_dir() else None
+        raise InputError(f"--out: cannot write {out}: {error.strerror}; give another file") from None
+    return {"ratings": len(pairs), "rows": rows, "format": form, "out": str(out)}

@@ -1,0 +1,69 @@
+"""Pieces of HTML for the page. Everything that comes from outside is escaped here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+
+from engine import Completion
+
+ENDINGS = {"end": "ended by itself", "length": "reached the length limit", "stopped": "stopped"}
+
+
+def message(text: str, kind: str = "info") -> str:
+    """One line for the status area; kind is info, good or bad."""
+    return f'<span class="message {kind}">{escape(text)}</span>'
+
+
+def fader_head(index: int, name: str, colour: str, share: float) -> str:
+    return (
+        f'<div class="fader-head" style="--accent:{colour}"><span class="dot"></span>'
+        f'<span class="fader-name" title="{escape(name)}">{escape(name)}</span>'
+        f'<output class="share" data-share="{index}" data-exact="{share}" aria-label="{escape(name)} weight">'
+        f"{share:.0%}</output></div>"
+    )
+
+
+def mixture_bar(colours: Sequence[str]) -> str:
+    """The faders' mixture as one bar, and each fader's accent for the style sheet."""
+    parts = "".join(f'<i data-segment="{i}" style="background:{colour}"></i>' for i, colour in enumerate(colours))
+    accents = "".join(f".accent-{i}{{--accent:{colour}}}" for i, colour in enumerate(colours))
+    bar = f'<div class="mixture-bar" role="img" aria-label="the mixture of the faders">{parts}</div>'
+    return f"<style>{accents}</style>{bar}"
+
+
+def caption(completion: Completion) -> str:
+    """How a completion was made."""
+    mixture = completion.mixture
+    weights = [(name, weight) for name, weight in mixture.weights.items() if weight > 0]
+    made = weights[0][0] if len(weights) == 1 else ", ".join(f"{name} {weight:.0%}" for name, weight in weights)
+    if len(weights) > 1:
+        made += f" · {mixture.rule}" + (f" {mixture.exponent:g}" if mixture.rule == "power" else "")
+    if mixture.gain != 1:
+        made += f" · gain {mixture.gain:g}"
+    made += f" · {len(completion.tokens)} tokens, {ENDINGS[completion.finish_reason]} · seed {completion.seed}"
+    return f'<p class="made">{escape(made)}</p>'
+
+
+def rewards_table(objectives: Sequence[str], colours: Mapping[str, str], sides: Mapping[str, Completion]) -> str:
+    """The raw rewards of the sides that are there, the higher one of each objective in bold."""
+    if not objectives:
+        return '<p class="hint">This configuration has no reward models.</p>'
+    rows = ""
+    for name in objectives:
+        values = {side: made.rewards[name] for side, made in sides.items() if name in made.rewards}
+        best = max(values.values()) if len(set(values.values())) > 1 else None
+        cells = ""
+        for side in ("left", "right"):
+            value = values.get(side)
+            shown = "–" if value is None else f"{round(value, 2) + 0.0:.2f}".replace("-", "−")
+            cells += f"<td><b>{shown}</b></td>" if value is not None and value == best else f"<td>{shown}</td>"
+        head = f'<th scope="row" style="--accent:{colours[name]}"><span class="dot"></span>{escape(name)}</th>'
+        rows += f"<tr>{head}{cells}</tr>"
+    columns = "".join(
+        f'<th scope="col"><span class="line {side}"></span>{side.title()}</th>' for side in ("left", "right")
+    )
+    return (
+        f'<table class="rewards"><thead><tr><th scope="col">Raw reward</th>{columns}</tr></thead>'
+        f"<tbody>{rows}</tbody></table>"
+    )

@@ -1,0 +1,157 @@
+"""Plotly figures from plain numbers, and the colours that the whole desk uses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+
+import plotly.graph_objects as go
+
+# Okabe and Ito's palette in the order in which its colours are easiest to tell apart, then Paul Tol's "muted".
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#882255", "#999933", "#44aa99", "#aa4499")
+GRID = "rgba(128,128,128,0.28)"
+# Neutral text: the page's style sheet overrides it with the theme's colour, which the server does not know.
+TEXT = "#71717a"
+REACH = 3.0  # the radar ends at this many standard deviations from the reference
+
+
+@dataclass(frozen=True)
+class Line:
+    """How one side is drawn, the same in radar and legend."""
+
+    colour: str
+    fill: str
+    dash: str
+    symbol: str
+
+
+LINES = {
+    "Left": Line("#7c5cf5", "rgba(124,92,245,0.16)", "solid", "circle"),
+    "Right": Line("#8b8b96", "rgba(139,139,150,0.12)", "dash", "diamond"),
+}
+
+
+def colour(index: int) -> str:
+    """The accent colour of the objective at this place in the configuration."""
+    return COLOURS[index % len(COLOURS)]
+
+
+@dataclass(frozen=True)
+class Rewards:
+    """The rewards of one side: raw, and in standard deviations from the reference's mean."""
+
+    raw: Mapping[str, float]
+    standard: Mapping[str, float]
+
+
+def radar(objectives: Sequence[str], colours: Sequence[str], sides: Mapping[str, Rewards]) -> go.Figure:
+    """One axis an objective, one line a side ("Left", "Right"), clipped to REACH; a dashed ring where the reference is.
+
+    Fewer than three objectives span no area: they are drawn as bars.
+    """
+    figure = go.Figure()
+    if len(objectives) < 3:
+        return bars(figure, objectives, sides)
+    # No axis is level, so that its label stands above or below the plot, where there is room.
+    first = 90 + (180 / len(objectives) if len(objectives) % 4 == 0 else 0)
+    angles = [(first - 360 * i / len(objectives)) % 360 for i in range(len(objectives))]
+    ring = list(range(90, 451, 5))
+    figure.add_trace(
+        go.Scatterpolar(
+            r=[0.0] * len(ring),
+            theta=ring,
+            mode="lines+text",
+            text=["reference", *[""] * (len(ring) - 1)],
+            textposition="top center",
+            textfont={"size": 11},
+            line={"color": TEXT, "width": 1.5, "dash": "dash"},
+            name="reference",
+            hoverinfo="skip",
+        )
+    )
+    for side, rewards in sides.items():
+        line, known = LINES[side], [name for name in objectives if name in rewards.standard]
+        at = [angles[objectives.index(name)] for name in known]
+        reach = [max(-REACH, min(REACH, rewards.standard[name])) for name in known]
+        detail = [hover(side, name, rewards) for name in known]
+        figure.add_trace(
+            go.Scatterpolar(
+                r=[*reach, *reach[:1]],
+                theta=[*at, *at[:1]],
+                mode="lines+markers",
+                fill="toself",
+                fillcolor=line.fill,
+                line={"color": line.colour, "width": 2.5, "dash": line.dash},
+                marker={"symbol": line.symbol, "size": 8, "color": line.colour},
+                name=side,
+                text=[*detail, *detail[:1]],
+                hovertemplate="%{text}<extra></extra>",
+            )
+        )
+    labels = [
+        f'<span style="color:{shade}">●</span> {escape(name)}' for name, shade in zip(objectives, colours, strict=True)
+    ]
+    figure.update_layout(
+        polar={
+            "bgcolor": "rgba(0,0,0,0)",
+            "angularaxis": {
+                "tickvals": angles,
+                "ticktext": labels,
+                "gridcolor": GRID,
+                "linecolor": GRID,
+                "ticks": "outside",
+                "ticklen": 8,
+                "tickcolor": "rgba(0,0,0,0)",
+                "tickfont": {"size": 13},
+            },
+            # One ring a standard deviation; the ring at 0 is the reference's own.
+            "radialaxis": {
+                "range": [-REACH - 0.4, REACH],
+                "tickvals": [-2, -1, 1, 2, 3],
+                "showticklabels": False,
+                "gridcolor": GRID,
+                "showline": False,
+                "ticks": "",
+            },
+        },
+    )
+    return styled(figure)
+
+
+def bars(figure: go.Figure, objectives: Sequence[str], sides: Mapping[str, Rewards]) -> go.Figure:
+    for side, rewards in sides.items():
+        known = [name for name in objectives if name in rewards.standard]
+        figure.add_trace(
+            go.Bar(
+                x=[escape(name) for name in known],
+                y=[max(-REACH, min(REACH, rewards.standard[name])) for name in known],
+                name=side,
+                marker={"color": LINES[side].colour},
+                text=[hover(side, name, rewards) for name in known],
+                textposition="none",
+                hovertemplate="%{text}<extra></extra>",
+            )
+        )
+    figure.update_xaxes(categoryorder="array", categoryarray=[escape(name) for name in objectives])
+    figure.update_yaxes(range=[-REACH, REACH], gridcolor=GRID, zerolinecolor=TEXT, title="σ from the reference")
+    return styled(figure)
+
+
+def hover(side: str, objective: str, rewards: Rewards) -> str:
+    return (
+        f"{side}, {escape(objective)}<br>reward {rewards.raw[objective]:.2f}"
+        f"<br>{rewards.standard[objective]:+.1f}σ from the reference"
+    )
+
+
+def styled(figure: go.Figure) -> go.Figure:
+    return figure.update_layout(
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        font={"color": TEXT, "family": "system-ui, sans-serif"},
+        margin={"l": 64, "r": 64, "t": 30, "b": 30},
+        height=330,
+        showlegend=False,
+        dragmode=False,
+    )

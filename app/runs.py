@@ -1,0 +1,155 @@
+"""What goes on behind the desk: two responses at once for every session, and what happens to them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import threading
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+from app.store import Store
+from engine import Completion, Engine, InputError, Mixture, Request, Sampling, Token
+
+log = logging.getLogger("mixdesk")
+
+SIDES = ("left", "right")
+
+
+class Run:
+    """Two responses to one prompt, under way or finished. `updates` fills it in; any thread may read it."""
+
+    def __init__(self, requests: dict[str, Request]) -> None:
+        self.requests = requests
+        self.texts = dict.fromkeys(requests, "")
+        self.counts = dict.fromkeys(requests, 0)
+        self.completions: dict[str, Completion] = {}
+        self.error: Exception | None = None
+        self.choice: str | None = None  # what it was rated
+        self._left = len(requests)
+
+    @property
+    def done(self) -> bool:
+        return self._left == 0
+
+    @property
+    def rateable(self) -> bool:
+        return len(self.completions) == len(self.requests) and all(c.tokens for c in self.completions.values())
+
+    def cancel(self) -> None:
+        for request in self.requests.values():
+            request.cancel()
+
+    async def updates(self, interval: float = 0.04) -> AsyncIterator[None]:
+        """Yields at the first token, then at most every `interval` seconds while there is news, and at the end.
+
+        Leaving the iteration stops both responses.
+        """
+        loop, news = asyncio.get_running_loop(), asyncio.Event()
+        counting = threading.Lock()
+
+        def tell() -> None:
+            # The loop is closed only when the app goes down, and then nobody waits for news.
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(news.set)
+
+        def read(side: str) -> None:
+            try:
+                for token in self.requests[side]:
+                    self._add(side, token)
+                    tell()
+                completion = self.requests[side].completion()
+                self.texts[side] = completion.text
+                self.completions[side] = completion
+            except Exception as error:
+                self.error = error
+            with counting:
+                self._left -= 1
+            tell()
+
+        for side in self.requests:
+            threading.Thread(target=read, args=[side], name=f"mixdesk-{side}", daemon=True).start()
+        try:
+            finished = False
+            while not finished:
+                await news.wait()
+                news.clear()
+                # Read first: what comes during the yield is news for another turn.
+                finished = self.done
+                yield
+                if not finished:
+                    await asyncio.sleep(interval)
+        finally:
+            if not self.done:
+                self.cancel()
+        if self.error is not None:
+            raise self.error
+
+    def _add(self, side: str, token: Token) -> None:
+        self.texts[side] += token.text
+        self.counts[side] += 1
+
+
+@dataclass
+class Desk:
+    """What the tabs share: the engine, the store, and the newest run of every session."""
+
+    engine: Engine
+    store: Store
+    runs: dict[str, Run] = field(default_factory=dict)
+
+    def start(self, session: str, prompt: str, mixtures: dict[str, Mixture], sampling: Sampling, seed: int) -> Run:
+        """Ask for the responses; they take the place of the session's last ones. Raises InputError."""
+        self.stop(session)
+        requests: dict[str, Request] = {}
+        try:
+            for side, mixture in mixtures.items():
+                requests[side] = self.engine.submit(prompt, mixture, sampling, seed)
+        except BaseException:
+            for request in requests.values():
+                request.cancel()
+            raise
+        run = self.runs[session] = Run(requests)
+        return run
+
+    def stop(self, session: str) -> None:
+        """Stop the session's responses, if they are under way; what there is of them is kept."""
+        if run := self.runs.get(session):
+            run.cancel()
+
+    def rate(self, session: str, rating_id: str, choice: str, annotator: str) -> bool:
+        """Store what the session's person says of what they see. False if it was stored before. Raises InputError."""
+        run = self.runs.get(session)
+        if run is None:
+            raise InputError("rating: there is nothing to rate yet; press Generate first")
+        if not run.rateable:
+            raise InputError("rating: both responses must be there; wait for them, or stop them")
+        if run.choice is not None:
+            return False
+        new = self.store.rate(
+            rating_id,
+            run.completions["left"],
+            run.completions["right"],
+            choice,
+            annotator,
+            model=self.engine.config.name,
+        )
+        run.choice = choice
+        return new
+
+    def warm_up(self) -> None:
+        """Generate a little that nobody sees: what the libraries do once is done before the first click."""
+        try:
+            self.engine.generate("Hello", max_new_tokens=2)
+        except Exception:
+            log.exception("the engine could not be warmed up")
+
+    def forget(self, session: str) -> None:
+        """The person has left."""
+        self.stop(session)
+        self.runs.pop(session, None)
+
+
+def new_seed() -> int:
+    return random.SystemRandom().randrange(1_000_000)

@@ -1,0 +1,263 @@
+"""The store: ratings, and the completions that were rated, in one SQLite file."""
+
+from __future__ import annotations
+
+import json
+import re
+import sqlite3
+import threading
+from collections.abc import Iterator
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from sqlite_utils import Database, Migrations
+
+from engine import Completion, InputError
+
+CHOICES = ("left", "right", "tie", "both_bad")
+
+schema = Migrations("mixdesk")
+
+
+@schema()
+def m001_first(db: Database) -> None:
+    """prompts, mixtures, completions, rewards, annotators, ratings."""
+    db.table("prompts").create({"id": int, "text": str}, pk="id", not_null={"text"}, strict=True)
+    db.table("prompts").create_index(["text"], unique=True)
+    mixtures = {"id": int, "weights": str, "rule": str, "gain": float, "exponent": float}
+    db.table("mixtures").create(mixtures, pk="id", not_null=mixtures.keys() - {"id"}, strict=True)
+    db.table("mixtures").create_index(["weights", "rule", "gain", "exponent"], unique=True)
+    completions = {
+        "id": int,
+        "prompt_id": int,
+        "mixture_id": int,
+        "model": str,
+        "seed": int,
+        "max_new_tokens": int,
+        "temperature": float,
+        "top_k": int,
+        "top_p": float,
+        "min_p": float,
+        "tokens": str,
+        "text": str,
+        "finish_reason": str,
+        "created_at": str,
+    }
+    db.table("completions").create(
+        completions,
+        pk="id",
+        foreign_keys=[("prompt_id", "prompts", "id"), ("mixture_id", "mixtures", "id")],
+        not_null=completions.keys() - {"id"},
+        strict=True,
+    )
+    db.table("rewards").create(
+        {"completion_id": int, "objective": str, "value": float},
+        pk=("completion_id", "objective"),
+        foreign_keys=[("completion_id", "completions", "id")],
+        not_null={"completion_id", "objective", "value"},
+        strict=True,
+    )
+    db.table("annotators").create({"id": str, "created_at": str}, pk="id", not_null={"id", "created_at"}, strict=True)
+    ratings = {
+        "id": str,
+        "left_id": int,
+        "right_id": int,
+        "choice": str,
+        "objective": str,
+        "annotator_id": str,
+        "created_at": str,
+    }
+    db.table("ratings").create(
+        ratings,
+        pk="id",
+        foreign_keys=[
+            ("left_id", "completions", "id"),
+            ("right_id", "completions", "id"),
+            ("annotator_id", "annotators", "id"),
+        ],
+        not_null=ratings.keys() - {"objective"},
+        strict=True,
+    )
+
+
+class Store:
+    """The ratings in an SQLite file, made if it is missing. Thread-safe: one connection, one lock.
+
+    Raises InputError if the file cannot be opened, is no SQLite database, or is not Mixdesk's to write.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path).expanduser().absolute()
+        self._lock = threading.Lock()
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{self.path}: cannot make its folder: {error.strerror}; give another --db") from None
+        try:
+            self.db = Database(sqlite3.connect(self.path, timeout=10, check_same_thread=False))
+            self.db.enable_wal()
+            # With FULL every commit is on the disk before it returns: a confirmed rating survives a power cut.
+            self.db.execute("PRAGMA synchronous = FULL")
+            self.db.execute("PRAGMA foreign_keys = ON")
+            schema.apply(self.db)
+        except sqlite3.Error as error:
+            raise InputError(f"{self.path}: cannot use it as the database: {error}; give another --db") from None
+
+    def rate(
+        self,
+        rating_id: str,
+        left: Completion,
+        right: Completion,
+        choice: str,
+        annotator: str,
+        objective: str | None = None,
+        model: str = "",
+    ) -> bool:
+        """Store a rating with both completions and their rewards, all or nothing. Committed when it returns.
+
+        rating_id: made by the client, so that sending a rating twice stores it once. objective: None is overall.
+        model: the name of the configuration that generated. Returns True if it was not there yet. Raises InputError.
+        """
+        if choice not in CHOICES:
+            raise InputError(f"choice: found '{choice}'; give one of {', '.join(CHOICES)}")
+        for what, value in (("rating id", rating_id), ("annotator", annotator)):
+            if not isinstance(value, str) or not re.fullmatch(r"[\w.@-]{1,100}", value):
+                raise InputError(f"{what}: found {str(value)[:40]!r}; give 1 to 100 letters, digits, or any of _ . @ -")
+        if left.prompt != right.prompt:
+            raise InputError("rating: the two responses answer different prompts; rate two of one prompt")
+        now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+        with self._lock, self._transaction():
+            if self.db.table("ratings").count_where("id = ?", [rating_id]):
+                return False
+            self.db.table("annotators").insert({"id": annotator, "created_at": now}, ignore=True)
+            self.db.table("ratings").insert(
+                {
+                    "id": rating_id,
+                    "left_id": self._insert(left, model, now),
+                    "right_id": self._insert(right, model, now),
+                    "choice": choice,
+                    "objective": objective,
+                    "annotator_id": annotator,
+                    "created_at": now,
+                }
+            )
+            return True
+
+    def completion(self, completion_id: int) -> dict[str, Any]:
+        """All of a completion: as Completion.as_dict(), with id, model and created_at. Raises InputError."""
+        with self._lock:
+            return read_completion(self.db, completion_id)
+
+    def pairs(self) -> Iterator[dict[str, Any]]:
+        """Every rating, oldest first, with both completions in full."""
+        with self._lock:
+            rows = list(read_pairs(self.db))
+        yield from rows
+
+    def close(self) -> None:
+        with self._lock:
+            self.db.close()
+
+    def _transaction(self) -> Transaction:
+        return Transaction(self.db.conn)
+
+    def _insert(self, completion: Completion, model: str, now: str) -> int:
+        mixture = completion.mixture.as_dict()
+        mixture["weights"] = json.dumps(mixture["weights"], sort_keys=True, ensure_ascii=False)
+        row = {
+            "prompt_id": self.db.table("prompts").lookup({"text": completion.prompt}),
+            "mixture_id": self.db.table("mixtures").lookup(mixture),
+            "model": model,
+            "seed": completion.seed,
+            **completion.sampling.as_dict(),
+            "tokens": json.dumps(completion.tokens),
+            "text": completion.text,
+            "finish_reason": completion.finish_reason,
+            "created_at": now,
+        }
+        completion_id: Any = self.db.table("completions").insert(row).last_pk
+        self.db.table("rewards").insert_all(
+            {"completion_id": completion_id, "objective": objective, "value": value}
+            for objective, value in completion.rewards.items()
+        )
+        return int(completion_id)
+
+
+class Transaction:
+    """BEGIN IMMEDIATE ... COMMIT: waits for another process's write at its start, where waiting still helps."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self.connection = connection
+
+    def __enter__(self) -> None:
+        self.connection.execute("BEGIN IMMEDIATE")
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            try:
+                self.connection.execute("COMMIT")
+                return
+            except BaseException:
+                self._rollback()
+                raise
+        self._rollback()
+
+    def _rollback(self) -> None:
+        if self.connection.in_transaction:
+            self.connection.execute("ROLLBACK")
+
+
+def open_to_read(path: str | Path) -> Database:
+    """An existing store, read only, also while an app writes to it. Raises InputError."""
+    path = Path(path).expanduser().absolute()
+    if not path.is_file():
+        raise InputError(f"{path}: no such database; give --db the file that the app was started with")
+    try:
+        db = Database(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=10))
+        if not db.table("ratings").exists():
+            raise InputError(f"{path}: it holds no ratings table; give --db a database that Mixdesk made")
+    except sqlite3.Error as error:
+        raise InputError(f"{path}: cannot read it as a database: {error}") from None
+    return db
+
+
+def read_pairs(db: Database) -> Iterator[dict[str, Any]]:
+    """Every rating, oldest first, with both completions in full."""
+    for row in db.table("ratings").rows_where(order_by="created_at, rowid"):
+        left, right = read_completion(db, row["left_id"]), read_completion(db, row["right_id"])
+        yield {
+            "id": row["id"],
+            "prompt": left["prompt"],
+            "choice": row["choice"],
+            "objective": row["objective"],
+            "annotator": row["annotator_id"],
+            "created_at": row["created_at"],
+            "left": left,
+            "right": right,
+        }
+
+
+def read_completion(db: Database, completion_id: int) -> dict[str, Any]:
+    rows = db.query(
+        "select c.*, p.text as prompt, m.weights, m.rule, m.gain, m.exponent from completions c "
+        "join prompts p on p.id = c.prompt_id join mixtures m on m.id = c.mixture_id where c.id = ?",
+        [completion_id],
+    )
+    row = next(iter(rows), None)
+    if row is None:
+        raise InputError(f"completion: there is none with id {completion_id}")
+    rewards = db.table("rewards").rows_where("completion_id = ?", [completion_id], order_by="rowid")
+    return {
+        "id": row["id"],
+        "model": row["model"],
+        "prompt": row["prompt"],
+        "text": row["text"],
+        "tokens": json.loads(row["tokens"]),
+        "mixture": {"weights": json.loads(row["weights"]), **{key: row[key] for key in ("rule", "gain", "exponent")}},
+        "sampling": {key: row[key] for key in ("max_new_tokens", "temperature", "top_k", "top_p", "min_p")},
+        "seed": row["seed"],
+        "finish_reason": row["finish_reason"],
+        "rewards": {reward["objective"]: reward["value"] for reward in rewards},
+        "created_at": row["created_at"],
+    }

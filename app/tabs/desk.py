@@ -1,0 +1,238 @@
+"""The desk: faders, two panels that answer at once, a radar, and four rating buttons."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import gradio as gr
+
+from app import plots
+from app.controls import (
+    RATINGS,
+    Changes,
+    Controls,
+    Outputs,
+    Values,
+    build_faders,
+    build_more,
+    build_panel,
+    build_prompt,
+)
+from app.parts import caption, message, rewards_table
+from app.runs import SIDES, Desk, Run, new_seed
+from engine import InputError, Mixture, Sampling
+from engine.config import REFERENCE
+from engine.prompts import read_prompts
+
+log = logging.getLogger("mixdesk")
+
+EXAMPLES = 6
+RADAR_HINT = (
+    "Outward is better. The dashed ring is what the reference usually gets; each ring is one standard deviation."
+)
+
+
+class DeskTab:
+    """The page's components, and the handlers of what people do with them."""
+
+    def __init__(self, desk: Desk) -> None:
+        self.desk = desk
+        config, objectives = desk.engine.config, desk.engine.reward_set.objectives
+        everything = list(dict.fromkeys([*(policy.objective for policy in config.policies), *objectives]))
+        self.colours = {objective: plots.colour(i) for i, objective in enumerate(everything)}
+        self.objectives = objectives
+        self.examples = read_prompts(config.prompts)[:EXAMPLES] if config.prompts else []
+
+    # ------------------------------------------------------------------------------------------------------ the page
+
+    def build(self) -> None:
+        policies = self.desk.engine.config.policies
+        with gr.Row(elem_id="desk", equal_height=False):
+            with gr.Column(elem_id="mix", min_width=200):
+                faders = build_faders(policies, [self.colours[policy.objective] for policy in policies])
+                more = build_more(min(512, self.desk.engine.policy_set.context // 2))
+            with gr.Column(elem_id="stage", min_width=280):
+                prompt, generate, stop = build_prompt(self.examples)
+                with gr.Row(elem_id="panels"):
+                    panels = {side: build_panel(side, [policy.name for policy in policies]) for side in SIDES}
+                with gr.Row(elem_id="ratings"):
+                    ratings = {
+                        choice: gr.Button(f"{label} ({key})", interactive=False, elem_id=f"rate-{choice}", min_width=90)
+                        for choice, (label, key) in RATINGS.items()
+                    }
+                status = gr.HTML(
+                    message("Press Generate: two mixtures answer side by side, and you say which is better."),
+                    elem_id="status",
+                    html_template='<p role="status" aria-live="polite">${value}</p>',
+                )
+            with gr.Column(elem_id="meters", min_width=240):
+                gr.HTML("<h2>Rewards</h2>")
+                radar = gr.Plot(self.figure(None), show_label=False, label="Rewards radar", elem_id="radar")
+                gr.HTML(f'<p class="hint">{RADAR_HINT}</p>')
+                table = gr.HTML(rewards_table(self.objectives, self.colours, {}), elem_id="rewards")
+        controls = Controls(prompt, faders, {side: panel[0] for side, panel in panels.items()}, **more)
+        texts = {side: panel[1] for side, panel in panels.items()}
+        captions = {side: panel[2] for side, panel in panels.items()}
+        outputs = Outputs(texts, captions, radar, table, status, generate, stop, ratings)
+        self.connect(controls, outputs)
+
+    def figure(self, run: Run | None) -> Any:
+        standard = self.desk.engine.reward_set.standard
+        done = run.completions if run else {}
+        sides = {
+            side.title(): plots.Rewards(done[side].rewards, standard(done[side].rewards))
+            for side in SIDES
+            if side in done
+        }
+        return plots.radar(self.objectives, [self.colours[name] for name in self.objectives], sides)
+
+    # --------------------------------------------------------------------------------------------------- the handlers
+
+    def connect(self, controls: Controls, outputs: Outputs) -> None:
+        annotator = gr.BrowserState(None, storage_key="mixdesk-annotator", secret="mixdesk")
+        rating_id = gr.Textbox(visible="hidden", elem_id="rating-id", label="Rating id")
+        outputs.generate.click(
+            self.generating(controls, outputs),
+            inputs=controls.all(),
+            outputs=[*outputs.all(), controls.seed],
+            js="(...values) => { mixdesk.newRating(); return values; }",
+            concurrency_limit=16,
+            show_progress="hidden",
+            api_visibility="private",
+        )
+        outputs.stop.click(self.stop, queue=False, api_visibility="private")
+        for choice, button in outputs.ratings.items():
+            button.click(
+                self.rating(choice, outputs),
+                inputs=[rating_id, annotator],
+                outputs=[outputs.status, *outputs.ratings.values()],
+                js="(_, annotator) => [mixdesk.ratingId, annotator]",
+                show_progress="hidden",
+                queue=False,
+                api_visibility="private",
+            )
+        blocks = gr.context.Context.root_block
+        assert blocks is not None
+        blocks.load(
+            None, [annotator], [annotator], js="(known) => { mixdesk.ready(); return known || mixdesk.uuid(); }"
+        )
+        blocks.unload(self.leave)
+
+    def generating(self, controls: Controls, outputs: Outputs) -> Callable[..., AsyncIterator[Changes]]:
+        async def generate(values: Values, request: gr.Request) -> AsyncIterator[Changes]:
+            began = time.perf_counter()
+            try:
+                seed = new_seed() if values[controls.new_seed] else whole_number(values[controls.seed])
+                # Reading a long prompt takes a while, and everybody's events go through this loop.
+                run = await asyncio.to_thread(self.start, session(request), controls, values, seed)
+            except InputError as error:
+                yield outputs.say(str(error), "bad")
+                return
+            yield {
+                **dict.fromkeys(outputs.texts.values(), ""),
+                **dict.fromkeys(outputs.captions.values(), ""),
+                **outputs.buttons(running=True, rateable=False),
+                **outputs.say("Generating…"),
+                controls.seed: str(seed),
+            }
+            shown = 0
+            try:
+                async for _ in run.updates():
+                    changes: Changes = {outputs.texts[side]: text for side, text in run.texts.items()}
+                    if len(run.completions) > shown:
+                        shown = len(run.completions)
+                        changes |= self.results(run, outputs)
+                    yield changes
+            except InputError as error:
+                yield {**outputs.buttons(running=False, rateable=False), **outputs.say(str(error), "bad")}
+                return
+            except Exception:
+                log.exception("the engine failed")
+                failed = "The engine failed at these responses; its log says why. Press Generate to try again."
+                yield {**outputs.buttons(running=False, rateable=False), **outputs.say(failed, "bad")}
+                return
+            yield {
+                **(self.results(run, outputs) if len(run.completions) > shown else {}),
+                **outputs.buttons(running=False, rateable=run.rateable),
+                **outputs.say(summary(run, time.perf_counter() - began)),
+            }
+
+        return generate
+
+    def results(self, run: Run, outputs: Outputs) -> Changes:
+        captions = {outputs.captions[side]: caption(made) for side, made in list(run.completions.items())}
+        table = rewards_table(self.objectives, self.colours, dict(run.completions))
+        return {**captions, outputs.radar: self.figure(run), outputs.table: table}
+
+    def start(self, who: str, controls: Controls, values: Values, seed: int) -> Run:
+        sampling = Sampling(
+            max_new_tokens=int(values[controls.max_new_tokens]), temperature=float(values[controls.temperature])
+        )
+        mixtures = {side: self.mixture(values[choice], controls, values) for side, choice in controls.mixtures.items()}
+        return self.desk.start(who, values[controls.prompt] or "", mixtures, sampling, seed)
+
+    def mixture(self, chosen: str, controls: Controls, values: Values) -> Mixture:
+        """The mixture that a panel's choice names. Raises InputError."""
+        weights: dict[str, float] | None
+        if chosen == "faders":
+            weights = {name: values[fader] for name, fader in controls.faders.items()}
+            if not any(weights.values()):
+                raise InputError("All faders are at zero: raise at least one, or press Balanced.")
+        elif chosen == "uniform":
+            weights = None
+        else:
+            weights = {REFERENCE if chosen == "reference" else chosen.removeprefix("policy:"): 1.0}
+        settings = {"gain": values[controls.gain], "exponent": values[controls.exponent]}
+        return self.desk.engine.mixture(weights, values[controls.rule], **settings)
+
+    def stop(self, request: gr.Request) -> None:
+        self.desk.stop(session(request))
+
+    def leave(self, request: gr.Request) -> None:
+        self.desk.forget(session(request))
+
+    def rating(self, choice: str, outputs: Outputs) -> Callable[..., Changes]:
+        def rate(rating_id: str, annotator: str, request: gr.Request) -> Changes:
+            try:
+                new = self.desk.rate(session(request), rating_id, choice, annotator)
+            except InputError as error:
+                return outputs.say(str(error), "bad")
+            except sqlite3.Error as error:
+                log.exception("a rating could not be stored")
+                return outputs.say(f"Not saved: the database says “{error}”. Press the button again to retry.", "bad")
+            said = RATINGS[choice][0].lower()
+            closed = {button: gr.Button(interactive=False) for button in outputs.ratings.values()}
+            if not new:
+                return {**closed, **outputs.say("This pair was saved before; generate again to rate another.")}
+            return {**closed, **outputs.say(f"Saved: {said}.", "good")}
+
+        return rate
+
+
+def build(desk: Desk) -> None:
+    DeskTab(desk).build()
+
+
+def session(request: gr.Request) -> str:
+    return str(request.session_hash)
+
+
+def whole_number(text: str | None) -> int:
+    """A seed as it was typed. Raises InputError."""
+    try:
+        return int((text or "").strip())
+    except ValueError:
+        found = (text or "nothing").strip()[:40]
+        raise InputError(f"seed: found '{found}'; give a whole number, 0 or more, or tick New seed each time") from None
+
+
+def summary(run: Run, seconds: float) -> str:
+    tokens = sum(len(completion.tokens) for completion in run.completions.values())
+    how = "Stopped" if any(c.finish_reason == "stopped" for c in run.completions.values()) else "Done"
+    rest = "Which is better?" if run.rateable else "A response is empty: generate again to rate."
+    return f"{how}: {tokens} tokens in {seconds:.1f} s. {rest}"
