@@ -73,6 +73,7 @@ class Request:
     def __iter__(self) -> Iterator[Token]:
         while (token := self._tokens.get()) is not None:
             yield token
+        self._tokens.put(None)  # whoever iterates again is at the end at once
         if self._future.done() and (error := self._future.exception()):
             raise error
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from jinja2 import TemplateError
@@ -52,6 +53,7 @@ class PolicySet:
                 try:
                     lora = read_lora(settings.adapter)
                     check_foldable(base, lora)
+                    warn_of_another_base(settings, lora, config.base)
                     column = len(loras)
                     loras.append(lora)
                 except Unfoldable as reason:
@@ -181,6 +183,17 @@ def pick_dtype(dtype: str, device: torch.device) -> torch.dtype | str:
     if dtype == "auto":
         return torch.float32 if device.type == "cpu" else "auto"
     return getattr(torch, dtype)
+
+
+def warn_of_another_base(settings: PolicySettings, lora: Lora, base: str) -> None:
+    """An adapter of another base can fit this one's shapes; all that tells is the base that it names."""
+    named = Path(lora.source) / (lora.base or "")
+    same = named.exists() and Path(base).exists() and named.resolve() == Path(base).resolve()
+    if lora.base and lora.base != base and not same:
+        log.warning(
+            "policy '%s': its adapter names '%s' as its base and is put on '%s'; right only if those are the same",
+            *(settings.name, lora.base, base),
+        )
 
 
 def first_line(error: BaseException) -> str:

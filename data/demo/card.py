@@ -9,45 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from data.demo import corpus
+from data.demo.reader import Reader
 from engine import Completion, Engine, Sampling
 from engine.evaluate import evaluate
 
 SHOWN = 20
 READ = 50
 SAMPLING = Sampling(max_new_tokens=160, temperature=0.7)
-
-
-class Reader:
-    """Reads responses with the corpus at hand: are the words whole, and are the sentences about what was asked?"""
-
-    def __init__(self, topics: list[corpus.Topic]) -> None:
-        shared = corpus.load_shared()
-        self.topic_of: dict[str, str] = {}
-        sentences = [s for kind, group in shared.items() if kind != "system" for s in group]
-        for topic in topics:
-            own = [*topic.steps, *topic.cautions, *topic.jokes, *topic.brief, *topic.declines]
-            self.topic_of.update(dict.fromkeys(own, topic.topic))
-            sentences += [*own, *topic.questions, topic.task]
-        self.authored = {*self.topic_of, *sentences}
-        self.words = {word for sentence in sentences for word in words(sentence)}
-
-    def read(self, text: str, topic: str) -> Counter:
-        sentences = [sentence for sentence in re.split(r"(?<=[.!?]) +", text.strip()) if sentence]
-        named = [self.topic_of[sentence] for sentence in sentences if sentence in self.topic_of]
-        return Counter(
-            responses=1,
-            words=len(words(text)),
-            broken_words=sum(word not in self.words for word in words(text)),
-            sentences=len(sentences),
-            authored_sentences=sum(sentence in self.authored for sentence in sentences),
-            topical_sentences=len(named),
-            on_topic_sentences=named.count(topic),
-            on_topic_responses=2 * named.count(topic) > len(named) if named else 0,
-        )
-
-
-def words(text: str) -> list[str]:
-    return re.findall(r"[a-z0-9]+(?:['-][a-z0-9]+)*", text.lower())
 
 
 def respond(engine: Engine, rows: list[dict[str, Any]], weights: dict[str, float]) -> list[Completion]:

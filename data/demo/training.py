@@ -31,6 +31,7 @@ from transformers import (
 from trl import DPOConfig, DPOTrainer, RewardConfig, RewardTrainer
 
 from data.demo import corpus
+from data.demo.reader import Reader
 from engine.sampling import Sampling
 
 OBJECTIVES = ("helpful", "harmless", "humorous", "concise")
@@ -279,15 +280,20 @@ def reward_statistics(samples: Path) -> dict[str, dict[str, float]]:
 
 
 def policy_pairs(samples: Path, objective: str, per_prompt: int) -> list[dict]:
-    """The best against the worst of each prompt's samples by the objective's reward, then the next best and worst."""
+    """The best against the worst of each prompt's samples by the objective's reward, then the next best and worst.
+
+    Chosen are only samples without slips, all of whose sentences are whole: what is chosen is what is learned.
+    """
+    reader = Reader(corpus.load_topics())
     by_prompt: dict[str, list[dict]] = {}
     for line in samples.open():
         row = json.loads(line)
         by_prompt.setdefault(row["prompt"], []).append(row)
     pairs = []
     for prompt, rows in by_prompt.items():
-        ranked = sorted(rows, key=lambda row: row["rewards"][objective], reverse=True)
-        for best, worst in list(zip(ranked, reversed(ranked), strict=True))[:per_prompt]:
+        rows.sort(key=lambda row: row["rewards"][objective], reverse=True)
+        whole = [row for row in rows if reader.is_whole(row["response"])]
+        for best, worst in list(zip(whole, reversed(rows), strict=False))[:per_prompt]:
             if best["rewards"][objective] > worst["rewards"][objective] and best["response"] and worst["response"]:
                 pairs.append(
                     {
@@ -300,7 +306,7 @@ def policy_pairs(samples: Path, objective: str, per_prompt: int) -> list[dict]:
 
 
 def train_policy(
-    objective: str, samples: Path, base: Path, out: Path, work: Path, epochs: float = 2
+    objective: str, samples: Path, base: Path, out: Path, work: Path, epochs: float = 1.5
 ) -> dict[str, float]:
     """A LoRA adapter tuned by DPO, with a little likelihood of the chosen response to keep the language whole."""
     torch.manual_seed(SEED)
@@ -312,13 +318,13 @@ def train_policy(
                 work,
                 per_device_train_batch_size=16,
                 num_train_epochs=epochs,
-                learning_rate=5e-4,
+                learning_rate=4e-4,
                 warmup_steps=10,
                 max_length=384,
                 pad_to_multiple_of=32,
                 beta=0.1,
                 loss_type=["sigmoid", "sft"],
-                loss_weights=[1.0, 0.1],
+                loss_weights=[1.0, 0.3],
                 save_strategy="no",
                 gradient_checkpointing=False,
             )

@@ -20,10 +20,8 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from app.store import open_to_read, read_pairs
 from engine import Engine
-from engine.config import DEMO
 
 ROOT = Path(__file__).parents[2]
-CONFIG = Path(os.environ.get("MIXDESK_TEST_CONFIG", DEMO))
 QUIET = (
     "--headless --no-sandbox --disable-gpu --disable-background-networking --disable-component-update --disable-sync"
 )
@@ -54,8 +52,6 @@ def running_app(db: Path) -> Iterator[str]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "app", "--port", str(port), "--db", str(db)]
-    if CONFIG != DEMO:
-        command += ["--config", str(CONFIG)]
     log = db.with_suffix(".log")
     with log.open("w") as output:
         process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
@@ -165,7 +161,7 @@ def shares(page: Page) -> list[float]:
 
 
 def test_the_whole_way_from_prompt_to_rating(page: Page, server: Server, ask: Callable[..., None]) -> None:
-    engine = Engine.from_config(CONFIG)
+    engine = Engine.from_config()
     policies = [policy.name for policy in engine.config.policies]
     ask("How do I get rid of ants in the kitchen?", temperature=0, seed=20, length=60)
     assert shares(page) == pytest.approx([1 / len(policies)] * len(policies))
@@ -276,7 +272,7 @@ def test_html_in_a_prompt_is_text(page: Page, server: Server, ask: Callable[...,
 def test_bad_input_is_told_and_the_engine_goes_on(page: Page, server: Server, ask: Callable[..., None]) -> None:
     before = server.pairs()
     generate = page.locator("#generate")
-    for prompt, word in (("", "prompt:"), ("   ", "empty"), ("word " * 20_000, "shorten the prompt")):
+    for prompt, word in (("", "prompt:"), ("   ", "empty"), ("word " * 20_000, "100,000 characters")):
         ask(prompt)
         generate.click()
         wait_for_status(page, word)

@@ -1,0 +1,77 @@
+"""What is written twice must say the same, and what the README shows must run."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from data.demo import corpus
+from engine.config import DEMO, load_config
+from engine.prompts import read_prompts
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def test_requirements_equal_pyproject() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert (ROOT / "requirements.txt").read_text().split("\n")[:-1] == project["dependencies"]
+
+
+def test_the_readme_opens_with_two_commands_and_ci_runs_the_second() -> None:
+    start, tests = blocks("bash")[:2]
+    assert start.startswith("python3 -m venv .venv && ") and start.strip().endswith("-m app")
+    assert tests.startswith("python3 -m venv .venv && ") and tests.strip().endswith("-m pytest")
+    assert tests.strip() in (ROOT / ".ci" / "run").read_text().replace("install -q", "install")
+
+
+def test_the_readme_python_runs(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    (example,) = blocks("python")
+    names: dict = {}
+    exec(example, names)
+    names["engine"].close()
+    completion = names["completion"]
+    assert set(completion.rewards) == {"helpful", "harmless", "humorous", "concise"}
+    assert completion.text in capsys.readouterr().out
+
+
+def test_the_bundled_policies_are_small_and_16_bit() -> None:
+    from safetensors import safe_open
+
+    files = [path for path in (ROOT / "data" / "demo").rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    assert sum(path.stat().st_size for path in files) < 30e6
+    weights = [path for path in files if path.suffix == ".safetensors"]
+    assert len(weights) == 1 + 4 + 4
+    for path in weights:
+        with safe_open(path, framework="pt") as tensors:
+            assert {tensors.get_slice(name).get_dtype() for name in tensors.keys()} == {"BF16"}  # noqa: SIM118
+
+
+def test_the_held_out_prompts_are_in_no_training_phrasing() -> None:
+    train, held_out = corpus.phrasings(corpus.load_topics())
+    prompts = read_prompts(load_config(DEMO).prompts or "")
+    assert len(prompts) >= 100
+    assert set(prompts) == {question for question, _ in held_out}
+    assert not set(prompts) & {question for question, _ in train}
+    assert len(held_out) == pytest.approx(0.1 * (len(train) + len(held_out)), abs=1)
+
+
+def test_the_corpus_is_as_large_as_its_card_says() -> None:
+    topics = corpus.load_topics()
+    assert len(topics) >= 80
+    assert sum(topic.risky for topic in topics) >= 12
+    sentences = {s for t in topics for s in (*t.steps, *t.cautions, *t.jokes, *t.brief, *t.declines)}
+    assert len(sentences) >= 1500
