@@ -35,12 +35,22 @@ class Controls:
     exponent: gr.Slider
     gain: gr.Slider
     temperature: gr.Slider
+    min_p: gr.Slider
     max_new_tokens: gr.Slider
     seed: gr.Textbox
     new_seed: gr.Checkbox
 
     def all(self) -> set[Any]:
-        rest = {self.rule, self.exponent, self.gain, self.temperature, self.max_new_tokens, self.seed, self.new_seed}
+        rest = {
+            self.rule,
+            self.exponent,
+            self.gain,
+            self.temperature,
+            self.min_p,
+            self.max_new_tokens,
+            self.seed,
+            self.new_seed,
+        }
         return {self.prompt, *self.faders.values(), *self.mixtures.values(), *rest}
 
 
@@ -116,14 +126,15 @@ def build_more(longest: int) -> dict[str, Any]:
         temperature = gr.Slider(
             0, 2, 0.7, step=0.05, label="Temperature (0 is greedy)", buttons=[], elem_id="temperature"
         )
+        min_p = gr.Slider(0, 0.5, 0.1, step=0.01, label="Min-p (0 is off)", buttons=[], elem_id="min-p")
         length = gr.Slider(
             1, longest, min(160, longest), step=1, precision=0, label="Max new tokens", buttons=[], elem_id="length"
         )
-        seed = gr.Textbox("1", label="Seed", elem_id="seed")
+        seed = gr.Textbox("1", label="Seed (the right side takes the next)", elem_id="seed")
         fresh = gr.Checkbox(True, label="New seed each time", elem_id="new-seed")
     rule.change(None, [rule], [exponent], js="(rule) => ({__type__: 'update', visible: rule === 'power'})")
     return {
-        "rule": rule, "exponent": exponent, "gain": gain, "temperature": temperature,
+        "rule": rule, "exponent": exponent, "gain": gain, "temperature": temperature, "min_p": min_p,
         "max_new_tokens": length, "seed": seed, "new_seed": fresh,
     }  # fmt: skip
 

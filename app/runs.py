@@ -100,12 +100,16 @@ class Desk:
     runs: dict[str, Run] = field(default_factory=dict)
 
     def start(self, session: str, prompt: str, mixtures: dict[str, Mixture], sampling: Sampling, seed: int) -> Run:
-        """Ask for the responses; they take the place of the session's last ones. Raises InputError."""
+        """Ask for the responses; they take the place of the session's last ones. Raises InputError.
+
+        Each side has a seed of its own, `seed` and the ones after it: drawn alike, mixtures that are near each other
+        give the very same text, and there is nothing to compare.
+        """
         self.stop(session)
         requests: dict[str, Request] = {}
         try:
-            for side, mixture in mixtures.items():
-                requests[side] = self.engine.submit(prompt, mixture, sampling, seed)
+            for i, (side, mixture) in enumerate(mixtures.items()):
+                requests[side] = self.engine.submit(prompt, mixture, sampling, seed + i)
         except BaseException:
             for request in requests.values():
                 request.cancel()

@@ -171,7 +171,9 @@ class DeskTab:
 
     def start(self, who: str, controls: Controls, values: Values, seed: int) -> Run:
         sampling = Sampling(
-            max_new_tokens=int(values[controls.max_new_tokens]), temperature=float(values[controls.temperature])
+            max_new_tokens=int(values[controls.max_new_tokens]),
+            temperature=float(values[controls.temperature]),
+            min_p=float(values[controls.min_p]),
         )
         mixtures = {side: self.mixture(values[choice], controls, values) for side, choice in controls.mixtures.items()}
         return self.desk.start(who, values[controls.prompt] or "", mixtures, sampling, seed)

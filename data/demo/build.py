@@ -68,10 +68,9 @@ class Build:
         return {}
 
     def prompts(self) -> dict:
-        """The held-out phrasings, for evaluation; as examples come first some of all files, the risky ones last."""
+        """The held-out phrasings, for evaluation; first, as examples, some that are far apart in the corpus."""
         step = len(self.held_out) // EXAMPLES
         first = [self.held_out[step * i + step // 2] for i in range(EXAMPLES)]
-        first.sort(key=lambda asked: asked[1].risky)
         rows = [*first, *(asked for asked in self.held_out if asked not in first)]
         PROMPTS.parent.mkdir(exist_ok=True)
         PROMPTS.write_text(

@@ -197,7 +197,7 @@ def test_the_whole_way_from_prompt_to_rating(page: Page, server: Server, ask: Ca
     (pair,) = server.pairs()
     assert (pair["choice"], pair["prompt"]) == ("left", "How do I get rid of ants in the kitchen?")
     assert {side: as_shown(pair[side]["text"]) for side in shown} == shown
-    assert {side: pair[side]["seed"] for side in shown} == {"left": 20, "right": 20}
+    assert {side: pair[side]["seed"] for side in shown} == {"left": 20, "right": 21}
     assert {name for name, weight in pair["right"]["mixture"]["weights"].items() if weight} == {"reference"}
     stored = pair["left"]["mixture"]["weights"]
     assert [stored[name] for name in policies] == pytest.approx(moved)

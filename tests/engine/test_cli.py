@@ -76,7 +76,7 @@ def test_evaluate(tiny: Tiny, tmp_path: Path) -> None:
         (["generate", "--prompt", ""], "prompt: it is empty"),
         (["generate", "--prompt", "x " * 50_000], "100,000 characters long"),
         (["generate", "--prompt", "mix", "--rule", "alchemy"], "no rule is called 'alchemy'"),
-        (["generate", "--prompt", "mix", "--seed", "some"], "is not a valid int"),
+        (["generate", "--prompt", "mix", "--seed", "some"], "--seed"),
         (["generate"], "Missing option '--prompt'"),
         (["score", "--prompt", "mix", "--response", "x " * 50_000], "response's tokens"),
         (["conjure"], "No such command 'conjure'"),
