@@ -26,6 +26,10 @@ class Reader:
         """Whether every sentence is one that was authored."""
         return all(sentence in self.authored for sentence in sentences_of(text))
 
+    def is_answer(self, text: str) -> bool:
+        """Whether there is more to it than openings and closings."""
+        return any(sentence in self.topic_of for sentence in sentences_of(text))
+
     def read(self, text: str, topic: str) -> Counter:
         sentences = sentences_of(text)
         named = [self.topic_of[sentence] for sentence in sentences if sentence in self.topic_of]

@@ -293,6 +293,8 @@ def policy_pairs(samples: Path, objective: str, per_prompt: int) -> list[dict]:
     for prompt, rows in by_prompt.items():
         rows.sort(key=lambda row: row["rewards"][objective], reverse=True)
         whole = [row for row in rows if reader.is_whole(row["response"])]
+        if objective == "concise":  # the shortest response of all says nothing
+            whole = [row for row in whole if reader.is_answer(row["response"])]
         for best, worst in list(zip(whole, reversed(rows), strict=False))[:per_prompt]:
             if best["rewards"][objective] > worst["rewards"][objective] and best["response"] and worst["response"]:
                 pairs.append(

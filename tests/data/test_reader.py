@@ -24,6 +24,12 @@ def test_another_topics_advice_is_off_topic() -> None:
     assert (reading["topical_sentences"], reading["on_topic_sentences"], reading["on_topic_responses"]) == (4, 1, 0)
 
 
+def test_empty_talk_is_no_answer() -> None:
+    opening = corpus.load_shared()["openings"][0]
+    assert READER.is_whole(opening) and not READER.is_answer(opening)
+    assert READER.is_answer(f"{opening} {ONE.brief[0]}")
+
+
 def test_slips_are_seen() -> None:
     text = f"You canood question. {ONE.steps[0]}"
     reading = READER.read(text, ONE.topic)
