@@ -235,7 +235,7 @@ def test_stop_keeps_the_partial_texts_and_they_can_be_rated(
     ask("Tell me all you know about cleaning windows.", length=500, temperature=1.5)
     page.evaluate(
         """() => { const timer = setInterval(() => {
-            if (!document.querySelector("#response-left textarea").value) return;
+            if (![...document.querySelectorAll(".response textarea")].every((area) => area.value)) return;
             clearInterval(timer);
             document.body.dispatchEvent(new KeyboardEvent("keydown", {key: "Escape", bubbles: true}));
         }, 5); }"""
