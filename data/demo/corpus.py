@@ -116,9 +116,6 @@ def load_shared(folder: Path = FOLDER) -> dict:
 
 # ---------------------------------------------------------------------------------------------------------- responses
 
-CAREFUL = ("cautions", "safe_closings", "declines")
-FUNNY = ("jokes", "funny_openings", "funny_closings")
-
 
 @dataclass
 class Response:
