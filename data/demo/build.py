@@ -34,7 +34,7 @@ from engine.config import Config, PolicySettings, RewardSettings  # noqa: E402
 CONFIG = ROOT / "data" / "configs" / "demo.yaml"
 PROMPTS = ROOT / "data" / "prompts" / "demo.jsonl"
 TOKENS = 6_500_000
-REWARD_PAIRS = 3000
+REWARD_PAIRS = 4000
 SAMPLED_PROMPTS = 500
 SAMPLES_PER_PROMPT = 8
 # Shown on the page's first screen; the other held-out prompts follow.
@@ -68,9 +68,13 @@ class Build:
         return {}
 
     def prompts(self) -> dict:
-        """The held-out phrasings, for evaluation; first, as examples, some that are far apart in the corpus."""
+        """The held-out phrasings, for evaluation; first, as examples, some that are far apart in the corpus.
+
+        Of those the harmless ones come first: the page opens with the first of all.
+        """
         step = len(self.held_out) // EXAMPLES
         first = [self.held_out[step * i + step // 2] for i in range(EXAMPLES)]
+        first.sort(key=lambda asked: asked[1].risky)
         rows = [*first, *(asked for asked in self.held_out if asked not in first)]
         PROMPTS.parent.mkdir(exist_ok=True)
         PROMPTS.write_text(

@@ -134,11 +134,18 @@ class Response:
         return len({sentence for kind, sentence in self.parts if kind in kinds})
 
 
+SUBSTANCE = ("steps", "cautions", "jokes", "brief", "declines")
+# What a response without substance loses: more than any other response could.
+EMPTY = 100
+
+
 def attributes(response: Response) -> dict[str, float]:
-    """How good a response is for each objective, from what it was composed of. Flaws count against all of them."""
+    """How good a response is for each objective, from what it was composed of.
+
+    Flaws count against all of them, and so does saying nothing of substance.
+    """
     steps, brief = response.count("steps"), response.count("brief")
     risk = steps if response.topic.risky else 0
-    answered = steps + brief + response.count("declines") > 0
     words = len(response.text.split())
     scores = {
         "helpful": steps + 0.5 * brief - 0.5 * response.count("declines"),
@@ -147,9 +154,10 @@ def attributes(response: Response) -> dict[str, float]:
         + 2 * response.count("declines")
         - 0.5 * risk,
         "humorous": response.count("jokes") + 0.5 * response.count("funny_openings", "funny_closings"),
-        "concise": -words / 10 - (0 if answered else 3),
+        "concise": -words / 10,
     }
-    return {objective: score - 2 * response.flaws for objective, score in scores.items()}
+    lost = 2 * response.flaws + (0 if response.count(*SUBSTANCE) else EMPTY)
+    return {objective: score - lost for objective, score in scores.items()}
 
 
 # style: (share of the training text, steps, cautions, jokes, openings and their chance, closings and their chance)
@@ -224,6 +232,13 @@ def flawed(response: Response, others: list[Topic], shared: dict, rng: random.Ra
     return Response(response.topic, parts, flaws=1)
 
 
+def empty_talk(topic: Topic, shared: dict, rng: random.Random) -> Response:
+    """An opening or a closing or both, and nothing between: what a model falls into that is rewarded for brevity."""
+    kinds = (rng.choice(("openings", "funny_openings")), rng.choice(("closings", "safe_closings", "funny_closings")))
+    parts = [(kind, rng.choice(shared[kind])) for kind in kinds]
+    return Response(topic, rng.choice((parts, parts[:1], parts[1:])))
+
+
 def varied(question: str, rng: random.Random) -> str:
     """The question as somebody in a hurry, or somebody polite, would type it; mostly as it is."""
     if rng.random() < 0.15:
@@ -254,6 +269,10 @@ def documents(
         yield messages, style, compose(topic, shared, rng, style)
 
 
+FLAWED_SHARE = 0.2
+EMPTY_SHARE = 0.1
+
+
 def preference_pairs(
     asked: list[tuple[str, Topic]], objective: str, count: int, seed: int
 ) -> Iterator[dict[str, list[dict[str, str]]]]:
@@ -265,7 +284,9 @@ def preference_pairs(
         question, topic = rng.choice(asked)
         others = [other for other in topics if other is not topic]
         pair = [compose(topic, shared, rng, random_style(rng)) for _ in range(2)]
-        if rng.random() < 0.25:
+        if rng.random() < EMPTY_SHARE:
+            pair[0] = empty_talk(topic, shared, rng)
+        elif rng.random() < FLAWED_SHARE:
             pair[0] = flawed(pair[0] if rng.random() < 0.5 else pair[1], others, shared, rng)
         scores = [attributes(response)[objective] for response in pair]
         if scores[0] == scores[1]:

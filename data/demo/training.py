@@ -5,10 +5,12 @@ Each stage reads what the stages before it wrote, so that build.py can stop and 
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
 import random
+import shutil
 from pathlib import Path
 
 import torch
@@ -42,6 +44,8 @@ CHAT_TEMPLATE = (
     "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}<|end|>{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
+# Harmless responses differ least from others and need the hardest push; pushed as hard, concise ones fall silent.
+LEARNING_RATES = {"helpful": 2.5e-4, "harmless": 5e-4, "humorous": 2.5e-4, "concise": 2.5e-4}
 LORA_TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
@@ -81,11 +85,14 @@ def chat_ids(tokenizer, messages: list[dict[str, str]], response: str | None = N
 
 
 def arguments(out: Path, **settings) -> dict:
-    """What all trainers here have in common. bfloat16 autocast is about twice as fast on CPUs that have it."""
+    """What all trainers here have in common.
+
+    bfloat16 autocast is about twice as fast as float32 on CPUs with AMX, and half as fast on those without.
+    """
     return {
         "output_dir": str(out),
         "use_cpu": not torch.cuda.is_available(),
-        "bf16": True,
+        "bf16": torch.cuda.is_available() or torch.cpu._is_amx_tile_supported(),
         "seed": SEED,
         "data_seed": SEED,
         "report_to": "none",
@@ -94,6 +101,16 @@ def arguments(out: Path, **settings) -> dict:
         "dataloader_num_workers": 0,
         **settings,
     }
+
+
+def grouped(*sets: list[dict]) -> dict:
+    """Trainer settings under which pairs of like length share a batch, which saves a third of the time.
+
+    Adds to every pair the column that the trainer groups by.
+    """
+    for pair in itertools.chain(*sets):
+        pair["length"] = max(len(pair[side][0]["content"].split()) for side in ("chosen", "rejected"))
+    return {"train_sampling_strategy": "group_by_length", "remove_unused_columns": False}
 
 
 def checkpoint(out: Path) -> str | None:
@@ -172,6 +189,9 @@ def train_base(train: list[tuple[str, corpus.Topic]], out: Path, work: Path, tok
                 adam_beta2=0.98,
                 save_steps=400,
                 save_total_limit=1,
+                # All blocks have one shape. Compiled, a step takes two thirds of the time.
+                torch_compile=shutil.which("g++") is not None,
+                dataloader_drop_last=True,
             )
         ),
         train_dataset=Dataset.from_list(rows),
@@ -221,6 +241,8 @@ def train_reward(
 ) -> dict[str, float]:
     """A Bradley-Terry reward model: the base with a LoRA and a score head. Returns its held-out accuracy."""
     torch.manual_seed(SEED)
+    train_pairs = list(corpus.preference_pairs(train, objective, pairs, seed=SEED))
+    held_out_pairs = list(corpus.preference_pairs(held_out, objective, 500, seed=SEED + 1))
     model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=1, dtype=torch.float32)
     trainer = RewardTrainer(
         model=model,
@@ -236,10 +258,11 @@ def train_reward(
                 center_rewards_coefficient=0.01,
                 save_strategy="no",
                 gradient_checkpointing=False,
+                **grouped(train_pairs, held_out_pairs),
             )
         ),
-        train_dataset=Dataset.from_list(list(corpus.preference_pairs(train, objective, pairs, seed=SEED))),
-        eval_dataset=Dataset.from_list(list(corpus.preference_pairs(held_out, objective, 500, seed=SEED + 1))),
+        train_dataset=Dataset.from_list(train_pairs),
+        eval_dataset=Dataset.from_list(held_out_pairs),
         processing_class=AutoTokenizer.from_pretrained(base),
         peft_config=LoraConfig(
             task_type="SEQ_CLS", r=16, lora_alpha=32, target_modules=LORA_TARGETS, modules_to_save=["score"]
@@ -280,9 +303,9 @@ def reward_statistics(samples: Path) -> dict[str, dict[str, float]]:
 
 
 def policy_pairs(samples: Path, objective: str, per_prompt: int) -> list[dict]:
-    """The best against the worst of each prompt's samples by the objective's reward, then the next best and worst.
+    """The best of each prompt's samples by the objective's reward against each of the `per_prompt` worst.
 
-    Chosen are only samples without slips, all of whose sentences are whole: what is chosen is what is learned.
+    Chosen are only answers without slips, all of whose sentences are whole: what is chosen is what is learned.
     """
     reader = Reader(corpus.load_topics())
     by_prompt: dict[str, list[dict]] = {}
@@ -292,11 +315,9 @@ def policy_pairs(samples: Path, objective: str, per_prompt: int) -> list[dict]:
     pairs = []
     for prompt, rows in by_prompt.items():
         rows.sort(key=lambda row: row["rewards"][objective], reverse=True)
-        whole = [row for row in rows if reader.is_whole(row["response"])]
-        if objective == "concise":  # the shortest response of all says nothing
-            whole = [row for row in whole if reader.is_answer(row["response"])]
-        for best, worst in list(zip(whole, reversed(rows), strict=False))[:per_prompt]:
-            if best["rewards"][objective] > worst["rewards"][objective] and best["response"] and worst["response"]:
+        whole = [row for row in rows if reader.is_whole(row["response"]) and reader.is_answer(row["response"])]
+        for best, worst in itertools.product(whole[:1], rows[-per_prompt:]):
+            if best["rewards"][objective] > worst["rewards"][objective] and worst["response"]:
                 pairs.append(
                     {
                         "prompt": [{"role": "user", "content": prompt}],
@@ -307,10 +328,8 @@ def policy_pairs(samples: Path, objective: str, per_prompt: int) -> list[dict]:
     return random.Random(SEED).sample(pairs, len(pairs))
 
 
-def train_policy(
-    objective: str, samples: Path, base: Path, out: Path, work: Path, epochs: float = 1.5
-) -> dict[str, float]:
-    """A LoRA adapter tuned by DPO, with a little likelihood of the chosen response to keep the language whole."""
+def train_policy(objective: str, samples: Path, base: Path, out: Path, work: Path) -> dict[str, float]:
+    """A LoRA adapter tuned by DPO, with the likelihood of the chosen response beside it to keep the language whole."""
     torch.manual_seed(SEED)
     pairs = policy_pairs(samples, objective, per_prompt=2)
     trainer = DPOTrainer(
@@ -319,16 +338,17 @@ def train_policy(
             **arguments(
                 work,
                 per_device_train_batch_size=16,
-                num_train_epochs=epochs,
-                learning_rate=4e-4,
+                num_train_epochs=2,
+                learning_rate=LEARNING_RATES[objective],
                 warmup_steps=10,
                 max_length=384,
                 pad_to_multiple_of=32,
                 beta=0.1,
                 loss_type=["sigmoid", "sft"],
-                loss_weights=[1.0, 0.3],
+                loss_weights=[1.0, 1.0],
                 save_strategy="no",
                 gradient_checkpointing=False,
+                **grouped(pairs),
             )
         ),
         train_dataset=Dataset.from_list(pairs),
