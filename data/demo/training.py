@@ -224,6 +224,7 @@ def save_adapter(model: PeftModel, out: Path) -> None:
     weights = {name: tensor.to(torch.bfloat16) for name, tensor in load_file(out / "adapter_model.safetensors").items()}
     save_file(weights, out / "adapter_model.safetensors", metadata={"format": "pt"})
     config = json.loads((out / "adapter_config.json").read_text())
+    config["target_modules"] = sorted(config["target_modules"])  # a set: its order would change with every run
     base = Path(config["base_model_name_or_path"])
     config["base_model_name_or_path"] = os.path.relpath(base, out)
     (out / "adapter_config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
