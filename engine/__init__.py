@@ -10,21 +10,25 @@ from typing import TYPE_CHECKING, Any
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 if TYPE_CHECKING:
-    from engine.engine import Completion, Engine, Request, Token
+    from engine.engine import Engine
     from engine.errors import InputError
+    from engine.mixed import MixedPolicy
     from engine.mixing import RULES, Mixture
+    from engine.requests import Completion, Request, Stream, Token
     from engine.sampling import Sampling
 
 # Imported on first use: torch and transformers take seconds, and a mistake on a command line should not wait for them.
 _HOMES = {
-    "Completion": "engine.engine",
+    "Completion": "engine.requests",
     "Engine": "engine.engine",
     "InputError": "engine.errors",
+    "MixedPolicy": "engine.mixed",
     "Mixture": "engine.mixing",
     "RULES": "engine.mixing",
-    "Request": "engine.engine",
+    "Request": "engine.requests",
     "Sampling": "engine.sampling",
-    "Token": "engine.engine",
+    "Stream": "engine.requests",
+    "Token": "engine.requests",
 }
 
 
@@ -34,4 +38,15 @@ def __getattr__(name: str) -> Any:
     return getattr(importlib.import_module(_HOMES[name]), name)
 
 
-__all__ = ["RULES", "Completion", "Engine", "InputError", "Mixture", "Request", "Sampling", "Token"]
+__all__ = [
+    "RULES",
+    "Completion",
+    "Engine",
+    "InputError",
+    "MixedPolicy",
+    "Mixture",
+    "Request",
+    "Sampling",
+    "Stream",
+    "Token",
+]

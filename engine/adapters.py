@@ -1,7 +1,8 @@
 """LoRA adapters folded into the base's linears, selected per row by a gate vector.
 
 K adapters on one base do not need K forward passes. With the down-projections A_1..A_K stacked under the base weight
-W, `[y, a] = x [W ; A]ᵀ` is one matrix product, and `y += (gate ⊙ a) B` a second, small one. A row's gate is one-hot
+W, `[y, a] = x [W ; A]ᵀ` is one matrix product, and `y += (gate ⊙ a) B` a second, small one. Linears that read the same
+input, such as q, k and v, share the first. A row's gate is one-hot
 for one adapter, zeros for the reference, a weight vector for the weight-space average of the adapters (Rewarded Soups,
 arXiv 2306.04488). LoRA: arXiv 2106.09685; rsLoRA: arXiv 2312.03732.
 """
@@ -10,14 +11,17 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from engine.errors import InputError
 
@@ -31,6 +35,10 @@ class Lora:
     base: str | None
     modules: dict[str, tuple[Tensor, Tensor]]
     saved: dict[str, Tensor]
+
+
+# What a LoRA on linears may touch; GPT-2 keeps its linears' weights the other way round.
+LINEARS = (nn.Linear, Conv1D)
 
 
 class Unfoldable(Exception):  # noqa: N818 (no error: it chooses the way)
@@ -67,7 +75,7 @@ def read_lora(source: str) -> Lora:
         raise Unfoldable(f"{config.get('peft_type')} is not LoRA")
     plain = {"bias": "none", "init_lora_weights": config.get("init_lora_weights")}
     for key in (
-        *("bias", "use_dora", "rank_pattern", "alpha_pattern", "fan_in_fan_out", "lora_bias"),
+        *("bias", "use_dora", "rank_pattern", "alpha_pattern", "lora_bias"),
         *("layer_replication", "trainable_token_indices", "target_parameters", "use_qalora", "alora_invocation_tokens"),
     ):
         if config.get(key) and config[key] != plain.get(key):
@@ -99,47 +107,137 @@ def read_lora(source: str) -> Lora:
 
 
 class Gate:
-    """The gates of the rows of the forward pass to come, shared by all folded linears of a model."""
+    """The gates of the rows of the forward pass to come, shared by all folded linears of a model.
+
+    What linears read stays at one address for each number of rows, so that a captured CUDA graph sees new gates.
+    """
 
     def __init__(self, adapters: int) -> None:
         self.adapters = adapters
         self._values = torch.zeros(0, adapters)
-        self._columns: dict[tuple[int, ...], Tensor] = {}
+        self._columns: dict[tuple[int, tuple[int, ...]], Tensor] = {}
 
     def set(self, values: Tensor) -> None:
         """values: [rows, adapters]"""
-        self._values = values
-        self._columns.clear()
+        rows = len(values)
+        # Captured graphs compute powers of two; of other numbers only the newest is kept.
+        self._columns = {
+            key: kept for key, kept in self._columns.items() if key[0] in (rows, 1 << key[0].bit_length() - 1)
+        }
+        with torch.inference_mode(False):
+            self._values = values.clone()
+            for (count, owners), columns in self._columns.items():
+                if count == rows:
+                    columns.copy_(self._pick(owners))
 
     def columns(self, owners: tuple[int, ...]) -> Tensor:
-        """[rows, 1, ranks]: for each stacked rank the gate of the adapter that owns it. Kept until the gates change,
-        since most linears have the same owners."""
-        if owners not in self._columns:
-            self._columns[owners] = self._values[:, list(owners)].unsqueeze(1)
-        return self._columns[owners]
+        """[rows, 1, ranks]: for each stacked rank the gate of the adapter that owns it."""
+        key = (len(self._values), owners)
+        if key not in self._columns:
+            with torch.inference_mode(False):
+                self._columns[key] = self._pick(owners)
+        return self._columns[key]
+
+    def _pick(self, owners: tuple[int, ...]) -> Tensor:
+        return self._values[:, list(owners)].unsqueeze(1)
+
+
+class GatedLinears(nn.Module):
+    """Linears that read the same input (q, k and v; gate and up), with the adapters folded in: one product for the
+    weights and down-projections of them all, and a small one for each one's up-projections.
+
+    adapters[i]: {adapter: (A [r, in], B [out, r])} of linear i. Where the gates are zero it is the base's own linears.
+    """
+
+    def __init__(self, linears: list[nn.Module], gate: Gate, adapters: list[dict[int, tuple[Tensor, Tensor]]]) -> None:
+        super().__init__()
+        weights = [weight_of(linear) for linear in linears]
+        downs = [a.to(weights[0]) for pairs in adapters for a, _ in pairs.values()]
+        ups = [
+            torch.cat([weight.new_zeros(0, len(weight)), *(b.to(weight).T for _, b in pairs.values())])
+            for pairs, weight in zip(adapters, weights, strict=True)
+        ]
+        self.gate = gate
+        self.sizes = [len(weight) for weight in weights]
+        self.ranks = [len(up) for up in ups]
+        self.owners = tuple(k for pairs in adapters for k, (a, _) in pairs.items() for _ in range(len(a)))
+        self.stacked = nn.Parameter(torch.cat([*weights, *downs]), requires_grad=False)  # [outs + ranks, in]
+        self.ups = nn.ParameterList(nn.Parameter(up.contiguous(), requires_grad=False) for up in ups)  # [ranks, out]
+        biases: list[Any] = [linear.bias for linear in linears]
+        self.bias: nn.Parameter | None = None  # [outs + ranks]
+        if any(bias is not None for bias in biases):
+            parts = [w.new_zeros(len(w)) if b is None else b.detach() for w, b in zip(weights, biases, strict=True)]
+            self.bias = nn.Parameter(torch.cat([*parts, weights[0].new_zeros(len(self.owners))]), requires_grad=False)
+        self._input: Tensor | None = None
+        self._outputs: list[Tensor] = []
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        # x: [rows, positions, in]
+        both = nn.functional.linear(x, self.stacked, self.bias)
+        outputs = list(both[..., : sum(self.sizes)].split(self.sizes, -1))
+        downs = (both[..., sum(self.sizes) :] * self.gate.columns(self.owners).to(both.device)).flatten(0, -2)
+        for i, (down, up) in enumerate(zip(downs.split(self.ranks, -1), self.ups, strict=True)):
+            if len(up):
+                y = outputs[i]
+                outputs[i] = torch.addmm(y.flatten(0, -2), down, up).view(y.shape)
+        return outputs
+
+    def output(self, i: int, x: Tensor) -> Tensor:
+        """What linear i makes of x. All are computed when the first of them is asked, in the model's own order."""
+        if self._input is not x:
+            self._input, self._outputs = x, self.forward(x)
+        y = self._outputs[i]
+        if i == len(self.sizes) - 1:
+            self._input, self._outputs = None, []
+        return y
 
 
 class GatedLinear(nn.Module):
-    """A linear with adapters folded in: the base's own where the gate is zero."""
+    """Stands where one linear of a group stood."""
 
-    def __init__(self, linear: nn.Linear, gate: Gate, adapters: dict[int, tuple[Tensor, Tensor]]) -> None:
+    def __init__(self, group: GatedLinears, index: int) -> None:
         super().__init__()
-        weight = linear.weight
-        downs = [a.to(weight) for a, _ in adapters.values()]
-        ups = [b.to(weight).T for _, b in adapters.values()]
-        self.gate = gate
-        self.out_features = linear.out_features
-        self.owners = tuple(index for index, (a, _) in adapters.items() for _ in range(a.shape[0]))
-        self.stacked = nn.Parameter(torch.cat([weight.detach(), *downs]), requires_grad=False)  # [out + ranks, in]
-        self.up = nn.Parameter(torch.cat(ups).contiguous(), requires_grad=False)  # [ranks, out]
-        self.bias = linear.bias
+        self.group = group
+        self.index = index
 
     def forward(self, x: Tensor) -> Tensor:
-        # x: [rows, positions, in]
-        both = nn.functional.linear(x, self.stacked)
-        y, a = both[..., : self.out_features], both[..., self.out_features :]
-        y = y + (a * self.gate.columns(self.owners)) @ self.up
-        return y if self.bias is None else y + self.bias
+        return self.group.output(self.index, x)
+
+
+def weight_of(linear: nn.Module) -> Tensor:
+    """[out, in], whichever way round the module keeps it."""
+    assert isinstance(linear, LINEARS)
+    weight = linear.weight.detach()
+    return weight.T if isinstance(linear, Conv1D) else weight
+
+
+@torch.inference_mode()
+def shared_inputs(model: nn.Module) -> list[list[str]]:
+    """The names of all linears, in groups that read one and the same tensor, in the order in which they read it.
+
+    Found by watching the model read one token, and so for any architecture.
+    """
+    groups: list[list[str]] = []
+    seen: list[Tensor] = []  # kept, so that no two inputs can have one identity
+
+    def watch(name: str) -> Callable[[nn.Module, tuple[Tensor]], None]:
+        def hook(_: nn.Module, inputs: tuple[Tensor]) -> None:
+            if seen and seen[-1] is inputs[0]:
+                groups[-1].append(name)
+            else:
+                groups.append([name])
+            seen.append(inputs[0])
+
+        return hook
+
+    linears = [(name, module) for name, module in model.named_modules() if isinstance(module, LINEARS)]
+    hooks = [module.register_forward_pre_hook(watch(name)) for name, module in linears]
+    try:
+        model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=next(model.parameters()).device))
+    finally:
+        for handle in hooks:
+            handle.remove()
+    return groups
 
 
 def fold(model: nn.Module, loras: list[Lora]) -> Gate:
@@ -153,11 +251,18 @@ def fold(model: nn.Module, loras: list[Lora]) -> Gate:
         check_foldable(model, lora)
         for name, pair in lora.modules.items():
             touched.setdefault(name, {})[index] = pair
-    for name, adapters in touched.items():
-        parent = model.get_submodule(name.rpartition(".")[0])
-        linear = model.get_submodule(name)
-        assert isinstance(linear, nn.Linear)
-        setattr(parent, name.rpartition(".")[2], GatedLinear(linear, gate, adapters))
+    if not touched:
+        return gate
+    for names in shared_inputs(model):
+        if not any(name in touched for name in names):
+            continue
+        group = GatedLinears(
+            [model.get_submodule(name) for name in names], gate, [touched.pop(name, {}) for name in names]
+        )
+        for i, name in enumerate(names):
+            setattr(model.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2], GatedLinear(group, i))
+    if touched:
+        raise InputError(f"adapters: the base has {next(iter(touched))} but does not use it")
     return gate
 
 
@@ -166,7 +271,7 @@ def merge(model: nn.Module, lora: Lora) -> None:
     """Add one adapter to the model's weights, in place. Raises as `check_fit` does."""
     check_fit(model, lora)
     for name, (a, b) in lora.modules.items():
-        weight = model.get_parameter(f"{name}.weight")
+        weight = weight_of(model.get_submodule(name))
         weight.add_((b @ a).to(weight))
     for name, tensor in lora.saved.items():
         model.get_parameter(name).copy_(tensor)
@@ -187,10 +292,11 @@ def check_fit(model: nn.Module, lora: Lora) -> None:
             module = model.get_submodule(name)
         except AttributeError:
             raise InputError(f"adapter '{lora.source}' is for another base: the base has no {name}; {mend}") from None
-        if not isinstance(module, nn.Linear):
+        if not isinstance(module, LINEARS):
             raise Unfoldable(f"{name} is a {type(module).__name__}")
-        if (module.in_features, module.out_features) != (a.shape[1], b.shape[0]):
+        out_features, in_features = weight_of(module).shape
+        if (in_features, out_features) != (a.shape[1], b.shape[0]):
             raise InputError(
-                f"adapter '{lora.source}' is for another base: {name} is {module.in_features} to "
-                f"{module.out_features}, the adapter's {a.shape[1]} to {b.shape[0]}; {mend}"
+                f"adapter '{lora.source}' is for another base: {name} is {in_features} to "
+                f"{out_features}, the adapter's {a.shape[1]} to {b.shape[0]}; {mend}"
             )

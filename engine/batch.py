@@ -1,20 +1,24 @@
-"""The running batch: sequences join and leave between steps; it owns the KV cache.
+"""The running batch: sequences join and leave between steps, and one forward pass a step serves them all.
 
-Every (sequence, policy) pair is a row. Rows are aligned at their right end and padded at their left, so that all of
-them write their next key and value to the same column, however long their prompts are.
+Every (sequence, policy) pair is a row. The rows of one model are a lane.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
-from transformers import Cache, DynamicLayer
+from transformers import Cache, DynamicCache
 
-from engine.mixing import Mixture
-from engine.policies import Policy, PolicySet
-from engine.sampling import Sampler, Sampling
+from engine.cache import Slots
+from engine.config import REFERENCE
+from engine.errors import InputError
+from engine.graphs import StepGraphs
+from engine.mixing import SOUP, Mixture
+from engine.policies import Policy, PolicySet, first_line
+from engine.sampling import Sampler, Sampling, draw
 
 
 @dataclass(eq=False)
@@ -26,142 +30,150 @@ class Sequence:
     sampling: Sampling
     sampler: Sampler
     policies: list[Policy]
+    prompt_ids: dict[str, list[int]]  # {policy: the prompt as it reads it}
     tokens: list[int] = field(default_factory=list)
     trace: list[dict[str, float]] = field(default_factory=list)  # of each token: {policy: log-prob}
-    finish_reason: str | None = None  # end, length, stopped
-    log_probs: Tensor | None = None  # [policies, V] of the token to come
+    drawn_with: list[Mixture] = field(default_factory=list)  # of each token
+    finish_reason: str | None = None  # end, length, time, stopped, error
+    error: Exception | None = None
+    plan: Mapping[int, Mixture] = field(default_factory=dict)  # {token's place: what it and the rest come from}
+    stirred: Mixture | None = None  # with a soup: what its row was computed from
 
     @property
     def names(self) -> list[str]:
         return [policy.name for policy in self.policies]
 
+    @property
+    def drawing(self) -> Mixture:
+        """What the next token is drawn from. A soup is steered a token later: its row is computed already."""
+        return self.stirred if self.mixture.rule == SOUP and self.stirred else self.mixture
 
-class GrowingLayer(DynamicLayer):
-    """One layer's keys and values in a buffer with room to grow, so that a step writes one column and copies nothing.
+    @property
+    def longest(self) -> int:
+        """The most positions that one of its rows will hold."""
+        return max(len(ids) for ids in self.prompt_ids.values()) + self.sampling.max_new_tokens
 
-    `keys`, `values`: [rows, heads, positions, size], views of the part in use.
-    """
 
-    ROOM = 64
-    keys: Tensor
-    values: Tensor
-
-    def update(
-        self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
-    ) -> tuple[Tensor, Tensor]:
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-            self._fill(key_states, value_states, 0)
-        else:
-            start = self.get_seq_length()
-            if start + key_states.shape[-2] > self._keys.shape[-2]:
-                self._fill(self.keys, self.values, start)
-            end = start + key_states.shape[-2]
-            self._keys[..., start:end, :] = key_states
-            self._values[..., start:end, :] = value_states
-            self.keys, self.values = self._keys[..., :end, :], self._values[..., :end, :]
-        return self.keys, self.values
-
-    def _fill(self, keys: Tensor, values: Tensor, room: int) -> None:
-        """A new buffer that holds these, with room for as many again."""
-        rows, heads, length, size = keys.shape
-        self._keys = keys.new_zeros(rows, heads, length + max(room, self.ROOM), size)
-        self._values = values.new_zeros(rows, heads, length + max(room, self.ROOM), values.shape[-1])
-        self._keys[..., :length, :] = keys
-        self._values[..., :length, :] = values
-        self.keys, self.values = self._keys[..., :length, :], self._values[..., :length, :]
-
-    def keep(self, rows: Tensor, first: int) -> None:
-        """Only these rows, without the columns before `first`."""
-        self._fill(self.keys[rows][..., first:, :], self.values[rows][..., first:, :], 0)
-
-    def join(self, other: GrowingLayer) -> None:
-        """Add another layer's rows below these, the shorter ones padded at their left."""
-        longest = max(self.get_seq_length(), other.get_seq_length())
-        joined = [
-            torch.cat([torch.nn.functional.pad(part, (0, 0, longest - part.shape[-2], 0)) for part in parts])
-            for parts in ((self.keys, other.keys), (self.values, other.values))
-        ]
-        self._fill(joined[0], joined[1], 0)
+Row = tuple[Sequence, Policy]
 
 
 class Lane:
-    """The rows of one model: their cache, mask and the log-probs of the token to come."""
+    """The rows of one model, with the log-probs of the token to come."""
 
-    def __init__(self, policy_set: PolicySet, index: int) -> None:
+    PREFILL = 8192  # the most positions that are read in one pass
+
+    def __init__(self, policy_set: PolicySet, index: int, static: bool) -> None:
         self.policy_set = policy_set
         self.index = index
-        self.rows: list[tuple[Sequence, Policy]] = []
-        self.layers: list[GrowingLayer] = []
-        self.mask = torch.zeros(0, 0, dtype=torch.long)  # [rows, positions]
+        self.rows: list[Row] = []
+        self.slots = Slots(static)
+        self.graphs = StepGraphs(policy_set.device)
+        self._newest = torch.zeros(0, 1, dtype=torch.long)  # [computed, 1], what the step under way reads
         self.log_probs = torch.zeros(0, 0)  # [rows, V], float32
 
-    def _forward(
-        self, rows: list[tuple[Sequence, Policy]], ids: Tensor, mask: Tensor, layers: list[GrowingLayer]
-    ) -> Tensor:
-        self.policy_set.set_gates(self.index, [policy for _, policy in rows])
-        # Idle rows may run past the end of the context until they leave.
-        positions = (mask.cumsum(-1) - 1).clamp(0, self.policy_set.context - 1)[:, -ids.shape[1] :]
-        logits = self.policy_set.models[self.index](
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=Cache(layers=layers),
-            use_cache=True,
-            logits_to_keep=1,
-        ).logits
-        return logits[:, -1].float().log_softmax(-1)
+    def join(self, rows: list[Row]) -> None:
+        """Read the new rows' prompts, and what they have said if they were here before, and put them below the rest.
 
-    def join(self, rows: list[tuple[Sequence, Policy]]) -> None:
-        """Read the new rows' prompts, and put them below the rows that are there."""
-        ids, mask = self.policy_set.pad([self.policy_set.prompt_ids(policy, seq.prompt) for seq, policy in rows])
-        count = self.policy_set.models[self.index].config.num_hidden_layers
-        layers = [GrowingLayer() for _ in range(count)]
-        log_probs = self._forward(rows, ids, mask, layers)
-        if not self.rows:
-            self.layers, self.mask, self.log_probs = layers, mask, log_probs
-        else:
-            for layer, new in zip(self.layers, layers, strict=True):
-                layer.join(new)
-            longest = max(self.mask.shape[1], mask.shape[1])
-            self.mask = torch.cat([torch.nn.functional.pad(m, (longest - m.shape[1], 0)) for m in (self.mask, mask)])
-            self.log_probs = torch.cat([self.log_probs, log_probs])
-        self.rows = self.rows + rows
+        Rows that read the same with the same policy, such as the panels of one prompt, are read once.
+        """
+        wanted: dict[tuple[Policy, tuple[int, ...]], list[Row]] = {}
+        for seq, policy in rows:
+            reading = (self._acting(seq, policy), (*seq.prompt_ids[policy.name], *seq.tokens))
+            wanted.setdefault(reading, []).append((seq, policy))
+        parts: list[list[tuple[Policy, tuple[int, ...]]]] = [[]]
+        for reading in sorted(wanted, key=lambda reading: len(reading[1])):
+            if parts[-1] and (len(parts[-1]) + 1) * len(reading[1]) > self.PREFILL:
+                parts.append([])
+            parts[-1].append(reading)
+        for part in parts:
+            cache = DynamicCache()
+            ids, mask = self.policy_set.pad([list(read) for _, read in part])
+            logits = self.policy_set.forward(
+                *(self.index, [policy for policy, _ in part], ids, mask),
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
+            source = [i for i, reading in enumerate(part) for _ in wanted[reading]]
+            self.slots.add(cache, source, [len(part[i][1]) for i in source])
+            self.rows += [row for reading in part for row in wanted[reading]]
+            new = logits[:, -1].float().log_softmax(-1)[torch.tensor(source, device=logits.device)]
+            self.log_probs = torch.cat([self.log_probs, new]) if len(self.log_probs) else new
 
-    def leave(self) -> None:
-        """Drop the rows of finished sequences, and the columns that only they used."""
-        kept = [i for i, (seq, _) in enumerate(self.rows) if seq.finish_reason is None]
-        self.rows = [self.rows[i] for i in kept]
-        if not kept:
-            self.layers = []
-            return
-        rows = torch.tensor(kept, device=self.mask.device)
-        self.mask = self.mask[rows]
-        first = int(self.mask.any(0).int().argmax())
-        self.mask = self.mask[:, first:]
-        self.log_probs = self.log_probs[rows]
-        for layer in self.layers:
-            layer.keep(rows, first)
+    def _acting(self, seq: Sequence, policy: Policy) -> Policy:
+        """The policy as it acts now: a soup's gate follows the weights."""
+        if policy.name != SOUP:
+            return policy
+        if seq.stirred is None or seq.mixture.rule == SOUP:
+            seq.stirred = seq.mixture
+        return self.policy_set.soup(seq.stirred.weights)
+
+    def leave(self, leaving: set[int]) -> None:
+        """Let the rows of these sequences (their ids) go."""
+        gone = [i for i, (seq, _) in enumerate(self.rows) if id(seq) in leaving]
+        if gone:
+            order = self.slots.remove(gone)
+            self.rows = [self.rows[i] for i in order]
+            self.log_probs = self.log_probs[torch.tensor(order, dtype=torch.long, device=self.log_probs.device)]
 
     def step(self) -> None:
         """Read every sequence's newest token."""
-        newest = [[seq.tokens[-1]] for seq, _ in self.rows]
-        self.mask = torch.nn.functional.pad(self.mask, (0, 1), value=1)
-        self.log_probs = self._forward(self.rows, torch.tensor(newest, device=self.mask.device), self.mask, self.layers)
+        slots = self.slots
+        slots.begin_step()
+        idle = slots.computed - len(self.rows)
+        newest = [*([seq.tokens[-1]] for seq, _ in self.rows), *([0] for _ in range(idle))]
+        policies = [self._acting(seq, policy) for seq, policy in self.rows]
+        self.policy_set.set_gates(self.index, policies + policies[:1] * idle)
+        self._newest = slots.put(self._newest, newest)
+
+        def read() -> Tensor:
+            return self.policy_set.models[self.index](
+                input_ids=self._newest,
+                attention_mask=self.policy_set.masks(self.index, slots.attention_mask),
+                position_ids=slots.positions,
+                past_key_values=Cache(layers=slots.layers),
+                use_cache=True,
+                logits_to_keep=1,
+            ).logits
+
+        logits = self.graphs.run((slots.mask.shape, slots.mask.data_ptr()), read)
+        self.log_probs = logits[: len(self.rows), -1].float().log_softmax(-1)
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that are free on the device; on a CPU a fixed share, since what is free there changes by the second."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 8 * 2**30
 
 
 class Batch:
-    """All sequences under way, over all models."""
+    """All sequences under way, over all models.
 
-    def __init__(self, policy_set: PolicySet, max_rows: int = 320) -> None:
+    max_rows, memory: bounds on rows and on the bytes of their keys and values; `fits` heeds them.
+    """
+
+    def __init__(
+        self, policy_set: PolicySet, max_rows: int = 320, memory: int | None = None, static: bool | None = None
+    ) -> None:
+        static = policy_set.device.type == "cuda" if static is None else static
         self.policy_set = policy_set
         self.max_rows = max_rows
+        self.memory = free_memory(policy_set.device) // 2 if memory is None else memory
         self.sequences: list[Sequence] = []
-        self.lanes = [Lane(policy_set, index) for index in range(len(policy_set.models))]
+        self.lanes = [Lane(policy_set, index, static) for index in range(len(policy_set.models))]
+        self._rows: dict[int, Tensor] = {}  # {id of a sequence: which of all lanes' rows are its policies'}
 
-    def room(self) -> int:
-        """How many more rows may join."""
-        return self.max_rows - sum(len(lane.rows) for lane in self.lanes)
+    @property
+    def rows(self) -> int:
+        return sum(len(lane.rows) for lane in self.lanes)
+
+    def fits(self, sequences: list[Sequence]) -> bool:
+        """Whether all that is under way and these can be carried to their ends, however long they get."""
+        every = [*self.sequences, *sequences]
+        if self.rows + sum(len(seq.policies) for seq in sequences) > self.max_rows:
+            return False
+        longest = max(seq.longest for seq in every)
+        rows = [sum(policy.model == lane.index for seq in every for policy in seq.policies) for lane in self.lanes]
+        return sum(n * longest * lane.slots.bytes for n, lane in zip(rows, self.lanes, strict=True)) <= self.memory
 
     @torch.inference_mode()
     def join(self, sequences: list[Sequence]) -> None:
@@ -170,46 +182,121 @@ class Batch:
             if rows:
                 lane.join(rows)
         self.sequences += sequences
-        self._hand_out(sequences)
+        self._find_rows()
+
+    def log_probs(self, sequences: list[Sequence]) -> Tensor:
+        """[policies, sequences, V] of the token to come; all of them must have the same policies."""
+        parts = [lane.log_probs for lane in self.lanes if lane.rows]
+        every = parts[0] if len(parts) == 1 else torch.cat([part.to(parts[0].device) for part in parts])
+        rows = torch.stack([self._rows[id(seq)] for seq in sequences], 1)
+        return every[rows.to(every.device)]
 
     @torch.inference_mode()
     def step(self) -> list[Sequence]:
-        """Draw one token for every sequence, and read it. Returns the sequences that got one."""
+        """Draw one token for every sequence, and read it. Returns the sequences that got one, or failed."""
         drawn = [seq for seq in self.sequences if seq.finish_reason is None]
+        alike: dict[tuple, list[Sequence]] = {}
         for seq in drawn:
-            assert seq.log_probs is not None
-            token = seq.sampler.draw(seq.mixture.log_probs(seq.log_probs, seq.names))
+            alike.setdefault((tuple(seq.names), seq.drawing.kind, seq.sampling), []).append(seq)
+        for group in alike.values():
+            try:
+                self._draw(group)
+            except Exception:
+                self._draw_one_by_one(group)
+        self.leave()
+        if self.sequences:
+            for lane in self.lanes:
+                if lane.rows:
+                    lane.step()
+        return drawn
+
+    def _draw(self, group: list[Sequence]) -> None:
+        """One token for each of a group with the same policies, kind of mixture and sampling."""
+        log_probs = self.log_probs(group)
+        mixtures = [seq.drawing for seq in group]
+        mixed = Mixture.mix(mixtures, log_probs, group[0].names)
+        tokens = draw(mixed, [seq.sampler for seq in group], [seq.tokens for seq in group])
+        at = torch.tensor(tokens, device=log_probs.device).expand(len(log_probs), -1)
+        said = log_probs.gather(-1, at.unsqueeze(-1))[..., 0].T.tolist()
+        for seq, mixture, token, values in zip(group, mixtures, tokens, said, strict=True):
             seq.tokens.append(token)
-            seq.trace.append(dict(zip(seq.names, seq.log_probs[:, token].tolist(), strict=True)))
+            seq.trace.append(dict(zip(seq.names, values, strict=True)))
+            seq.drawn_with.append(mixture)
+            seq.mixture = seq.plan.get(len(seq.tokens), seq.mixture)
             if token in self.policy_set.stop_ids:
                 seq.finish_reason = "end"
             elif len(seq.tokens) >= seq.sampling.max_new_tokens:
                 seq.finish_reason = "length"
-        self.leave()
-        going = [seq for seq in self.sequences if seq.finish_reason is None]
-        if going:
-            for lane in self.lanes:
-                if lane.rows:
-                    lane.step()
-            self._hand_out(going)
-        return drawn
+
+    def _draw_one_by_one(self, group: list[Sequence]) -> None:
+        """What fails for a group may fail for one of them alone."""
+        for seq in group:
+            try:
+                self._draw([seq])
+            except Exception as error:
+                seq.error, seq.finish_reason = error, "error"
 
     def leave(self) -> None:
-        """Let the finished rows go once they are a quarter: moving the others costs more than a few idle rows."""
-        finished = sum(seq.finish_reason is not None for seq in self.sequences)
-        if finished * 4 < len(self.sequences) or not finished:
-            return
-        for lane in self.lanes:
-            lane.leave()
-        self.sequences = [seq for seq in self.sequences if seq.finish_reason is None]
+        """Let the finished sequences go."""
+        self.take_out([seq for seq in self.sequences if seq.finish_reason is not None])
 
-    def _hand_out(self, sequences: list[Sequence]) -> None:
-        """Give every sequence the log-probs of its rows, in the order of its policies."""
-        wanted = {id(seq) for seq in sequences}
-        found: dict[int, dict[str, Tensor]] = {key: {} for key in wanted}
+    @torch.inference_mode()
+    def take_out(self, sequences: list[Sequence]) -> None:
+        """Free the rows of these sequences. One that is not finished may join again and goes on where it was."""
+        leaving = {id(seq) for seq in sequences}
+        if leaving:
+            for lane in self.lanes:
+                lane.leave(leaving)
+            self.sequences = [seq for seq in self.sequences if id(seq) not in leaving]
+            self._find_rows()
+
+    def _find_rows(self) -> None:
+        found: dict[int, dict[str, int]] = {id(seq): {} for seq in self.sequences}
+        number = 0
         for lane in self.lanes:
-            for i, (seq, policy) in enumerate(lane.rows):
-                if id(seq) in wanted:
-                    found[id(seq)][policy.name] = lane.log_probs[i]
-        for seq in sequences:
-            seq.log_probs = torch.stack([found[id(seq)][name] for name in seq.names])
+            for seq, policy in lane.rows:
+                found[id(seq)][policy.name] = number
+                number += 1
+        self._rows = {
+            id(seq): torch.tensor([found[id(seq)][name] for name in seq.names], dtype=torch.long)
+            for seq in self.sequences
+        }
+
+
+@torch.inference_mode()
+def check(policy_set: PolicySet) -> None:
+    """Decode a little with every model, and compare with reading the same at once.
+
+    Raises InputError for a model that cannot be decoded here: one without a standard cache of keys and values, or one
+    that reads its positions from something other than position_ids.
+    """
+    tokens, mixture = [1, 2, 3, 4, 5, 6, 7, 8], Mixture({REFERENCE: 1.0})
+    for index, model in enumerate(policy_set.models):
+        policy = next(policy for policy in policy_set.policies if policy.model == index)
+        kind = getattr(model.config, "model_type", type(model).__name__)
+        try:
+            lane = Lane(policy_set, index, static=False)
+            rows = []
+            for length in (3, 6):
+                sampling = Sampling()
+                ids = {policy.name: tokens[:length]}
+                rows.append(Sequence("", mixture, sampling, Sampler(sampling, 0), [policy], ids))
+            lane.join([(seq, policy) for seq in rows])
+            for i in range(2):
+                for seq in rows:
+                    seq.tokens.append(tokens[len(seq.prompt_ids[policy.name]) + i])
+                lane.step()
+            at_once = policy_set.forward(index, [policy] * 2, *policy_set.pad([tokens[:5], tokens]), use_cache=False)
+            apart = (lane.log_probs.exp() - at_once[:, -1].float().softmax(-1)).abs().max().item()
+        except InputError:
+            raise
+        except Exception as error:
+            raise InputError(
+                f"model '{kind}' cannot be decoded here ({first_line(error)}); give a decoder with a standard cache of "
+                "keys and values, such as Llama, Qwen, Mistral, Gemma or GPT-2"
+            ) from None
+        if not apart < 0.05:  # far above what 16 bits round; a wrong position or mask is far above it
+            raise InputError(
+                f"model '{kind}' cannot be decoded here (with a cache it gives other probabilities, by {apart:.2f}); "
+                "give a decoder with a standard cache of keys and values, such as Llama, Qwen, Mistral, Gemma or GPT-2"
+            )

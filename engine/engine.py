@@ -2,118 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from engine.batch import Batch, Sequence
+import torch
+
+from engine.batch import Batch, Sequence, check
 from engine.config import DEMO, REFERENCE, Config, load_config
 from engine.errors import InputError
-from engine.mixing import Mixture, make_mixture
-from engine.policies import PolicySet
+from engine.mixing import SOUP, Mixture, make_mixture
+from engine.policies import Policy, PolicySet
+from engine.requests import Completion, Request, Stream, Token
 from engine.rewards import RewardSet, Scored
 from engine.sampling import Sampler, Sampling
+from engine.waiting import FairQueue
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Token:
-    """One token as it was drawn. text is what it adds to the response; log_probs {policy: log-prob of this token}."""
-
-    id: int
-    text: str
-    log_probs: dict[str, float]
-
-
-@dataclass(frozen=True)
-class Completion:
-    """A response with all that is needed to generate it again, and its rewards {objective: float}."""
-
-    prompt: str
-    text: str
-    tokens: list[int]
-    mixture: Mixture
-    sampling: Sampling
-    seed: int
-    finish_reason: str  # end, length or stopped
-    trace: list[dict[str, float]] = field(repr=False)
-    rewards: dict[str, float] = field(default_factory=dict)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain numbers and words, without the trace."""
-        return {
-            "prompt": self.prompt,
-            "text": self.text,
-            "tokens": self.tokens,
-            "mixture": self.mixture.as_dict(),
-            "sampling": self.sampling.as_dict(),
-            "seed": self.seed,
-            "finish_reason": self.finish_reason,
-            "rewards": self.rewards,
-        }
-
-
-class Request:
-    """A response that was asked for. Iterate over it for its tokens; `completion()` waits for the whole."""
-
-    def __init__(self, engine: Engine, sequence: Sequence, seed: int, rewards: bool) -> None:
-        self._engine = engine
-        self._sequence = sequence
-        self._seed = seed
-        self._with_rewards = rewards
-        self._tokens: queue.SimpleQueue[Token | None] = queue.SimpleQueue()
-        self._future: Future[Completion] = Future()
-        self._written = ""
-
-    def __iter__(self) -> Iterator[Token]:
-        while (token := self._tokens.get()) is not None:
-            yield token
-        self._tokens.put(None)  # whoever iterates again is at the end at once
-        if self._future.done() and (error := self._future.exception()):
-            raise error
-
-    def completion(self, timeout: float | None = None) -> Completion:
-        return self._future.result(timeout)
-
-    def cancel(self) -> None:
-        """Stop after the token under way; the completion holds what there is, with finish_reason 'stopped'."""
-        self._engine._jobs.put(lambda: self._engine._stop(self))
-
-    def steer(self, mixture: Mixture) -> None:
-        """Draw the tokens to come from another mixture of the same policies."""
-        if missing := [name for name in mixture.needs if name not in self._sequence.names]:
-            raise InputError(f"weights: {', '.join(missing)} does not run in this request; submit it with trace=True")
-        self._sequence.mixture = mixture
-
-    def _emit(self, policy_set: PolicySet) -> None:
-        """Hand over the newest token. Bytes of an unfinished character wait for the token that finishes it."""
-        sequence = self._sequence
-        text = policy_set.text(sequence.tokens)
-        if text.endswith("\ufffd") and sequence.finish_reason is None:
-            text = self._written
-        added, self._written = text[len(self._written) :], text
-        self._tokens.put(Token(sequence.tokens[-1], added, sequence.trace[-1]))
-
-    def _finish(self, rewards: dict[str, float], policy_set: PolicySet) -> None:
-        sequence = self._sequence
-        self._future.set_result(
-            Completion(
-                prompt=sequence.prompt,
-                text=policy_set.text(sequence.tokens),
-                tokens=sequence.tokens,
-                mixture=sequence.mixture,
-                sampling=sequence.sampling,
-                seed=self._seed,
-                finish_reason=sequence.finish_reason or "stopped",
-                trace=sequence.trace,
-                rewards=rewards,
-            )
-        )
+log = logging.getLogger("mixdesk")
 
 
 class Engine:
@@ -123,11 +34,13 @@ class Engine:
         self.config = config
         self.policy_set = PolicySet(config)
         self.reward_set = RewardSet(config.rewards, self.policy_set)
+        check(self.policy_set)
         self._batch = Batch(self.policy_set)
-        self._jobs: queue.SimpleQueue[Request | Callable[[], None] | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._closed = False
-        self._waiting: list[Request] = []
-        self._running: dict[int, Request] = {}
+        self._waiting: FairQueue[Request] = FairQueue()
+        self._running: dict[int, Request] = {}  # {id of the sequence: request}, in the order in which they joined
+        self.restarts = 0  # how often the worker had to begin again
         self._worker = threading.Thread(target=self._work, name="mixdesk-engine", daemon=True)
         self._worker.start()
 
@@ -145,7 +58,15 @@ class Engine:
         exponent: float = 1.0,
     ) -> Mixture:
         """A checked mixture of this engine's policies. Raises InputError."""
-        return make_mixture(weights, self.policy_set.names, rule, gain, exponent)
+        mixture = make_mixture(weights, self.policy_set.names, rule, gain, exponent)
+        if rule == SOUP:
+            self.policy_set.soup(mixture.weights)
+        return mixture
+
+    @property
+    def waiting(self) -> int:
+        """How many requests wait for room in the batch."""
+        return len(self._waiting)
 
     def submit(
         self,
@@ -155,35 +76,51 @@ class Engine:
         seed: int = 0,
         trace: bool = True,
         rewards: bool = True,
+        client: object = None,
+        time_limit: float | None = None,
+        steered: Mapping[int, Mixture] | None = None,
     ) -> Request:
-        """Ask for a response. trace: compute every policy, so that each token has a log-prob of each and the mixture
-        can be steered anywhere; else only the policies that have weight. Raises InputError."""
+        """Ask for a response. Raises InputError.
+
+        trace: compute every policy, so that each token has a log-prob of each; else only those that the mixture needs.
+        client: who asks; where there is a queue, clients take turns. Whoever names none is a client of their own.
+        time_limit: seconds from now after which the response ends as it is, with finish_reason 'time'.
+        steered: {token's place: mixture from there on}, as a completion that was steered has it: generates it again,
+        unless it was steered between a soup and another rule, where the soup has read the past in another way.
+        """
         sampling = sampling or Sampling()
         sampler = Sampler(sampling, seed)
-        self.check_prompt(prompt, sampling.max_new_tokens)
-        policies = [policy for policy in self.policy_set.policies if trace or policy.name in mixture.needs]
-        request = Request(self, Sequence(prompt, mixture, sampling, sampler, policies), seed, rewards)
-        self._put(request)
+        mixture = (steered or {}).get(0, mixture)
+        policies = self._policies(mixture, trace)
+        for other in (steered or {}).values():
+            policies += [policy for policy in self._policies(other, False) if policy.name not in names(policies)]
+        prompt_ids = self.check_prompt(prompt, sampling.max_new_tokens)
+        deadline = None if time_limit is None else time.monotonic() + time_limit
+        sequence = Sequence(prompt, mixture, sampling, sampler, policies, prompt_ids, plan=steered or {})
+        request = Request(self, sequence, seed, rewards, deadline)
+        self._put(lambda: self._waiting.put(request if client is None else client, request))
         return request
 
-    def stream(self, prompt: str, weights: Mapping[str, float] | None = None, **settings: Any) -> Iterator[Token]:
-        """Tokens as they are drawn; the settings are those of `generate`. Leaving the iteration stops the response."""
-        request = self.submit(prompt, *self._settings(weights, settings))
-        try:
-            yield from request
-        finally:
-            request.cancel()
+    def _policies(self, mixture: Mixture, trace: bool) -> list[Policy]:
+        soup = [self.policy_set.soup(mixture.weights)] if mixture.rule == SOUP else []
+        return [*(p for p in self.policy_set.policies if trace or p.name in mixture.needs), *soup]
+
+    def stream(self, prompt: str, weights: Mapping[str, float] | None = None, **settings: Any) -> Stream:
+        """Tokens as they are drawn, steered by `.steer(weights=, rule=, gain=)`; the settings are those of `generate`.
+        Leaving the iteration, and `.cancel()`, stop the response."""
+        return Stream(self.submit(prompt, *self._settings(weights, settings)))
 
     def generate(self, prompt: str, weights: Mapping[str, float] | None = None, **settings: Any) -> Completion:
-        """A whole response. Settings: rule, gain, exponent; max_new_tokens, temperature, top_k, top_p, min_p; seed."""
+        """A whole response. Settings: rule, gain, exponent; seed; and those of Sampling."""
         return self.submit(prompt, *self._settings(weights, settings)).completion()
 
     def generate_batch(
         self, prompts: list[str], mixture: Mixture, sampling: Sampling, seeds: list[int]
     ) -> list[Completion]:
         """A response to every prompt, computed together and without traces; rewards are computed in batches."""
+        client = object()
         requests = [
-            self.submit(prompt, mixture, sampling, seed, trace=False, rewards=False)
+            self.submit(prompt, mixture, sampling, seed, trace=False, rewards=False, client=client)
             for prompt, seed in zip(prompts, seeds, strict=True)
         ]
         completions = [request.completion() for request in requests]
@@ -206,8 +143,9 @@ class Engine:
         """{objective: reward} of every (prompt, response, its tokens or None)."""
         return self._on_worker(lambda: self.reward_set.score(items))
 
-    def check_prompt(self, prompt: str, room: int, whose: str = "new") -> None:
-        """Raises InputError if the prompt is empty, or does not fit the models with `room` more tokens."""
+    def check_prompt(self, prompt: str, room: int, whose: str = "new") -> dict[str, list[int]]:
+        """{policy: token ids of the prompt as it reads it}. Raises InputError if the prompt is empty, or does not fit
+        the models with `room` more tokens."""
         if not isinstance(prompt, str) or not prompt.strip():
             raise InputError("prompt: it is empty; type a question or pick an example")
         try:
@@ -220,12 +158,15 @@ class Engine:
                 f"prompt: it is {len(prompt):,} characters long, and these models hold {self.policy_set.context:,} "
                 "tokens; shorten it"
             )
-        longest = max(len(self.policy_set.prompt_ids(policy, prompt)) for policy in self.policy_set.policies)
+        prompt_ids = self.policy_set.read(self.policy_set.policies, prompt)
+        longest = max(len(ids) for ids in prompt_ids.values())
         if longest + room > self.policy_set.context:
             raise InputError(
                 f"prompt: it is {longest:,} tokens long, and these models hold {self.policy_set.context:,}, of which "
                 f"{room:,} are for {whose} tokens; shorten the prompt or the response"
             )
+        # A soup reads what the reference reads.
+        return {**prompt_ids, SOUP: prompt_ids[REFERENCE]}
 
     def close(self) -> None:
         """Stop the worker. Responses under way end as they are."""
@@ -249,7 +190,7 @@ class Engine:
         except TypeError as error:
             raise InputError(f"settings: {error}") from None
 
-    def _put(self, job: Request | Callable[[], None]) -> None:
+    def _put(self, job: Callable[[], None]) -> None:
         if self._closed:
             raise RuntimeError("the engine is closed")
         self._jobs.put(job)
@@ -268,78 +209,178 @@ class Engine:
         return future.result()
 
     def _work(self) -> None:
+        """The worker's whole life. Whatever goes wrong, those who wait are told, and it begins again."""
         while True:
-            idle = not self._running and not self._waiting
             try:
-                # With nothing under way wait for a job; else take those that are there, and step.
-                while True:
-                    job = self._jobs.get(block=idle)
-                    if job is None:
-                        self._end_all()
-                        return
-                    if isinstance(job, Request):
-                        self._waiting.append(job)
-                    else:
-                        job()
-                    idle = idle and not self._waiting
-                    if idle:
-                        continue
+                while self._take_jobs():
+                    self._step()
+                return self._end_all()
+            except BaseException as error:
+                log.exception("the engine's worker begins again")
+                self.restarts += 1
+                self._begin_again(error)
+
+    def _take_jobs(self) -> bool:
+        """Do what was asked since the last step; with nothing under way, wait for something. False at the end."""
+        while True:
+            idle = not self._running and not len(self._waiting)
+            try:
+                job = self._jobs.get(block=idle)
             except queue.Empty:
-                pass
+                return True
+            if job is None:
+                return False
             try:
-                self._step()
-            except Exception as error:
-                self._fail_all(error)
+                job()
+            except Exception:
+                log.exception("something that was asked of the engine failed")
 
     def _step(self) -> None:
         """Let in those that wait, as far as there is room, and draw one token for everybody."""
-        joining, room = [], self._batch.room()
-        while self._waiting and (not self._running or len(self._waiting[0]._sequence.policies) <= room):
-            request = self._waiting.pop(0)
-            room -= len(request._sequence.policies)
-            joining.append(request._sequence)
-            self._running[id(request._sequence)] = request
-        if joining:
-            self._batch.join(joining)
-        for sequence in self._batch.step():
-            request = self._running[id(sequence)]
-            request._emit(self.policy_set)
-            if sequence.finish_reason is not None:
-                self._finish(request)
+        now = time.monotonic()
+        for request in list(self._running.values()):
+            if request._deadline is not None and now > request._deadline:
+                self._end(request, "time")
+        joining: list[Sequence] = []
+        while len(self._waiting):
+            sequence = self._waiting.peek()._sequence
+            if (self._running or joining) and not self._batch.fits([*joining, sequence]):
+                break
+            self._running[id(sequence)] = self._waiting.pop()
+            joining.append(sequence)
+        failure: Exception | None = None
+        try:
+            if joining:
+                self._batch.join(joining)
+            self._batch.step()
+        except Exception as error:
+            failure = error
+        for request in list(self._running.values()):
+            self._hand_over(request)
+        if isinstance(failure, torch.OutOfMemoryError):
+            self._make_do(failure)
+        elif failure is not None:
+            self._sort_out(failure)
 
-    def _finish(self, request: Request) -> None:
-        del self._running[id(request._sequence)]
-        request._tokens.put(None)
-        sequence, rewards = request._sequence, {}
-        if request._with_rewards:
+    def _hand_over(self, request: Request) -> None:
+        """Give out the new tokens, and the whole when they are the last."""
+        sequence = request._sequence
+        if sequence.error is None:
             try:
-                rewards = self.reward_set.score(
-                    [(sequence.prompt, self.policy_set.text(sequence.tokens), sequence.tokens)]
-                )[0]
+                request._emit(self.policy_set)
             except Exception as error:
-                request._future.set_exception(error)
-                return
-        request._finish(rewards, self.policy_set)
-
-    def _stop(self, request: Request) -> None:
-        if request in self._waiting:
-            self._waiting.remove(request)
-            self._running[id(request._sequence)] = request
-        if id(request._sequence) in self._running:
-            request._sequence.finish_reason = "stopped"
+                sequence.error, sequence.finish_reason = error, "error"
+        if sequence.finish_reason is not None:
             self._finish(request)
 
-    def _end_all(self) -> None:
-        for request in [*self._running.values(), *self._waiting]:
-            self._stop(request)
-
-    def _fail_all(self, error: Exception) -> None:
-        """A step that failed takes with it what was under way; the engine goes on with an empty batch."""
-        self._batch = Batch(self.policy_set)
-        for request in self._running.values():
+    def _finish(self, request: Request) -> None:
+        sequence, rewards = request._sequence, {}
+        self._running.pop(id(sequence), None)
+        request._tokens.put(None)
+        try:
+            if sequence.error is not None:
+                raise sequence.error
+            if request._with_rewards:
+                text = self.policy_set.text(sequence.tokens)
+                rewards = self.reward_set.score([(sequence.prompt, text, sequence.tokens)])[0]
+        except Exception as error:
             request._future.set_exception(error)
-            request._tokens.put(None)
+            return
+        request._finish(rewards, self.policy_set)
+
+    def _end(self, request: Request, reason: str) -> None:
+        """End a response as it is, and free its rows at once."""
+        request._sequence.finish_reason = reason
+        self._batch.leave()
+        self._finish(request)
+
+    def _stop(self, request: Request) -> None:
+        if self._waiting.remove(request) or id(request._sequence) in self._running:
+            self._end(request, "stopped")
+
+    def _steer(self, request: Request, mixture: Mixture) -> None:
+        sequence = request._sequence
+        if sequence.finish_reason is not None:
+            return
+        sequence.mixture = mixture
+        sequence.plan = {}
+        missing = [name for name in mixture.needs if name not in sequence.names]
+        if not missing:
+            return
+        # What was not computed so far joins with all that has been said.
+        sequence.policies = [*sequence.policies, *(p for p in self._policies(mixture, False) if p.name in missing)]
+        if id(sequence) in self._running:
+            self._batch.take_out([sequence])
+            del self._running[id(sequence)]
+            self._waiting.put(request, request, first=True)
+
+    def _end_all(self) -> None:
+        waiting = []
+        while len(self._waiting):
+            waiting.append(self._waiting.pop())
+        for request in [*self._running.values(), *waiting]:
+            self._end(request, "stopped")
+
+    # ---------------------------------------- when something goes wrong
+
+    def _put_back(self, requests: list[Request]) -> None:
+        """An empty batch, and these before all others in the queue; they go on where they were."""
+        self._batch = Batch(self.policy_set, self._batch.max_rows, self._batch.memory)
         self._running.clear()
+        for request in reversed(requests):
+            self._waiting.put(request, request, first=True)
+
+    def _make_do(self, error: Exception) -> None:
+        """Out of memory: half as many at once from now on."""
+        running = list(self._running.values())
+        if not running:
+            self._put_back([])
+            return
+        rows = max(self._batch.rows, sum(len(request._sequence.policies) for request in running))
+        if len(running) == 1:
+            self._put_back([])
+            sequence = running[0]._sequence
+            sequence.error = InputError(
+                f"out of memory: one response of {len(sequence.policies)} policies and up to {sequence.longest:,} "
+                "tokens does not fit; shorten the prompt or the response, or mix fewer policies"
+            )
+            self._finish(running[0])
+            return
+        log.warning("out of memory with %d rows: no more than %d at once from now on (%s)", rows, rows // 2, error)
+        self._batch.max_rows = max(1, rows // 2)
+        self._put_back(running)
+
+    def _sort_out(self, error: Exception) -> None:
+        """A step failed: whoever fails alone as well is told, the others go on."""
+        log.error("a step failed: %s; its requests are tried one by one", error)
+        running, sound = list(self._running.values()), []
+        for request in running:
+            request._trials += 1
+            try:
+                if len(running) == 1 or request._trials > 3:
+                    raise error
+                trial = Batch(self.policy_set)
+                trial.join([request._sequence])
+                sound.append(request)
+            except Exception as own:
+                request._sequence.error = own
+        self._put_back(sound)
+        for request in running:
+            if request._sequence.error is not None:
+                self._finish(request)
+
+    def _begin_again(self, error: BaseException) -> None:
+        """What was under way failed with the worker; what waits goes on."""
+        running = list(self._running.values())
+        self._put_back([])
+        for request in running:
+            if not request._future.done():
+                request._tokens.put(None)
+                request._future.set_exception(RuntimeError(f"the engine had to begin again: {error}"))
 
 
-__all__ = ["REFERENCE", "Completion", "Engine", "Request", "Token"]
+def names(policies: list[Policy]) -> list[str]:
+    return [policy.name for policy in policies]
+
+
+__all__ = ["REFERENCE", "Completion", "Engine", "Request", "Stream", "Token"]

@@ -1,13 +1,14 @@
 """The rules: how the component distributions are combined into one.
 
-Every rule is a pure function `(log_probs [K, ..., V], weights [..., K]) -> [..., V]` of normalised log-probs, and is
-found under its name in RULES. A mixture names a rule, its weights, and the gain.
+A rule of distributions is a pure function `(log_probs [K, ..., V], weights [..., K]) -> [..., V]` of normalised
+log-probs. The rule `soup` averages the adapters instead: the mixture is then a policy of its own, a row whose gate is
+the weights. All are found under their names in RULES. A mixture names a rule, its weights, and the gain.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -44,7 +45,9 @@ def power(log_probs: Tensor, weights: Tensor, exponent: float = 1.0) -> Tensor:
 
 
 Rule = Callable[..., Tensor]
-RULES: dict[str, Rule] = {"geometric": geometric, "power": power}
+# soup: the policy of the averaged adapters (Rewarded Soups, arXiv 2306.04488); nothing is left to combine.
+SOUP = "soup"
+RULES: dict[str, Rule | None] = {"geometric": geometric, "power": power, SOUP: None}
 
 
 def amplify(mixed: Tensor, reference: Tensor, gain: float) -> Tensor:
@@ -67,20 +70,36 @@ class Mixture:
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
-    def log_probs(self, log_probs: Tensor, policies: list[str]) -> Tensor:
-        """[K, ..., V] log-probs of `policies`, which must hold all that have weight, and the reference if the gain is
-        not 1 -> [..., V]."""
-        weights = torch.tensor([self.weights.get(name, 0.0) for name in policies], dtype=log_probs.dtype)
-        weights = weights.to(log_probs.device).expand(*log_probs.shape[1:-1], -1)
-        mixed = RULES[self.rule](log_probs, weights, self.exponent)
-        if self.gain == 1:
+    @property
+    def kind(self) -> tuple[str, float, float]:
+        """Mixtures of one kind differ in their weights alone, and are computed together."""
+        return self.rule, self.gain, self.exponent
+
+    @staticmethod
+    def mix(mixtures: Sequence[Mixture], log_probs: Tensor, policies: list[str]) -> Tensor:
+        """[K, sequences, V] log-probs of `policies`, and one mixture a sequence, all of one kind -> [sequences, V].
+
+        `policies` must hold all that the mixtures need.
+        """
+        first = mixtures[0]
+        rule = RULES[first.rule]
+        if rule is None:
+            mixed = log_probs[policies.index(SOUP)]
+        else:
+            weights = torch.tensor([[m.weights.get(name, 0.0) for name in policies] for m in mixtures])
+            mixed = rule(log_probs, weights.to(log_probs), first.exponent)
+        if first.gain == 1:
             return mixed
-        return amplify(mixed, log_probs[policies.index(REFERENCE)], self.gain)
+        return amplify(mixed, log_probs[policies.index(REFERENCE)], first.gain)
+
+    def log_probs(self, log_probs: Tensor, policies: list[str]) -> Tensor:
+        """[K, V] log-probs of `policies`, which must hold all that the mixture needs -> [V]"""
+        return self.mix([self], log_probs.unsqueeze(1), policies)[0]
 
     @property
     def needs(self) -> list[str]:
-        """The policies that must be computed, the reference among them if the gain is not 1."""
-        names = [name for name, weight in self.weights.items() if weight > 0]
+        """The policies that must be computed: those with weight, or their soup; the reference if the gain is not 1."""
+        names = [SOUP] if self.rule == SOUP else [name for name, weight in self.weights.items() if weight > 0]
         return names if self.gain == 1 or REFERENCE in names else [*names, REFERENCE]
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from engine.adapters import Gate, Lora, Unfoldable, adapter_folder, check_foldable, fold, read_lora
 from engine.config import REFERENCE, Config, PolicySettings
 from engine.errors import InputError
+from engine.mixing import SOUP
 
 log = logging.getLogger("mixdesk")
 
@@ -67,13 +70,14 @@ class PolicySet:
                 log.warning("policy '%s' takes the %s: one more forward pass a step", settings.name, note)
             placed.append((settings, model, column, note))
         self.gates: list[Gate | None] = [fold(base, loras), *(None for _ in others)]
-        self.models = [model.to(self.device).eval().requires_grad_(False) for model in (base, *others)]
+        self.models = [model.eval().requires_grad_(False) for model in (base, *others)]
         self.policies = [Policy(REFERENCE, REFERENCE, 0, (0.0,) * len(loras))]
         for settings, model, column, note in placed:
             gate = tuple(float(index == column) for index in range(len(loras)))
             self.policies.append(
                 Policy(settings.name, settings.objective, model, gate, settings.system_prompt, settings.prefix, note)
             )
+        self._gates: dict[int, list[tuple[float, ...]]] = {}  # of each model, as they are set
         self.by_name = {policy.name: policy for policy in self.policies}
 
     @property
@@ -112,6 +116,18 @@ class PolicySet:
     def _template(self, messages: list[dict[str, str]]) -> list[int]:
         return self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
 
+    def read(self, policies: list[Policy], prompt: str) -> dict[str, list[int]]:
+        """{policy: token ids of the prompt as it reads it}"""
+        plain: list[int] | None = None
+        found = {}
+        for policy in policies:
+            if policy.system_prompt or policy.prefix:
+                found[policy.name] = self.prompt_ids(policy, prompt)
+            else:
+                plain = plain or self.prompt_ids(policy, prompt)
+                found[policy.name] = plain
+        return found
+
     def response_ids(self, response: str) -> list[int]:
         """Token ids of a response, ended as a model ends its turn."""
         ids = self.tokenizer(response, add_special_tokens=False).input_ids
@@ -149,10 +165,32 @@ class PolicySet:
 
     def set_gates(self, index: int, policies: list[Policy]) -> None:
         """Say which policy each row of the model's next forward passes is."""
-        gate = self.gates[index]
-        if gate is not None:
-            values = torch.tensor([policy.gate for policy in policies], dtype=self.models[index].dtype)
-            gate.set(values.to(self.device))
+        gate, gates = self.gates[index], [policy.gate for policy in policies]
+        if gate is not None and gates != self._gates.get(index):
+            self._gates[index] = gates
+            gate.set(torch.tensor(gates, dtype=self.models[index].dtype).to(self.device))
+
+    def masks(self, index: int, mask: Callable[[int | None], Tensor]) -> Tensor | dict[str, Tensor]:
+        """A model's attention masks in the form that it takes. mask: makes one for a sliding window, or for none."""
+        config = self.models[index].config
+        window = getattr(config, "sliding_window", None)
+        kinds = set(getattr(config, "layer_types", None) or ["sliding_attention" if window else "full_attention"])
+        made = {kind: mask(window if kind == "sliding_attention" else None) for kind in kinds}
+        return made if len(made) > 1 else next(iter(made.values()))
+
+    def soup(self, weights: Mapping[str, float]) -> Policy:
+        """The policy of the averaged adapters, θ_ref + Σ λ_k (θ_k - θ_ref), by a gate of weights (Rewarded Soups,
+        arXiv 2306.04488). Raises InputError if a policy is not an adapter that is folded in."""
+        for name, weight in weights.items():
+            policy = self.by_name[name]
+            if weight and (policy.model or policy.system_prompt or policy.prefix):
+                raise InputError(
+                    f"rule: soup averages adapters, and '{name}' is "
+                    f"{policy.note or 'a prompted policy'}; set its weight to 0, or take another rule"
+                )
+        columns = zip(*(self.by_name[name].gate for name in weights), strict=True)
+        gate = tuple(math.fsum(w * g for w, g in zip(weights.values(), column, strict=True)) for column in columns)
+        return Policy(SOUP, SOUP, 0, gate)
 
     def forward(self, index: int, policies: list[Policy], ids: Tensor, mask: Tensor, **settings: object) -> Tensor:
         """Logits [rows, positions, V] of left-padded ids; row i is read as policies[i]."""
@@ -208,8 +246,13 @@ def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
 
 
 def load_model(source: str, dtype: str, device: torch.device) -> PreTrainedModel:
+    """On its device; spread over all GPUs by accelerate where there are several and the configuration names none."""
+    spread = device.type == "cuda" and device.index is None and torch.cuda.device_count() > 1
     try:
-        return AutoModelForCausalLM.from_pretrained(source, dtype=pick_dtype(dtype, device))
+        model = AutoModelForCausalLM.from_pretrained(
+            source, dtype=pick_dtype(dtype, device), device_map="auto" if spread else None
+        )
+        return model if spread else model.to(device)
     except (OSError, ValueError) as error:
         raise InputError(f"cannot load a language model from '{source}': {first_line(error)}") from None
 

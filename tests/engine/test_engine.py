@@ -71,22 +71,6 @@ def test_one_policy_alone_is_that_policy(tiny_engine: Engine) -> None:
     assert reference.tokens == no_gain.tokens
 
 
-def test_steering_changes_the_tokens_to_come(tiny_engine: Engine) -> None:
-    """Steered at once to another policy, a response goes on as that policy would from there."""
-    sampling = Sampling(max_new_tokens=60, temperature=0.0)
-    other = tiny_engine.mixture({"stabilized": 1})
-    request = tiny_engine.submit(PROMPT, tiny_engine.mixture({"plain": 1}), sampling)
-    next(iter(request))
-    request.steer(other)
-    steered = request.completion()
-    assert steered.mixture == other
-    last = steered.trace[-1]
-    assert last["stabilized"] > last["plain"]
-    narrow = tiny_engine.submit(PROMPT, tiny_engine.mixture({"plain": 1}), sampling, trace=False)
-    with pytest.raises(InputError, match="does not run in this request"):
-        narrow.steer(other)
-
-
 def test_cancel_keeps_what_there_is(tiny_engine: Engine) -> None:
     request = tiny_engine.submit(PROMPT, tiny_engine.mixture(), Sampling(max_new_tokens=200, temperature=0.0))
     seen = [next(iter(request)) for _ in range(3)]
@@ -150,16 +134,19 @@ def test_huge_and_tiny_weights_are_normalised(tiny_engine: Engine) -> None:
     assert sum(tiny_engine.mixture().weights.values()) == pytest.approx(1)
 
 
-def test_a_step_that_fails_fails_its_requests_only(tiny: Tiny) -> None:
+def test_a_request_that_fails_fails_alone(tiny: Tiny) -> None:
     with Engine.from_config(tiny.config) as engine:
         mixture = engine.mixture()
         broken = engine.submit(PROMPT, mixture, Sampling(max_new_tokens=200, temperature=0.0))
+        other = engine.submit("mix", mixture, Sampling(max_new_tokens=200, temperature=0.0))
+        expected = engine.generate("mix", max_new_tokens=200, temperature=0.0).tokens
         broken._sequence.sampler = None  # type: ignore[assignment]
         with pytest.raises(AttributeError):
             list(broken)
         with pytest.raises(AttributeError):
             broken.completion(timeout=10)
-        assert engine.generate(PROMPT, max_new_tokens=3).tokens
+        assert other.completion(timeout=60).tokens == expected
+        assert engine.restarts == 0
 
 
 def test_closing_ends_what_is_under_way(tiny: Tiny) -> None:

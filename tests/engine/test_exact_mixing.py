@@ -25,6 +25,8 @@ MIXTURES = [
     {"rule": "power", "exponent": 0.01},
     {"rule": "power", "exponent": 2.5, "gain": 0.6},
     {"rule": "power", "exponent": 0.0},
+    {"rule": "soup"},
+    {"rule": "soup", "gain": 1.7},
 ]
 
 
@@ -35,6 +37,19 @@ def peft_models(tiny: Tiny) -> dict[str, torch.nn.Module]:
         for name, folder in tiny.adapters.items()
     }
     return {"reference": LlamaForCausalLM.from_pretrained(tiny.base).eval(), **models}
+
+
+@pytest.fixture(scope="module")
+def soup(tiny: Tiny) -> torch.nn.Module:
+    """Rewarded Soups: the base with the weighted average of what peft merges into it for each adapter."""
+    model = LlamaForCausalLM.from_pretrained(tiny.base)
+    averaged = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    for name, weight in WEIGHTS.items():
+        merged = PeftModel.from_pretrained(LlamaForCausalLM.from_pretrained(tiny.base), tiny.adapters[name])
+        for key, parameter in merged.merge_and_unload().named_parameters():
+            averaged[key] += weight * (parameter.detach() - model.get_parameter(key).detach())
+    model.load_state_dict(averaged, strict=False)
+    return model.eval()
 
 
 def chat(tiny: Tiny, prompt: str) -> list[int]:
@@ -49,7 +64,9 @@ def by_hand(models: dict[str, torch.nn.Module], ids: list[int], settings: dict) 
         name: model(input_ids=torch.tensor([ids])).logits[0, -1].double().log_softmax(-1)
         for name, model in models.items()
     }
-    if settings["rule"] == "geometric" or settings["exponent"] == 0:
+    if settings["rule"] == "soup":
+        mixed = lp["soup"]
+    elif settings["rule"] == "geometric" or settings["exponent"] == 0:
         mixed = sum(weight * lp[name] for name, weight in WEIGHTS.items())
     else:
         p = settings["exponent"]
@@ -60,17 +77,25 @@ def by_hand(models: dict[str, torch.nn.Module], ids: list[int], settings: dict) 
     return unnormalised - unnormalised.exp().sum().log()
 
 
+@pytest.mark.parametrize("static", [False, True], ids=["exact", "static"])
 @pytest.mark.parametrize("settings", MIXTURES, ids=lambda s: "-".join(f"{k}={v}" for k, v in s.items()))
-def test_mixture_equals_peft_along_a_cached_decode(tiny, tiny_engine, peft_models, settings) -> None:
+def test_mixture_equals_peft_along_a_cached_decode(tiny, tiny_engine, peft_models, soup, settings, static) -> None:
     policy_set = tiny_engine.policy_set
     mixture = tiny_engine.mixture(WEIGHTS, **settings)
+    policies = tiny_engine._policies(mixture, trace=True)
+    models = {**peft_models, "soup": soup}
     sequences = [
         Sequence(
-            prompt, mixture, Sampling(max_new_tokens=99), Sampler(Sampling(temperature=1), seed), policy_set.policies
+            prompt,
+            mixture,
+            Sampling(max_new_tokens=99, temperature=1.0),
+            Sampler(Sampling(max_new_tokens=99, temperature=1.0), seed),
+            policies,
+            policy_set.read(policies, prompt),
         )
         for seed, prompt in enumerate(PROMPTS)
     ]
-    batch = Batch(policy_set)
+    batch = Batch(policy_set, static=static)
     batch.join(sequences[:2])
     worst = 0.0
     for step in range(14):
@@ -80,8 +105,8 @@ def test_mixture_equals_peft_along_a_cached_decode(tiny, tiny_engine, peft_model
             sequences[0].finish_reason = "stopped"  # leaves before them
         for sequence in batch.sequences:
             if sequence.finish_reason is None:
-                ours = sequence.mixture.log_probs(sequence.log_probs, sequence.names)
-                theirs = by_hand(peft_models, [*chat(tiny, sequence.prompt), *sequence.tokens], settings)
+                ours = sequence.mixture.log_probs(batch.log_probs([sequence])[:, 0], sequence.names)
+                theirs = by_hand(models, [*chat(tiny, sequence.prompt), *sequence.tokens], settings)
                 worst = max(worst, (ours.double() - theirs).abs().max().item())
         batch.step()
     assert len(sequences[1].tokens) > 5
@@ -114,25 +139,6 @@ def test_the_trace_equals_teacher_forcing(tiny_engine) -> None:
     forced = tiny_engine.token_log_probs(PROMPTS[2], completion.tokens)
     for name, expected in forced.items():
         assert [step[name] for step in completion.trace] == pytest.approx(expected, abs=1e-4)
-
-
-def test_a_gate_of_weights_is_the_average_of_the_adapters(tiny, tiny_engine) -> None:
-    """Rewarded Soups: peft's own weighted combination of the adapters, merged, is the base under a gate of weights."""
-    model = LlamaForCausalLM.from_pretrained(tiny.base)
-    names = list(WEIGHTS)
-    soup = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-    for name, weight in WEIGHTS.items():
-        merged = PeftModel.from_pretrained(LlamaForCausalLM.from_pretrained(tiny.base), tiny.adapters[name])
-        for key, parameter in merged.merge_and_unload().named_parameters():
-            soup[key] += weight * (parameter.detach() - model.get_parameter(key).detach())
-    model.load_state_dict(soup, strict=False)
-    policy_set = tiny_engine.policy_set
-    ids, mask = policy_set.pad([chat(tiny, PROMPTS[1])])
-    with torch.no_grad():
-        policy_set.gates[0].set(torch.tensor([[WEIGHTS[name] for name in names]]))
-        ours = policy_set.models[0](input_ids=ids, attention_mask=mask).logits.log_softmax(-1)
-        theirs = model(input_ids=ids).logits.log_softmax(-1)
-    assert (ours - theirs).abs().max() < 1e-4
 
 
 def test_general_path_and_prompted_policies_equal_peft(tiny: Tiny) -> None:

@@ -1,0 +1,160 @@
+"""Where the rows of the running batch keep their keys and values: slots that stay where they are.
+
+A row is written from column 0 on, so a column is a position: nothing moves when rows of other lengths join or leave.
+transformers reads and writes it through its own Cache class, one layer at a time.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from transformers import Cache, DynamicLayer
+
+BLOCK = 64  # there is room for a multiple of as many columns
+
+
+class SlotLayer(DynamicLayer):
+    """One layer's keys and values, [slots, columns, heads, size]."""
+
+    keys: Tensor
+    values: Tensor
+
+    def __init__(self, slots: Slots) -> None:
+        super().__init__()
+        self.slots = slots
+        self.is_initialized = True
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
+    ) -> tuple[Tensor, Tensor]:
+        """Write one new position a row, [rows, heads, 1, size]; returns all that the rows may see."""
+        # With layers on several devices, each has its keys and values beside it.
+        cells, rows, seen = self.slots.cells.to(self.keys.device), len(key_states), self.slots.seen
+        self.keys.flatten(0, 1).index_copy_(0, cells, key_states[:, :, 0])
+        self.values.flatten(0, 1).index_copy_(0, cells, value_states[:, :, 0])
+        return self.keys[:rows, :seen].transpose(1, 2), self.values[:rows, :seen].transpose(1, 2)
+
+    def get_seq_length(self) -> int:
+        return self.slots.seen
+
+
+class Slots:
+    """The keys and values of all rows of one model, the rows in use in front, and the mask of what each may see.
+
+    static: a step computes all slots and columns that there is room for, as a captured CUDA graph needs it; their
+    number changes seldom. Else it computes those in use.
+    """
+
+    def __init__(self, static: bool = False) -> None:
+        self.static = static
+        self.lengths: list[int] = []  # of each row in use
+        self.layers: list[SlotLayer] = []
+        self.mask = torch.zeros(0, 0)  # [slots, columns], added to the attention's scores
+        self.cells = torch.zeros(0, dtype=torch.long)  # where the step under way writes: slot * columns + column
+        self.positions = torch.zeros(0, 1, dtype=torch.long)  # [computed, 1], of the step under way
+        self.bytes = 0  # that one row needs a position; known when the first prompt has been read
+
+    @property
+    def computed(self) -> int:
+        """How many rows a step computes."""
+        return self.mask.shape[0] if self.static else len(self.lengths)
+
+    @property
+    def seen(self) -> int:
+        """How many columns a step attends to."""
+        return self.mask.shape[1] if self.static else max(self.lengths, default=0)
+
+    def add(self, prefilled: Cache, source: list[int], lengths: list[int]) -> None:
+        """New rows below the others: each is the last `length` positions of row `source` of what was prefilled."""
+        first, end, longest = len(self.lengths), len(self.lengths) + len(lengths), max(lengths)
+        keys = prefilled.layers[0].keys
+        assert keys is not None
+        if not self.layers:
+            self.layers = [SlotLayer(self) for _ in prefilled.layers]
+            for layer, given in zip(self.layers, prefilled.layers, strict=True):
+                layer.keys = given.keys[:0].transpose(1, 2)
+                layer.values = given.values[:0].transpose(1, 2)
+            self.mask = torch.zeros(0, 0, dtype=keys.dtype, device=keys.device)
+            every = [part for layer in self.layers for part in (layer.keys, layer.values)]
+            self.bytes = sum(part.shape[2] * part.shape[3] * part.element_size() for part in every)
+        self._make_room(end, max(longest, *self.lengths, 0))
+        columns = torch.arange(longest, device=keys.device)
+        starts = torch.tensor([keys.shape[2] - length for length in lengths], device=keys.device)
+        at = (starts[:, None] + columns).clamp(max=keys.shape[2] - 1)  # [rows, longest]
+        rows = torch.tensor(source, device=keys.device)[:, None]
+        for layer, given in zip(self.layers, prefilled.layers, strict=True):
+            here = rows.to(given.keys.device), at.to(given.keys.device)
+            layer.keys[first:end, :longest] = given.keys.transpose(1, 2)[here]
+            layer.values[first:end, :longest] = given.values.transpose(1, 2)[here]
+        unseen = columns >= torch.tensor(lengths, device=keys.device)[:, None]
+        lowest = torch.finfo(self.mask.dtype).min
+        self.mask[first:end] = lowest
+        self.mask[first:end, :longest].masked_fill_(~unseen, 0)
+        self.lengths += lengths
+
+    def remove(self, gone: list[int]) -> list[int]:
+        """Free these rows; the last ones take their places. Returns for every row that is left where it was."""
+        order = list(range(len(self.lengths)))
+        for row in sorted(gone, reverse=True):
+            last = order.pop()
+            length = self.lengths.pop()
+            if row == len(order):
+                continue
+            order[row], self.lengths[row] = last, length
+            self.mask[row] = self.mask[len(order)]
+            for layer in self.layers:
+                layer.keys[row, :length] = layer.keys[len(order), :length]
+                layer.values[row, :length] = layer.values[len(order), :length]
+        if not self.lengths:
+            self.layers, self.mask = [], self.mask[:0, :0]
+        else:
+            self._make_room(len(self.lengths), max(self.lengths))
+        return order
+
+    def begin_step(self) -> None:
+        """Make room for one more position a row, and let every row see its own."""
+        self._make_room(len(self.lengths), max(self.lengths) + 1)
+        # Slots without a row compute what nobody reads.
+        at = [*self.lengths, *[0] * (self.computed - len(self.lengths))]
+        columns = self.mask.shape[1]
+        self.positions = self.put(self.positions, [[column] for column in at])
+        self.cells = self.put(self.cells, [row * columns + column for row, column in enumerate(at)])
+        self.mask.view(-1).index_fill_(0, self.cells, 0)
+        self.lengths = [length + 1 for length in self.lengths]
+
+    def put(self, old: Tensor, values: list) -> Tensor:
+        """The values in the old tensor's place, if it has their shape: a captured graph reads them there."""
+        new = torch.tensor(values)
+        if old.shape == new.shape and old.device == self.mask.device:
+            return old.copy_(new)
+        return new.to(self.mask.device)
+
+    def attention_mask(self, window: int | None = None) -> Tensor:
+        """[computed, 1, 1, seen] of the step under way; with a window, a row sees only its nearest positions."""
+        mask = self.mask[: self.computed, : self.seen]
+        if window is not None:
+            far = torch.arange(self.seen, device=mask.device) <= self.positions - window
+            mask = mask.masked_fill(far, torch.finfo(mask.dtype).min)
+        return mask[:, None, None]
+
+    def _make_room(self, rows: int, longest: int) -> None:
+        """Room for as many rows and columns: more when there is too little, less when there is four times too much."""
+        slots, columns = self.mask.shape
+        if not slots // 4 < rows <= slots:
+            slots = 1 << (rows - 1).bit_length()
+        if not columns // 4 < longest <= columns:
+            # A quarter more than is needed now, so that a long response seldom moves.
+            columns = -(-longest * 5 // 4 // BLOCK) * BLOCK if columns else -(-(longest + BLOCK) // BLOCK) * BLOCK
+        if (slots, columns) == tuple(self.mask.shape):
+            return
+        used, held = len(self.lengths), min(columns, self.mask.shape[1])
+        for layer in self.layers:
+            for name in ("keys", "values"):
+                old = getattr(layer, name)
+                new = old.new_zeros(slots, columns, *old.shape[2:])
+                new[:used, :held] = old[:used, :held]
+                setattr(layer, name, new)
+        mask = self.mask.new_full((slots, columns), torch.finfo(self.mask.dtype).min)
+        mask[:, 0] = 0  # a row that saw nothing would be NaN
+        mask[:used, :held] = self.mask[:used, :held]
+        self.mask = mask

@@ -1,0 +1,172 @@
+"""What is asked of the engine, and what comes back: requests, their tokens as they come, completions."""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from engine.batch import Sequence
+from engine.mixing import Mixture
+from engine.policies import PolicySet
+from engine.sampling import Sampling
+
+if TYPE_CHECKING:
+    from engine.engine import Engine
+
+
+@dataclass(frozen=True)
+class Token:
+    """One token as it was drawn. text is what it adds to the response; log_probs {policy: log-prob of this token};
+    mixture is what it was drawn from."""
+
+    id: int
+    text: str
+    log_probs: dict[str, float]
+    mixture: Mixture
+
+
+@dataclass(frozen=True)
+class Completion:
+    """A response with all that is needed to generate it again, and its rewards {objective: float}.
+
+    mixture is the last one that it was steered to; steered {token's place: mixture from there on} is empty if it never
+    was.
+    """
+
+    prompt: str
+    text: str
+    tokens: list[int]
+    mixture: Mixture
+    sampling: Sampling
+    seed: int
+    finish_reason: str  # end, length, time or stopped
+    trace: list[dict[str, float]] = field(repr=False)
+    rewards: dict[str, float] = field(default_factory=dict)
+    steered: dict[int, Mixture] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain numbers and words, without the trace."""
+        return {
+            "prompt": self.prompt,
+            "text": self.text,
+            "tokens": self.tokens,
+            "mixture": self.mixture.as_dict(),
+            "sampling": self.sampling.as_dict(),
+            "seed": self.seed,
+            "finish_reason": self.finish_reason,
+            "rewards": self.rewards,
+            "steered": {place: mixture.as_dict() for place, mixture in self.steered.items()},
+        }
+
+
+class Request:
+    """A response that was asked for. Iterate over it for its tokens; `completion()` waits for the whole."""
+
+    def __init__(self, engine: Engine, sequence: Sequence, seed: int, rewards: bool, deadline: float | None) -> None:
+        self._engine = engine
+        self._sequence = sequence
+        self._target = sequence.mixture  # what it is to be drawn from, by all that was asked so far
+        self._seed = seed
+        self._with_rewards = rewards
+        self._deadline = deadline  # on time.monotonic's clock
+        self._tokens: queue.SimpleQueue[Token | None] = queue.SimpleQueue()
+        self._future: Future[Completion] = Future()
+        self._given = 0  # tokens that were handed over
+        self._written = ""
+        self._trials = 0  # how often it was in a step that failed
+
+    def __iter__(self) -> Iterator[Token]:
+        while (token := self._tokens.get()) is not None:
+            yield token
+        self._tokens.put(None)  # whoever iterates again is at the end at once
+        if self._future.done() and (error := self._future.exception()):
+            raise error
+
+    def completion(self, timeout: float | None = None) -> Completion:
+        return self._future.result(timeout)
+
+    @property
+    def ahead(self) -> int:
+        """How many come before it in the queue; -1 once it is under way or finished."""
+        return self._engine._waiting.ahead(self)
+
+    def cancel(self) -> None:
+        """Stop after the token under way; the completion holds what there is, with finish_reason 'stopped'."""
+        self._engine._jobs.put(lambda: self._engine._stop(self))
+
+    def steer(
+        self,
+        weights: Mapping[str, float] | None = None,
+        rule: str | None = None,
+        gain: float | None = None,
+        exponent: float | None = None,
+    ) -> None:
+        """Draw the tokens to come from another mixture; what is not given stays. Raises InputError."""
+        now = self._target
+        self.steer_to(
+            self._engine.mixture(
+                now.weights if weights is None else weights,
+                now.rule if rule is None else rule,
+                now.gain if gain is None else gain,
+                now.exponent if exponent is None else exponent,
+            )
+        )
+
+    def steer_to(self, mixture: Mixture) -> None:
+        """Draw the tokens to come from another of the engine's mixtures."""
+        self._target = mixture
+        self._engine._jobs.put(lambda: self._engine._steer(self, mixture))
+
+    def _emit(self, policy_set: PolicySet) -> None:
+        """Hand over the new tokens. Bytes of an unfinished character wait for the token that finishes it."""
+        sequence = self._sequence
+        while self._given < len(sequence.tokens):
+            place, self._given = self._given, self._given + 1
+            text = policy_set.text(sequence.tokens[: self._given])
+            if text.endswith("\ufffd") and (sequence.finish_reason is None or self._given < len(sequence.tokens)):
+                text = self._written
+            added, self._written = text[len(self._written) :], text
+            self._tokens.put(Token(sequence.tokens[place], added, sequence.trace[place], sequence.drawn_with[place]))
+
+    def _finish(self, rewards: dict[str, float], policy_set: PolicySet) -> None:
+        sequence = self._sequence
+        drawn = sequence.drawn_with
+        changes = {i: drawn[i] for i in range(len(drawn)) if i and drawn[i] != drawn[i - 1]}
+        self._future.set_result(
+            Completion(
+                prompt=sequence.prompt,
+                text=policy_set.text(sequence.tokens),
+                tokens=sequence.tokens,
+                mixture=sequence.mixture,
+                sampling=sequence.sampling,
+                seed=self._seed,
+                finish_reason=sequence.finish_reason or "stopped",
+                trace=sequence.trace,
+                rewards=rewards,
+                steered={0: drawn[0], **changes} if changes else {},
+            )
+        )
+
+
+class Stream:
+    """The tokens of a request as they are drawn. Letting go of it stops the response."""
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self._tokens = iter(request)
+        self.steer, self.cancel, self.completion = request.steer, request.cancel, request.completion
+
+    def __iter__(self) -> Stream:
+        return self
+
+    def __next__(self) -> Token:
+        return next(self._tokens)
+
+    def close(self) -> None:
+        self.cancel()
+
+    def __del__(self) -> None:
+        self.request.cancel()

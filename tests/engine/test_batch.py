@@ -1,0 +1,144 @@
+"""The running batch under random joins, leaves, steers and cancels: every sequence is what it would be alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from engine import Engine, Mixture, Sampling
+from engine.batch import Batch, Sequence
+from engine.sampling import Sampler
+
+PROMPTS = ["mix", "move the faders over the lazy dog and jump", "the quick brown fox 你好 " * 5]
+WEIGHTS = [{"plain": 1.0}, {"plain": 0.3, "narrow": 0.7}, {"stabilized": 0.5, "reference": 0.5}]
+SAMPLINGS = [
+    Sampling(max_new_tokens=9, temperature=0.0),
+    Sampling(max_new_tokens=40, temperature=1.0, top_p=0.9),
+    Sampling(max_new_tokens=70, temperature=0.7, top_k=20, min_p=0.02, repetition_penalty=1.2),
+]
+MIXING = [{}, {"gain": 1.5}, {"rule": "power", "exponent": -0.5}, {"rule": "soup"}]
+
+mixtures = st.tuples(st.sampled_from(WEIGHTS), st.sampled_from(MIXING))
+joins = st.tuples(
+    st.just("join"),
+    st.lists(
+        st.tuples(st.sampled_from(PROMPTS), mixtures, st.sampled_from(SAMPLINGS), st.integers(0, 99)),
+        min_size=1,
+        max_size=4,
+    ),
+)
+steers = st.tuples(st.just("steer"), st.integers(0, 9), mixtures)
+cancels = st.tuples(st.just("cancel"), st.integers(0, 9))
+moves = st.tuples(st.just("move"), st.integers(0, 9))
+steps = st.tuples(st.just("step"), st.integers(1, 12))
+
+
+def make(engine: Engine, prompt: str, mixture: Mixture, sampling: Sampling, seed: int) -> Sequence:
+    policies = engine._policies(mixture, trace=True)
+    ids = engine.policy_set.read(policies, prompt)
+    return Sequence(prompt, mixture, sampling, Sampler(sampling, seed), policies, ids)
+
+
+def steerable(sequence: Sequence, mixture: Mixture) -> bool:
+    # A soup's own row remembers the weights that it was read with, so a steered soup is not the same alone.
+    return mixture.rule != "soup" and sequence.mixture.rule != "soup"
+
+
+def alone(engine: Engine, sequence: Sequence, seed: int) -> Sequence:
+    """The same sequence with nobody beside it, drawn from the same mixtures."""
+    other = make(engine, sequence.prompt, sequence.drawn_with[0], sequence.sampling, seed)
+    batch = Batch(engine.policy_set)
+    batch.join([other])
+    for mixture in sequence.drawn_with:
+        other.mixture = mixture
+        batch.step()
+    return other
+
+
+@pytest.mark.parametrize("static", [False, True], ids=["exact", "static"])
+@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+@given(plan=st.lists(st.one_of(joins, steps, steps, steers, cancels, moves), min_size=4, max_size=16))
+def test_every_sequence_is_what_it_would_be_alone(tiny_engine: Engine, static: bool, plan: list) -> None:
+    batch = Batch(tiny_engine.policy_set, static=static)
+    every: list[tuple[Sequence, int]] = []
+    for what, *given_ in [*plan, ("step", 80)]:
+        if what == "join":
+            new = [
+                (make(tiny_engine, prompt, tiny_engine.mixture(weights, **mixing), sampling, seed), seed)
+                for prompt, (weights, mixing), sampling, seed in given_[0]
+            ]
+            every += new
+            batch.join([sequence for sequence, _ in new])
+        elif what == "step":
+            for _ in range(given_[0]):
+                batch.step()
+        elif batch.sequences:
+            sequence = batch.sequences[given_[0] % len(batch.sequences)]
+            if what == "steer":
+                mixture = tiny_engine.mixture(given_[1][0], **given_[1][1])
+                if steerable(sequence, mixture):
+                    sequence.mixture = mixture
+            elif what == "cancel":
+                sequence.finish_reason = "stopped"
+                batch.leave()
+            else:  # taken out, and back in by reading all it has said
+                batch.take_out([sequence])
+                batch.join([sequence])
+    assert batch.rows == 0
+    assert all(lane.slots.mask.numel() == 0 and not lane.slots.layers for lane in batch.lanes)
+    for sequence, seed in every:
+        assert sequence.finish_reason in ("end", "length", "stopped")
+        if not sequence.tokens:
+            continue
+        other = alone(tiny_engine, sequence, seed)
+        assert other.tokens == sequence.tokens
+        for ours, theirs in zip(sequence.trace, other.trace, strict=True):
+            assert ours == pytest.approx(theirs, abs=1e-4)
+
+
+def test_panels_of_one_prompt_are_read_once(tiny_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = []
+    forward = type(tiny_engine.policy_set).forward
+
+    def counting(self, index, policies, ids, mask, **given_):
+        read.append(len(policies))
+        return forward(self, index, policies, ids, mask, **given_)
+
+    monkeypatch.setattr(type(tiny_engine.policy_set), "forward", counting)
+    batch = Batch(tiny_engine.policy_set)
+    sampling = Sampling(temperature=1.0)
+    batch.join([make(tiny_engine, PROMPTS[0], tiny_engine.mixture(weights), sampling, 0) for weights in WEIGHTS])
+    assert read == [4]
+    assert batch.rows == 12
+
+
+def test_the_bounds_hold(tiny_engine: Engine) -> None:
+    """Rows are bounded by number; keys and values by what the longest row may come to, times the rows."""
+    few = Batch(tiny_engine.policy_set, max_rows=8)
+    sequences = [make(tiny_engine, "mix", tiny_engine.mixture(), SAMPLINGS[1], seed) for seed in range(3)]
+    assert few.fits(sequences[:2])
+    assert not few.fits(sequences)
+    few.join(sequences[:1])
+    assert few.fits(sequences[1:2])
+    assert not few.fits(sequences[1:])
+    # Two layers of keys and values, two heads of size 8, four bytes each: 256 bytes a position.
+    assert few.lanes[0].slots.bytes == 256
+    few.memory = 8 * sequences[0].longest * 256
+    assert few.fits(sequences[1:2])
+    assert not few.fits([make(tiny_engine, "mix", tiny_engine.mixture(), SAMPLINGS[2], 0)])
+
+
+def test_memory_follows_the_rows(tiny_engine: Engine) -> None:
+    batch = Batch(tiny_engine.policy_set)
+    sampling = replace(SAMPLINGS[1], max_new_tokens=200)
+    sequences = [make(tiny_engine, "mix", tiny_engine.mixture(), sampling, seed) for seed in range(16)]
+    batch.join(sequences)
+    assert batch.lanes[0].slots.mask.shape[0] == 64
+    for sequence in sequences[1:]:
+        sequence.finish_reason = "stopped"
+    batch.leave()
+    assert batch.lanes[0].slots.mask.shape[0] == 4
+    assert batch.lanes[0].slots.layers[0].keys.shape[0] == 4
