@@ -1,4 +1,4 @@
-"""`python -m engine`: generate, score, evaluate."""
+"""`python -m engine`: generate, score, evaluate, bench."""
 
 from __future__ import annotations
 
@@ -54,6 +54,7 @@ def generate(
     top_k: Annotated[int, typer.Option(help="only the k likeliest tokens; 0 is off")] = 0,
     top_p: Annotated[float, typer.Option(help="only the likeliest tokens that sum to p; 1 is off")] = 1.0,
     min_p: Annotated[float, typer.Option(help="only tokens of at least p times the likeliest; 0 is off")] = 0.0,
+    repetition_penalty: Annotated[float, typer.Option(help="above 1 makes words of the response rarer")] = 1.0,
     seed: Seed = 0,
     config: ConfigOption = DEMO,
     json: JsonOption = False,
@@ -63,7 +64,7 @@ def generate(
     from engine.engine import Engine
     from engine.sampling import Sampling
 
-    sampling = Sampling(max_new_tokens, temperature, top_k, top_p, min_p)
+    sampling = Sampling(max_new_tokens, temperature, top_k, top_p, min_p, repetition_penalty)
     with Engine.from_config(config) as engine:
         request = engine.submit(prompt, engine.mixture(chosen, rule, gain, exponent), sampling, seed)
         if not json:
@@ -138,3 +139,26 @@ def evaluate(
         for objective, means in column["rewards"].items():
             levels = "  ".join(f"{value:+.2f}" for value in means)
             typer.echo(f"{name:<12} fader 0 to 1: {objective:<12} {levels}")
+
+
+@app.command()
+def bench(
+    shape: Annotated[str, typer.Option(help="tiny, 135m or 360m: random weights of that shape")] = "135m",
+    k: Annotated[int, typer.Option(help="how many policies")] = 4,
+    prompt_length: Annotated[int, typer.Option(help="tokens")] = 64,
+    steps: Annotated[int, typer.Option(help="of each way of decoding, after warm-up")] = 30,
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16")] = "bfloat16",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1")] = "auto",
+    json: JsonOption = False,
+) -> None:
+    """What decoding a mixture costs beside one merged model, K forward passes, and peft's mixed batch."""
+    if dtype not in ("float32", "bfloat16", "float16"):
+        raise InputError(f"dtype: found '{dtype}'; give float32, bfloat16 or float16")
+    from engine.bench import bench as run
+
+    result = run(shape, k, prompt_length, steps, dtype, device)
+    if json:
+        print_json(result)
+        return
+    for name, value in result.items():
+        typer.echo(f"{name:<22} {value}")
