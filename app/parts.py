@@ -7,7 +7,12 @@ from html import escape
 
 from engine import Completion
 
-ENDINGS = {"end": "ended by itself", "length": "reached the length limit", "stopped": "stopped"}
+ENDINGS = {
+    "end": "ended by itself",
+    "length": "reached the length limit",
+    "stopped": "stopped",
+    "time": "reached the time limit",
+}
 
 
 def message(text: str, kind: str = "info") -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import threading
@@ -15,6 +16,7 @@ from engine import Completion, Engine, InputError, Mixture, Request, Sampling, T
 log = logging.getLogger("mixdesk")
 
 SIDES = ("left", "right")
+TIME_LIMIT = 120.0  # seconds: a response that takes longer ends as it is, and makes room for others
 
 
 class Run:
@@ -34,6 +36,12 @@ class Run:
         return self._left == 0
 
     @property
+    def ahead(self) -> int | None:
+        """How many are before it in the engine's queue; None once it is under way."""
+        places = [request.ahead for request in self.requests.values()]
+        return min(places) if min(places) >= 0 else None
+
+    @property
     def rateable(self) -> bool:
         return len(self.completions) == len(self.requests) and all(c.tokens for c in self.completions.values())
 
@@ -42,7 +50,8 @@ class Run:
             request.cancel()
 
     async def updates(self, interval: float = 0.04) -> AsyncIterator[None]:
-        """Yields at the first token, then at most every `interval` seconds while there is news, and at the end.
+        """Yields at the first token, then at most every `interval` seconds while there is news, and at the end; every
+        half second while it waits for its turn.
 
         Leaving the iteration stops both responses.
         """
@@ -73,7 +82,8 @@ class Run:
         try:
             finished = False
             while not finished:
-                await news.wait()
+                with contextlib.suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(news.wait(), None if any(self.counts.values()) else 0.5)
                 news.clear()
                 # Read first: what comes during the yield is news for another turn.
                 finished = self.done
@@ -109,7 +119,9 @@ class Desk:
         requests: dict[str, Request] = {}
         try:
             for i, (side, mixture) in enumerate(mixtures.items()):
-                requests[side] = self.engine.submit(prompt, mixture, sampling, seed + i)
+                requests[side] = self.engine.submit(
+                    prompt, mixture, sampling, seed + i, client=session, time_limit=TIME_LIMIT
+                )
         except BaseException:
             for request in requests.values():
                 request.cancel()

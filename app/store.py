@@ -7,13 +7,14 @@ import re
 import sqlite3
 import threading
 from collections.abc import Iterator
+from dataclasses import fields
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from sqlite_utils import Database, Migrations
 
-from engine import Completion, InputError
+from engine import Completion, InputError, Sampling
 
 CHOICES = ("left", "right", "tie", "both_bad")
 
@@ -79,6 +80,13 @@ def m001_first(db: Database) -> None:
         not_null=ratings.keys() - {"objective"},
         strict=True,
     )
+
+
+@schema()
+def m002_steering(db: Database) -> None:
+    """The repetition penalty, and where a response was steered: {token's place: mixture from there on}."""
+    db.table("completions").add_column("repetition_penalty", float, not_null_default=1.0)
+    db.table("completions").add_column("steered", str, not_null_default="{}")
 
 
 class Store:
@@ -174,6 +182,7 @@ class Store:
             "tokens": json.dumps(completion.tokens),
             "text": completion.text,
             "finish_reason": completion.finish_reason,
+            "steered": json.dumps(completion.as_dict()["steered"], ensure_ascii=False),
             "created_at": now,
         }
         completion_id: Any = self.db.table("completions").insert(row).last_pk
@@ -255,9 +264,10 @@ def read_completion(db: Database, completion_id: int) -> dict[str, Any]:
         "text": row["text"],
         "tokens": json.loads(row["tokens"]),
         "mixture": {"weights": json.loads(row["weights"]), **{key: row[key] for key in ("rule", "gain", "exponent")}},
-        "sampling": {key: row[key] for key in ("max_new_tokens", "temperature", "top_k", "top_p", "min_p")},
+        "sampling": {field.name: row[field.name] for field in fields(Sampling)},
         "seed": row["seed"],
         "finish_reason": row["finish_reason"],
         "rewards": {reward["objective"]: reward["value"] for reward in rewards},
+        "steered": json.loads(row["steered"]),
         "created_at": row["created_at"],
     }

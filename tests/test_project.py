@@ -39,13 +39,15 @@ def test_the_readme_opens_with_two_commands_and_ci_runs_the_second() -> None:
 
 def test_the_readme_python_runs(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    (example,) = blocks("python")
+    example, mixed_policy = blocks("python")
     names: dict = {}
     exec(example, names)
     names["engine"].close()
     completion = names["completion"]
     assert set(completion.rewards) == {"helpful", "harmless", "humorous", "concise"}
     assert completion.text in capsys.readouterr().out
+    exec(mixed_policy, names)
+    assert len(capsys.readouterr().out.split()) > 5
 
 
 def test_the_bundled_policies_are_small_and_16_bit() -> None:

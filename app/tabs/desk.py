@@ -101,7 +101,7 @@ class DeskTab:
             inputs=controls.all(),
             outputs=[*outputs.all(), controls.seed],
             js="(...values) => { mixdesk.newRating(); return values; }",
-            concurrency_limit=16,
+            concurrency_limit=None,  # the engine has a queue of its own, and says how long it is
             show_progress="hidden",
             api_visibility="private",
         )
@@ -140,10 +140,16 @@ class DeskTab:
                 **outputs.say("Generating…"),
                 controls.seed: str(seed),
             }
-            shown = 0
+            shown, waited, restarts = 0, False, self.desk.engine.restarts
             try:
                 async for _ in run.updates():
                     changes: Changes = {outputs.texts[side]: text for side, text in run.texts.items()}
+                    if (ahead := run.ahead) is not None:
+                        changes |= outputs.say(f"Waiting for a turn: {ahead or 'nobody'} before you.")
+                        waited = True
+                    elif waited:
+                        changes |= outputs.say("Generating…")
+                        waited = False
                     if len(run.completions) > shown:
                         shown = len(run.completions)
                         changes |= self.results(run, outputs)
@@ -154,6 +160,8 @@ class DeskTab:
             except Exception:
                 log.exception("the engine failed")
                 failed = "The engine failed at these responses; its log says why. Press Generate to try again."
+                if self.desk.engine.restarts > restarts:
+                    failed = "The engine had to begin again, and is ready now. Press Generate to try again."
                 yield {**outputs.buttons(running=False, rateable=False), **outputs.say(failed, "bad")}
                 return
             yield {
