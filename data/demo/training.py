@@ -44,8 +44,9 @@ CHAT_TEMPLATE = (
     "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}<|end|>{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
-# Harmless responses differ least from others and need the hardest push; pushed as hard, concise ones fall silent.
-LEARNING_RATES = {"helpful": 2.5e-4, "harmless": 5e-4, "humorous": 2.5e-4, "concise": 2.5e-4}
+# How hard each policy is pushed: (learning rate, epochs). Harmless responses differ least from others and need most;
+# pushed as hard, concise ones fall silent, and the words of humorous ones break.
+PUSH = {"helpful": (2.5e-4, 2), "harmless": (3.5e-4, 2), "humorous": (2e-4, 1.5), "concise": (2e-4, 1.5)}
 LORA_TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
@@ -333,14 +334,15 @@ def train_policy(objective: str, samples: Path, base: Path, out: Path, work: Pat
     """A LoRA adapter tuned by DPO, with the likelihood of the chosen response beside it to keep the language whole."""
     torch.manual_seed(SEED)
     pairs = policy_pairs(samples, objective, per_prompt=2)
+    learning_rate, epochs = PUSH[objective]
     trainer = DPOTrainer(
         model=AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32),
         args=DPOConfig(
             **arguments(
                 work,
                 per_device_train_batch_size=16,
-                num_train_epochs=2,
-                learning_rate=LEARNING_RATES[objective],
+                num_train_epochs=epochs,
+                learning_rate=learning_rate,
                 warmup_steps=10,
                 max_length=384,
                 pad_to_multiple_of=32,
