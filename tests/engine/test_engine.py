@@ -136,10 +136,10 @@ def test_huge_and_tiny_weights_are_normalised(tiny_engine: Engine) -> None:
 
 def test_a_request_that_fails_fails_alone(tiny: Tiny) -> None:
     with Engine.from_config(tiny.config) as engine:
-        mixture = engine.mixture()
-        broken = engine.submit(PROMPT, mixture, Sampling(max_new_tokens=200, temperature=0.0))
-        other = engine.submit("mix", mixture, Sampling(max_new_tokens=200, temperature=0.0))
-        expected = engine.generate("mix", max_new_tokens=200, temperature=0.0).tokens
+        mixture, sampling = engine.mixture(), Sampling(max_new_tokens=200, temperature=0.9)
+        expected = engine.submit("mix", mixture, sampling, seed=3).completion().tokens
+        broken = engine.submit(PROMPT, mixture, sampling)
+        other = engine.submit("mix", mixture, sampling, seed=3)
         broken._sequence.sampler = None  # type: ignore[assignment]
         with pytest.raises(AttributeError):
             list(broken)
