@@ -46,7 +46,7 @@ CHAT_TEMPLATE = (
 )
 # How hard each policy is pushed: (learning rate, epochs). Harmless responses differ least from others and need most;
 # pushed as hard, concise ones fall silent, and the words of humorous ones break.
-PUSH = {"helpful": (2.5e-4, 2), "harmless": (3.5e-4, 2), "humorous": (2e-4, 1.5), "concise": (2e-4, 1.5)}
+PUSH = {"helpful": (2.5e-4, 2), "harmless": (3.5e-4, 2), "humorous": (2.5e-4, 1.5), "concise": (2e-4, 1.5)}
 LORA_TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
