@@ -9,6 +9,7 @@ import torch
 
 from engine.mixing import RULES, amplify, geometric, make_mixture, power
 
+FUNCTIONS = [name for name, rule in RULES.items() if rule]  # a soup is a policy of its own, with nothing to combine
 P = torch.tensor([[0.8, 0.2], [0.2, 0.8]])
 
 
@@ -28,7 +29,7 @@ def test_gain_by_hand() -> None:
     assert amplify(policy, reference, 0.0).exp().tolist() == pytest.approx([0.5, 0.5])
 
 
-@pytest.mark.parametrize("name", list(RULES))
+@pytest.mark.parametrize("name", FUNCTIONS)
 @pytest.mark.parametrize("exponent", [-3.0, -1.0, -1e-4, 0.0, 1e-4, 1.0, 3.0])
 def test_normalised_in_every_shape(name: str, exponent: float) -> None:
     generator = torch.Generator().manual_seed(0)
@@ -39,7 +40,7 @@ def test_normalised_in_every_shape(name: str, exponent: float) -> None:
     assert mixed.exp().sum(-1).allclose(torch.ones(2, 5), atol=1e-5)
 
 
-@pytest.mark.parametrize("name", list(RULES))
+@pytest.mark.parametrize("name", FUNCTIONS)
 def test_a_policy_of_weight_zero_has_no_say_even_where_it_is_impossible(name: str) -> None:
     log_probs = torch.tensor([[0.7, 0.3], [0.0, 1.0]]).log()
     mixed = RULES[name](log_probs, torch.tensor([1.0, 0.0]), -1.0)
