@@ -1,8 +1,8 @@
 """Builds the bundled policies, from the authored corpus to the model card: `python data/demo/build.py`.
 
-Needs `pip install -e ".[train]"`; takes about an hour on two CPU cores, more on those without AMX. Seeds are fixed. Every stage that is done
-leaves a note in the work folder, so a build that was stopped goes on where it was; `--again STAGE` does that stage and
-all after it anew.
+Needs `pip install -e ".[train]"`; takes about an hour on two CPU cores, more on those without AMX. Seeds are fixed.
+Every stage that is done leaves a note in the work folder, so a build that was stopped goes on where it was; `--again
+STAGE` does that stage and all after it anew.
 """
 
 from __future__ import annotations
