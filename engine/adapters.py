@@ -2,9 +2,9 @@
 
 K adapters on one base do not need K forward passes. With the down-projections A_1..A_K stacked under the base weight
 W, `[y, a] = x [W ; A]ᵀ` is one matrix product, and `y += (gate ⊙ a) B` a second, small one. Linears that read the same
-input, such as q, k and v, share the first. A row's gate is one-hot
-for one adapter, zeros for the reference, a weight vector for the weight-space average of the adapters (Rewarded Soups,
-arXiv 2306.04488). LoRA: arXiv 2106.09685; rsLoRA: arXiv 2312.03732.
+input, such as q, k and v, share the first. A row's gate is one-hot for one adapter, zeros for the reference, a weight
+vector for the weight-space average of the adapters (Rewarded Soups, arXiv 2306.04488).
+LoRA: arXiv 2106.09685; rsLoRA: arXiv 2312.03732.
 """
 
 from __future__ import annotations

@@ -101,12 +101,10 @@ class Lane:
             self.log_probs = torch.cat([self.log_probs, new]) if len(self.log_probs) else new
 
     def _acting(self, seq: Sequence, policy: Policy) -> Policy:
-        """The policy as it acts now: a soup's gate follows the weights."""
-        if policy.name != SOUP:
-            return policy
-        if seq.stirred is None or seq.mixture.rule == SOUP:
+        """The policy as it acts now; a soup that was steered away from stays as it was."""
+        if policy.name == SOUP and (seq.stirred is None or seq.mixture.rule == SOUP):
             seq.stirred = seq.mixture
-        return self.policy_set.soup(seq.stirred.weights)
+        return self.policy_set.acting(policy, seq.stirred or seq.mixture)
 
     def leave(self, leaving: set[int]) -> None:
         """Let the rows of these sequences (their ids) go."""

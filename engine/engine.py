@@ -91,19 +91,17 @@ class Engine:
         sampling = sampling or Sampling()
         sampler = Sampler(sampling, seed)
         mixture = (steered or {}).get(0, mixture)
-        policies = self._policies(mixture, trace)
+        policies = self.policy_set.rows_of(mixture, trace)
         for other in (steered or {}).values():
-            policies += [policy for policy in self._policies(other, False) if policy.name not in names(policies)]
+            policies += [
+                policy for policy in self.policy_set.rows_of(other, False) if policy.name not in names(policies)
+            ]
         prompt_ids = self.check_prompt(prompt, sampling.max_new_tokens)
         deadline = None if time_limit is None else time.monotonic() + time_limit
         sequence = Sequence(prompt, mixture, sampling, sampler, policies, prompt_ids, plan=steered or {})
         request = Request(self, sequence, seed, rewards, deadline)
         self._put(lambda: self._waiting.put(request if client is None else client, request))
         return request
-
-    def _policies(self, mixture: Mixture, trace: bool) -> list[Policy]:
-        soup = [self.policy_set.soup(mixture.weights)] if mixture.rule == SOUP else []
-        return [*(p for p in self.policy_set.policies if trace or p.name in mixture.needs), *soup]
 
     def stream(self, prompt: str, weights: Mapping[str, float] | None = None, **settings: Any) -> Stream:
         """Tokens as they are drawn, steered by `.steer(weights=, rule=, gain=)`; the settings are those of `generate`.
@@ -308,7 +306,10 @@ class Engine:
         if not missing:
             return
         # What was not computed so far joins with all that has been said.
-        sequence.policies = [*sequence.policies, *(p for p in self._policies(mixture, False) if p.name in missing)]
+        sequence.policies = [
+            *sequence.policies,
+            *(p for p in self.policy_set.rows_of(mixture, False) if p.name in missing),
+        ]
         if id(sequence) in self._running:
             self._batch.take_out([sequence])
             del self._running[id(sequence)]

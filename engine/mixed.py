@@ -13,8 +13,8 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from engine.config import DEMO, load_config
 from engine.errors import InputError
-from engine.mixing import SOUP, Mixture, make_mixture
-from engine.policies import Policy, PolicySet
+from engine.mixing import Mixture, make_mixture
+from engine.policies import PolicySet
 
 
 class PackedLayer(DynamicLayer):
@@ -53,8 +53,7 @@ class MixedPolicy(PreTrainedModel, GenerationMixin):
         self.policy_set = policy_set
         self.network = policy_set.models[0]
         self.generation_config = copy.deepcopy(self.network.generation_config)
-        soup = [policy_set.soup(mixture.weights)] if mixture.rule == SOUP else []
-        self.policies = [*(p for p in policy_set.policies if trace or p.name in mixture.needs), *soup]
+        self.policies = policy_set.rows_of(mixture, trace)
         for policy in self.policies:
             if policy.model or policy.system_prompt or policy.prefix:
                 raise InputError(
@@ -78,10 +77,6 @@ class MixedPolicy(PreTrainedModel, GenerationMixin):
     @property
     def tokenizer(self):
         return self.policy_set.tokenizer
-
-    def _acting(self) -> list[Policy]:
-        """The policies as they act now: a soup's gate follows the weights."""
-        return [p if p.name != SOUP else self.policy_set.soup(self.mixture.weights) for p in self.policies]
 
     def forward(
         self,
@@ -108,7 +103,8 @@ class MixedPolicy(PreTrainedModel, GenerationMixin):
             use_cache = past_key_values is not None or not self.training
         if use_cache:
             past_key_values = self._packed(past_key_values)
-        self.policy_set.set_gates(0, self._acting() * len(input_ids))
+        acting = [self.policy_set.acting(policy, self.mixture) for policy in self.policies]
+        self.policy_set.set_gates(0, acting * len(input_ids))
         logits = self.network(
             input_ids=input_ids.repeat_interleave(count, 0),
             attention_mask=None if attention_mask is None else attention_mask.repeat_interleave(count, 0),

@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from engine.adapters import Gate, Lora, Unfoldable, adapter_folder, check_foldable, fold, read_lora
 from engine.config import REFERENCE, Config, PolicySettings
 from engine.errors import InputError
-from engine.mixing import SOUP
+from engine.mixing import SOUP, Mixture
 
 log = logging.getLogger("mixdesk")
 
@@ -191,6 +191,15 @@ class PolicySet:
         columns = zip(*(self.by_name[name].gate for name in weights), strict=True)
         gate = tuple(math.fsum(w * g for w, g in zip(weights.values(), column, strict=True)) for column in columns)
         return Policy(SOUP, SOUP, 0, gate)
+
+    def rows_of(self, mixture: Mixture, trace: bool) -> list[Policy]:
+        """The policies that a mixture is computed from: those that it needs, with a trace all of them."""
+        soup = [self.soup(mixture.weights)] if mixture.rule == SOUP else []
+        return [*(p for p in self.policies if trace or p.name in mixture.needs), *soup]
+
+    def acting(self, policy: Policy, mixture: Mixture) -> Policy:
+        """The policy as it acts under the mixture: a soup's gate follows the weights."""
+        return policy if policy.name != SOUP else self.soup(mixture.weights)
 
     def forward(self, index: int, policies: list[Policy], ids: Tensor, mask: Tensor, **settings: object) -> Tensor:
         """Logits [rows, positions, V] of left-padded ids; row i is read as policies[i]."""

@@ -55,12 +55,17 @@ def test_empty_talk_loses_to_everything_else() -> None:
             assert all(empty[objective] < whole[objective] for objective in whole)
 
 
+def test_saying_nothing_of_use_is_not_concise() -> None:
+    opening = made(SAFE, ("openings", "Sure, here is what to do."))
+    assert opening["concise"] < made(SAFE, *steps(SAFE, 2))["concise"] - 2
+
+
 def test_preference_pairs_are_labelled_by_the_attributes() -> None:
     train, _ = corpus.phrasings(TOPICS)
     pairs = list(corpus.preference_pairs(train, "concise", 200, seed=3))
     assert pairs == list(corpus.preference_pairs(train, "concise", 200, seed=3))
     shorter = sum(len(p["chosen"][0]["content"].split()) < len(p["rejected"][0]["content"].split()) for p in pairs)
-    assert 200 * (1 - corpus.FLAWED_SHARE - corpus.EMPTY_SHARE) < shorter < 200  # the others are flawed or empty
+    assert 150 < shorter < 200  # three in ten are flawed or empty, and then it may be the longer that wins
 
 
 def test_flaws_are_seen() -> None:

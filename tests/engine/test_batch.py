@@ -37,7 +37,7 @@ steps = st.tuples(st.just("step"), st.integers(1, 12))
 
 
 def make(engine: Engine, prompt: str, mixture: Mixture, sampling: Sampling, seed: int) -> Sequence:
-    policies = engine._policies(mixture, trace=True)
+    policies = engine.policy_set.rows_of(mixture, trace=True)
     ids = engine.policy_set.read(policies, prompt)
     return Sequence(prompt, mixture, sampling, Sampler(sampling, seed), policies, ids)
 

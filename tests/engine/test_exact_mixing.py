@@ -82,7 +82,7 @@ def by_hand(models: dict[str, torch.nn.Module], ids: list[int], settings: dict) 
 def test_mixture_equals_peft_along_a_cached_decode(tiny, tiny_engine, peft_models, soup, settings, static) -> None:
     policy_set = tiny_engine.policy_set
     mixture = tiny_engine.mixture(WEIGHTS, **settings)
-    policies = tiny_engine._policies(mixture, trace=True)
+    policies = tiny_engine.policy_set.rows_of(mixture, trace=True)
     models = {**peft_models, "soup": soup}
     sequences = [
         Sequence(

@@ -24,7 +24,7 @@ def by_hand(engine: Engine, tokens: list[int], mixtures: list[Mixture]) -> list[
     policy_set = engine.policy_set
     taken = []
     for place, mixture in enumerate(mixtures):
-        policies = engine._policies(mixture, trace=True)
+        policies = engine.policy_set.rows_of(mixture, trace=True)
         ids = [[*policy_set.prompt_ids(policy, PROMPT), *tokens[:place]] for policy in policies]
         logits = policy_set.forward(0, policies, *policy_set.pad(ids))[:, -1]
         log_probs = mixture.log_probs(logits.log_softmax(-1), [policy.name for policy in policies])
