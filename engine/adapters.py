@@ -154,32 +154,31 @@ class GatedLinears(nn.Module):
         weights = [weight_of(linear) for linear in linears]
         downs = [a.to(weights[0]) for pairs in adapters for a, _ in pairs.values()]
         ups = [
-            torch.cat([weight.new_zeros(0, len(weight)), *(b.to(weight).T for _, b in pairs.values())])
+            torch.cat([weight.new_zeros(len(weight), 0), *(b.to(weight) for _, b in pairs.values())], 1)
             for pairs, weight in zip(adapters, weights, strict=True)
         ]
         self.gate = gate
         self.sizes = [len(weight) for weight in weights]
-        self.ranks = [len(up) for up in ups]
+        self.ranks = [up.shape[1] for up in ups]
         self.owners = tuple(k for pairs in adapters for k, (a, _) in pairs.items() for _ in range(len(a)))
-        self.stacked = nn.Parameter(torch.cat([*weights, *downs]), requires_grad=False)  # [outs + ranks, in]
-        self.ups = nn.ParameterList(nn.Parameter(up.contiguous(), requires_grad=False) for up in ups)  # [ranks, out]
+        self.ups = nn.ModuleList(linear_of(up, None) for up in ups)  # ranks to out
         biases: list[Any] = [linear.bias for linear in linears]
-        self.bias: nn.Parameter | None = None  # [outs + ranks]
+        bias = None  # [outs + ranks]
         if any(bias is not None for bias in biases):
             parts = [w.new_zeros(len(w)) if b is None else b.detach() for w, b in zip(weights, biases, strict=True)]
-            self.bias = nn.Parameter(torch.cat([*parts, weights[0].new_zeros(len(self.owners))]), requires_grad=False)
+            bias = torch.cat([*parts, weights[0].new_zeros(len(self.owners))])
+        self.stacked = linear_of(torch.cat([*weights, *downs]), bias)  # in to outs + ranks
         self._input: Tensor | None = None
         self._outputs: list[Tensor] = []
 
     def forward(self, x: Tensor) -> list[Tensor]:
         # x: [rows, positions, in]
-        both = nn.functional.linear(x, self.stacked, self.bias)
-        outputs = list(both[..., : sum(self.sizes)].split(self.sizes, -1))
-        downs = (both[..., sum(self.sizes) :] * self.gate.columns(self.owners).to(both.device)).flatten(0, -2)
-        for i, (down, up) in enumerate(zip(downs.split(self.ranks, -1), self.ups, strict=True)):
-            if len(up):
-                y = outputs[i]
-                outputs[i] = torch.addmm(y.flatten(0, -2), down, up).view(y.shape)
+        both = self.stacked(x)
+        *outputs, downs = both.split([*self.sizes, len(self.owners)], -1)
+        downs = downs * self.gate.columns(self.owners).to(both.device)
+        for y, down, up in zip(outputs, downs.split(self.ranks, -1), self.ups, strict=True):
+            if down.shape[-1]:
+                y += up(down)
         return outputs
 
     def output(self, i: int, x: Tensor) -> Tensor:
@@ -202,6 +201,14 @@ class GatedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.group.output(self.index, x)
+
+
+def linear_of(weight: Tensor, bias: Tensor | None) -> nn.Linear:
+    linear = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
+    linear.weight = nn.Parameter(weight, requires_grad=False)
+    if bias is not None:
+        linear.bias = nn.Parameter(bias, requires_grad=False)
+    return linear
 
 
 def weight_of(linear: nn.Module) -> Tensor:

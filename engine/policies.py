@@ -17,6 +17,7 @@ from engine.adapters import Gate, Lora, Unfoldable, adapter_folder, check_foldab
 from engine.config import REFERENCE, Config, PolicySettings
 from engine.errors import InputError
 from engine.mixing import SOUP, Mixture
+from engine.packed import pack
 
 log = logging.getLogger("mixdesk")
 
@@ -71,6 +72,8 @@ class PolicySet:
             placed.append((settings, model, column, note))
         self.gates: list[Gate | None] = [fold(base, loras), *(None for _ in others)]
         self.models = [model.eval().requires_grad_(False) for model in (base, *others)]
+        for model in self.models:
+            pack(model)
         self.policies = [Policy(REFERENCE, REFERENCE, 0, (0.0,) * len(loras))]
         for settings, model, column, note in placed:
             gate = tuple(float(index == column) for index in range(len(loras)))

@@ -13,6 +13,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedTokenizer
 from engine.adapters import Unfoldable, merge, read_lora
 from engine.config import REFERENCE, RewardSettings
 from engine.errors import InputError
+from engine.packed import pack
 from engine.policies import PolicySet, first_line, load_tokenizer, pick_dtype
 
 # (prompt, response text, response tokens if they are known)
@@ -74,6 +75,7 @@ def classifier(settings: RewardSettings, policy_set: PolicySet) -> Scorer:
     if lora is not None:
         merge(model, lora)
     model = model.to(policy_set.device).eval().requires_grad_(False)
+    pack(model)
     tokenizer = load_tokenizer(base)
     if model.config.pad_token_id is None:
         model.config.pad_token_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
