@@ -116,17 +116,11 @@ class Desk:
         give the very same text, and there is nothing to compare.
         """
         self.stop(session)
-        requests: dict[str, Request] = {}
-        try:
-            for i, (side, mixture) in enumerate(mixtures.items()):
-                requests[side] = self.engine.submit(
-                    prompt, mixture, sampling, seed + i, client=session, time_limit=TIME_LIMIT
-                )
-        except BaseException:
-            for request in requests.values():
-                request.cancel()
-            raise
-        run = self.runs[session] = Run(requests)
+        seeds = [seed + i for i in range(len(mixtures))]
+        requests = self.engine.submit_all(
+            prompt, list(mixtures.values()), sampling, seeds, client=session, time_limit=TIME_LIMIT
+        )
+        run = self.runs[session] = Run(dict(zip(mixtures, requests, strict=True)))
         return run
 
     def stop(self, session: str) -> None:

@@ -22,6 +22,19 @@ from engine.sampling import Sampler, Sampling, draw
 
 
 @dataclass(eq=False)
+class Record:
+    """What a bank keeps of a response: its log-prob under every policy that has a row and under these mixtures, all at
+    the temperature that it is drawn at."""
+
+    mixtures: dict[str, Mixture]
+    log_probs: dict[str, float] = field(default_factory=dict)  # summed over the tokens so far
+
+    def add(self, log_probs: dict[str, float]) -> None:
+        for name, value in log_probs.items():
+            self.log_probs[name] = self.log_probs.get(name, 0.0) + value
+
+
+@dataclass(eq=False)
 class Sequence:
     """One response under way. `mixture` may change between steps, within the policies that have rows."""
 
@@ -38,6 +51,7 @@ class Sequence:
     error: Exception | None = None
     plan: Mapping[int, Mixture] = field(default_factory=dict)  # {token's place: what it and the rest come from}
     stirred: Mixture | None = None  # with a soup: what its row was computed from
+    record: Record | None = None
 
     @property
     def names(self) -> list[str]:
@@ -195,7 +209,8 @@ class Batch:
         drawn = [seq for seq in self.sequences if seq.finish_reason is None]
         alike: dict[tuple, list[Sequence]] = {}
         for seq in drawn:
-            alike.setdefault((tuple(seq.names), seq.drawing.kind, seq.sampling), []).append(seq)
+            recorded = seq.record and tuple((name, mixture.kind) for name, mixture in seq.record.mixtures.items())
+            alike.setdefault((tuple(seq.names), seq.drawing.kind, seq.sampling, recorded), []).append(seq)
         for group in alike.values():
             try:
                 self._draw(group)
@@ -216,6 +231,8 @@ class Batch:
         tokens = draw(mixed, [seq.sampler for seq in group], [seq.tokens for seq in group])
         at = torch.tensor(tokens, device=log_probs.device).expand(len(log_probs), -1)
         said = log_probs.gather(-1, at.unsqueeze(-1))[..., 0].T.tolist()
+        if group[0].record:
+            self._record(group, log_probs, at)
         for seq, mixture, token, values in zip(group, mixtures, tokens, said, strict=True):
             seq.tokens.append(token)
             seq.trace.append(dict(zip(seq.names, values, strict=True)))
@@ -225,6 +242,18 @@ class Batch:
                 seq.finish_reason = "end"
             elif len(seq.tokens) >= seq.sampling.max_new_tokens:
                 seq.finish_reason = "length"
+
+    def _record(self, group: list[Sequence], log_probs: Tensor, at: Tensor) -> None:
+        """at: [policies, sequences], the tokens drawn."""
+        names, temperature = group[0].names, group[0].sampling.temperature
+        records = [seq.record for seq in group if seq.record]
+        mixed = [Mixture.mix([r.mixtures[name] for r in records], log_probs, names) for name in records[0].mixtures]
+        every = torch.cat([log_probs, torch.stack(mixed)]) if mixed else log_probs
+        if temperature != 1:
+            every = (every / temperature).log_softmax(-1)
+        found = every.gather(-1, at[:1].expand(len(every), -1).unsqueeze(-1))[..., 0].T.tolist()
+        for record, values in zip(records, found, strict=True):
+            record.add(dict(zip([*names, *record.mixtures], values, strict=True)))
 
     def _draw_one_by_one(self, group: list[Sequence]) -> None:
         """What fails for a group may fail for one of them alone."""
@@ -268,9 +297,10 @@ def check(policy_set: PolicySet) -> None:
     Raises InputError for a model that cannot be decoded here: one without a standard cache of keys and values, or one
     that reads its positions from something other than position_ids.
     """
-    tokens, mixture = [1, 2, 3, 4, 5, 6, 7, 8], Mixture({REFERENCE: 1.0})
+    mixture = Mixture({REFERENCE: 1.0})
     for index, model in enumerate(policy_set.models):
         policy = next(policy for policy in policy_set.policies if policy.model == index)
+        tokens = [i % model.config.get_text_config().vocab_size for i in range(1, 9)]
         kind = getattr(model.config, "model_type", type(model).__name__)
         try:
             lane = Lane(policy_set, index, static=False)

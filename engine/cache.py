@@ -14,7 +14,7 @@ BLOCK = 64  # there is room for a multiple of as many columns
 
 
 class SlotLayer(DynamicLayer):
-    """One layer's keys and values, [slots, columns, heads, size]."""
+    """One layer's keys and values, [slots, heads, columns, size]."""
 
     keys: Tensor
     values: Tensor
@@ -29,10 +29,11 @@ class SlotLayer(DynamicLayer):
     ) -> tuple[Tensor, Tensor]:
         """Write one new position a row, [rows, heads, 1, size]; returns all that the rows may see."""
         # With layers on several devices, each has its keys and values beside it.
-        cells, rows, seen = self.slots.cells.to(self.keys.device), len(key_states), self.slots.seen
-        self.keys.flatten(0, 1).index_copy_(0, cells, key_states[:, :, 0])
-        self.values.flatten(0, 1).index_copy_(0, cells, value_states[:, :, 0])
-        return self.keys[:rows, :seen].transpose(1, 2), self.values[:rows, :seen].transpose(1, 2)
+        rows, heads, _, _ = key_states.shape
+        cells, seen = self.slots.cells[heads].to(self.keys.device), self.slots.seen
+        self.keys.flatten(0, 2).index_copy_(0, cells, key_states.flatten(0, 2))
+        self.values.flatten(0, 2).index_copy_(0, cells, value_states.flatten(0, 2))
+        return self.keys[:rows, :, :seen], self.values[:rows, :, :seen]
 
     def get_seq_length(self) -> int:
         return self.slots.seen
@@ -50,8 +51,9 @@ class Slots:
         self.lengths: list[int] = []  # of each row in use
         self.layers: list[SlotLayer] = []
         self.mask = torch.zeros(0, 0)  # [slots, columns], added to the attention's scores
-        self.cells = torch.zeros(0, dtype=torch.long)  # where the step under way writes: slot * columns + column
-        self.positions = torch.zeros(0, 1, dtype=torch.long)  # [computed, 1], of the step under way
+        self.positions = torch.zeros(0, 1, dtype=torch.long)  # [computed, 1], what the step under way writes
+        # {heads: [computed * heads], the same in a layer of so many: (slot * heads + head) * columns + column}
+        self.cells: dict[int, Tensor] = {}
         self.bytes = 0  # that one row needs a position; known when the first prompt has been read
 
     @property
@@ -72,11 +74,10 @@ class Slots:
         if not self.layers:
             self.layers = [SlotLayer(self) for _ in prefilled.layers]
             for layer, given in zip(self.layers, prefilled.layers, strict=True):
-                layer.keys = given.keys[:0].transpose(1, 2)
-                layer.values = given.values[:0].transpose(1, 2)
+                layer.keys, layer.values = given.keys[:0], given.values[:0]
             self.mask = torch.zeros(0, 0, dtype=keys.dtype, device=keys.device)
             every = [part for layer in self.layers for part in (layer.keys, layer.values)]
-            self.bytes = sum(part.shape[2] * part.shape[3] * part.element_size() for part in every)
+            self.bytes = sum(part.shape[1] * part.shape[3] * part.element_size() for part in every)
         self._make_room(end, max(longest, *self.lengths, 0))
         columns = torch.arange(longest, device=keys.device)
         starts = torch.tensor([keys.shape[2] - length for length in lengths], device=keys.device)
@@ -84,8 +85,8 @@ class Slots:
         rows = torch.tensor(source, device=keys.device)[:, None]
         for layer, given in zip(self.layers, prefilled.layers, strict=True):
             here = rows.to(given.keys.device), at.to(given.keys.device)
-            layer.keys[first:end, :longest] = given.keys.transpose(1, 2)[here]
-            layer.values[first:end, :longest] = given.values.transpose(1, 2)[here]
+            layer.keys[first:end, :, :longest] = given.keys.transpose(1, 2)[here].transpose(1, 2)
+            layer.values[first:end, :, :longest] = given.values.transpose(1, 2)[here].transpose(1, 2)
         unseen = columns >= torch.tensor(lengths, device=keys.device)[:, None]
         lowest = torch.finfo(self.mask.dtype).min
         self.mask[first:end] = lowest
@@ -103,8 +104,8 @@ class Slots:
             order[row], self.lengths[row] = last, length
             self.mask[row] = self.mask[len(order)]
             for layer in self.layers:
-                layer.keys[row, :length] = layer.keys[len(order), :length]
-                layer.values[row, :length] = layer.values[len(order), :length]
+                layer.keys[row, :, :length] = layer.keys[len(order), :, :length]
+                layer.values[row, :, :length] = layer.values[len(order), :, :length]
         if not self.lengths:
             self.layers, self.mask = [], self.mask[:0, :0]
         else:
@@ -116,10 +117,12 @@ class Slots:
         self._make_room(len(self.lengths), max(self.lengths) + 1)
         # Slots without a row compute what nobody reads.
         at = [*self.lengths, *[0] * (self.computed - len(self.lengths))]
-        columns = self.mask.shape[1]
         self.positions = self.put(self.positions, [[column] for column in at])
-        self.cells = self.put(self.cells, [row * columns + column for row, column in enumerate(at)])
-        self.mask.view(-1).index_fill_(0, self.cells, 0)
+        self.mask[: len(at)].scatter_(1, self.positions, 0)
+        columns = self.mask.shape[1]
+        for heads in {layer.keys.shape[1] for layer in self.layers}:
+            cells = [(row * heads + head) * columns + column for row, column in enumerate(at) for head in range(heads)]
+            self.cells[heads] = self.put(self.cells.get(heads, torch.zeros(0)), cells)
         self.lengths = [length + 1 for length in self.lengths]
 
     def put(self, old: Tensor, values: list) -> Tensor:
@@ -151,8 +154,8 @@ class Slots:
         for layer in self.layers:
             for name in ("keys", "values"):
                 old = getattr(layer, name)
-                new = old.new_zeros(slots, columns, *old.shape[2:])
-                new[:used, :held] = old[:used, :held]
+                new = old.new_zeros(slots, old.shape[1], columns, old.shape[3])
+                new[:used, :, :held] = old[:used, :, :held]
                 setattr(layer, name, new)
         mask = self.mask.new_full((slots, columns), torch.finfo(self.mask.dtype).min)
         mask[:, 0] = 0  # a row that saw nothing would be NaN

@@ -1,4 +1,4 @@
-"""`python -m engine`: generate, score, evaluate, bench."""
+"""`python -m engine`: generate, score, solve, evaluate, bench."""
 
 from __future__ import annotations
 
@@ -103,6 +103,66 @@ def score(
         typer.echo(f"log-probability under {name:<12} {total:9.2f}")
     for objective, reward in rewards.items():
         typer.echo(f"reward for {objective:<23} {reward:+9.2f}  ({standard[objective]:+.2f} standard deviations)")
+
+
+@app.command()
+def solve(
+    method: Annotated[str, typer.Option(help="mpo: from a bank of all policies; bsmd: the paper's own")] = "mpo",
+    prompts: Annotated[
+        Path | None, typer.Option(help="JSON lines or one a line; the configuration's unless told")
+    ] = None,
+    limit: Annotated[int, typer.Option(help="the most prompts that are used, from the first on")] = 24,
+    responses: Annotated[int, typer.Option(help="of each prompt")] = 12,
+    max_new_tokens: MaxNewTokens = 160,
+    temperature: Annotated[float, typer.Option(help="that responses are drawn at")] = 0.7,
+    seed: Seed = 0,
+    config: ConfigOption = DEMO,
+    json: JsonOption = False,
+) -> None:
+    """Find weights that are fair to all objectives (Mixing Preference Optimization)."""
+    import time
+
+    from tqdm import tqdm
+
+    from engine.bank import proposals
+    from engine.bank_file import BankFile
+    from engine.config import REFERENCE
+    from engine.engine import Engine
+    from engine.prompts import read_prompts
+    from engine.sampling import Sampling
+    from engine.weights import SOLVERS
+
+    if method not in SOLVERS:
+        raise InputError(f"method: no method is called '{method}'; there are {', '.join(SOLVERS)}")
+    if limit < 1 or responses < 1:
+        raise InputError(f"limit and responses must be 1 or more; found {limit} and {responses}")
+    sampling = Sampling(max_new_tokens, temperature)
+    asked = read_prompts(prompts) if prompts else None
+    began = time.perf_counter()
+    with Engine.from_config(config) as engine, tqdm(desc="sampling", unit="response") as bar:
+        if asked is None and not engine.config.prompts:
+            raise InputError(f"{config}: prompts: found nothing, expected a file; or give --prompts")
+        asked = (asked or read_prompts(engine.config.prompts or ""))[:limit]
+        sources = proposals(engine) if method == "mpo" else {REFERENCE: engine.mixture({REFERENCE: 1.0})}
+        file = BankFile(engine.config, sampling, sources, seed)
+
+        def progress(done: int, wanted: int) -> None:
+            bar.total = wanted
+            bar.update(done - bar.n)
+
+        solution = SOLVERS[method](engine, asked, sampling, seed, responses, file=file, progress=progress)
+    seconds = round(time.perf_counter() - began, 1)
+    if json:
+        print_json({**solution.as_dict(), "n_prompts": len(asked), "seconds": seconds, "bank": str(file.path)})
+        return
+    for name, weight in solution.weights.items():
+        typer.echo(f"{name:<12} {weight:.3f} ± {solution.weight_errors[name]:.3f}")
+    typer.echo(
+        f"F {solution.objective:.3f} ± {solution.objective_error:.3f}; effective sample size {solution.share:.0%}; "
+        f"{solution.policy_tokens:,} policy tokens; {seconds} s"
+    )
+    if solution.note:
+        typer.echo(solution.note, err=True)
 
 
 @app.command()

@@ -9,11 +9,12 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import torch
 
-from engine.batch import Batch, Sequence, check
+from engine.batch import Batch, Record, Sequence, check
 from engine.config import DEMO, REFERENCE, Config, load_config
 from engine.errors import InputError
 from engine.mixing import SOUP, Mixture, make_mixture
@@ -64,6 +65,11 @@ class Engine:
         return mixture
 
     @property
+    def max_rows(self) -> int:
+        """How many rows (a sequence's policies) fit into the batch."""
+        return self._batch.max_rows
+
+    @property
     def waiting(self) -> int:
         """How many requests wait for room in the batch."""
         return len(self._waiting)
@@ -79,6 +85,7 @@ class Engine:
         client: object = None,
         time_limit: float | None = None,
         steered: Mapping[int, Mixture] | None = None,
+        record: Record | None = None,
     ) -> Request:
         """Ask for a response. Raises InputError.
 
@@ -87,21 +94,59 @@ class Engine:
         time_limit: seconds from now after which the response ends as it is, with finish_reason 'time'.
         steered: {token's place: mixture from there on}, as a completion that was steered has it: generates it again,
         unless it was steered between a soup and another rule, where the soup has read the past in another way.
+        record: is filled in while the response is drawn.
         """
-        sampling = sampling or Sampling()
+        sampling, steered = sampling or Sampling(), steered or {}
+        request = self._request(prompt, mixture, sampling, seed, trace, rewards, time_limit, steered)
+        request._sequence.record = record
+        self._put(lambda: self._waiting.put(request if client is None else client, request))
+        return request
+
+    def submit_all(
+        self,
+        prompt: str,
+        mixtures: list[Mixture],
+        sampling: Sampling,
+        seeds: list[int],
+        client: object = None,
+        time_limit: float | None = None,
+    ) -> list[Request]:
+        """Ask for several responses to one prompt. They begin together, and the prompt is read once. Raises InputError,
+        and then asks for none."""
+        requests = [
+            self._request(prompt, mixture, sampling, seed, time_limit=time_limit)
+            for mixture, seed in zip(mixtures, seeds, strict=True)
+        ]
+
+        def put() -> None:
+            for request in requests:
+                self._waiting.put(request if client is None else client, request)
+
+        self._put(put)
+        return requests
+
+    def _request(
+        self,
+        prompt: str,
+        mixture: Mixture,
+        sampling: Sampling,
+        seed: int,
+        trace: bool = True,
+        rewards: bool = True,
+        time_limit: float | None = None,
+        steered: Mapping[int, Mixture] = MappingProxyType({}),
+    ) -> Request:
         sampler = Sampler(sampling, seed)
-        mixture = (steered or {}).get(0, mixture)
+        mixture = steered.get(0, mixture)
         policies = self.policy_set.rows_of(mixture, trace)
-        for other in (steered or {}).values():
+        for other in steered.values():
             policies += [
                 policy for policy in self.policy_set.rows_of(other, False) if policy.name not in names(policies)
             ]
         prompt_ids = self.check_prompt(prompt, sampling.max_new_tokens)
         deadline = None if time_limit is None else time.monotonic() + time_limit
-        sequence = Sequence(prompt, mixture, sampling, sampler, policies, prompt_ids, plan=steered or {})
-        request = Request(self, sequence, seed, rewards, deadline)
-        self._put(lambda: self._waiting.put(request if client is None else client, request))
-        return request
+        sequence = Sequence(prompt, mixture, sampling, sampler, policies, prompt_ids, plan=steered)
+        return Request(self, sequence, seed, rewards, deadline)
 
     def stream(self, prompt: str, weights: Mapping[str, float] | None = None, **settings: Any) -> Stream:
         """Tokens as they are drawn, steered by `.steer(weights=, rule=, gain=)`; the settings are those of `generate`.
@@ -265,7 +310,7 @@ class Engine:
         sequence = request._sequence
         if sequence.error is None:
             try:
-                request._emit(self.policy_set)
+                request._emit()
             except Exception as error:
                 sequence.error, sequence.finish_reason = error, "error"
         if sequence.finish_reason is not None:

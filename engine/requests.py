@@ -72,14 +72,16 @@ class Request:
         self._seed = seed
         self._with_rewards = rewards
         self._deadline = deadline  # on time.monotonic's clock
-        self._tokens: queue.SimpleQueue[Token | None] = queue.SimpleQueue()
+        self._tokens: queue.SimpleQueue[int | None] = queue.SimpleQueue()  # places of tokens that are there
         self._future: Future[Completion] = Future()
         self._given = 0  # tokens that were handed over
-        self._written = ""
+        self._last: int | None = None  # the last token's place, once it is there
         self._trials = 0  # how often it was in a step that failed
 
     def __iter__(self) -> Iterator[Token]:
-        while (token := self._tokens.get()) is not None:
+        written = ""
+        while (place := self._tokens.get()) is not None:
+            token, written = self._token(place, written)
             yield token
         self._tokens.put(None)  # whoever iterates again is at the end at once
         if self._future.done() and (error := self._future.exception()):
@@ -120,16 +122,24 @@ class Request:
         self._target = mixture
         self._engine._jobs.put(lambda: self._engine._steer(self, mixture))
 
-    def _emit(self, policy_set: PolicySet) -> None:
-        """Hand over the new tokens. Bytes of an unfinished character wait for the token that finishes it."""
+    def _token(self, place: int, written: str) -> tuple[Token, str]:
+        """A token, and all text up to it. It is read by who iterates: the worker has other things to do. Bytes of an
+        unfinished character wait for the token that finishes it."""
         sequence = self._sequence
-        while self._given < len(sequence.tokens):
-            place, self._given = self._given, self._given + 1
-            text = policy_set.text(sequence.tokens[: self._given])
-            if text.endswith("\ufffd") and (sequence.finish_reason is None or self._given < len(sequence.tokens)):
-                text = self._written
-            added, self._written = text[len(self._written) :], text
-            self._tokens.put(Token(sequence.tokens[place], added, sequence.trace[place], sequence.drawn_with[place]))
+        text = self._engine.policy_set.text(sequence.tokens[: place + 1])
+        if text.endswith("\ufffd") and place != self._last:
+            text = written
+        token = Token(sequence.tokens[place], text[len(written) :], sequence.trace[place], sequence.drawn_with[place])
+        return token, text
+
+    def _emit(self) -> None:
+        """Hand over the new tokens."""
+        sequence = self._sequence
+        if sequence.finish_reason is not None:
+            self._last = len(sequence.tokens) - 1
+        for place in range(self._given, len(sequence.tokens)):
+            self._tokens.put(place)
+        self._given = len(sequence.tokens)
 
     def _finish(self, rewards: dict[str, float], policy_set: PolicySet) -> None:
         sequence = self._sequence

@@ -125,7 +125,7 @@ class DeskTab:
 
     def generating(self, controls: Controls, outputs: Outputs) -> Callable[..., AsyncIterator[Changes]]:
         async def generate(values: Values, request: gr.Request) -> AsyncIterator[Changes]:
-            began = time.perf_counter()
+            began, restarts = time.perf_counter(), self.desk.engine.restarts
             try:
                 seed = new_seed() if values[controls.new_seed] else whole_number(values[controls.seed])
                 # Reading a long prompt takes a while, and everybody's events go through this loop.
@@ -140,7 +140,7 @@ class DeskTab:
                 **outputs.say("Generating…"),
                 controls.seed: str(seed),
             }
-            shown, waited, restarts = 0, False, self.desk.engine.restarts
+            shown, waited = 0, False
             try:
                 async for _ in run.updates():
                     changes: Changes = {outputs.texts[side]: text for side, text in run.texts.items()}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -16,15 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from app.store import open_to_read, read_pairs
 from engine import Engine
+from tests.browser.conftest import opened
 
 ROOT = Path(__file__).parents[2]
-QUIET = (
-    "--headless --no-sandbox --disable-gpu --disable-background-networking --disable-component-update --disable-sync"
-)
 # How long each response is, every few milliseconds, from now on.
 SAMPLE = """() => {
     const areas = ["left", "right"].map((side) => document.querySelector(`#response-${side} textarea`));
@@ -82,36 +79,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield Server(url, db)
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    assert chromium, "this test needs Chromium: apt-get install chromium"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=QUIET.split())
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
 def page(browser: Browser, server: Server) -> Iterator[Page]:
-    """The desk, just opened. Errors in the page's scripts and requests to elsewhere fail the test."""
-    context = browser.new_context(viewport={"width": 1440, "height": 900})
-    page = context.new_page()
-    page.set_default_timeout(60_000)
-    wrong: list[str] = []
-    page.on("pageerror", lambda error: wrong.append(f"script error: {error}"))
-    page.on("request", lambda request: wrong.append(f"asks for {request.url}") if is_elsewhere(request.url) else None)
-    page.goto(server.url)
-    page.wait_for_selector("#radar .polarlayer")
-    # Filled in when the page's own load event has run: before that its buttons do nothing.
-    page.wait_for_function("document.querySelector('#response-left textarea').readOnly")
-    yield page
-    context.close()
-    assert not wrong
-
-
-def is_elsewhere(url: str) -> bool:
-    return not url.startswith(("http://127.0.0.1:", "data:", "blob:"))
+    """The desk, just opened."""
+    with opened(browser, server.url) as page:
+        yield page
 
 
 @pytest.fixture

@@ -1,0 +1,227 @@
+"""The bank: responses sampled once, from which F, its gradient and the expected rewards follow for every λ.
+
+Responses come from several proposals q_m in turn: every policy, the reference, and their even mixture token by token.
+With the balance heuristic a response counts for π_λ by w_i(λ) = Π_k (π_k/π_ref)^{λ_k} π_ref / Σ_m α_m q_m, so that
+F̂(λ) = mean over prompts of log mean_i w_i(λ) (F: MPO, arXiv 2502.18699; the heuristic: Veach and Guibas, 1995).
+
+A policy here is what is drawn from at the bank's temperature, softmax(logits / T), with at most so many tokens. Mixing
+such policies geometrically gives what mixing first and then taking the temperature gives.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from engine.bank_file import BankFile, Unit
+from engine.batch import Record
+from engine.config import REFERENCE
+from engine.engine import Engine
+from engine.errors import InputError
+from engine.mixing import Mixture
+from engine.requests import Request
+from engine.sampling import Sampling
+
+Array = NDArray[np.float64]
+
+EVEN = "even"  # the proposal that mixes all policies alike
+LOW_SHARE = 0.1  # of the responses: where the effective sample size is below it, figures are not to be trusted
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a bank says of π_λ. For L λs at once every field has a leading axis of L.
+
+    error is the standard error for these very prompts (of the sampling alone), as are those of the rewards.
+    share: effective sample size (Σw)²/Σw² of a prompt's responses, divided by their number; the mean over prompts.
+    """
+
+    objective: Array  # F̂(λ), in nats
+    error: Array
+    gradient: Array  # [K]
+    rewards: Array  # [R], expected, in each reward's own unit
+    reward_errors: Array  # [R]
+    share: Array
+
+    @property
+    def sound(self) -> NDArray[np.bool_]:
+        return self.share >= LOW_SHARE
+
+
+@dataclass(frozen=True)
+class Bank:
+    """Responses to P prompts, N each. Where a prompt has fewer, log_base is -inf.
+
+    log_ratios [P, N, K]: log π_k(y|x) - log π_ref(y|x); log_base [P, N]: log π_ref(y|x) - log Σ_m α_m q_m(y|x);
+    rewards [P, N, R]. policy_tokens is what it cost: tokens drawn times policies computed.
+    """
+
+    policies: list[str]
+    objectives: list[str]
+    prompts: list[str]
+    log_ratios: Array
+    log_base: Array
+    rewards: Array
+    policy_tokens: int
+    counts: NDArray[np.int64] = field(init=False)  # [P], responses of each prompt
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "counts", np.isfinite(self.log_base).sum(1))
+
+    def log_weights(self, weights: ArrayLike) -> Array:
+        """λ [..., K] -> log w_i(λ) [..., P, N]"""
+        return np.einsum("pnk,...k->...pn", self.log_ratios, np.asarray(weights, float)) + self.log_base
+
+    def estimate(self, weights: ArrayLike, prompts: Array | None = None) -> Estimate:
+        """λ [K], or [L, K] for L at once. prompts: [P], how much each counts; all alike unless told."""
+        log_w = self.log_weights(weights)
+        top = log_w.max(-1, keepdims=True)
+        w = np.exp(log_w - top)
+        total = w.sum(-1)  # [..., P]
+        own = w / total[..., None]
+        mean_log = np.log(total) + top[..., 0] - np.log(self.counts)
+        by_prompt = np.full(len(self.prompts), 1.0) if prompts is None else prompts
+        by_prompt = by_prompt / by_prompt.sum()
+        gradient = np.einsum("...pn,pnk->...pk", own, self.log_ratios)
+        rewards = np.einsum("...pn,pnr->...pr", own, self.rewards)
+        # Delta method: of log mean w, and of a ratio of two means.
+        relative = (own**2).sum(-1) - 1 / self.counts
+        spread = np.einsum("...pn,pnr->...pr", own**2, self.rewards**2)
+        spread -= 2 * rewards * np.einsum("...pn,pnr->...pr", own**2, self.rewards)
+        spread += rewards**2 * (own**2).sum(-1)[..., None]
+        return Estimate(
+            objective=mean_log @ by_prompt,
+            error=np.sqrt(relative.clip(0) @ by_prompt**2),
+            gradient=np.einsum("...pk,p->...k", gradient, by_prompt),
+            rewards=np.einsum("...pr,p->...r", rewards, by_prompt),
+            reward_errors=np.sqrt(np.einsum("...pr,p->...r", spread.clip(0), by_prompt**2)),
+            share=(1 / (own**2).sum(-1) / self.counts) @ by_prompt,
+        )
+
+    def shares(self, weights: ArrayLike) -> Array:
+        """[P]: of each prompt's responses, the share that is effective for λ."""
+        log_w = self.log_weights(weights)
+        w = np.exp(log_w - log_w.max(-1, keepdims=True))
+        return w.sum(-1) ** 2 / (w**2).sum(-1) / self.counts
+
+
+def proposals(engine: Engine) -> dict[str, Mixture]:
+    """What the responses are drawn from, in turn."""
+    names = engine.policy_set.names
+    alone = {name: engine.mixture({name: 1.0}) for name in (*names, REFERENCE)}
+    return {**alone, EVEN: engine.mixture()}
+
+
+def check_sampling(sampling: Sampling) -> None:
+    """Raises InputError where the probabilities of what is drawn are not those of the policies."""
+    if sampling.temperature == 0:
+        raise InputError("temperature: found 0; a bank needs responses that differ, give more than 0, such as 1")
+    if sampling != Sampling(sampling.max_new_tokens, sampling.temperature):
+        raise InputError("sampling: a bank takes no top_k, top_p, min_p or repetition_penalty; leave them off")
+
+
+def collect(
+    engine: Engine,
+    prompts: list[str],
+    responses: int = 24,
+    sampling: Sampling | None = None,
+    seed: int = 0,
+    sources: dict[str, Mixture] | None = None,
+    file: BankFile | None = None,
+    progress: Callable[[int, int], None] = lambda done, wanted: None,
+    stopped: Callable[[], bool] = lambda: False,
+) -> Bank:
+    """Sample a bank through the running batch; what `file` has of it is not sampled again.
+
+    responses: of each prompt, rounded up to a multiple of the proposals. sources: other proposals than the usual,
+    policies alone by their names or mixtures under other names; `file` must be for the same. progress(done, wanted)
+    counts responses; when stopped() is true, what is finished is kept in the file, and InputError is raised.
+    Raises InputError.
+    """
+    sampling = sampling or Sampling(temperature=1.0)
+    check_sampling(sampling)
+    if not prompts or responses < 1:
+        raise InputError("bank: it needs a prompt and a response or more")
+    prompts = list(dict.fromkeys(prompts))
+    sources = sources or proposals(engine)
+    mixed = {name: mixture for name, mixture in sources.items() if name not in engine.policy_set.by_name}
+    rounds = range(-(-responses // len(sources)))
+    wanted = [(prompt, number) for number in rounds for prompt in prompts]
+    found = {unit: rows for unit, rows in (file.read() if file else {}).items() if unit in set(wanted)}
+    missing = [unit for unit in wanted if unit not in found]
+    progress(len(found) * len(sources), len(wanted) * len(sources))
+    client, under_way = object(), []
+    # So many at once keep the batch full.
+    window = max(1, 2 * engine.max_rows // (len(sources) * len(engine.policy_set.policies)))
+    try:
+        for i in range(len(missing) + window):
+            if i < len(missing):
+                prompt, number = missing[i]
+                records = {name: Record(mixed) for name in sources}
+                requests = {
+                    name: engine.submit(
+                        *(prompt, mixture, sampling, seed_of(seed, prompt, number, name)),
+                        rewards=False,
+                        client=client,
+                        record=records[name],
+                    )
+                    for name, mixture in sources.items()
+                }
+                under_way.append(((prompt, number), requests, records))
+            if i >= window:
+                unit, requests, records = under_way.pop(0)
+                found[unit] = finish(engine, requests, records)
+                if file:
+                    file.add(unit, found[unit])
+                progress(len(found) * len(sources), len(wanted) * len(sources))
+            if stopped():
+                raise InputError("bank: it was stopped; what was sampled is kept, start it again to go on")
+    finally:
+        for _, requests, _ in under_way:
+            for request in requests.values():
+                request.cancel()
+    return assemble(engine, prompts, list(sources), {unit: found[unit] for unit in wanted})
+
+
+def seed_of(*what: object) -> int:
+    """A seed of its own for each response, whichever others are asked for."""
+    return int.from_bytes(hashlib.sha256(repr(what).encode()).digest()[:8], "big") >> 1
+
+
+def finish(engine: Engine, requests: dict[str, Request], records: dict[str, Record]) -> list[dict[str, Any]]:
+    """Wait for a prompt's responses, one of each proposal, and score them."""
+    completions = {name: request.completion() for name, request in requests.items()}
+    rewards = engine.rewards([(c.prompt, c.text, c.tokens) for c in completions.values()])
+    return [
+        {"proposal": name, "text": c.text, "tokens": len(c.tokens), "log_probs": records[name].log_probs, "rewards": r}
+        for (name, c), r in zip(completions.items(), rewards, strict=True)
+    ]
+
+
+def assemble(engine: Engine, prompts: list[str], sources: list[str], found: dict[Unit, list[dict[str, Any]]]) -> Bank:
+    """The arrays from the rows, as many of each source for every prompt."""
+    names, objectives = engine.policy_set.names, engine.reward_set.objectives
+    rows: dict[str, list[dict[str, Any]]] = {prompt: [] for prompt in prompts}
+    for (prompt, _), more in found.items():
+        rows[prompt] += more
+    every = [rows[prompt] for prompt in prompts]
+
+    def column(what: str, wanted: list[str]) -> Array:
+        return np.array([[[row[what][name] for name in wanted] for row in some] for some in every], dtype=float)
+
+    reference = column("log_probs", [REFERENCE])[..., 0]
+    proposed = np.logaddexp.reduce(column("log_probs", sources), axis=-1) - np.log(len(sources))
+    return Bank(
+        policies=names,
+        objectives=objectives,
+        prompts=prompts,
+        log_ratios=column("log_probs", names) - reference[..., None],
+        log_base=reference - proposed,
+        rewards=column("rewards", objectives),
+        policy_tokens=sum(row["tokens"] for some in every for row in some) * len(engine.policy_set.policies),
+    )

@@ -1,0 +1,108 @@
+"""A bank on disk: in the user's cache, under a name that changes with everything that could change what is sampled."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+from huggingface_hub import try_to_load_from_cache
+
+from engine.config import Config
+from engine.mixing import Mixture
+from engine.sampling import Sampling
+
+Unit = tuple[str, int]  # prompt, number of the round
+
+
+class BankFile:
+    """JSON lines, one for each prompt and round. Whoever is killed while writing loses at most the line under way."""
+
+    def __init__(
+        self,
+        config: Config,
+        sampling: Sampling,
+        proposals: dict[str, Mixture],
+        seed: int = 0,
+        folder: Path | None = None,
+    ) -> None:
+        what = {
+            "policies": fingerprint(config),
+            "sampling": sampling.as_dict(),
+            "proposals": {name: mixture.as_dict() for name, mixture in proposals.items()},
+            "seed": seed,
+            "version": 1,
+        }
+        key = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
+        folder = folder or platformdirs.user_cache_path("mixdesk") / "banks"
+        self.path = folder / f"{config.name}-{key}.jsonl"
+
+    def read(self) -> dict[Unit, list[dict[str, Any]]]:
+        """{unit: its responses}; a torn line is left out."""
+        found: dict[Unit, list[dict[str, Any]]] = {}
+        if not self.path.is_file():
+            return found
+        for line in self.path.read_text(encoding="utf-8").splitlines():
+            try:
+                row = json.loads(line)
+                found[row["prompt"], row["round"]] = row["responses"]
+            except (ValueError, KeyError, TypeError):
+                continue
+        return found
+
+    def add(self, unit: Unit, responses: list[dict[str, Any]]) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        line = json.dumps({"prompt": unit[0], "round": unit[1], "responses": responses})
+        with self.path.open("a+b") as file:
+            if file.tell():
+                file.seek(-1, 2)
+                if file.read(1) != b"\n":  # whoever wrote last was killed
+                    file.write(b"\n")
+            file.write(line.encode() + b"\n")
+
+
+def fingerprint(config: Config) -> list[Any]:
+    """What the policies and rewards are: their settings, and what is in their files."""
+    sources = ("adapter", "model", "base")
+
+    def of(settings: dict[str, Any]) -> dict[str, Any]:
+        return {key: contents(value) if value and key in sources else value for key, value in settings.items()}
+
+    rewards = []
+    for reward in config.rewards:
+        settings = of(reward.model_dump(exclude={"mean", "std"}))
+        rewards.append({**settings, "source": source_of(reward.function)})
+    return [contents(config.base), config.dtype, [of(policy.model_dump()) for policy in config.policies], rewards]
+
+
+def contents(source: str) -> str:
+    """A hash of a folder's files, or a hub id with the revision that is in the cache."""
+    folder = Path(source)
+    if not folder.is_dir():
+        cached = try_to_load_from_cache(source, "config.json") or try_to_load_from_cache(source, "adapter_config.json")
+        return f"{source}@{Path(cached).parent.name if isinstance(cached, str) else 'unknown'}"
+    found = hashlib.sha256()
+    settings = folder / "adapter_config.json"
+    base = settings.is_file() and json.loads(settings.read_text()).get("base_model_name_or_path")
+    if base and (folder / base).is_dir():
+        found.update(contents(str(folder / base)).encode())
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        found.update(file.relative_to(folder).as_posix().encode() + b"\0")
+        with file.open("rb") as opened:
+            while part := opened.read(1 << 20):
+                found.update(part)
+    return found.hexdigest()
+
+
+def source_of(function: str | None) -> str | None:
+    """The text of a reward's function, module:function."""
+    if function is None:
+        return None
+    module, _, name = function.partition(":")
+    try:
+        return inspect.getsource(getattr(__import__(module, fromlist=[name]), name))
+    except (OSError, TypeError, AttributeError):
+        return None

@@ -1,0 +1,72 @@
+"""What every solver gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from engine.bank import Array, Bank
+
+
+@dataclass(frozen=True)
+class Solution:
+    """Weights, and how sure we are of them.
+
+    objective: F(λ) in nats, the less the fairer. weight_errors, objective_error: standard errors by bootstrap over
+    prompts. share: effective sample size divided by the samples. gap: how far F̂ may be above its minimum over the
+    simplex; None where that is not known. policy_tokens: tokens drawn times policies computed. path: the weights on the
+    way, to plot. note: what a person should know before using them.
+    """
+
+    method: str
+    weights: dict[str, float]
+    weight_errors: dict[str, float]
+    objective: float
+    objective_error: float
+    share: float
+    gap: float | None
+    policy_tokens: int
+    path: list[list[float]] = field(repr=False)
+    rewards: dict[str, float] = field(default_factory=dict)
+    reward_errors: dict[str, float] = field(default_factory=dict)
+    note: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        return dict(vars(self))
+
+
+def from_bank(
+    method: str,
+    bank: Bank,
+    weights: Array,
+    again: list[tuple[Array, float]],
+    path: list[Array],
+    gap: float | None = None,
+) -> Solution:
+    """What a bank says of these weights. again: weights and F of every repeat of the bootstrap."""
+    estimate = bank.estimate(weights)
+    errors = np.std([other for other, _ in again], 0) if again else np.zeros(len(weights))
+    note = ""
+    if not estimate.sound:
+        note = f"the effective sample size is {float(estimate.share):.0%} of the responses: sample more before use"
+    return Solution(
+        method=method,
+        weights=dict(zip(bank.policies, weights.tolist(), strict=True)),
+        weight_errors=dict(zip(bank.policies, errors.tolist(), strict=True)),
+        objective=float(estimate.objective),
+        # With one prompt, or few, what is left is the error of the sampling.
+        objective_error=max(float(np.std([value for _, value in again] or [0.0])), float(estimate.error)),
+        share=float(estimate.share),
+        gap=gap,
+        policy_tokens=bank.policy_tokens,
+        path=[point.tolist() for point in path],
+        rewards=dict(zip(bank.objectives, estimate.rewards.tolist(), strict=True)),
+        reward_errors=dict(zip(bank.objectives, estimate.reward_errors.tolist(), strict=True)),
+        note=note,
+    )
+
+
+Solver = Callable[..., Solution]

@@ -1,0 +1,92 @@
+"""What a person sees of the engine's queue, and of its mishaps."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import uvicorn
+from playwright.sync_api import Browser, Page, expect
+
+from app import desk as desk_page
+from app.__main__ import bind
+from app.runs import Desk
+from app.store import Store
+from engine import Engine
+from engine.batch import Batch
+from tests.browser.conftest import opened
+
+
+@pytest.fixture
+def engine() -> Iterator[Engine]:
+    """The bundled policies, with room for one person's two panels."""
+    with Engine.from_config() as engine:
+        engine._batch.max_rows = 2 * len(engine.policy_set.policies)
+        yield engine
+
+
+@pytest.fixture
+def url(engine: Engine, tmp_path: Path) -> Iterator[str]:
+    listener = bind("127.0.0.1", 0)
+    store = Store(tmp_path / "mixdesk.db")
+    web_app = desk_page.web_app(desk_page.build(Desk(engine, store)))
+    server = uvicorn.Server(uvicorn.Config(web_app, log_level="warning", timeout_graceful_shutdown=0))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    server.should_exit = True
+    thread.join(timeout=30)
+    store.close()
+
+
+def generate(page: Page) -> None:
+    page.get_by_role("button", name="Generate").click()
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_waiting_is_shown_and_a_closed_page_makes_room(
+    engine: Engine, url: str, browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step, pause = Batch.step, [0.1]
+    monkeypatch.setattr(Batch, "step", lambda batch: (time.sleep(pause[0]), step(batch))[1])
+    with opened(browser, url) as second, opened(browser, url) as third:
+        with opened(browser, url) as first:
+            generate(first)
+            expect(first.locator("#response-left textarea")).not_to_have_value("")
+            generate(second)
+            expect(second.locator("#status")).to_contain_text("Waiting for a turn: nobody before you.")
+            generate(third)
+            expect(third.locator("#status")).to_contain_text("Waiting for a turn: 1 before you.")
+            expect(third.locator("#response-left textarea")).to_have_value("")
+            under_way = list(engine._running.values())
+        # The page is closed: the others need not wait for the end of what nobody reads.
+        wait_until(lambda: all(request._future.done() for request in under_way))
+        assert {request.completion().finish_reason for request in under_way} == {"stopped"}
+        expect(second.locator("#status")).to_contain_text("Generating")
+        pause[0] = 0
+        for page in (second, third):
+            expect(page.locator("#status")).to_contain_text("Which is better?", timeout=60_000)
+    assert engine.waiting == engine._batch.rows == 0
+
+
+def test_an_engine_that_begins_again_is_shown(
+    engine: Engine, url: str, browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened(browser, url) as page:
+        with monkeypatch.context() as patch:
+            patch.setattr(Batch, "join", lambda *_: (_ for _ in ()).throw(SystemError("a mistake of ours")))
+            patch.setattr(Engine, "_sort_out", lambda *_: (_ for _ in ()).throw(KeyError("and another")))
+            generate(page)
+            expect(page.locator("#status")).to_contain_text("The engine had to begin again, and is ready now.")
+        assert engine.restarts >= 1
+        generate(page)
+        expect(page.locator("#status")).to_contain_text("Which is better?", timeout=60_000)
