@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -73,6 +73,16 @@ class Bank:
     def __post_init__(self) -> None:
         object.__setattr__(self, "counts", np.isfinite(self.log_base).sum(1))
 
+    def of_prompts(self, chosen: NDArray[np.int64]) -> Bank:
+        """The bank of these prompts, by number; one may come more than once, as in a bootstrap."""
+        return replace(
+            self,
+            prompts=[self.prompts[i] for i in chosen],
+            log_ratios=self.log_ratios[chosen],
+            log_base=self.log_base[chosen],
+            rewards=self.rewards[chosen],
+        )
+
     def log_weights(self, weights: ArrayLike) -> Array:
         """λ [..., K] -> log w_i(λ) [..., P, N]"""
         return np.einsum("pnk,...k->...pn", self.log_ratios, np.asarray(weights, float)) + self.log_base
@@ -102,6 +112,13 @@ class Bank:
             reward_errors=np.sqrt(np.einsum("...pr,p->...r", spread.clip(0), by_prompt**2)),
             share=(1 / (own**2).sum(-1) / self.counts) @ by_prompt,
         )
+
+    def reward_slopes(self, weights: ArrayLike) -> Array:
+        """λ [K] -> [R, K]: how each expected reward changes with each weight, Cov_λ(r, log π_k/π_ref), over prompts."""
+        log_w = self.log_weights(weights)
+        own = np.exp(log_w - np.logaddexp.reduce(log_w, -1)[:, None])
+        centred = self.log_ratios - np.einsum("pn,pnk->pk", own, self.log_ratios)[:, None]
+        return np.einsum("pn,pnr,pnk->rk", own, self.rewards, centred) / len(self.prompts)
 
     def shares(self, weights: ArrayLike) -> Array:
         """[P]: of each prompt's responses, the share that is effective for λ."""

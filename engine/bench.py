@@ -10,12 +10,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from tokenizers import Tokenizer, models
 from torch import Tensor
 from tqdm import tqdm
 from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from engine.bank import Bank
 from engine.batch import Batch, Sequence
 from engine.config import Config, PolicySettings
 from engine.errors import InputError
@@ -234,6 +236,32 @@ def bench(
         "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
     }
     return {key: value for key, value in result.items() if value is not None}
+
+
+def bench_bank(prompts: int = 100, responses: int = 64, policies: int = 4, moves: int = 500) -> dict[str, Any]:
+    """From a fader moved to the new expected rewards, in milliseconds, and for a thousand weights at once."""
+    rng = np.random.default_rng(0)
+    shape = prompts, responses
+    bank = Bank(
+        policies=[f"p{i}" for i in range(policies)],
+        objectives=[f"o{i}" for i in range(policies)],
+        prompts=[f"prompt {i}" for i in range(prompts)],
+        log_ratios=rng.normal(size=(*shape, policies)),
+        log_base=rng.normal(size=shape),
+        rewards=rng.normal(size=(*shape, policies)),
+        policy_tokens=0,
+    )
+    times = []
+    for weights in rng.dirichlet(np.ones(policies), size=moves):
+        start = time.perf_counter()
+        bank.estimate(weights)
+        times.append((time.perf_counter() - start) * 1000)
+    start = time.perf_counter()
+    bank.estimate(rng.dirichlet(np.ones(policies), size=1000))
+    thousand = (time.perf_counter() - start) * 1000
+    p50, p95 = (round(float(np.quantile(times, q)), 3) for q in (0.5, 0.95))
+    size = {"prompts": prompts, "responses": responses, "policies": policies, "moves": moves}
+    return {**size, "p50_ms": p50, "p95_ms": p95, "thousand_ms": round(thousand, 1)}
 
 
 def ratio(ours: float | None, theirs: float | None) -> float | None:

@@ -22,8 +22,8 @@ Temperature = Annotated[float, typer.Option(help="0 takes the likeliest token")]
 Seed = Annotated[int, typer.Option(help="the same seed gives the same response")]
 
 
-def parse_weights(text: str | None) -> dict[str, float] | None:
-    """'a=0.6,b=0.4' -> {a: 0.6, b: 0.4}; None (uniform) stays None. Raises InputError."""
+def parse_weights(text: str | None, what: str = "weights") -> dict[str, float] | None:
+    """'a=0.6,b=0.4' -> {a: 0.6, b: 0.4}; None stays None. Raises InputError, which says that it is `what`."""
     if text is None:
         return None
     weights: dict[str, float] = {}
@@ -35,9 +35,9 @@ def parse_weights(text: str | None) -> dict[str, float] | None:
         except ValueError:
             equals = ""
         if not equals or not name:
-            raise InputError(f"weights: found '{part.strip()}', expected name=number, such as helpful=0.6,humorous=0.4")
+            raise InputError(f"{what}: found '{part.strip()}', expected name=number, such as helpful=0.6,humorous=0.4")
         if name in weights:
-            raise InputError(f"weights: {name} is given twice; give each policy once")
+            raise InputError(f"{what}: {name} is given twice; give each policy once")
         weights[name] = value
     return weights
 
@@ -107,10 +107,14 @@ def score(
 
 @app.command()
 def solve(
-    method: Annotated[str, typer.Option(help="mpo: from a bank of all policies; bsmd: the paper's own")] = "mpo",
+    method: Annotated[str, typer.Option(help="mpo: from a bank; bsmd: the paper's own; target: see --target")] = "mpo",
     prompts: Annotated[
         Path | None, typer.Option(help="JSON lines or one a line; the configuration's unless told")
     ] = None,
+    target: Annotated[
+        str | None, typer.Option(help="with method target: objective=number,...; standard deviations, as on the radar")
+    ] = None,
+    floor: Annotated[str | None, typer.Option(help="with method target: no less than objective=number,...")] = None,
     limit: Annotated[int, typer.Option(help="the most prompts that are used, from the first on")] = 24,
     responses: Annotated[int, typer.Option(help="of each prompt")] = 12,
     max_new_tokens: MaxNewTokens = 160,
@@ -136,6 +140,9 @@ def solve(
         raise InputError(f"method: no method is called '{method}'; there are {', '.join(SOLVERS)}")
     if limit < 1 or responses < 1:
         raise InputError(f"limit and responses must be 1 or more; found {limit} and {responses}")
+    if method != "target" and (target or floor):
+        raise InputError("--target and --floor are for --method target; add it, or leave them out")
+    goals = {"goal": parse_weights(target, "target"), "floors": parse_weights(floor, "floor")}
     sampling = Sampling(max_new_tokens, temperature)
     asked = read_prompts(prompts) if prompts else None
     began = time.perf_counter()
@@ -143,14 +150,15 @@ def solve(
         if asked is None and not engine.config.prompts:
             raise InputError(f"{config}: prompts: found nothing, expected a file; or give --prompts")
         asked = (asked or read_prompts(engine.config.prompts or ""))[:limit]
-        sources = proposals(engine) if method == "mpo" else {REFERENCE: engine.mixture({REFERENCE: 1.0})}
+        sources = proposals(engine) if method != "bsmd" else {REFERENCE: engine.mixture({REFERENCE: 1.0})}
         file = BankFile(engine.config, sampling, sources, seed)
 
         def progress(done: int, wanted: int) -> None:
             bar.total = wanted
             bar.update(done - bar.n)
 
-        solution = SOLVERS[method](engine, asked, sampling, seed, responses, file=file, progress=progress)
+        extra = goals if method == "target" else {}
+        solution = SOLVERS[method](engine, asked, sampling, seed, responses, file=file, progress=progress, **extra)
     seconds = round(time.perf_counter() - began, 1)
     if json:
         print_json({**solution.as_dict(), "n_prompts": len(asked), "seconds": seconds, "bank": str(file.path)})
@@ -209,14 +217,16 @@ def bench(
     steps: Annotated[int, typer.Option(help="of each way of decoding, after warm-up")] = 30,
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16")] = "bfloat16",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1")] = "auto",
+    bank: Annotated[bool, typer.Option("--bank", help="instead: from a fader moved to its expected rewards")] = False,
     json: JsonOption = False,
 ) -> None:
     """What decoding a mixture costs beside one merged model, K forward passes, and peft's mixed batch."""
     if dtype not in ("float32", "bfloat16", "float16"):
         raise InputError(f"dtype: found '{dtype}'; give float32, bfloat16 or float16")
     from engine.bench import bench as run
+    from engine.bench import bench_bank
 
-    result = run(shape, k, prompt_length, steps, dtype, device)
+    result = bench_bank() if bank else run(shape, k, prompt_length, steps, dtype, device)
     if json:
         print_json(result)
         return

@@ -55,14 +55,20 @@ def draw(found: dict[str, list[dict[str, Any]]], path: Path) -> None:
         template="plotly_white", width=1200, height=420, margin={"l": 40, "r": 20, "t": 50, "b": 40},
         legend={"orientation": "h", "y": -0.12},
     )  # fmt: skip
+    screenshot(figure, path, ".bars")
+
+
+def screenshot(figure: go.Figure, path: Path, drawn: str) -> None:
+    """drawn: what is in the page when the figure is there."""
     page_file = path.with_suffix(".html")
     figure.write_html(page_file, include_plotlyjs=True, config={"staticPlot": True})
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=flags)
-        page = browser.new_page(viewport={"width": 1220, "height": 440})
+        size = {"width": figure.layout.width + 20, "height": figure.layout.height + 20}
+        page = browser.new_page(viewport=size)
         page.goto(page_file.as_uri())
-        page.wait_for_selector(".bars")
+        page.wait_for_selector(drawn)
         page.screenshot(path=path)
         browser.close()
     page_file.unlink()

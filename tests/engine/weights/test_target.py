@@ -1,0 +1,79 @@
+"""Weights for rewards that are wanted, against policies whose responses are all written out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from engine import InputError
+from engine.bank import Bank
+from engine.weights.target import solve
+from tests.engine.weights.conftest import Exact, Small
+from tests.engine.weights.test_enumeration import proposals
+
+CENTRE, SCALE = np.array([-3.0, 0.5]), np.array([1.0, 0.5])
+
+
+@pytest.fixture
+def exact(small: Callable[[int, int], Small]) -> Exact:
+    return small(3, 0).exact
+
+
+@pytest.fixture
+def bank(exact: Exact) -> Bank:
+    return exact.sample(proposals(exact), 2000, np.random.default_rng(0))
+
+
+def standard(exact: Exact, weights: dict[str, float]) -> np.ndarray:
+    return (exact.expected(np.array(list(weights.values()))) - CENTRE) / SCALE
+
+
+def grid(exact: Exact) -> tuple[np.ndarray, np.ndarray]:
+    """All weights in steps of a twentieth, and their exact rewards."""
+    points = [(a, b, 20 - a - b) for a in range(21) for b in range(21 - a)]
+    weights = np.array(points) / 20
+    return weights, np.array([(exact.expected(point) - CENTRE) / SCALE for point in weights])
+
+
+def test_slopes_are_differences(bank: Bank) -> None:
+    at, step = np.array([0.5, 0.2, 0.3]), 1e-5
+    for k in range(3):
+        more, less = (bank.estimate(at + sign * step * np.eye(3)[k]).rewards for sign in (1, -1))
+        assert bank.reward_slopes(at)[:, k] == pytest.approx((more - less) / (2 * step), abs=1e-6)
+
+
+def test_a_point_that_can_be_reached_is_reached(exact: Exact, bank: Bank) -> None:
+    wanted = (exact.expected(np.array([0.2, 0.5, 0.3])) - CENTRE) / SCALE
+    found = solve(bank, CENTRE, SCALE, dict(zip(bank.objectives, wanted.tolist(), strict=True)), {}, repeats=3)
+    assert standard(exact, found.weights) == pytest.approx(wanted, abs=0.05)
+
+
+def test_a_point_out_of_reach_is_come_nearest_to(exact: Exact, bank: Bank) -> None:
+    goal = {"short": 5.0, "first": 5.0}
+    found = solve(bank, CENTRE, SCALE, goal, {}, repeats=3)
+    _, rewards = grid(exact)
+    best = ((rewards - 5) ** 2).sum(-1).min()
+    assert ((standard(exact, found.weights) - 5) ** 2).sum() < best + 0.1
+
+
+def test_the_most_under_a_floor(exact: Exact, bank: Bank) -> None:
+    _, rewards = grid(exact)
+    floor = float(np.quantile(rewards[:, 1], 0.8))
+    found = solve(bank, CENTRE, SCALE, {}, {"first": floor}, repeats=3)
+    assert standard(exact, found.weights)[1] > floor - 0.05
+    assert standard(exact, found.weights).sum() > rewards[rewards[:, 1] >= floor].sum(-1).max() - 0.05
+
+
+def test_floors_that_cannot_be_kept_are_told(bank: Bank) -> None:
+    with pytest.raises(InputError, match=r"floor: no weights keep to .*lower a floor, or leave one out"):
+        solve(bank, CENTRE, SCALE, {}, {"first": 50.0})
+
+
+def test_rewards_without_a_name_are_told(small: Callable[[int, int], Small]) -> None:
+    from engine.weights import SOLVERS
+
+    for given, said in (({"goal": {"kind": 1.0}}, "target: no reward is for 'kind'"), ({}, "target: found none")):
+        with pytest.raises(InputError, match=said):
+            SOLVERS["target"](small(2, 0).engine, ["a"], **given)
