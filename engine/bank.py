@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -55,7 +55,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Bank:
-    """Responses to P prompts, N each. Where a prompt has fewer, log_base is -inf.
+    """Responses to P prompts, N each.
 
     log_ratios [P, N, K]: log π_k(y|x) - log π_ref(y|x); log_base [P, N]: log π_ref(y|x) - log Σ_m α_m q_m(y|x);
     rewards [P, N, R]. policy_tokens is what it cost: tokens drawn times policies computed.
@@ -68,10 +68,6 @@ class Bank:
     log_base: Array
     rewards: Array
     policy_tokens: int
-    counts: NDArray[np.int64] = field(init=False)  # [P], responses of each prompt
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "counts", np.isfinite(self.log_base).sum(1))
 
     def of_prompts(self, chosen: NDArray[np.int64]) -> Bank:
         """The bank of these prompts, by number; one may come more than once, as in a bootstrap."""
@@ -90,17 +86,17 @@ class Bank:
     def estimate(self, weights: ArrayLike, prompts: Array | None = None) -> Estimate:
         """λ [K], or [L, K] for L at once. prompts: [P], how much each counts; all alike unless told."""
         log_w = self.log_weights(weights)
-        top = log_w.max(-1, keepdims=True)
+        top, count = log_w.max(-1, keepdims=True), log_w.shape[-1]
         w = np.exp(log_w - top)
         total = w.sum(-1)  # [..., P]
         own = w / total[..., None]
-        mean_log = np.log(total) + top[..., 0] - np.log(self.counts)
+        mean_log = np.log(total) + top[..., 0] - np.log(count)
         by_prompt = np.full(len(self.prompts), 1.0) if prompts is None else prompts
         by_prompt = by_prompt / by_prompt.sum()
         gradient = np.einsum("...pn,pnk->...pk", own, self.log_ratios)
         rewards = np.einsum("...pn,pnr->...pr", own, self.rewards)
         # Delta method: of log mean w, and of a ratio of two means.
-        relative = (own**2).sum(-1) - 1 / self.counts
+        relative = (own**2).sum(-1) - 1 / count
         spread = np.einsum("...pn,pnr->...pr", own**2, self.rewards**2)
         spread -= 2 * rewards * np.einsum("...pn,pnr->...pr", own**2, self.rewards)
         spread += rewards**2 * (own**2).sum(-1)[..., None]
@@ -110,7 +106,7 @@ class Bank:
             gradient=np.einsum("...pk,p->...k", gradient, by_prompt),
             rewards=np.einsum("...pr,p->...r", rewards, by_prompt),
             reward_errors=np.sqrt(np.einsum("...pr,p->...r", spread.clip(0), by_prompt**2)),
-            share=(1 / (own**2).sum(-1) / self.counts) @ by_prompt,
+            share=(1 / (own**2).sum(-1) / count) @ by_prompt,
         )
 
     def reward_slopes(self, weights: ArrayLike) -> Array:
@@ -119,12 +115,6 @@ class Bank:
         own = np.exp(log_w - np.logaddexp.reduce(log_w, -1)[:, None])
         centred = self.log_ratios - np.einsum("pn,pnk->pk", own, self.log_ratios)[:, None]
         return np.einsum("pn,pnr,pnk->rk", own, self.rewards, centred) / len(self.prompts)
-
-    def shares(self, weights: ArrayLike) -> Array:
-        """[P]: of each prompt's responses, the share that is effective for λ."""
-        log_w = self.log_weights(weights)
-        w = np.exp(log_w - log_w.max(-1, keepdims=True))
-        return w.sum(-1) ** 2 / (w**2).sum(-1) / self.counts
 
 
 def proposals(engine: Engine) -> dict[str, Mixture]:
@@ -169,7 +159,10 @@ def collect(
     mixed = {name: mixture for name, mixture in sources.items() if name not in engine.policy_set.by_name}
     rounds = range(-(-responses // len(sources)))
     wanted = [(prompt, number) for number in rounds for prompt in prompts]
-    found = {unit: rows for unit, rows in (file.read() if file else {}).items() if unit in set(wanted)}
+    for prompt in prompts:
+        engine.check_prompt(prompt, sampling.max_new_tokens)
+    kept = file.read() if file else {}
+    found = {unit: kept[unit] for unit in wanted if unit in kept}
     missing = [unit for unit in wanted if unit not in found]
     progress(len(found) * len(sources), len(wanted) * len(sources))
     client, under_way = object(), []

@@ -56,7 +56,7 @@ def wait_until(holds: Callable[[], bool]) -> None:
 def test_waiting_is_shown_and_a_closed_page_makes_room(
     engine: Engine, url: str, browser: Browser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    step, pause = Batch.step, [0.1]
+    step, pause = Batch.step, [0.5]  # seconds: the first must not finish while the others open
     monkeypatch.setattr(Batch, "step", lambda batch: (time.sleep(pause[0]), step(batch))[1])
     with opened(browser, url) as second, opened(browser, url) as third:
         with opened(browser, url) as first:

@@ -136,6 +136,26 @@ def test_solvers_give_weights_with_errors(small: Callable[[int, int], Small], me
     assert json.loads(json.dumps(solution.as_dict()))["weights"] == solution.weights
 
 
+def test_more_is_sampled_where_too_little_counts(
+    small: Callable[[int, int], Small], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    some, wanted = small(2, 0), set()
+    monkeypatch.setattr("engine.weights.mpo.LOW_SHARE", 0.999)
+    SOLVERS["mpo"](some.engine, PROMPTS[:2], SAMPLING, 0, 8, progress=lambda done, all_of_it: wanted.add(all_of_it))
+    assert wanted == {16, 32, 64}
+    wanted.clear()
+    monkeypatch.undo()
+    SOLVERS["mpo"](some.engine, PROMPTS[:2], SAMPLING, 0, 8, progress=lambda done, all_of_it: wanted.add(all_of_it))
+    assert wanted == {16}
+
+
+def test_a_prompt_that_does_not_fit_is_told_before_anything_is_sampled(small: Callable[[int, int], Small]) -> None:
+    engine = small(2, 0).engine
+    with pytest.raises(InputError, match=r"prompt: it is .* tokens long"):
+        collect(engine, ["a", "a b " * 40], 4, SAMPLING)
+    assert engine.waiting == engine._batch.rows == 0
+
+
 def test_solve_on_the_command_line(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     from engine.cli import app
     from engine.console import run
