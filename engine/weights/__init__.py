@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from engine.weights.bsmd import bsmd
-from engine.weights.mpo import mpo
+from engine.weights import bsmd, mpo, target
 from engine.weights.solution import Solution, Solver
-from engine.weights.target import target
 
-SOLVERS: dict[str, Solver] = {"mpo": mpo, "bsmd": bsmd, "target": target}
+SOLVERS: dict[str, Solver] = {"mpo": mpo.mpo, "bsmd": bsmd.bsmd, "target": target.target}
 
 __all__ = ["SOLVERS", "Solution", "Solver"]
