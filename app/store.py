@@ -89,6 +89,12 @@ def m002_steering(db: Database) -> None:
     db.table("completions").add_column("steered", str, not_null_default="{}")
 
 
+@schema()
+def m003_particles(db: Database) -> None:
+    """How many particles a response was drawn with; 1 is token by token."""
+    db.table("completions").add_column("particles", int, not_null_default=1)
+
+
 class Store:
     """The ratings in an SQLite file, made if it is missing. Thread-safe: one connection, one lock.
 
@@ -153,7 +159,7 @@ class Store:
             return True
 
     def completion(self, completion_id: int) -> dict[str, Any]:
-        """All of a completion: as Completion.as_dict(), with id, model and created_at. Raises InputError."""
+        """All of a completion but its normaliser: as Completion.as_dict(), with id, model, created_at. Raises InputError."""
         with self._lock:
             return read_completion(self.db, completion_id)
 
@@ -264,10 +270,11 @@ def read_completion(db: Database, completion_id: int) -> dict[str, Any]:
         "text": row["text"],
         "tokens": json.loads(row["tokens"]),
         "mixture": {"weights": json.loads(row["weights"]), **{key: row[key] for key in ("rule", "gain", "exponent")}},
-        "sampling": {field.name: row[field.name] for field in fields(Sampling)},
+        # A database that no newer app has opened lacks the newer columns.
+        "sampling": {field.name: row.get(field.name, field.default) for field in fields(Sampling)},
         "seed": row["seed"],
         "finish_reason": row["finish_reason"],
         "rewards": {reward["objective"]: reward["value"] for reward in rewards},
-        "steered": json.loads(row["steered"]),
+        "steered": json.loads(row.get("steered", "{}")),
         "created_at": row["created_at"],
     }

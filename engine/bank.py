@@ -129,7 +129,7 @@ def check_sampling(sampling: Sampling) -> None:
     if sampling.temperature == 0:
         raise InputError("temperature: found 0; a bank needs responses that differ, give more than 0, such as 1")
     if sampling != Sampling(sampling.max_new_tokens, sampling.temperature):
-        raise InputError("sampling: a bank takes no top_k, top_p, min_p or repetition_penalty; leave them off")
+        raise InputError("sampling: a bank takes temperature and length alone; leave the other settings off")
 
 
 def collect(

@@ -18,18 +18,20 @@ from engine.errors import InputError
 from engine.graphs import StepGraphs
 from engine.mixing import SOUP, Mixture
 from engine.policies import Policy, PolicySet, first_line
-from engine.sampling import Sampler, Sampling, draw
+from engine.sampling import Sampler, Sampling, draw, warp
 
 
 @dataclass(eq=False)
 class Record:
-    """What a bank keeps of a response: its log-prob under every policy that has a row and under these mixtures, all at
-    the temperature that it is drawn at."""
+    """What a bank or a particle keeps of a response: its log-prob under every policy that has a row and under these
+    mixtures, all at the temperature that it is drawn at."""
 
     mixtures: dict[str, Mixture]
     log_probs: dict[str, float] = field(default_factory=dict)  # summed over the tokens so far
+    drawn: float = 0.0  # the same under what the tokens were drawn from
 
-    def add(self, log_probs: dict[str, float]) -> None:
+    def add(self, log_probs: dict[str, float], drawn: float) -> None:
+        self.drawn += drawn
         for name, value in log_probs.items():
             self.log_probs[name] = self.log_probs.get(name, 0.0) + value
 
@@ -119,6 +121,16 @@ class Lane:
         if policy.name == SOUP and (seq.stirred is None or seq.mixture.rule == SOUP):
             seq.stirred = seq.mixture
         return self.policy_set.acting(policy, seq.stirred or seq.mixture)
+
+    def fork(self, source: Sequence, copies: list[Sequence]) -> None:
+        """Rows for the copies, which have read what the source has."""
+        own = [i for i, (seq, _) in enumerate(self.rows) if seq is source]
+        if own:
+            every = own * len(copies)
+            self.slots.copy(every)
+            self.rows += [(copy, self.rows[i][1]) for copy in copies for i in own]
+            at = torch.tensor(every, device=self.log_probs.device)
+            self.log_probs = torch.cat([self.log_probs, self.log_probs[at]])
 
     def leave(self, leaving: set[int]) -> None:
         """Let the rows of these sequences (their ids) go."""
@@ -228,11 +240,12 @@ class Batch:
         log_probs = self.log_probs(group)
         mixtures = [seq.drawing for seq in group]
         mixed = Mixture.mix(mixtures, log_probs, group[0].names)
-        tokens = draw(mixed, [seq.sampler for seq in group], [seq.tokens for seq in group])
+        scores = warp(mixed, group[0].sampling, [seq.tokens for seq in group])
+        tokens = draw(scores, [seq.sampler for seq in group])
         at = torch.tensor(tokens, device=log_probs.device).expand(len(log_probs), -1)
         said = log_probs.gather(-1, at.unsqueeze(-1))[..., 0].T.tolist()
         if group[0].record:
-            self._record(group, log_probs, at)
+            self._record(group, log_probs, scores, at)
         for seq, mixture, token, values in zip(group, mixtures, tokens, said, strict=True):
             seq.tokens.append(token)
             seq.trace.append(dict(zip(seq.names, values, strict=True)))
@@ -243,8 +256,8 @@ class Batch:
             elif len(seq.tokens) >= seq.sampling.max_new_tokens:
                 seq.finish_reason = "length"
 
-    def _record(self, group: list[Sequence], log_probs: Tensor, at: Tensor) -> None:
-        """at: [policies, sequences], the tokens drawn."""
+    def _record(self, group: list[Sequence], log_probs: Tensor, scores: Tensor, at: Tensor) -> None:
+        """scores: [sequences, V], what was drawn by; at: [policies, sequences], the tokens drawn."""
         names, temperature = group[0].names, group[0].sampling.temperature
         records = [seq.record for seq in group if seq.record]
         mixed = [Mixture.mix([r.mixtures[name] for r in records], log_probs, names) for name in records[0].mixtures]
@@ -252,8 +265,9 @@ class Batch:
         if temperature != 1:
             every = (every / temperature).log_softmax(-1)
         found = every.gather(-1, at[:1].expand(len(every), -1).unsqueeze(-1))[..., 0].T.tolist()
-        for record, values in zip(records, found, strict=True):
-            record.add(dict(zip([*names, *record.mixtures], values, strict=True)))
+        drawn = scores.log_softmax(-1).gather(-1, at[0].unsqueeze(-1))[:, 0].tolist()
+        for record, values, own in zip(records, found, drawn, strict=True):
+            record.add(dict(zip([*names, *record.mixtures], values, strict=True)), own)
 
     def _draw_one_by_one(self, group: list[Sequence]) -> None:
         """What fails for a group may fail for one of them alone."""
@@ -276,6 +290,14 @@ class Batch:
                 lane.leave(leaving)
             self.sequences = [seq for seq in self.sequences if id(seq) not in leaving]
             self._find_rows()
+
+    @torch.inference_mode()
+    def fork(self, source: Sequence, copies: list[Sequence]) -> None:
+        """Let these join, which are as far as one that is under way, without reading anything again."""
+        for lane in self.lanes:
+            lane.fork(source, copies)
+        self.sequences += copies
+        self._find_rows()
 
     def _find_rows(self) -> None:
         found: dict[int, dict[str, int]] = {id(seq): {} for seq in self.sequences}

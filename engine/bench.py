@@ -23,7 +23,7 @@ from engine.config import Config, PolicySettings
 from engine.errors import InputError
 from engine.mixing import geometric, make_mixture
 from engine.policies import PolicySet, pick_device
-from engine.sampling import Sampler, Sampling, draw
+from engine.sampling import Sampler, Sampling, draw, warp
 
 # hidden, intermediate, layers, heads, key and value heads, vocabulary; the larger two as SmolLM2's.
 SHAPES = {
@@ -99,7 +99,7 @@ class Bench:
         sampler = Sampler(SAMPLING, 0)
         ids = torch.tensor([self.prompt()], device=self.device)
         while True:
-            token = draw(forward(ids), [sampler], [[]])
+            token = draw(warp(forward(ids), sampler.sampling, [[]]), [sampler])
             ids = torch.tensor([token], device=self.device)
             yield
 

@@ -93,6 +93,17 @@ class Slots:
         self.mask[first:end, :longest].masked_fill_(~unseen, 0)
         self.lengths += lengths
 
+    def copy(self, source: list[int]) -> None:
+        """New rows below the others that have seen what these have."""
+        first, end, lengths = len(self.lengths), len(self.lengths) + len(source), [self.lengths[i] for i in source]
+        self._make_room(end, max(self.lengths))
+        longest = max(lengths)
+        for layer in self.layers:
+            layer.keys[first:end, :, :longest] = layer.keys[source, :, :longest]
+            layer.values[first:end, :, :longest] = layer.values[source, :, :longest]
+        self.mask[first:end] = self.mask[source]
+        self.lengths += lengths
+
     def remove(self, gone: list[int]) -> list[int]:
         """Free these rows; the last ones take their places. Returns for every row that is left where it was."""
         order = list(range(len(self.lengths)))

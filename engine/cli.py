@@ -55,6 +55,9 @@ def generate(
     top_p: Annotated[float, typer.Option(help="only the likeliest tokens that sum to p; 1 is off")] = 1.0,
     min_p: Annotated[float, typer.Option(help="only tokens of at least p times the likeliest; 0 is off")] = 0.0,
     repetition_penalty: Annotated[float, typer.Option(help="above 1 makes words of the response rarer")] = 1.0,
+    particles: Annotated[
+        int, typer.Option(help="above 1: from the exact mixture of whole responses, by so many at once")
+    ] = 1,
     seed: Seed = 0,
     config: ConfigOption = DEMO,
     json: JsonOption = False,
@@ -64,7 +67,7 @@ def generate(
     from engine.engine import Engine
     from engine.sampling import Sampling
 
-    sampling = Sampling(max_new_tokens, temperature, top_k, top_p, min_p, repetition_penalty)
+    sampling = Sampling(max_new_tokens, temperature, top_k, top_p, min_p, repetition_penalty, particles)
     with Engine.from_config(config) as engine:
         request = engine.submit(prompt, engine.mixture(chosen, rule, gain, exponent), sampling, seed)
         if not json:

@@ -18,6 +18,7 @@ from engine.batch import Batch, Record, Sequence, check
 from engine.config import DEMO, REFERENCE, Config, load_config
 from engine.errors import InputError
 from engine.mixing import SOUP, Mixture, make_mixture
+from engine.particles import check_particles
 from engine.policies import Policy, PolicySet
 from engine.requests import Completion, Request, Stream, Token
 from engine.rewards import RewardSet, Scored
@@ -40,7 +41,7 @@ class Engine:
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._closed = False
         self._waiting: FairQueue[Request] = FairQueue()
-        self._running: dict[int, Request] = {}  # {id of the sequence: request}, in the order in which they joined
+        self._running: dict[Request, None] = {}  # in the order in which they joined
         self.restarts = 0  # how often the worker had to begin again
         self._worker = threading.Thread(target=self._work, name="mixdesk-engine", daemon=True)
         self._worker.start()
@@ -144,6 +145,10 @@ class Engine:
                 policy for policy in self.policy_set.rows_of(other, False) if policy.name not in names(policies)
             ]
         prompt_ids = self.check_prompt(prompt, sampling.max_new_tokens)
+        if sampling.particles > 1:
+            check_particles(mixture, sampling, len(policies), self.max_rows)
+            if steered:
+                raise InputError("particles: a response that was steered is drawn token by token; give 1 particle")
         deadline = None if time_limit is None else time.monotonic() + time_limit
         sequence = Sequence(prompt, mixture, sampling, sampler, policies, prompt_ids, plan=steered)
         return Request(self, sequence, seed, rewards, deadline)
@@ -281,24 +286,28 @@ class Engine:
     def _step(self) -> None:
         """Let in those that wait, as far as there is room, and draw one token for everybody."""
         now = time.monotonic()
-        for request in list(self._running.values()):
+        for request in list(self._running):
             if request._deadline is not None and now > request._deadline:
                 self._end(request, "time")
         joining: list[Sequence] = []
         while len(self._waiting):
-            sequence = self._waiting.peek()._sequence
-            if (self._running or joining) and not self._batch.fits([*joining, sequence]):
+            # Of particles some may be finished, when they are here again.
+            sequences = [seq for seq in self._waiting.peek()._sequences if seq.finish_reason is None]
+            if (self._running or joining) and not self._batch.fits([*joining, *sequences]):
                 break
-            self._running[id(sequence)] = self._waiting.pop()
-            joining.append(sequence)
+            self._running[self._waiting.pop()] = None
+            joining += sequences
         failure: Exception | None = None
         try:
             if joining:
                 self._batch.join(joining)
             self._batch.step()
+            for request in self._running:
+                if request._particles:
+                    request._particles.resample(self._batch)
         except Exception as error:
             failure = error
-        for request in list(self._running.values()):
+        for request in list(self._running):
             self._hand_over(request)
         if isinstance(failure, torch.OutOfMemoryError):
             self._make_do(failure)
@@ -307,6 +316,8 @@ class Engine:
 
     def _hand_over(self, request: Request) -> None:
         """Give out the new tokens, and the whole when they are the last."""
+        if request._particles and not self._chosen(request):
+            return
         sequence = request._sequence
         if sequence.error is None:
             try:
@@ -316,9 +327,20 @@ class Engine:
         if sequence.finish_reason is not None:
             self._finish(request)
 
+    def _chosen(self, request: Request) -> bool:
+        """Whether a request's particles are finished; one of them is its response then."""
+        particles = request._particles
+        assert particles is not None
+        if particles.error is not None:
+            self._batch.take_out(particles.sequences)
+            request._sequence.error, request._sequence.finish_reason = particles.error, "error"
+        elif particles.finished:
+            request._sequence = particles.choose()
+        return particles.finished or particles.error is not None
+
     def _finish(self, request: Request) -> None:
         sequence, rewards = request._sequence, {}
-        self._running.pop(id(sequence), None)
+        self._running.pop(request, None)
         request._tokens.put(None)
         try:
             if sequence.error is not None:
@@ -333,12 +355,15 @@ class Engine:
 
     def _end(self, request: Request, reason: str) -> None:
         """End a response as it is, and free its rows at once."""
-        request._sequence.finish_reason = reason
+        for seq in request._sequences:
+            seq.finish_reason = seq.finish_reason or reason
         self._batch.leave()
+        if request._particles:
+            request._sequence = request._particles.choose()
         self._finish(request)
 
     def _stop(self, request: Request) -> None:
-        if self._waiting.remove(request) or id(request._sequence) in self._running:
+        if self._waiting.remove(request) or request in self._running:
             self._end(request, "stopped")
 
     def _steer(self, request: Request, mixture: Mixture) -> None:
@@ -355,16 +380,16 @@ class Engine:
             *sequence.policies,
             *(p for p in self.policy_set.rows_of(mixture, False) if p.name in missing),
         ]
-        if id(sequence) in self._running:
+        if request in self._running:
             self._batch.take_out([sequence])
-            del self._running[id(sequence)]
+            del self._running[request]
             self._waiting.put(request, request, first=True)
 
     def _end_all(self) -> None:
         waiting = []
         while len(self._waiting):
             waiting.append(self._waiting.pop())
-        for request in [*self._running.values(), *waiting]:
+        for request in [*self._running, *waiting]:
             self._end(request, "stopped")
 
     # ---------------------------------------- when something goes wrong
@@ -378,18 +403,18 @@ class Engine:
 
     def _make_do(self, error: Exception) -> None:
         """Out of memory: half as many at once from now on."""
-        running = list(self._running.values())
+        running = list(self._running)
         if not running:
             self._put_back([])
             return
-        rows = max(self._batch.rows, sum(len(request._sequence.policies) for request in running))
+        rows = max(self._batch.rows, sum(len(seq.policies) for request in running for seq in request._sequences))
         if len(running) == 1:
-            self._put_back([])
             sequence = running[0]._sequence
             sequence.error = InputError(
-                f"out of memory: one response of {len(sequence.policies)} policies and up to {sequence.longest:,} "
-                "tokens does not fit; shorten the prompt or the response, or mix fewer policies"
+                f"out of memory: one response of {rows} rows and up to {sequence.longest:,} tokens does "
+                "not fit; shorten the prompt or the response, or mix fewer policies"
             )
+            self._put_back([])
             self._finish(running[0])
             return
         log.warning("out of memory with %d rows: no more than %d at once from now on (%s)", rows, rows // 2, error)
@@ -399,14 +424,14 @@ class Engine:
     def _sort_out(self, error: Exception) -> None:
         """A step failed: whoever fails alone as well is told, the others go on."""
         log.error("a step failed: %s; its requests are tried one by one", error)
-        running, sound = list(self._running.values()), []
+        running, sound = list(self._running), []
         for request in running:
             request._trials += 1
             try:
                 if len(running) == 1 or request._trials > 3:
                     raise error
                 trial = Batch(self.policy_set)
-                trial.join([request._sequence])
+                trial.join([seq for seq in request._sequences if seq.finish_reason is None])
                 sound.append(request)
             except Exception as own:
                 request._sequence.error = own
@@ -417,7 +442,7 @@ class Engine:
 
     def _begin_again(self, error: BaseException) -> None:
         """What was under way failed with the worker; what waits goes on."""
-        running = list(self._running.values())
+        running = list(self._running)
         self._put_back([])
         for request in running:
             if not request._future.done():

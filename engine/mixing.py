@@ -99,6 +99,15 @@ class Mixture:
         return self.mix([self], log_probs.unsqueeze(1), policies)[0]
 
     @property
+    def powers(self) -> dict[str, float] | None:
+        """{policy: the power of its probability}, for rule geometric, whose mixture is their product; else None."""
+        if self.rule != "geometric":
+            return None
+        powers = {name: self.gain * weight for name, weight in self.weights.items()}
+        powers[REFERENCE] = powers.get(REFERENCE, 0.0) + 1 - self.gain
+        return {name: power for name, power in powers.items() if power}
+
+    @property
     def needs(self) -> list[str]:
         """The policies that must be computed: those with weight, or their soup; the reference if the gain is not 1."""
         names = [SOUP] if self.rule == SOUP else [name for name, weight in self.weights.items() if weight > 0]

@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from engine.batch import Sequence
+from engine.errors import InputError
 from engine.mixing import Mixture
+from engine.particles import Particles
 from engine.policies import PolicySet
 from engine.sampling import Sampling
 
@@ -33,7 +35,7 @@ class Completion:
     """A response with all that is needed to generate it again, and its rewards {objective: float}.
 
     mixture is the last one that it was steered to; steered {token's place: mixture from there on} is empty if it never
-    was.
+    was. log_normaliser, with particles: an estimate of log Σ_y Π_k π_k(y|x)^{λ_k}.
     """
 
     prompt: str
@@ -46,6 +48,7 @@ class Completion:
     trace: list[dict[str, float]] = field(repr=False)
     rewards: dict[str, float] = field(default_factory=dict)
     steered: dict[int, Mixture] = field(default_factory=dict)
+    log_normaliser: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Plain numbers and words, without the trace."""
@@ -59,15 +62,20 @@ class Completion:
             "finish_reason": self.finish_reason,
             "rewards": self.rewards,
             "steered": {place: mixture.as_dict() for place, mixture in self.steered.items()},
+            "log_normaliser": self.log_normaliser,
         }
 
 
 class Request:
-    """A response that was asked for. Iterate over it for its tokens; `completion()` waits for the whole."""
+    """A response that was asked for. Iterate over it for its tokens; `completion()` waits for the whole.
+
+    With particles all tokens come at the end: until then any of them may be let go.
+    """
 
     def __init__(self, engine: Engine, sequence: Sequence, seed: int, rewards: bool, deadline: float | None) -> None:
         self._engine = engine
-        self._sequence = sequence
+        self._sequence = sequence  # with particles the chosen one, once they are all finished
+        self._particles = Particles(sequence, seed) if sequence.sampling.particles > 1 else None
         self._target = sequence.mixture  # what it is to be drawn from, by all that was asked so far
         self._seed = seed
         self._with_rewards = rewards
@@ -118,9 +126,21 @@ class Request:
         )
 
     def steer_to(self, mixture: Mixture) -> None:
-        """Draw the tokens to come from another of the engine's mixtures."""
+        """Draw the tokens to come from another of the engine's mixtures. Raises InputError."""
+        if self._particles:
+            raise InputError("steer: a response with particles is drawn from one mixture; give 1 particle to steer it")
         self._target = mixture
         self._engine._jobs.put(lambda: self._engine._steer(self, mixture))
+
+    @property
+    def drawn(self) -> int:
+        """Tokens that there are so far; with particles those of the longest."""
+        return max(len(seq.tokens) for seq in self._sequences)
+
+    @property
+    def _sequences(self) -> list[Sequence]:
+        """What the batch draws for it."""
+        return self._particles.sequences if self._particles else [self._sequence]
 
     def _token(self, place: int, written: str) -> tuple[Token, str]:
         """A token, and all text up to it. It is read by who iterates: the worker has other things to do. Bytes of an
@@ -157,6 +177,7 @@ class Request:
                 trace=sequence.trace,
                 rewards=rewards,
                 steered={0: drawn[0], **changes} if changes else {},
+                log_normaliser=self._particles.log_normaliser if self._particles else None,
             )
         )
 

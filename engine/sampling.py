@@ -24,7 +24,8 @@ from engine.errors import InputError
 @dataclass(frozen=True)
 class Sampling:
     """How tokens are drawn. temperature 0 takes the likeliest token; top_k 0, top_p 1, min_p 0 and repetition_penalty 1
-    mean off. The penalty is on tokens that the response has."""
+    mean off. The penalty is on tokens that the response has. particles: above 1 samples from the exact mixture of whole
+    responses (engine/particles.py), 1 token by token."""
 
     max_new_tokens: int = 80
     temperature: float = 0.7
@@ -32,6 +33,7 @@ class Sampling:
     top_p: float = 1.0
     min_p: float = 0.0
     repetition_penalty: float = 1.0
+    particles: int = 1
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
@@ -48,6 +50,9 @@ class Sampling:
             raise InputError(
                 f"repetition_penalty: found {self.repetition_penalty}; give a number above 0 up to 10, 1 is off"
             )
+
+        if isinstance(self.particles, bool) or not isinstance(self.particles, int) or self.particles < 1:
+            raise InputError(f"particles: found {self.particles}; give a whole number, 1 or more")
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -81,13 +86,8 @@ class Sampler:
         return torch.rand((), dtype=torch.float64, generator=self.generator)
 
 
-def draw(log_probs: Tensor, samplers: Sequence[Sampler], said: Sequence[list[int]]) -> list[int]:
-    """One token for each of [sequences, V], whose samplers have one and the same Sampling.
-
-    said: the tokens that each response has. A draw inverts the cumulative distribution at the sequence's next uniform
-    number, so that it is the same alone as among others, but for rounding where a number falls between two tokens.
-    """
-    sampling = samplers[0].sampling
+def warp(log_probs: Tensor, sampling: Sampling, said: Sequence[list[int]]) -> Tensor:
+    """[sequences, V] -> [sequences, V], the scores that tokens are drawn by. said: the tokens of each response."""
     if log_probs.isnan().any():
         raise ValueError("the mixture's log-probs are not numbers")
     scores = log_probs
@@ -96,9 +96,19 @@ def draw(log_probs: Tensor, samplers: Sequence[Sampler], said: Sequence[list[int
         rows = [torch.tensor([tokens], dtype=torch.long, device=scores.device) for tokens in said]
         scores = torch.cat([penalty(row, scores[i : i + 1]) for i, row in enumerate(rows)])
     if sampling.temperature == 0:
-        return scores.argmax(-1).tolist()
+        return scores
     # The warpers look at scores only.
-    scores = sampling.warpers()(torch.empty(len(scores), 0, dtype=torch.long), scores)
+    return sampling.warpers()(torch.empty(len(scores), 0, dtype=torch.long), scores)
+
+
+def draw(scores: Tensor, samplers: Sequence[Sampler]) -> list[int]:
+    """One token for each of [sequences, V], whose samplers have one and the same Sampling.
+
+    A draw inverts the cumulative distribution at the sequence's next uniform number, so that it is the same alone as
+    among others, but for rounding where a number falls between two tokens.
+    """
+    if samplers[0].sampling.temperature == 0:
+        return scores.argmax(-1).tolist()
     cumulative = scores.softmax(-1).double().cumsum(-1)
     uniform = torch.stack([sampler.uniform() for sampler in samplers]).to(cumulative.device)
     # The first token whose cumulative probability is above the number, and so one of probability above zero.

@@ -67,7 +67,7 @@ def test_waiting_is_shown_and_a_closed_page_makes_room(
             generate(third)
             expect(third.locator("#status")).to_contain_text("Waiting for a turn: 1 before you.")
             expect(third.locator("#response-left textarea")).to_have_value("")
-            under_way = list(engine._running.values())
+            under_way = list(engine._running)
         # The page is closed: the others need not wait for the end of what nobody reads.
         wait_until(lambda: all(request._future.done() for request in under_way))
         assert {request.completion().finish_reason for request in under_way} == {"stopped"}

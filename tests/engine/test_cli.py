@@ -32,6 +32,17 @@ def test_generate_json_is_one_object_and_repeats(tiny: Tiny) -> None:
     assert len(found["tokens"]) <= 9 and found["seed"] == 4
 
 
+def test_generate_from_the_exact_mixture(tiny: Tiny) -> None:
+    arguments = ["generate", "--config", str(tiny.config), "--prompt", "mix", "--max-new-tokens", "6", "--json"]
+    found = json.loads(run(*arguments, "--particles", "8").stdout)
+    assert found["sampling"]["particles"] == 8
+    assert found["log_normaliser"] < 0
+    assert json.loads(run(*arguments).stdout)["log_normaliser"] is None
+    wrong = run(*arguments, "--particles", "8", "--temperature", "0")
+    assert wrong.returncode == 2
+    assert wrong.stderr.strip().endswith("give a temperature above 0, or 1 particle")
+
+
 def test_generate_writes_the_text(tiny: Tiny) -> None:
     arguments = ["generate", "--config", str(tiny.config), "--prompt", "mix", "--max-new-tokens", "9"]
     plain, as_json = run(*arguments), run(*arguments, "--json")

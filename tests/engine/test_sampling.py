@@ -5,14 +5,14 @@ from __future__ import annotations
 import torch
 
 from engine import Sampling
-from engine.sampling import Sampler, draw
+from engine.sampling import Sampler, draw, warp
 
 LOG_PROBS = torch.tensor([0.5, 0.3, 0.15, 0.05]).log()
 
 
 def frequencies(sampling: Sampling, draws: int = 20_000) -> torch.Tensor:
     sampler = Sampler(sampling, seed=1)
-    drawn = torch.tensor([draw(LOG_PROBS[None], [sampler], [[]])[0] for _ in range(draws)])
+    drawn = torch.tensor([draw(warp(LOG_PROBS[None], sampler.sampling, [[]]), [sampler])[0] for _ in range(draws)])
     return torch.bincount(drawn, minlength=4) / draws
 
 
@@ -42,13 +42,13 @@ def test_many_draw_as_each_alone() -> None:
     together = [Sampler(sampling, seed) for seed in range(5)]
     alone = [Sampler(sampling, seed) for seed in range(5)]
     for _ in range(20):
-        drawn = draw(log_probs, together, [[]] * 5)
-        assert drawn == [draw(log_probs[i : i + 1], [alone[i]], [[]])[0] for i in range(5)]
+        drawn = draw(warp(log_probs, together[0].sampling, [[]] * 5), together)
+        assert drawn == [draw(warp(log_probs[i : i + 1], alone[i].sampling, [[]]), [alone[i]])[0] for i in range(5)]
 
 
 def test_repetition_penalty_divides_what_was_said() -> None:
     """As transformers has it: a negative score is multiplied by the penalty."""
     said = Sampling(temperature=0.0, repetition_penalty=3.0)
-    assert draw(LOG_PROBS[None], [Sampler(said, 0)], [[]]) == [0]
-    assert draw(LOG_PROBS[None], [Sampler(said, 0)], [[0]]) == [1]  # 3 log 0.5 < log 0.3
-    assert draw(LOG_PROBS[None], [Sampler(said, 0)], [[0, 1]]) == [2]
+    assert draw(warp(LOG_PROBS[None], said, [[]]), [Sampler(said, 0)]) == [0]
+    assert draw(warp(LOG_PROBS[None], said, [[0]]), [Sampler(said, 0)]) == [1]  # 3 log 0.5 < log 0.3
+    assert draw(warp(LOG_PROBS[None], said, [[0, 1]]), [Sampler(said, 0)]) == [2]

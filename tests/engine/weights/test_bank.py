@@ -110,8 +110,8 @@ def test_whatever_changes_what_is_sampled_changes_the_name(tmp_path: Path) -> No
     ("sampling", "said"),
     [
         (Sampling(temperature=0.0), "temperature: found 0"),
-        (Sampling(top_k=5), "takes no top_k"),
-        (Sampling(min_p=0.1), "takes no top_k"),
+        (Sampling(top_k=5), "takes temperature and length alone"),
+        (Sampling(min_p=0.1), "takes temperature and length alone"),
     ],
 )
 def test_sampling_that_is_not_the_policies_is_refused(
