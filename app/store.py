@@ -159,7 +159,7 @@ class Store:
             return True
 
     def completion(self, completion_id: int) -> dict[str, Any]:
-        """A completion as its as_dict() but without log_normaliser; with id, model and created_at. Raises InputError."""
+        """A completion as its as_dict() has it but log_normaliser, with id, model, created_at. Raises InputError."""
         with self._lock:
             return read_completion(self.db, completion_id)
 

@@ -181,6 +181,11 @@ def evaluate(
     prompts: Annotated[
         Path | None, typer.Option(help="JSON lines or one a line; the configuration's unless told")
     ] = None,
+    methods: Annotated[
+        str | None, typer.Option(help="instead: a table of methods; all, or names of policies and methods,...")
+    ] = None,
+    solve_with: Annotated[int, typer.Option(help="with --methods: so many prompts, the first, find weights only")] = 24,
+    limit: Annotated[int, typer.Option(help="with --methods: the most prompts after those; 0 is all")] = 0,
     max_new_tokens: MaxNewTokens = 160,
     temperature: Temperature = 0.7,
     seed: Seed = 0,
@@ -188,6 +193,7 @@ def evaluate(
     json: JsonOption = False,
 ) -> None:
     """Win rates of every policy against the reference, and the rewards along the sweep of every fader."""
+    from engine import methods as table_of
     from engine.engine import Engine
     from engine.evaluate import evaluate as run
     from engine.prompts import read_prompts
@@ -198,9 +204,22 @@ def evaluate(
     with Engine.from_config(config) as engine:
         if asked is None and not engine.config.prompts:
             raise InputError(f"{config}: prompts: found nothing, expected a file; or give --prompts")
-        result = run(engine, asked or read_prompts(engine.config.prompts or ""), sampling, seed)
+        asked = asked or read_prompts(engine.config.prompts or "")
+        if methods:
+            first, rest = asked[:solve_with], asked[solve_with:][: limit or None]
+            if not first or not rest:
+                raise InputError(
+                    f"--methods: {len(asked)} prompts are too few for {solve_with} to find weights with, and others "
+                    "to compare on; give more prompts, or another --solve-with"
+                )
+            result = table_of.compare(engine, rest, first, sampling, methods, seed)
+        else:
+            result = run(engine, asked, sampling, seed)
     if json:
         print_json(result)
+        return
+    if methods:
+        typer.echo(table_of.table(result))
         return
     typer.echo(f"{result['n_prompts']} prompts at temperature {temperature:g}")
     for name, policy in result["policies"].items():

@@ -1,0 +1,260 @@
+"""Ways to serve several objectives at once, side by side: single policies, mixtures, and what the literature compares
+MPO with. Each is one function, in METHODS under its name; `compare` gives their win rates against the reference.
+
+Reweighting methods draw from π_ref and choose among what was drawn; rewards are then in standard deviations of the
+reference's, so that no objective counts for more by its scale.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from engine.bank import Array, Bank, seed_of
+from engine.config import REFERENCE
+from engine.engine import Completion, Engine
+from engine.errors import InputError
+from engine.mixing import SOUP, Mixture
+from engine.sampling import Sampling
+from engine.weights import SOLVERS
+from engine.weights.mpo import minimise
+
+BETA = 0.5  # KL strength of the reweighting methods, in standard deviations of a reward
+CHOICES = 16  # responses that the reweighting methods and best-of-n choose from; particles of the exact mixture
+OPPONENTS = 4  # responses of the reference that every response meets
+REPEATS = 2000  # of the bootstrap over prompts
+
+
+@dataclass(frozen=True)
+class Answers:
+    """A method's response to every prompt, and what it cost in policy tokens: tokens drawn times policies computed."""
+
+    completions: list[Completion]
+    policy_tokens: int  # for all responses
+    solve_tokens: int = 0  # for finding the weights
+    weights: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all methods are given. solve_prompts: to find weights with, none of which is in `prompts`."""
+
+    engine: Engine
+    prompts: list[str]
+    solve_prompts: list[str]
+    sampling: Sampling
+    seed: int
+    responses: int  # of each solve prompt
+
+    def generate(self, what: str, prompts: list[str], mixture: Mixture, particles: int = 1) -> list[Completion]:
+        """A response to each prompt, with seeds of its own for each `what`."""
+        seeds = [seed_of(self.seed, what, i, prompt) for i, prompt in enumerate(prompts)]
+        return self.engine.generate_batch(prompts, mixture, replace(self.sampling, particles=particles), seeds)
+
+    def drawn(self, what: str, prompts: list[str], count: int) -> list[list[Completion]]:
+        """`count` responses of the reference to each prompt."""
+        alone = self.engine.mixture({REFERENCE: 1.0})
+        every = self.generate(what, [prompt for prompt in prompts for _ in range(count)], alone)
+        return [every[i : i + count] for i in range(0, len(every), count)]
+
+    @cached_property
+    def opponents(self) -> list[list[Completion]]:
+        return self.drawn("opponents", self.prompts, OPPONENTS)
+
+    def standard(self, rows: list[list[Completion]]) -> Array:
+        """Rewards [prompts, responses, R] in standard deviations from the reference's mean."""
+        of = self.engine.reward_set.standard
+        return np.array([[list(of(completion.rewards).values()) for completion in row] for row in rows])
+
+
+Method = Callable[[Setting], Answers]
+
+
+def mix(setting: Setting, what: str, mixture: Mixture, particles: int = 1, solve_tokens: int = 0) -> Answers:
+    made = setting.generate(what, setting.prompts, mixture, particles)
+    # Particles differ in length: counted as if all were as long as the chosen one.
+    cost = sum(len(completion.tokens) for completion in made) * len(mixture.needs) * particles
+    return Answers(made, cost, solve_tokens, dict(mixture.weights))
+
+
+def single(name: str) -> Method:
+    return lambda setting: mix(setting, name, setting.engine.mixture({name: 1.0}))
+
+
+def uniform(setting: Setting) -> Answers:
+    """All policies alike, token by token."""
+    return mix(setting, "uniform", setting.engine.mixture())
+
+
+def soup(setting: Setting) -> Answers:
+    """The average of all adapters (Rewarded Soups, arXiv 2306.04488)."""
+    return mix(setting, SOUP, setting.engine.mixture(rule=SOUP))
+
+
+def choose(setting: Setting, what: str, weights: Array, solve_tokens: int = 0) -> Answers:
+    """One of the reference's responses, drawn by exp(Σ λ_k r_k / β): the policy that maximises Σ λ_k r_k - β KL."""
+    choices = setting.drawn(what, setting.prompts, CHOICES)
+    scores = setting.standard(choices) @ weights / BETA  # [prompts, CHOICES]
+    share = np.exp(scores - np.logaddexp.reduce(scores, -1)[:, None])
+    rng = np.random.default_rng(seed_of(setting.seed, what))
+    made = [row[rng.choice(len(row), p=p)] for row, p in zip(choices, share, strict=True)]
+    named = dict(zip(setting.engine.reward_set.objectives, weights.tolist(), strict=True))
+    return Answers(made, tokens_of(choices), solve_tokens, named)
+
+
+def tokens_of(rows: list[list[Completion]]) -> int:
+    return sum(len(completion.tokens) for row in rows for completion in row)
+
+
+def morlhf(setting: Setting) -> Answers:
+    """The optimum of the rewards' mean, reweighted from the reference (MORLHF, arXiv 2310.11564)."""
+    size = len(setting.engine.reward_set.objectives)
+    return choose(setting, "morlhf", np.full(size, 1 / size))
+
+
+def maxmin(setting: Setting) -> Answers:
+    """The optimum of the smallest reward (MaxMin-RLHF, arXiv 2402.08925), reweighted from the reference.
+
+    Its λ minimises E_x log E_{y~π_ref} exp(Σ λ_k r_k / β): a bank of rewards in place of log-ratios.
+    """
+    rows = setting.drawn("maxmin's weights", setting.solve_prompts, setting.responses)
+    ratios = setting.standard(rows) / BETA
+    objectives = setting.engine.reward_set.objectives
+    bank = Bank(objectives, objectives, setting.solve_prompts, ratios, np.zeros(ratios.shape[:2]), ratios, 0)
+    weights, _, _ = minimise(bank)
+    return choose(setting, "maxmin", weights, tokens_of(rows))
+
+
+def best_of_n(setting: Setting) -> Answers:
+    """The reference's response with the highest mean of all rewards."""
+    choices = setting.drawn("best of n", setting.prompts, CHOICES)
+    best = setting.standard(choices).mean(-1).argmax(-1)
+    return Answers([row[i] for row, i in zip(choices, best, strict=True)], tokens_of(choices))
+
+
+def solved(solver: str, particles: int = 1) -> Method:
+    """The weights that a solver finds (MPO, arXiv 2502.18699), token by token, or with particles as a whole."""
+
+    def method(setting: Setting) -> Answers:
+        plain = Sampling(setting.sampling.max_new_tokens, setting.sampling.temperature)
+        found = SOLVERS[solver](setting.engine, setting.solve_prompts, plain, setting.seed, setting.responses)
+        mixture = setting.engine.mixture(found.weights)
+        return mix(setting, f"{solver} {particles}", mixture, particles, found.policy_tokens)
+
+    return method
+
+
+METHODS: dict[str, Method] = {
+    "uniform": uniform,
+    SOUP: soup,
+    "morlhf": morlhf,
+    "maxmin": maxmin,
+    f"best-of-{CHOICES}": best_of_n,
+    "mpo-bsmd": solved("bsmd"),
+    "mpo": solved("mpo"),
+    "mpo-exact": solved("mpo", CHOICES),
+}
+
+# MPO, arXiv 2502.18699: Qwen2.5-7B on HH-RLHF, win rates in % against the reference.
+PAPER = {
+    "objectives": ["helpful", "harmless", "humorous"],
+    "β = 0.1": {
+        "helpful": [53.5, 51.2, 39.1],
+        "harmless": [44.0, 61.2, 46.3],
+        "humorous": [44.4, 46.5, 56.5],
+        "rewarded soups": [44.8, 59.4, 56.4],
+        "maxmin": [44.6, 56.1, 51.4],
+        "mpo": [46.3, 53.1, 54.1],
+    },
+    "β = 0.5": {
+        "rewarded soups": [51.9, 53.7, 50.0],
+        "maxmin": [46.1, 53.8, 54.8],
+        "mpo": [54.9, 53.1, 57.1],
+    },
+}
+
+
+def chosen(engine: Engine, names: str) -> dict[str, Method]:
+    """names: 'all', or some with commas between them. Raises InputError."""
+    every = {**{name: single(name) for name in engine.policy_set.names}, **METHODS}
+    wanted = list(every) if names.strip() == "all" else [name.strip() for name in names.split(",")]
+    for name in wanted:
+        if name not in every:
+            raise InputError(f"methods: none is called '{name}'; there are all, {', '.join(every)}")
+    return {name: every[name] for name in wanted}
+
+
+def compare(
+    engine: Engine,
+    prompts: list[str],
+    solve_prompts: list[str],
+    sampling: Sampling,
+    names: str = "all",
+    seed: int = 0,
+    responses: int = 12,
+) -> dict[str, Any]:
+    """Win rates of every method against the reference on `prompts`, with 95% intervals by bootstrap over prompts.
+
+    A response meets OPPONENTS responses of the reference, by the reward models. Returns {"methods": {name:
+    {"win_rates": {objective: [rate, low, high]}, "minimum": the same of the lowest, "rewards" in standard deviations,
+    "weights", "solve_tokens", "policy_tokens", "seconds"}}, "paper", ...}. Raises InputError.
+    """
+    objectives = engine.reward_set.objectives
+    if not objectives:
+        raise InputError(f"{engine.config.file}: rewards: found none, expected at least one to evaluate with")
+    setting = Setting(engine, prompts, solve_prompts, sampling, seed, responses)
+    methods = chosen(engine, names)
+    theirs = setting.standard(setting.opponents)  # [prompts, OPPONENTS, R]
+    found = {}
+    for name, method in (bar := tqdm(methods.items(), unit="method")):
+        bar.set_postfix_str(name)
+        began = time.perf_counter()
+        answers = method(setting)
+        seconds = time.perf_counter() - began
+        ours = setting.standard([[completion] for completion in answers.completions])  # [prompts, 1, R]
+        wins = ((ours > theirs) + 0.5 * (ours == theirs)).mean(1)  # [prompts, R]
+        intervals = with_intervals(wins, np.random.default_rng(seed))
+        found[name] = {
+            "win_rates": dict(zip(objectives, intervals[:-1], strict=True)),
+            "minimum": intervals[-1],
+            "rewards": dict(zip(objectives, ours.mean((0, 1)).tolist(), strict=True)),
+            "weights": answers.weights,
+            "solve_tokens": answers.solve_tokens,
+            "policy_tokens": answers.policy_tokens,
+            "seconds": round(seconds, 1),
+        }
+    return {
+        "n_prompts": len(prompts),
+        "n_solve_prompts": len(solve_prompts),
+        "sampling": sampling.as_dict(),
+        "methods": found,
+        "paper": PAPER,
+    }
+
+
+def with_intervals(wins: Array, rng: np.random.Generator) -> list[list[float]]:
+    """[prompts, R] -> [rate, low, high] for each objective, and for the lowest of them."""
+    drawn = rng.integers(len(wins), size=(REPEATS, len(wins)))
+    again = wins[drawn].mean(1)  # [REPEATS, R]
+    rates = [*wins.mean(0), wins.mean(0).min()]
+    spread = np.quantile(np.column_stack([again, again.min(1)]), [0.025, 0.975], axis=0)
+    return [[float(rate), float(low), float(high)] for rate, low, high in zip(rates, *spread, strict=True)]
+
+
+def table(result: dict[str, Any]) -> str:
+    """As Markdown, in percent."""
+    first = next(iter(result["methods"].values()))
+    head = ["method", *first["win_rates"], "minimum", "policy tokens: weights", "responses", "seconds"]
+    lines = [head, ["---"] * len(head)]
+    for name, row in result["methods"].items():
+        every = [*row["win_rates"].values(), row["minimum"]]
+        rates = [f"{100 * rate:.0f} ({100 * low:.0f} to {100 * high:.0f})" for rate, low, high in every]
+        costs = [f"{row['solve_tokens']:,}", f"{row['policy_tokens']:,}", f"{row['seconds']:.0f}"]
+        lines.append([name, *rates, *costs])
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
