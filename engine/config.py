@@ -46,12 +46,18 @@ class PolicySettings(Settings):
 
 
 class RewardSettings(Settings):
-    """A reward for one objective. `mean` and `std` are those of the reference's rewards, where they are known."""
+    """A reward for one objective. `mean` and `std` are those of the reference's rewards, where they are known.
+
+    label: of a classifier with several, the one whose logit is the reward. template: how a classifier reads a
+    conversation, with {prompt} and {response}; its tokenizer's chat template unless told.
+    """
 
     objective: str
     kind: Literal["classifier", "function", "implicit"]
     model: str | None = None
     function: str | None = Field(default=None, pattern=r"^[\w.]+:\w+$")
+    label: str | None = None
+    template: str | None = None
     beta: float = Field(default=0.1, gt=0)
     mean: float = 0.0
     std: float = Field(default=1.0, gt=0)
@@ -61,6 +67,10 @@ class RewardSettings(Settings):
         needed = {"classifier": "model", "function": "function"}.get(self.kind)
         if needed and not getattr(self, needed):
             raise ValueError(f"a '{needed}' for kind '{self.kind}'")
+        if (self.label or self.template) and self.kind != "classifier":
+            raise ValueError(f"no 'label' or 'template' for kind '{self.kind}': they are for classifiers")
+        if self.template and not ("{prompt}" in self.template and "{response}" in self.template):
+            raise ValueError("a 'template' with {prompt} and {response} in it")
         return self
 
 

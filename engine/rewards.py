@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerBase
+from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
 from engine.adapters import Unfoldable, merge, read_lora
 from engine.config import REFERENCE, RewardSettings
@@ -51,7 +52,8 @@ class RewardSet:
 
 
 def classifier(settings: RewardSettings, policy_set: PolicySet) -> Scorer:
-    """A sequence-classification model with one output (Bradley-Terry), or a LoRA of one on its base."""
+    """A sequence-classification model with one output (Bradley-Terry) or a named one of several, or a LoRA of one on
+    its base."""
     assert settings.model is not None
     source = base = settings.model
     lora = None
@@ -67,37 +69,65 @@ def classifier(settings: RewardSettings, policy_set: PolicySet) -> Scorer:
         if not lora.base or not Path(base).exists():
             base = lora.base or policy_set.base
     try:
+        # A base of a LoRA gets its one output with it; a finished classifier has its own outputs.
+        head = {"num_labels": 1} if lora is not None else {}
         model = AutoModelForSequenceClassification.from_pretrained(
-            base, num_labels=1, dtype=pick_dtype("auto", policy_set.device)
+            base, dtype=pick_dtype("auto", policy_set.device), **head
         )
     except (OSError, ValueError, RuntimeError) as error:
         raise InputError(f"reward '{settings.objective}': cannot load '{base}': {first_line(error)}") from None
     if lora is not None:
         merge(model, lora)
+    output = output_of(model, settings)
     model = model.to(policy_set.device).eval().requires_grad_(False)
     pack(model)
     tokenizer = load_tokenizer(base)
     if model.config.pad_token_id is None:
-        model.config.pad_token_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
+        # GPT-2 has no token for padding; the last token that is not padding is where the score is read.
+        known = [tokenizer.pad_token_id, tokenizer.eos_token_id]
+        model.config.pad_token_id = next((token for token in known if token is not None), 0)
 
     @torch.inference_mode()
     def score(items: list[Scored]) -> list[float]:
         rewards: list[float] = []
         for start in range(0, len(items), 32):
-            rows = [conversation_ids(tokenizer, prompt, text) for prompt, text, _ in items[start : start + 32]]
+            part = items[start : start + 32]
+            rows = [conversation_ids(tokenizer, prompt, text, settings.template) for prompt, text, _ in part]
             # Right-padded: the score is read at the last token that is not padding.
             longest = max(len(row) for row in rows)
             pad = model.config.pad_token_id
             ids = torch.tensor([row + [pad] * (longest - len(row)) for row in rows], device=policy_set.device)
             mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows], device=policy_set.device)
-            rewards += model(input_ids=ids, attention_mask=mask).logits[:, 0].float().tolist()
+            rewards += model(input_ids=ids, attention_mask=mask).logits[:, output].float().tolist()
         return rewards
 
     return score
 
 
-def conversation_ids(tokenizer: PreTrainedTokenizerBase, prompt: str, response: str) -> list[int]:
+def output_of(model: PreTrainedModel, settings: RewardSettings) -> int:
+    """Which of a classifier's outputs is the reward. Raises InputError."""
+    labels = {name.lower(): i for i, name in model.config.id2label.items()}
+    known = (
+        f"reward '{settings.objective}': {settings.model} has the labels {', '.join(model.config.id2label.values())}"
+    )
+    if settings.label is None:
+        if len(labels) > 1:
+            raise InputError(f"{known}; say with 'label' which one is the reward")
+        return 0
+    if settings.label.lower() not in labels:
+        raise InputError(f"{known}; found '{settings.label}', give one of these")
+    return labels[settings.label.lower()]
+
+
+def conversation_ids(
+    tokenizer: PreTrainedTokenizerBase, prompt: str, response: str, template: str | None = None
+) -> list[int]:
     """Token ids of the finished conversation, as reward models are trained on it."""
+    if template is not None:
+        # Not str.format: what people type may have braces.
+        parts = re.split(r"(\{prompt\}|\{response\})", template)
+        text = "".join({"{prompt}": prompt, "{response}": response}.get(part, part) for part in parts)
+        return tokenizer(text, truncation=True).input_ids
     if tokenizer.chat_template is None:
         return tokenizer(f"{prompt}\n\n{response}").input_ids
     messages = [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]

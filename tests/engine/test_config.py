@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import yaml
 
 from engine import Engine, InputError
-from engine.config import load_config
+from engine.config import DEMO, load_config
 from tests.conftest import Tiny, make_adapter, make_base, make_tokenizer
 
 POLICY = {"name": "plain", "objective": "plain", "adapter": "plain"}
@@ -31,6 +32,11 @@ POLICY = {"name": "plain", "objective": "plain", "adapter": "plain"}
         ({"rewards": [{"objective": "x", "kind": "oracle"}]}, "rewards[0].kind: found 'oracle', expected"),
         ({"rewards": [{"objective": "x", "kind": "classifier"}]}, "expected a 'model' for kind 'classifier'"),
         ({"rewards": [{"objective": "x", "kind": "implicit"}]}, "expected a policy with objective 'x'"),
+        ({"rewards": [{"objective": "plain", "kind": "implicit", "label": "x"}]}, "no 'label' or 'template' for kind"),
+        (
+            {"rewards": [{"objective": "x", "kind": "classifier", "model": "a/b", "template": "{prompt}"}]},
+            "{response} in",
+        ),
         ({"prompts": "gone.jsonl"}, "prompts: found 'gone.jsonl', expected a file"),
     ],
 )
@@ -41,6 +47,25 @@ def test_mistakes_are_named(tiny: Tiny, changes: dict, said: str) -> None:
     assert said in str(caught.value)
     assert str(caught.value).startswith(str(file))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("file", sorted(DEMO.parent.glob("*.yaml")), ids=lambda file: file.stem)
+def test_ready_configurations(file: Path, tiny: Tiny) -> None:
+    """They are read as they are; with the tiny model in its hub id's place the prompted ones answer."""
+    config = load_config(file)
+    assert config.name == file.stem
+    if file == DEMO:
+        return
+    first_lines = file.read_text().splitlines()[:6]
+    assert any(line.startswith("# Memory: ") for line in first_lines)
+    changed = {**yaml.safe_load(file.read_text()), "base": str(tiny.base), "prompts": None}
+    changed["rewards"] = [reward for reward in changed["rewards"] if reward["kind"] != "classifier"]
+    copy = tiny.folder / file.name
+    copy.write_text(yaml.safe_dump(changed))
+    with Engine.from_config(copy) as engine:
+        completion = engine.generate("mix", max_new_tokens=3)
+    assert len(completion.rewards) == len(changed["rewards"])
+    assert set(completion.mixture.weights) == {policy.name for policy in config.policies}
 
 
 @pytest.mark.parametrize(

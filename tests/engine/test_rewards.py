@@ -8,7 +8,14 @@ import shutil
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BertConfig,
+    BertForSequenceClassification,
+    GPT2Config,
+    GPT2ForSequenceClassification,
+)
 
 from engine import Engine, InputError
 from tests.conftest import Tiny
@@ -61,6 +68,58 @@ def test_classifiers_equal_transformers_and_peft(classifiers: Tiny) -> None:
     theirs = expected(lora, classifiers.base)
     assert [row["lora"] for row in found] == pytest.approx(theirs, abs=1e-4)
     assert standard == pytest.approx({"whole": found[0]["whole"], "lora": (theirs[0] - 1) / 2}, abs=1e-4)
+
+
+@pytest.fixture(scope="module")
+def labelled(tiny: Tiny) -> Tiny:
+    """An encoder with two labels, and a GPT-2 without a token for padding, as public reward models are."""
+    torch.manual_seed(5)
+    tokenizer = AutoTokenizer.from_pretrained(tiny.base)
+    small = {"vocab_size": len(tokenizer), "max_position_embeddings": 64}
+    bert = BertConfig(
+        **small, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
+        id2label={0: "NO_HUMOR", 1: "HUMOR"}, label2id={"NO_HUMOR": 0, "HUMOR": 1}, initializer_range=0.5,
+    )  # fmt: skip
+    gpt2 = GPT2Config(
+        vocab_size=len(tokenizer), n_positions=64, n_embd=16, n_layer=1, n_head=2, num_labels=1, initializer_range=0.5,
+        bos_token_id=None, eos_token_id=None,
+    )  # fmt: skip
+    for name, model in (("bert", BertForSequenceClassification(bert)), ("gpt2", GPT2ForSequenceClassification(gpt2))):
+        model.save_pretrained(tiny.folder / name)
+        tokenizer.save_pretrained(tiny.folder / name)
+    return tiny
+
+
+def test_a_named_label_and_a_template(labelled: Tiny) -> None:
+    template = "Human: {prompt} Assistant: {response}"
+    rewards = [
+        {"objective": "humorous", "kind": "classifier", "model": "bert", "label": "humor", "template": template},
+        {"objective": "helpful", "kind": "classifier", "model": "gpt2", "template": template},
+    ]
+    items = [("mix {response}", "the lazy dog", None), ("{prompt}", "a", None), ("move the faders", "", None)]
+    with Engine.from_config(labelled.write("labelled.yaml", rewards=rewards)) as engine:
+        found = engine.rewards(items)
+    tokenizer = AutoTokenizer.from_pretrained(labelled.base)
+    for name, objective, output in (("bert", "humorous", 1), ("gpt2", "helpful", 0)):
+        model = AutoModelForSequenceClassification.from_pretrained(labelled.folder / name).eval()
+        for (prompt, response, _), row in zip(items, found, strict=True):
+            ids = tokenizer("Human: " + prompt + " Assistant: " + response, return_tensors="pt").input_ids
+            with torch.no_grad():
+                theirs = model(input_ids=ids).logits[0, output].item()
+            assert row[objective] == pytest.approx(theirs, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("label", "said"),
+    [
+        (None, "bert has the labels NO_HUMOR, HUMOR; say with 'label' which one is the reward"),
+        ("funny", "bert has the labels NO_HUMOR, HUMOR; found 'funny', give one of these"),
+    ],
+)
+def test_labels_that_are_not_clear(labelled: Tiny, label: str | None, said: str) -> None:
+    reward = {"objective": "x", "kind": "classifier", "model": "bert", "label": label}
+    with pytest.raises(InputError, match=said):
+        Engine.from_config(labelled.write("label.yaml", rewards=[reward]))
 
 
 def test_implicit_reward_by_hand(tiny_engine: Engine) -> None:
