@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from numpy.typing import NDArray
 from scipy.optimize import minimize
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -55,11 +56,14 @@ def make(folder: Path, count: int, seed: int) -> Path:
 
 @dataclass(frozen=True)
 class Exact:
-    """Every response to every prompt. log_probs [P, Y, K + 1]: the reference first; rewards [P, Y, R]."""
+    """Every response to every prompt. log_probs [P, Y, K + 1]: the reference first; rewards [P, Y, R]; lengths [Y], in
+    tokens. log_even [P, Y]: of all policies mixed alike token by token; None where only whole responses are known."""
 
     log_probs: Array
     rewards: Array
     texts: list[str]
+    lengths: NDArray[np.int64]
+    log_even: Array | None = None
 
     @property
     def log_ratios(self) -> Array:
@@ -94,28 +98,40 @@ class Exact:
         )
         return found.x.clip(0) / found.x.clip(0).sum()
 
+    def proposed(self) -> Array:
+        """What `collect` draws from: [K + 2, P, Y], log-probs of the policies, the reference, and all alike."""
+        assert self.log_even is not None
+        alone = np.roll(self.log_probs, -1, -1).transpose(2, 0, 1)
+        return np.concatenate([alone, self.log_even[None]])
+
     def sample(self, weights: list[Array], count: int, rng: np.random.Generator) -> Bank:
-        """A bank as `collect` would make it, with `count` responses of each of these mixtures of [reference, policies],
-        here of whole responses."""
-        prompts, names = len(self.log_probs), [f"p{i}" for i in range(self.log_probs.shape[-1] - 1)]
-        chosen = np.zeros((prompts, len(weights) * count), dtype=int)
-        proposed = np.zeros((len(weights), *self.log_probs.shape[:2]))
-        for m, weight in enumerate(weights):
-            log_q = self.log_probs @ weight
-            proposed[m] = log_q - np.logaddexp.reduce(log_q, -1)[:, None]
-            for p in range(prompts):
-                q = np.exp(proposed[m, p])
-                chosen[p, m * count : (m + 1) * count] = rng.choice(len(q), size=count, p=q / q.sum())
+        """`count` responses of each of these mixtures of [reference, policies], here of whole responses."""
+        log_q = np.array([self.log_probs @ weight for weight in weights])
+        return self.draw(log_q - np.logaddexp.reduce(log_q, -1)[..., None], count, rng)
+
+    def draw(self, proposed: Array, count: int, rng: np.random.Generator) -> Bank:
+        """A bank as `collect` would make it. proposed [M, P, Y]: log-probs; `count` responses are drawn of each."""
+        sources, prompts, responses = proposed.shape
+        cumulative = np.exp(proposed).cumsum(-1)
+        level = rng.random((sources, prompts, count)) * cumulative[..., -1:]
+        chosen = np.array(
+            [
+                [np.searchsorted(cumulative[m, p], level[m, p], side="right") for p in range(prompts)]
+                for m in range(sources)
+            ]
+        )
+        chosen = chosen.clip(max=responses - 1).transpose(1, 2, 0).reshape(prompts, -1)  # in turn: [P, count * M]
         at = np.arange(prompts)[:, None], chosen
-        balance = (np.logaddexp.reduce(proposed, 0) - np.log(len(weights)))[at]
+        balance = np.logaddexp.reduce(proposed[:, at[0], chosen], 0) - np.log(sources)
+        policies = self.log_probs.shape[-1]
         return Bank(
-            policies=names,
+            policies=[f"p{i}" for i in range(policies - 1)],
             objectives=["short", "first"],
             prompts=PROMPTS,
             log_ratios=self.log_ratios[at],
             log_base=self.log_probs[at][..., 0] - balance,
             rewards=self.rewards[at],
-            policy_tokens=0,
+            policy_tokens=int(self.lengths[chosen].sum()) * policies,
         )
 
 
@@ -127,22 +143,27 @@ def enumerate_all(engine: Engine) -> Exact:
     responses = [(*p[:n], 4) for n in range(LENGTH) for p in sorted({prefix[:n] for prefix in prefixes})]
     responses += [(*prefix, last) for prefix in prefixes for last in range(4)]
     texts = [policy_set.text(list(response)) for response in responses]
-    tables, rewards = [], []
+    tables, even, rewards = [], [], []
+    prefix_of = {prefix[:n]: i for i, prefix in enumerate(prefixes) for n in range(LENGTH)}
+    rows = [prefix_of[response[:-1]] for response in responses]
+
+    def totals(next_token: torch.Tensor) -> list[float]:
+        """[prefixes, LENGTH, 5], after every part of a prefix -> the log-prob of every response"""
+        pairs = zip(next_token[rows].tolist(), responses, strict=True)
+        return [sum(row[i][token] for i, token in enumerate(said)) for row, said in pairs]
+
     for prompt in PROMPTS:
         ids = policy_set.prompt_ids(policy_set.policies[0], prompt)
-        columns = []
+        next_tokens = []
         for policy in policy_set.policies:
             read = policy_set.pad([[*ids, *prefix] for prefix in prefixes])
             logits = policy_set.forward(0, [policy] * len(prefixes), *read)[:, len(ids) - 1 :]
-            next_token = logits.double().log_softmax(-1)  # [prefixes, LENGTH, 5]
-            row_of = {prefix[:n]: i for i, prefix in enumerate(prefixes) for n in range(LENGTH)}
-            rows = [row_of[response[:-1]] for response in responses]
-            table = next_token[rows]  # [responses, LENGTH, 5]
-            pairs = zip(table.tolist(), responses, strict=True)
-            columns.append([sum(row[i][token] for i, token in enumerate(said)) for row, said in pairs])
-        tables.append(np.array(columns).T)
+            next_tokens.append(logits.double().log_softmax(-1))
+        tables.append(np.array([totals(one) for one in next_tokens]).T)
+        even.append(totals(torch.stack(next_tokens[1:]).mean(0).log_softmax(-1)))
         rewards.append(np.array([[-len(text.split()), count_a(prompt, text)] for text in texts], dtype=float))
-    return Exact(np.array(tables), np.array(rewards), texts)
+    lengths = np.array([len(response) for response in responses])
+    return Exact(np.array(tables), np.array(rewards), texts, lengths, np.array(even))
 
 
 @dataclass(frozen=True)

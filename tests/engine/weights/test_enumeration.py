@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +12,8 @@ import torch
 
 from engine import Sampling
 from engine.bank import Bank, collect
+from engine.bank import proposals as engine_proposals
+from engine.bank_file import BankFile
 from engine.weights.mpo import solve
 from tests.engine.weights.conftest import LENGTH, PROMPTS, Exact, Small
 
@@ -25,8 +29,28 @@ def proposals(exact: Exact) -> list[np.ndarray]:
 
 @pytest.mark.parametrize(("count", "seed"), EVERY)
 def test_all_responses_add_up_to_one(small: Callable[[int, int], Small], count: int, seed: int) -> None:
-    total = np.exp(small(count, seed).exact.log_probs).sum(1)
-    assert np.abs(total - 1).max() < 1e-5
+    exact = small(count, seed).exact
+    for log_probs in (exact.log_probs, exact.log_even):
+        assert np.abs(np.exp(log_probs).sum(1) - 1).max() < 1e-5
+
+
+def test_responses_drawn_from_the_tables_count_as_those_of_the_batch(
+    small: Callable[[int, int], Small], tmp_path: Path
+) -> None:
+    """log_base of the engine's own bank, from the tables: with the even mixture token by token; and what it cost."""
+    engine, exact = small(3, 0).engine, small(3, 0).exact
+    sources = engine_proposals(engine)
+    file = BankFile(engine.config, SAMPLING, sources, folder=tmp_path)
+    bank = collect(engine, PROMPTS, 25, SAMPLING, sources=sources, file=file)
+    rounds = file.read()
+    place = {text: i for i, text in enumerate(exact.texts)}
+    said = [[row["text"] for n in range(5) for row in rounds[prompt, n]] for prompt in PROMPTS]
+    chosen = np.array([[place[text] for text in texts] for texts in said])
+    proposed = exact.proposed()
+    at = np.arange(len(PROMPTS))[:, None], chosen
+    balance = np.logaddexp.reduce(proposed[:, at[0], chosen], 0) - np.log(len(proposed))
+    assert bank.log_base == pytest.approx(exact.log_probs[at][..., 0] - balance, abs=1e-4)
+    assert bank.policy_tokens == exact.lengths[chosen].sum() * 4
 
 
 @pytest.mark.parametrize(("count", "seed"), EVERY)
@@ -119,7 +143,7 @@ def test_policies_that_are_alike_and_rewards_that_are_constant_are_no_trouble() 
 
 def test_one_policy_alone_gets_all_weight(small: Callable[[int, int], Small]) -> None:
     exact = small(2, 0).exact
-    alone = Exact(exact.log_probs[..., :2], exact.rewards, exact.texts)
+    alone = replace(exact, log_probs=exact.log_probs[..., :2], log_even=None)
     bank = alone.sample(list(np.eye(2)), 10, np.random.default_rng(0))
     assert solve(bank).weights == {"p0": 1.0}
 
@@ -128,7 +152,7 @@ def test_a_policy_between_the_others_gets_no_weight(small: Callable[[int, int], 
     """The even mixture of two policies, as a third: the others span more than it."""
     exact = small(2, 1).exact
     between, _ = exact.log_mixture(np.array([0.5, 0.5]))
-    three = Exact(np.concatenate([exact.log_probs, between[..., None]], -1), exact.rewards, exact.texts)
+    three = replace(exact, log_probs=np.concatenate([exact.log_probs, between[..., None]], -1), log_even=None)
     bank = three.sample(list(np.eye(4)), 300, np.random.default_rng(0))
     solution = solve(bank, repeats=5)
     assert solution.weights["p2"] < 0.02
