@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from engine.config import DEMO
 from engine.console import print_json
 from engine.errors import InputError
+
+if TYPE_CHECKING:
+    from engine.weights import Solution
 
 app = typer.Typer(
     help="Mix language-model policies.", add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
@@ -110,7 +113,9 @@ def score(
 
 @app.command()
 def solve(
-    method: Annotated[str, typer.Option(help="mpo: from a bank; bsmd: the paper's own; target: see --target")] = "mpo",
+    method: Annotated[
+        str, typer.Option(help="mpo: from a bank; bsmd: the paper's own; target: see --target; nash: see --ratings")
+    ] = "mpo",
     prompts: Annotated[
         Path | None, typer.Option(help="JSON lines or one a line; the configuration's unless told")
     ] = None,
@@ -118,6 +123,9 @@ def solve(
         str | None, typer.Option(help="with method target: objective=number,...; standard deviations, as on the radar")
     ] = None,
     floor: Annotated[str | None, typer.Option(help="with method target: no less than objective=number,...")] = None,
+    ratings: Annotated[
+        Path | None, typer.Option(help="with method nash: what `python -m app export --format jsonl` wrote")
+    ] = None,
     limit: Annotated[int, typer.Option(help="the most prompts that are used, from the first on")] = 24,
     responses: Annotated[int, typer.Option(help="of each prompt")] = 12,
     max_new_tokens: MaxNewTokens = 160,
@@ -126,9 +134,68 @@ def solve(
     config: ConfigOption = DEMO,
     json: JsonOption = False,
 ) -> None:
-    """Find weights that are fair to all objectives (Mixing Preference Optimization)."""
+    """Find weights that are fair to all objectives (Mixing Preference Optimization), or what people prefer (nash)."""
     import time
 
+    from engine.weights import FROM_RATINGS, SOLVERS
+
+    if method not in SOLVERS:
+        raise InputError(f"method: no method is called '{method}'; there are {', '.join(SOLVERS)}")
+    if limit < 1 or responses < 1:
+        raise InputError(f"limit and responses must be 1 or more; found {limit} and {responses}")
+    if method != "target" and (target or floor):
+        raise InputError("--target and --floor are for --method target; add it, or leave them out")
+    if method in FROM_RATINGS and ratings is None:
+        raise InputError(f"--method {method} needs --ratings; `python -m app export --format jsonl` writes them")
+    if method not in FROM_RATINGS and ratings is not None:
+        raise InputError(f"--ratings is for --method {', '.join(sorted(FROM_RATINGS))}; add it, or leave them out")
+    began = time.perf_counter()
+    if ratings is not None:
+        solution, found = solve_ratings(method, ratings, seed, config)
+    else:
+        goals = {"goal": parse_weights(target, "target"), "floors": parse_weights(floor, "floor")}
+        extra = goals if method == "target" else {}
+        settings = {"max_new_tokens": max_new_tokens, "temperature": temperature}
+        solution, found = solve_bank(method, prompts, limit, responses, settings, seed, config, extra)
+    seconds = round(time.perf_counter() - began, 1)
+    if json:
+        print_json({**solution.as_dict(), **found, "seconds": seconds})
+        return
+    for name, weight in solution.weights.items():
+        typer.echo(f"{name:<12} {weight:.3f} ± {solution.weight_errors[name]:.3f}")
+    if solution.lottery:
+        typer.echo(f"the mean of a lottery over {len(solution.lottery)} mixtures, within {solution.gap:.1g} of optimal")
+    else:
+        typer.echo(
+            f"F {solution.objective:.3f} ± {solution.objective_error:.3f}; effective sample size {solution.share:.0%}; "
+            f"{solution.policy_tokens:,} policy tokens; {seconds} s"
+        )
+    if solution.note:
+        typer.echo(solution.note, err=True)
+
+
+def solve_ratings(method: str, file: Path, seed: int, config: Path) -> tuple[Solution, dict[str, Any]]:
+    """No model is loaded: the configuration has the policies' names."""
+    from engine.config import load_config
+    from engine.ratings import read_ratings
+    from engine.weights import SOLVERS
+
+    names = [policy.name for policy in load_config(config).policies]
+    rated = read_ratings(file, names)
+    return SOLVERS[method](names, rated, seed), {"n_ratings": len(rated)}
+
+
+def solve_bank(
+    method: str,
+    prompts: Path | None,
+    limit: int,
+    responses: int,
+    settings: dict[str, Any],
+    seed: int,
+    config: Path,
+    extra: dict[str, Any],
+) -> tuple[Solution, dict[str, Any]]:
+    """From responses of the policies, which are sampled, or found from before."""
     from tqdm import tqdm
 
     from engine.bank import proposals
@@ -139,16 +206,8 @@ def solve(
     from engine.sampling import Sampling
     from engine.weights import SOLVERS
 
-    if method not in SOLVERS:
-        raise InputError(f"method: no method is called '{method}'; there are {', '.join(SOLVERS)}")
-    if limit < 1 or responses < 1:
-        raise InputError(f"limit and responses must be 1 or more; found {limit} and {responses}")
-    if method != "target" and (target or floor):
-        raise InputError("--target and --floor are for --method target; add it, or leave them out")
-    goals = {"goal": parse_weights(target, "target"), "floors": parse_weights(floor, "floor")}
-    sampling = Sampling(max_new_tokens, temperature)
+    sampling = Sampling(**settings)
     asked = read_prompts(prompts) if prompts else None
-    began = time.perf_counter()
     with Engine.from_config(config) as engine, tqdm(desc="sampling", unit="response") as bar:
         if asked is None and not engine.config.prompts:
             raise InputError(f"{config}: prompts: found nothing, expected a file; or give --prompts")
@@ -160,20 +219,8 @@ def solve(
             bar.total = wanted
             bar.update(done - bar.n)
 
-        extra = goals if method == "target" else {}
         solution = SOLVERS[method](engine, asked, sampling, seed, responses, file=file, progress=progress, **extra)
-    seconds = round(time.perf_counter() - began, 1)
-    if json:
-        print_json({**solution.as_dict(), "n_prompts": len(asked), "seconds": seconds, "bank": str(file.path)})
-        return
-    for name, weight in solution.weights.items():
-        typer.echo(f"{name:<12} {weight:.3f} ± {solution.weight_errors[name]:.3f}")
-    typer.echo(
-        f"F {solution.objective:.3f} ± {solution.objective_error:.3f}; effective sample size {solution.share:.0%}; "
-        f"{solution.policy_tokens:,} policy tokens; {seconds} s"
-    )
-    if solution.note:
-        typer.echo(solution.note, err=True)
+    return solution, {"n_prompts": len(asked), "bank": str(file.path)}
 
 
 @app.command()

@@ -18,7 +18,9 @@ class Solution:
     objective: F(λ) in nats, the less the fairer. weight_errors, objective_error: standard errors by bootstrap over
     prompts. share: effective sample size divided by the samples. gap: how far F̂ may be above its minimum over the
     simplex; None where that is not known. policy_tokens: tokens drawn times policies computed. path: the weights on the
-    way, to plot. note: what a person should know before using them.
+    way, to plot. note: what a person should know before using them. lottery: mixtures, each with its probability.
+
+    From ratings, where nothing is sampled, share and policy_tokens are 0; what the objective is stands with the solver.
     """
 
     method: str
@@ -33,6 +35,7 @@ class Solution:
     rewards: dict[str, float] = field(default_factory=dict)
     reward_errors: dict[str, float] = field(default_factory=dict)
     note: str = ""
+    lottery: list[dict[str, Any]] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
         return dict(vars(self))

@@ -1,0 +1,136 @@
+"""Weights from human ratings: the maximal lottery over the mixtures that were rated (Kreweras 1965; Fishburn 1984).
+
+It is the Nash equilibrium of the game in which both sides name a mixture, and win as often as people prefer it (Nash
+learning from human feedback, arXiv 2312.00886): no mixture wins more than half of the comparisons against it. It needs
+no reward model and no scale of quality, and is defined also where preferences go in a circle.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.optimize import linprog
+
+from engine.bank import Array
+from engine.config import REFERENCE
+from engine.errors import InputError
+from engine.mixing import Mixture
+from engine.ratings import Rating
+from engine.weights.solution import Solution
+
+DIGITS = 2  # mixtures whose weights agree so far are one mixture
+SMOOTHING = 1.0  # wins that every mixture is given against every other, beside those that were rated
+REPEATS = 200  # of the bootstrap
+SLACK = 1000.0  # see maximal_lottery
+
+
+def nash(policies: list[str], ratings: list[Rating], seed: int = 0) -> Solution:
+    """The mean weights of the lottery, Σ p_m λ_m, with standard errors by bootstrap over ratings.
+
+    Its objective is how much more than half of the comparisons the best mixture wins against the lottery, 0 but for
+    rounding; objective_error is the same lottery's in other ratings (root mean square over the bootstrap).
+    Raises InputError.
+    """
+    mixtures, pairs = group(ratings)
+    if not ratings:
+        raise InputError("ratings: there is none of a whole response that was not steered; rate some at the desk")
+    if len(mixtures) < 2:
+        raise InputError("ratings: all are of one mixture; rate responses of two mixtures or more against each other")
+    names = [*policies, REFERENCE]
+    weights_of = np.array([[mixture.weights.get(name, 0.0) for name in names] for mixture in mixtures])
+    wins = np.array([rating.left_wins for rating in ratings])
+    payoff = payoffs(pairs, wins, np.ones(len(ratings)), len(mixtures))
+    lottery = maximal_lottery(payoff)
+    rng = np.random.default_rng(seed)
+    again, beaten = [], []
+    for _ in range(REPEATS):
+        counts = rng.multinomial(len(ratings), np.full(len(ratings), 1 / len(ratings))).astype(float)
+        other = payoffs(pairs, wins, counts, len(mixtures))
+        again.append(maximal_lottery(other) @ weights_of)
+        beaten.append((other @ lottery).max())
+    weights = dict(zip(names, (lottery @ weights_of).tolist(), strict=True))
+    errors = dict(zip(names, np.std(again, 0).tolist(), strict=True))
+    if not weights_of[:, -1].any():
+        del weights[REFERENCE], errors[REFERENCE]
+    return Solution(
+        method="nash",
+        weights=weights,
+        weight_errors=errors,
+        objective=float((payoff @ lottery).max()),
+        objective_error=float(np.sqrt(np.mean(np.square(beaten)))),
+        share=0.0,
+        gap=duality_gap(payoff, lottery),
+        policy_tokens=0,
+        path=[list(weights.values())],
+        lottery=[{**mixture.as_dict(), "probability": float(p)} for mixture, p in zip(mixtures, lottery, strict=True)],
+        note=note(mixtures, pairs, len(ratings)),
+    )
+
+
+def group(ratings: list[Rating]) -> tuple[list[Mixture], np.ndarray]:
+    """The mixtures, each as it was first met, and [ratings, 2]: which of them was left and right."""
+    places: dict[tuple, int] = {}
+    mixtures: list[Mixture] = []
+    pairs = []
+    for rating in ratings:
+        pair = []
+        for mixture in (rating.left, rating.right):
+            rounded = tuple(sorted((name, round(w, DIGITS)) for name, w in mixture.weights.items() if round(w, DIGITS)))
+            # Only the power rule has an exponent.
+            key = (rounded, mixture.rule, mixture.gain, mixture.exponent if mixture.rule == "power" else None)
+            if key not in places:
+                places[key] = len(mixtures)
+                mixtures.append(mixture)
+            pair.append(places[key])
+        pairs.append(pair)
+    return mixtures, np.array(pairs, dtype=int).reshape(-1, 2)
+
+
+def payoffs(pairs: np.ndarray, left_wins: Array, counts: Array, mixtures: int) -> Array:
+    """[M, M]: how often a mixture wins against another, less a half. A tie is half a win for both.
+
+    Rates are (wins + SMOOTHING) / (ratings + 2 SMOOTHING), so that one rating is no certainty, and a pair that never
+    met is even. counts: how often each rating counts.
+    """
+    wins = np.zeros((mixtures, mixtures))
+    np.add.at(wins, (pairs[:, 0], pairs[:, 1]), counts * left_wins)
+    np.add.at(wins, (pairs[:, 1], pairs[:, 0]), counts * (1 - left_wins))
+    return (wins - wins.T) / 2 / (wins + wins.T + 2 * SMOOTHING)
+
+
+def maximal_lottery(payoff: Array) -> Array:
+    """[M, M], antisymmetric -> probabilities p [M] with (payoff p)_m <= 0 for all m, by linear programming.
+
+    Where several are optimal, the one that gives the most to the least likely of the mixtures that can have any, by one
+    more variable t: the largest t with p_m + SLACK (how far m falls short of even against p) >= t. Those that fall
+    short have no probability in any optimum (strict complementarity).
+    """
+    size = len(payoff)
+    found = linprog(
+        np.append(np.zeros(size), -1.0),
+        A_ub=np.block([[payoff, np.zeros((size, 1))], [SLACK * payoff - np.eye(size), np.ones((size, 1))]]),
+        b_ub=np.zeros(2 * size),
+        A_eq=[[*np.ones(size), 0.0]],
+        b_eq=[1.0],
+        bounds=[(0, None)] * (size + 1),
+        method="highs",
+        options={"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10},
+    )
+    if found.x is None:
+        raise RuntimeError(f"the linear program of the lottery was not solved: {found.message}")
+    lottery = found.x[:-1].clip(0)
+    return lottery / lottery.sum()
+
+
+def duality_gap(payoff: Array, lottery: Array) -> float:
+    """What the best answer wins against it, less what it wins at least: 0 at the equilibrium."""
+    return float((payoff @ lottery).max() - (lottery @ payoff).min())
+
+
+def note(mixtures: list[Mixture], pairs: np.ndarray, ratings: int) -> str:
+    met = len({tuple(sorted(pair)) for pair in pairs.tolist() if pair[0] != pair[1]})
+    said = (
+        f"{ratings} ratings of {len(mixtures)} mixtures; {met} of {len(mixtures) * (len(mixtures) - 1) // 2} pairs met"
+    )
+    if len({(mixture.rule, mixture.gain) for mixture in mixtures}) > 1:
+        said += "; they differ in rule or gain, which the mean weights leave out: see the lottery"
+    return said
