@@ -119,8 +119,9 @@ def test_mixtures_that_are_almost_the_same_are_one_and_the_reference_has_a_share
     assert "differ in rule or gain" in nash(["a", "b"], [Rating(first, other, 1.0)]).note
 
 
-def test_the_stated_errors_are_those_of_other_ratings() -> None:
+def test_the_stated_errors_are_those_of_other_ratings(monkeypatch: pytest.MonkeyPatch) -> None:
     """A circle of three, rated 40 times a pair: the spread over fresh ratings, and the bootstrap's."""
+    monkeypatch.setattr("engine.weights.nash.REPEATS", 40)
     rng, found, stated = np.random.default_rng(0), [], []
     for _ in range(40):
         ratings = []

@@ -1,0 +1,287 @@
+"""What weights cost: error against policy tokens, for the bank's solver and the paper's. docs/mpo.json, docs/mpo.png.
+
+    python -m tests.bench.solvers [--part tiny|bundled]
+
+tiny: random policies whose responses can all be written out, so that F and its minimum are known. bundled: the policies
+that ship; the truth is what all that was sampled says together. Policy tokens are tokens drawn times policies computed
+(K, and the reference). Errors are root mean squares over repeats, in nats: of the objective that a solver states,
+|F̂ - F(λ*)|, and the excess F(λ̂) - F(λ*) at the weights that it found. bsmd gets, at every budget and for each error,
+the batch and the step size that turn out best; mpo has nothing to choose.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import plotly.graph_objects as go
+import typer
+from plotly.subplots import make_subplots
+
+from engine import Engine, Sampling
+from engine.bank import Array, Bank, BankFile, collect, proposals
+from engine.config import REFERENCE
+from engine.prompts import read_prompts
+from engine.weights.bsmd import descend
+from engine.weights.mpo import minimise
+from tests.bench.growth import screenshot
+from tests.engine.weights.conftest import Exact, enumerate_all, make
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+GOALS = (0.1, 0.05, 0.02, 0.01, 0.005)  # nats
+ERRORS = {"error": "error of the F that is stated", "excess": "excess of F at the weights found"}
+SOLVERS = {  # colour, and what it is
+    "mpo": ("#0072b2", "mpo: a bank of all proposals"),
+    "reference": ("#009e73", "the same convex problem, from reference samples"),
+    "bsmd": ("#d55e00", "bsmd: the paper's, best batch and step size"),
+}
+ARRAYS = ("log_ratios", "log_base", "rewards")  # of a bank
+BATCHES, RATES = (4, 16, 64, 256, 1024), (0.1, 0.3, 1.0, 3.0, 10.0)
+REPEATS = 40
+
+POLICIES, SEEDS = (2, 3, 4), (0, 1)
+TINY_ROUNDS = (1, 2, 4, 8, 16, 32, 64, 128)  # a response of every proposal to every prompt
+TINY_REFERENCE = (1, 4, 16, 64, 256, 1024, 4096, 16384)  # responses to every prompt
+
+PROMPTS, SAMPLING = 24, Sampling(max_new_tokens=160, temperature=0.7)
+POOL, REFERENCE_POOL = 96, 64  # responses to every prompt
+# Being part of the truth, subsets have errors that look too small: by 16% for the largest of mpo's, 11% for bsmd's.
+BUNDLED_ROUNDS = (1, 2, 4, 8)
+BUNDLED_REFERENCE = (2, 4, 8, 16, 32)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """draw(usual or reference, rounds, rng): a bank; objective(λ): the true F; least: its minimum."""
+
+    draw: Callable[[str, int, np.random.Generator], Bank]
+    objective: Callable[[Array], float]
+    least: float
+
+
+def found_by(solver: str, bank: Bank, rng: np.random.Generator) -> dict[str, Array]:
+    """{setting: weights}; one who has nothing to choose has one setting."""
+    if solver != "bsmd":
+        return {"": minimise(bank)[0]}
+    prompts = np.arange(len(bank.prompts))
+    settings = [(batch, rate) for batch in BATCHES for rate in RATES]
+    return {f"batch {b}, rate {r:g}": descend(bank, prompts, b, r, rng)[0] for b, r in settings}
+
+
+def compare(problem: Problem, rounds: dict[str, tuple[int, ...]], rng: np.random.Generator) -> list[dict[str, Any]]:
+    """A row for each solver, setting and budget: mean policy tokens, mean squares of both errors."""
+    rows: dict[tuple[str, str, int], list[tuple[float, float, float]]] = {}
+    for source, solvers in (("usual", ["mpo"]), ("reference", ["reference", "bsmd"])):
+        for count in rounds[source]:
+            for _ in range(REPEATS):
+                bank = problem.draw(source, count, rng)
+                for solver in solvers:
+                    for setting, weights in found_by(solver, bank, rng).items():
+                        stated = float(bank.estimate(weights).objective) - problem.least
+                        excess = problem.objective(weights) - problem.least
+                        rows.setdefault((solver, setting, count), []).append((bank.policy_tokens, stated**2, excess**2))
+    return [
+        {"solver": solver, "setting": setting, "rounds": count}
+        | dict(zip(("policy_tokens", *ERRORS), np.mean(some, 0).tolist(), strict=True))
+        for (solver, setting, count), some in rows.items()
+    ]
+
+
+def best_settings(problems: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Root mean squares over problems; of every solver and budget the best setting of each error, in hindsight."""
+    pooled = []
+    for same in zip(*problems, strict=True):
+        means = {key: float(np.mean([row[key] for row in same])) for key in ("policy_tokens", *ERRORS)}
+        pooled.append({**same[0], **means})
+    rows = []
+    for solver, rounds in dict.fromkeys((row["solver"], row["rounds"]) for row in pooled):
+        some = [row for row in pooled if (row["solver"], row["rounds"]) == (solver, rounds)]
+        line: dict[str, Any] = {"solver": solver, "rounds": rounds, "policy_tokens": some[0]["policy_tokens"]}
+        for key in ERRORS:
+            best = min(some, key=lambda row, key=key: row[key])
+            line |= {key: best[key] ** 0.5, f"{key}_setting": best["setting"]}
+        rows.append(line)
+    return rows
+
+
+def needed(rows: list[dict[str, Any]], solver: str, key: str, goal: float) -> tuple[str, float]:
+    """Policy tokens until the error falls to the goal, by a line between the points in logarithms: ("=", tokens).
+    ("<=", the smallest budget) where that does it; (">", the largest) where none does."""
+    points = [(row["policy_tokens"], row[key]) for row in rows if row["solver"] == solver]
+    if points[0][1] <= goal:
+        return "<=", points[0][0]
+    for (tokens, error), (more, less) in pairwise(points):
+        if less <= goal:
+            share = np.log(error / goal) / np.log(error / less)
+            return "=", float(np.exp(np.log(tokens) + share * np.log(more / tokens)))
+    return ">", points[-1][0]
+
+
+def ratio(cheap: tuple[str, float], dear: tuple[str, float]) -> str | None:
+    """dear ÷ cheap, with the bound that it is; None where the bounds say nothing."""
+    bounds = {
+        ("=", "="): "=",
+        ("<=", "="): ">=",
+        ("=", ">"): ">",
+        ("<=", ">"): ">",
+        ("=", "<="): "<=",
+        (">", "="): "<",
+        (">", "<="): "<",
+    }
+    bound = bounds.get((cheap[0], dear[0]))
+    return f"{bound} {dear[1] / cheap[1]:.3g}" if bound else None
+
+
+def table(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Policy tokens that every solver needs for every goal, and bsmd's ÷ mpo's."""
+    lines = []
+    for key in ERRORS:
+        for goal in GOALS:
+            tokens = {solver: needed(rows, solver, key, goal) for solver in SOLVERS}
+            said = {solver: f"{bound} {value:.0f}" for solver, (bound, value) in tokens.items()}
+            lines.append({"what": key, "goal": goal, **said, "bsmd ÷ mpo": ratio(tokens["mpo"], tokens["bsmd"])})
+    return lines
+
+
+def tiny(policies: int) -> dict[str, Any]:
+    problems, even = [], []
+    for seed in SEEDS:
+        with tempfile.TemporaryDirectory() as folder, Engine.from_config(make(Path(folder), policies, seed)) as engine:
+            exact = enumerate_all(engine)
+        problem = of_tables(exact)
+        even.append(problem.objective(np.full(policies, 1 / policies)) - problem.least)
+        rounds = {"usual": TINY_ROUNDS, "reference": TINY_REFERENCE}
+        problems.append(compare(problem, rounds, np.random.default_rng(seed)))
+    rows = best_settings(problems)
+    return {
+        "name": f"{policies} random policies",
+        "seeds": len(SEEDS),
+        "repeats": REPEATS,
+        "even_excess": float(np.sqrt(np.mean(np.square(even)))),
+        "needed": table(rows),
+        "rows": rows,
+    }
+
+
+def of_tables(exact: Exact) -> Problem:
+    proposed = exact.proposed()
+    sources = {"usual": proposed, "reference": proposed[-2:-1]}
+    return Problem(
+        lambda source, rounds, rng: exact.draw(sources[source], rounds, rng),
+        exact.objective,
+        exact.objective(exact.best()),
+    )
+
+
+def bundled() -> dict[str, Any]:
+    """On the bundled policies: both pools are sampled once, and found again."""
+    with Engine.from_config() as engine:
+        asked = read_prompts(engine.config.prompts or "")[:PROMPTS]
+        usual = proposals(engine)
+        sources = {"usual": usual, "reference": {REFERENCE: usual[REFERENCE]}}
+        pools = {}
+        for name, count in (("usual", POOL), ("reference", REFERENCE_POOL)):
+            file = BankFile(engine.config, SAMPLING, sources[name])
+            pools[name] = collect(engine, asked, count, SAMPLING, sources=sources[name], file=file)
+    # A prompt's mean weight is an unbiased estimate of its normaliser in either pool, and so in both together.
+    pool = replace(
+        pools["usual"],
+        **{key: np.concatenate([getattr(one, key) for one in pools.values()], 1) for key in ARRAYS},
+        policy_tokens=sum(one.policy_tokens for one in pools.values()),
+    )
+    best, gap, _ = minimise(pool)
+    truth = pool.estimate(best)
+
+    def draw(name: str, rounds: int, rng: np.random.Generator) -> Bank:
+        """So many rounds of each prompt's, others for each prompt, none twice."""
+        size, turn = pools[name].log_base.shape[1], len(sources[name])
+        order = rng.permuted(np.tile(np.arange(size // turn), (PROMPTS, 1)), axis=1)[:, :rounds]
+        at = (order[..., None] * turn + np.arange(turn)).reshape(PROMPTS, -1)
+        rows = np.arange(PROMPTS)[:, None]
+        some = {key: getattr(pools[name], key)[rows, at] for key in ARRAYS}
+        return replace(pools[name], **some, policy_tokens=round(pools[name].policy_tokens * at.shape[1] / size))
+
+    problem = Problem(draw, lambda weights: float(pool.estimate(weights).objective), float(truth.objective))
+    counts = {"usual": BUNDLED_ROUNDS, "reference": BUNDLED_REFERENCE}
+    rows = best_settings([compare(problem, counts, np.random.default_rng(0))])
+    even = np.full(len(best), 1 / len(best))
+    return {
+        "name": "the bundled policies",
+        "prompts": PROMPTS,
+        "repeats": REPEATS,
+        "truth": {
+            "objective": problem.least,
+            "standard_error": float(truth.error),
+            "shares": {name: float(one.estimate(best).share) for name, one in pools.items()},
+            "stated_by_each": {name: float(one.estimate(best).objective) for name, one in pools.items()},
+            "gap": gap,
+            "weights": dict(zip(pool.policies, best.tolist(), strict=True)),
+            "responses": pool.log_base.shape[1],
+            "policy_tokens": pool.policy_tokens,
+        },
+        "even_excess": problem.objective(even) - problem.least,
+        "needed": table(rows),
+        "rows": rows,
+    }
+
+
+def draw_figure(results: list[dict[str, Any]], path: Path) -> None:
+    """A column for each result, a row for each error."""
+    titles = [f"{result['name']}: {meaning}" for meaning in ERRORS.values() for result in results]
+    figure = make_subplots(rows=2, cols=len(results), subplot_titles=titles, vertical_spacing=0.12)
+    for column, result in enumerate(results, 1):
+        for row, key in enumerate(ERRORS, 1):
+            for solver, (colour, meaning) in SOLVERS.items():
+                some = [line for line in result["rows"] if line["solver"] == solver]
+                trace = go.Scatter(
+                    x=[line["policy_tokens"] for line in some],
+                    y=[line[key] for line in some],
+                    name=meaning,
+                    mode="lines+markers",
+                    line={"color": colour, "width": 3},
+                    showlegend=row == column == 1,
+                )
+                figure.add_trace(trace, row, column)
+    figure.update_xaxes(type="log", title="policy tokens", dtick=1)
+    figure.update_yaxes(type="log", title="root mean square, nats", dtick=1)
+    figure.update_annotations(font={"size": 13})
+    figure.update_layout(
+        template="plotly_white", width=560 * len(results), height=860, margin={"l": 70, "r": 20, "t": 50, "b": 60},
+        legend={"orientation": "h", "y": -0.09},
+    )  # fmt: skip
+    screenshot(figure, path, ".scatter")
+
+
+def print_table(result: dict[str, Any]) -> None:
+    print(f"\n{result['name']}; even weights: an excess of {result['even_excess']:.4f}")
+    print("| what | goal, nats | mpo | reference | bsmd | bsmd ÷ mpo |\n| --- | --- | --- | --- | --- | --- |")
+    for line in result["needed"]:
+        print("| " + " | ".join(str(value) for value in line.values()) + " |")
+
+
+def main(part: Annotated[str | None, typer.Option(help="tiny or bundled; both unless told")] = None) -> None:
+    made: dict[str, Any] = {}
+    if part in (None, "tiny"):
+        made["tiny"] = [tiny(policies) for policies in POLICIES]
+    if part in (None, "bundled"):
+        made["bundled"] = bundled()
+    if not made:
+        raise typer.BadParameter("give tiny or bundled", param_hint="--part")
+    file = DOCS / "mpo.json"
+    found = {**(json.loads(file.read_text()) if file.is_file() else {}), **made}
+    file.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
+    results = [*found.get("tiny", []), *([found["bundled"]] if "bundled" in found else [])]
+    for result in results:
+        print_table(result)
+    shown = [result for result in results if result["name"] in ("3 random policies", "the bundled policies")]
+    draw_figure(shown, DOCS / "mpo.png")
+
+
+if __name__ == "__main__":
+    typer.run(main)
