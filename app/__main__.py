@@ -32,26 +32,36 @@ def serve(
     context: typer.Context,
     config: Annotated[Path | None, typer.Option(help="A YAML configuration; the bundled demo if none.")] = None,
     host: Annotated[str, typer.Option(envvar="GRADIO_SERVER_NAME", help="The address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(envvar="GRADIO_SERVER_PORT", min=1, max=65535, help="The port.")] = 7860,
-    db: Db = Path("mixdesk.db"),
+    port: Annotated[
+        int, typer.Option(envvar=["GRADIO_SERVER_PORT", "PORT"], min=1, max=65535, help="The port.")
+    ] = 7860,
+    db: Annotated[
+        Path | None, typer.Option(envvar="MIXDESK_DB", help="The SQLite file with the ratings; mixdesk.db if none.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Start the web app."""
     if context.invoked_subcommand is not None:
         return
     listener = bind(host, port)
+    from app.place import find_place
     from app.store import Store
 
-    store = Store(db)
+    place = find_place(db)
+    store = Store(place.db)
 
     import uvicorn
 
     from app import desk as page
+    from app.mirror import Mirror
     from app.runs import Desk
     from engine import Engine
 
+    mirror = Mirror(place.dataset, place.token) if place.dataset and place.token else None
+    if place.warning:
+        print(place.warning, file=sys.stderr)
     engine = Engine.from_config(config) if config else Engine.from_config()
-    desk = Desk(engine, store)
+    desk = Desk(engine, store, mirror=mirror, warning=place.warning)
     web_app = page.web_app(page.build(desk))
     threading.Thread(target=desk.warm_up, name="mixdesk-warm-up", daemon=True).start()
     shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host
@@ -63,6 +73,8 @@ def serve(
     settings = uvicorn.Config(web_app, log_level="warning", timeout_graceful_shutdown=1)
     uvicorn.Server(settings).run(sockets=[listener])
     engine.close()
+    if mirror:
+        mirror.close()
     store.close()
 
 

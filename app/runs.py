@@ -10,6 +10,7 @@ import threading
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
+from app.mirror import Mirror
 from app.store import Store
 from engine import Completion, Engine, InputError, Mixture, Request, Sampling, Token
 
@@ -108,6 +109,8 @@ class Desk:
     engine: Engine
     store: Store
     runs: dict[str, Run] = field(default_factory=dict)
+    mirror: Mirror | None = None  # where copies of the ratings go
+    warning: str = ""  # what the page's owner should know
 
     def start(self, session: str, prompt: str, mixtures: dict[str, Mixture], sampling: Sampling, seed: int) -> Run:
         """Ask for the responses; they take the place of the session's last ones. Raises InputError.
@@ -146,7 +149,14 @@ class Desk:
             model=self.engine.config.name,
         )
         run.choice = choice
+        if new:
+            self.copy(rating_id)
         return new
+
+    def copy(self, rating_id: str) -> None:
+        """Let a rating that is stored be pushed, where ratings are."""
+        if self.mirror:
+            self.mirror.add(self.store.pair(rating_id))
 
     def warm_up(self) -> None:
         """Generate a little that nobody sees: what the libraries do once is done before the first click."""

@@ -169,6 +169,14 @@ class Store:
             rows = list(read_pairs(self.db))
         yield from rows
 
+    def pair(self, rating_id: str) -> dict[str, Any]:
+        """A rating with both completions in full. Raises InputError."""
+        with self._lock:
+            found = next(read_pairs(self.db, rating_id), None)
+        if found is None:
+            raise InputError(f"rating: there is none with id {rating_id}")
+        return found
+
     def close(self) -> None:
         with self._lock:
             self.db.close()
@@ -237,9 +245,10 @@ def open_to_read(path: str | Path) -> Database:
     return db
 
 
-def read_pairs(db: Database) -> Iterator[dict[str, Any]]:
-    """Every rating, oldest first, with both completions in full."""
-    for row in db.table("ratings").rows_where(order_by="created_at, rowid"):
+def read_pairs(db: Database, rating_id: str | None = None) -> Iterator[dict[str, Any]]:
+    """Every rating, oldest first, with both completions in full; or that of this id."""
+    where, arguments = (None, []) if rating_id is None else ("id = ?", [rating_id])
+    for row in db.table("ratings").rows_where(where, arguments, order_by="created_at, rowid"):
         left, right = read_completion(db, row["left_id"]), read_completion(db, row["right_id"])
         yield {
             "id": row["id"],

@@ -55,6 +55,13 @@ def test_a_port_in_use_is_a_mistake(tiny, tmp_path, listening, capsys):
     assert "--port" in capsys.readouterr().err.splitlines()[-1]
 
 
+@pytest.mark.parametrize("name", ["PORT", "GRADIO_SERVER_PORT"])
+def test_the_port_may_come_from_the_environment(name, tiny, tmp_path, listening, capsys, monkeypatch):
+    monkeypatch.setenv(name, str(listening))
+    assert main(["--config", str(tiny.config), "--db", str(tmp_path / "a.db")]) == 2
+    assert f"cannot listen on 127.0.0.1:{listening}" in capsys.readouterr().err
+
+
 def test_the_file_runs_by_its_path(tmp_path):
     """As Hugging Face Spaces runs it."""
     ended = subprocess.run(
