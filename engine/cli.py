@@ -120,6 +120,7 @@ def solve(
     max_new_tokens: MaxNewTokens = 160,
     temperature: Annotated[float, typer.Option(help="that responses are drawn at")] = 0.7,
     seed: Seed = 0,
+    ship: Annotated[bool, typer.Option("--ship", help="keep the bank beside the configuration too, in banks/")] = False,
     config: ConfigOption = DEMO,
     json: JsonOption = False,
 ) -> None:
@@ -159,6 +160,8 @@ def solve(
 
         extra = goals if method == "target" else {}
         solution = SOLVERS[method](engine, asked, sampling, seed, responses, file=file, progress=progress, **extra)
+        if ship:
+            file.ship(asked)
     seconds = round(time.perf_counter() - began, 1)
     if json:
         print_json({**solution.as_dict(), "n_prompts": len(asked), "seconds": seconds, "bank": str(file.path)})
