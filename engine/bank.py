@@ -34,7 +34,10 @@ EVEN = "even"  # the proposal that mixes all policies alike
 PROMPTS = 24
 RESPONSES = 12
 SAMPLING = Sampling(max_new_tokens=160, temperature=0.7)
-LOW_SHARE = 0.1  # of the responses: where the effective sample size is below it, figures are not to be trusted
+# Where the effective sample size is below this share of the responses, or this many of a prompt's (of a few responses
+# one always counts, and is a large share), figures are not to be trusted.
+LOW_SHARE = 0.1
+LOW_COUNT = 2.0
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,7 @@ class Estimate:
 
     error is the standard error for these very prompts (of the sampling alone), as are those of the rewards.
     share: effective sample size (Σw)²/Σw² of a prompt's responses, divided by their number; the mean over prompts.
+    count: the same, not divided.
     """
 
     objective: Array  # F̂(λ), in nats
@@ -51,10 +55,11 @@ class Estimate:
     rewards: Array  # [R], expected, in each reward's own unit
     reward_errors: Array  # [R]
     share: Array
+    count: Array
 
     @property
     def sound(self) -> NDArray[np.bool_]:
-        return self.share >= LOW_SHARE
+        return (self.share >= LOW_SHARE) & (self.count >= LOW_COUNT)
 
 
 @dataclass(frozen=True)
@@ -120,13 +125,15 @@ class Bank:
         spread = np.einsum("...pn,pnr->...pr", own**2, self.rewards**2)
         spread -= 2 * rewards * np.einsum("...pn,pnr->...pr", own**2, self.rewards)
         spread += rewards**2 * (own**2).sum(-1)[..., None]
+        effective = (1 / (own**2).sum(-1)) @ by_prompt
         return Estimate(
             objective=mean_log @ by_prompt,
             error=np.sqrt(relative.clip(0) @ by_prompt**2),
             gradient=np.einsum("...pk,p->...k", gradient, by_prompt),
             rewards=np.einsum("...pr,p->...r", rewards, by_prompt),
             reward_errors=np.sqrt(np.einsum("...pr,p->...r", spread.clip(0), by_prompt**2)),
-            share=(1 / (own**2).sum(-1) / count) @ by_prompt,
+            share=effective / count,
+            count=effective,
         )
 
     def reward_slopes(self, weights: ArrayLike) -> Array:
