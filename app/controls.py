@@ -55,26 +55,46 @@ class Controls:
 
 
 @dataclass
+class Steering:
+    """What another tab does to the desk: moves the faders, says why, and shows it."""
+
+    faders: dict[str, gr.Slider]
+    status: gr.HTML
+    tabs: gr.Tabs
+
+
+@dataclass
 class Outputs:
     """What a generation or a rating writes."""
 
     texts: dict[str, gr.Textbox]  # by side
     captions: dict[str, gr.HTML]
-    radar: gr.Plot
+    radar: gr.HTML
     table: gr.HTML
     status: gr.HTML
     generate: gr.Button
+    balance: gr.Button
     stop: gr.Button
     ratings: dict[str, gr.Button]  # by choice
 
     def all(self) -> list[Any]:
         panels = [*self.texts.values(), *self.captions.values()]
-        return [*panels, self.radar, self.table, self.status, self.generate, self.stop, *self.ratings.values()]
+        return [
+            *panels,
+            self.radar,
+            self.table,
+            self.status,
+            self.generate,
+            self.balance,
+            self.stop,
+            *self.ratings.values(),
+        ]
 
     def buttons(self, running: bool, rateable: bool) -> Changes:
         changes = {button: gr.Button(interactive=rateable) for button in self.ratings.values()}
         return {
             self.generate: gr.Button(interactive=not running),
+            self.balance: gr.Button(interactive=not running),
             self.stop: gr.Button(interactive=running),
             **changes,
         }
@@ -83,11 +103,12 @@ class Outputs:
         return {self.status: message(text, kind)}
 
 
-def build_faders(policies: list[PolicySettings], colours: list[str]) -> dict[str, gr.Slider]:
-    """One fader a policy, each with its share of the mixture, which the browser works out."""
+def build_faders(policies: list[PolicySettings], colours: list[str]) -> tuple[dict[str, gr.Slider], gr.Button]:
+    """One fader a policy, each with its share of the mixture, which the browser works out; and Balance."""
     with gr.Row(elem_classes="heading"):
         gr.HTML("<h2>Faders</h2>")
-        balanced = gr.Button("Balanced", size="sm", elem_id="balanced", min_width=80, scale=0)
+        even = gr.Button("Even", size="sm", elem_id="even", min_width=50, scale=0)
+        balance = gr.Button("Balance (B)", size="sm", elem_id="balance", min_width=90, scale=0)
     gr.HTML(mixture_bar(colours))
     faders, solos = {}, []
     for i, policy in enumerate(policies):
@@ -101,11 +122,11 @@ def build_faders(policies: list[PolicySettings], colours: list[str]) -> dict[str
             )  # fmt: skip
     moved = list(faders.values())
     gr.on([fader.change for fader in moved], fn=None, inputs=moved, js="(...raw) => mixdesk.showShares(raw)")
-    balanced.click(None, outputs=moved, js=f"() => {[0.5] * len(moved)}")
+    even.click(None, outputs=moved, js=f"() => {[0.5] * len(moved)}")
     for i, solo in enumerate(solos):
         alone = [float(i == j) for j in range(len(moved))]
         solo.click(None, outputs=moved, js=f"() => {alone}")
-    return faders
+    return faders, balance
 
 
 def build_more(longest: int) -> dict[str, Any]:

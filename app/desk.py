@@ -7,8 +7,11 @@ from pathlib import Path
 import gradio as gr
 from fastapi import FastAPI
 
+from app.controls import Steering
+from app.figures import serve_library
 from app.runs import Desk
 from app.tabs import desk as desk_tab
+from app.tabs import explore
 
 TAGLINE = "Mix language-model policies while they write, and say which mixture is better."
 STATIC = Path(__file__).parent / "static"
@@ -19,7 +22,11 @@ MONO = ["ui-monospace", "SF Mono", "Menlo", "Consolas", "monospace"]
 def build(desk: Desk) -> gr.Blocks:
     with gr.Blocks(title="Mixdesk", fill_width=True, analytics_enabled=False) as blocks:
         gr.HTML(f"<header><h1>Mixdesk</h1><p>{TAGLINE}</p></header>", elem_id="top")
-        desk_tab.build(desk)
+        with gr.Tabs(elem_id="tabs", overflow_behavior="wrap") as tabs:
+            with gr.Tab("Desk", id="desk", elem_id="desk-tab"):
+                faders, status = desk_tab.build(desk)
+            with gr.Tab("Explore", id="explore", elem_id="explore-tab") as tab:
+                explore.build(desk, tab, Steering(faders, status, tabs))
     return blocks
 
 
@@ -30,8 +37,10 @@ def web_app(blocks: gr.Blocks) -> FastAPI:
     Fonts are the system's: nothing is fetched from elsewhere.
     """
     script = (STATIC / "desk.js").read_text(encoding="utf-8")
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    serve_library(app)
     return gr.mount_gradio_app(
-        FastAPI(docs_url=None, redoc_url=None, openapi_url=None),
+        app,
         blocks,
         path="/",
         theme=gr.themes.Default(primary_hue="violet", neutral_hue="zinc", font=FONTS, font_mono=MONO),

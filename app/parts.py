@@ -20,6 +20,12 @@ def message(text: str, kind: str = "info") -> str:
     return f'<span class="message {kind}">{escape(text)}</span>'
 
 
+def expected_line(text: str, sound: bool | None) -> str:
+    """What is said under the radar; sound: of the polygon it speaks of, None if there is none."""
+    swatch = "" if sound is None else f'<span class="line expected{"" if sound else " guess"}"></span>'
+    return f"{swatch}{escape(text)}"
+
+
 def fader_head(index: int, name: str, colour: str, share: float) -> str:
     return (
         f'<div class="fader-head" style="--accent:{colour}"><span class="dot"></span>'

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from typing import Any
 
 import plotly.graph_objects as go
 
@@ -30,6 +31,9 @@ LINES = {
     "Left": Line("#7c5cf5", "rgba(124,92,245,0.16)", "solid", "circle"),
     "Right": Line("#8b8b96", "rgba(139,139,150,0.12)", "dash", "diamond"),
 }
+# The faders' mixture, as a bank expects it: under the sides, and grey where the bank can only guess.
+EXPECTED = Line("#c2850c", "rgba(230,159,0,0.10)", "dot", "circle-open")
+GUESS = Line("#a1a1aa", "rgba(161,161,170,0.08)", "dot", "circle-open")
 
 
 def colour(index: int) -> str:
@@ -53,9 +57,7 @@ def radar(objectives: Sequence[str], colours: Sequence[str], sides: Mapping[str,
     figure = go.Figure()
     if len(objectives) < 3:
         return bars(figure, objectives, sides)
-    # No axis is level, so that its label stands above or below the plot, where there is room.
-    first = 90 + (180 / len(objectives) if len(objectives) % 4 == 0 else 0)
-    angles = [(first - 360 * i / len(objectives)) % 360 for i in range(len(objectives))]
+    angles = angles_of(objectives)
     ring = list(range(90, 451, 5))
     figure.add_trace(
         go.Scatterpolar(
@@ -117,6 +119,37 @@ def radar(objectives: Sequence[str], colours: Sequence[str], sides: Mapping[str,
         },
     )
     return styled(figure)
+
+
+def angles_of(objectives: Sequence[str]) -> list[float]:
+    """Where the axes are, in degrees. None is level: labels stand above or below the plot, where there is room."""
+    first = 90 + (180 / len(objectives) if len(objectives) % 4 == 0 else 0)
+    return [(first - 360 * i / len(objectives)) % 360 for i in range(len(objectives))]
+
+
+def expected(objectives: Sequence[str], rewards: Rewards, errors: Mapping[str, float], sound: bool) -> dict[str, Any]:
+    """The trace of the expected rewards, to lie under the radar's others. Grey where it is not sound."""
+    line = EXPECTED if sound else GUESS
+    reach = [max(-REACH, min(REACH, rewards.standard[name])) for name in objectives]
+    detail = [f"{hover('Expected', name, rewards)} (± {errors[name]:.1f})" for name in objectives]
+    common = {"name": "Expected", "hovertemplate": "%{text}<extra></extra>"}
+    if len(objectives) < 3:
+        bar = {"type": "bar", "x": [escape(name) for name in objectives], "y": reach, "textposition": "none"}
+        outline = {"color": line.fill, "line": {"color": line.colour, "width": 1}}
+        return {**common, **bar, "text": detail, "marker": outline}
+    angles = angles_of(objectives)
+    return {
+        **common,
+        "type": "scatterpolar",
+        "r": [*reach, *reach[:1]],
+        "theta": [*angles, *angles[:1]],
+        "mode": "lines+markers",
+        "fill": "toself",
+        "fillcolor": line.fill,
+        "line": {"color": line.colour, "width": 2, "dash": line.dash},
+        "marker": {"symbol": line.symbol, "size": 5, "color": line.colour},
+        "text": [*detail, *detail[:1]],
+    }
 
 
 def bars(figure: go.Figure, objectives: Sequence[str], sides: Mapping[str, Rewards]) -> go.Figure:

@@ -10,6 +10,10 @@ import threading
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
+import gradio as gr
+
+from app import plots
+from app.expected import Expected
 from app.mirror import Mirror
 from app.store import Store
 from engine import Completion, Engine, InputError, Mixture, Request, Sampling, Token
@@ -104,13 +108,24 @@ class Run:
 
 @dataclass
 class Desk:
-    """What the tabs share: the engine, the store, and the newest run of every session."""
+    """What the tabs share: the engine, the store, the bank, and the newest run of every session."""
 
     engine: Engine
     store: Store
     runs: dict[str, Run] = field(default_factory=dict)
     mirror: Mirror | None = None  # where copies of the ratings go
     warning: str = ""  # what the page's owner should know
+    expected: Expected = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.expected = Expected(self.engine)
+
+    @property
+    def colours(self) -> dict[str, str]:
+        """{objective: its accent colour}, the same everywhere."""
+        policies = [policy.objective for policy in self.engine.config.policies]
+        every = dict.fromkeys([*policies, *self.engine.reward_set.objectives])
+        return {objective: plots.colour(i) for i, objective in enumerate(every)}
 
     def start(self, session: str, prompt: str, mixtures: dict[str, Mixture], sampling: Sampling, seed: int) -> Run:
         """Ask for the responses; they take the place of the session's last ones. Raises InputError.
@@ -127,7 +142,8 @@ class Desk:
         return run
 
     def stop(self, session: str) -> None:
-        """Stop the session's responses, if they are under way; what there is of them is kept."""
+        """Stop what is under way for the session; what there is of it is kept."""
+        self.expected.leave(session)
         if run := self.runs.get(session):
             run.cancel()
 
@@ -159,7 +175,8 @@ class Desk:
             self.mirror.add(self.store.pair(rating_id))
 
     def warm_up(self) -> None:
-        """Generate a little that nobody sees: what the libraries do once is done before the first click."""
+        """Take the bank, and generate a little that nobody sees: what is done once is done before the first click."""
+        self.expected.load()
         try:
             self.engine.generate("Hello", max_new_tokens=2)
         except Exception:
@@ -169,6 +186,11 @@ class Desk:
         """The person has left."""
         self.stop(session)
         self.runs.pop(session, None)
+
+
+def session(request: gr.Request) -> str:
+    """Whose page it is."""
+    return str(request.session_hash)
 
 
 def new_seed() -> int:

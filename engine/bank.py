@@ -30,7 +30,14 @@ from engine.sampling import Sampling
 Array = NDArray[np.float64]
 
 EVEN = "even"  # the proposal that mixes all policies alike
-LOW_SHARE = 0.1  # of the responses: where the effective sample size is below it, figures are not to be trusted
+# What a bank is made of unless told: so many of the configuration's prompts, responses of each, and how they are drawn.
+PROMPTS = 24
+RESPONSES = 12
+SAMPLING = Sampling(max_new_tokens=160, temperature=0.7)
+# Where the effective sample size is below this share of the responses, or this many of a prompt's (of a few responses
+# one always counts, and is a large share), figures are not to be trusted.
+LOW_SHARE = 0.1
+LOW_COUNT = 2.0
 
 
 @dataclass(frozen=True)
@@ -39,6 +46,7 @@ class Estimate:
 
     error is the standard error for these very prompts (of the sampling alone), as are those of the rewards.
     share: effective sample size (Σw)²/Σw² of a prompt's responses, divided by their number; the mean over prompts.
+    count: the same, not divided.
     """
 
     objective: Array  # F̂(λ), in nats
@@ -47,10 +55,11 @@ class Estimate:
     rewards: Array  # [R], expected, in each reward's own unit
     reward_errors: Array  # [R]
     share: Array
+    count: Array
 
     @property
     def sound(self) -> NDArray[np.bool_]:
-        return self.share >= LOW_SHARE
+        return (self.share >= LOW_SHARE) & (self.count >= LOW_COUNT)
 
 
 @dataclass(frozen=True)
@@ -58,7 +67,8 @@ class Bank:
     """Responses to P prompts, N each.
 
     log_ratios [P, N, K]: log π_k(y|x) - log π_ref(y|x); log_base [P, N]: log π_ref(y|x) - log Σ_m α_m q_m(y|x);
-    rewards [P, N, R]. policy_tokens is what it cost: tokens drawn times policies computed.
+    rewards [P, N, R]. policy_tokens is what it cost: tokens drawn times policies computed. sources: the proposals; a
+    prompt's response i comes from number i modulo their count.
     """
 
     policies: list[str]
@@ -68,6 +78,21 @@ class Bank:
     log_base: Array
     rewards: Array
     policy_tokens: int
+    sources: tuple[str, ...] = ()
+
+    @property
+    def reference_only(self) -> Bank | None:
+        """The bank of the reference's responses in this one, as the paper's solver takes it; None if there are none."""
+        if REFERENCE not in self.sources:
+            return None
+        rows = slice(self.sources.index(REFERENCE), None, len(self.sources))
+        return replace(
+            self,
+            log_ratios=self.log_ratios[:, rows],
+            log_base=np.zeros_like(self.log_base[:, rows]),
+            rewards=self.rewards[:, rows],
+            sources=(REFERENCE,),
+        )
 
     def of_prompts(self, chosen: NDArray[np.int64]) -> Bank:
         """The bank of these prompts, by number; one may come more than once, as in a bootstrap."""
@@ -100,13 +125,15 @@ class Bank:
         spread = np.einsum("...pn,pnr->...pr", own**2, self.rewards**2)
         spread -= 2 * rewards * np.einsum("...pn,pnr->...pr", own**2, self.rewards)
         spread += rewards**2 * (own**2).sum(-1)[..., None]
+        effective = (1 / (own**2).sum(-1)) @ by_prompt
         return Estimate(
             objective=mean_log @ by_prompt,
             error=np.sqrt(relative.clip(0) @ by_prompt**2),
             gradient=np.einsum("...pk,p->...k", gradient, by_prompt),
             rewards=np.einsum("...pr,p->...r", rewards, by_prompt),
             reward_errors=np.sqrt(np.einsum("...pr,p->...r", spread.clip(0), by_prompt**2)),
-            share=(1 / (own**2).sum(-1) / count) @ by_prompt,
+            share=effective / count,
+            count=effective,
         )
 
     def reward_slopes(self, weights: ArrayLike) -> Array:
@@ -198,6 +225,16 @@ def collect(
     return assemble(engine, prompts, list(sources), {unit: found[unit] for unit in wanted})
 
 
+def kept(engine: Engine, prompts: list[str], file: BankFile) -> Bank | None:
+    """The bank of all rounds that the file has of every one of these prompts; None if it has no whole round."""
+    prompts, sources = list(dict.fromkeys(prompts)), list(proposals(engine))
+    found, rounds = file.read(), 0
+    while all((prompt, rounds) in found for prompt in prompts):
+        rounds += 1
+    wanted = {(prompt, number): found[prompt, number] for number in range(rounds) for prompt in prompts}
+    return assemble(engine, prompts, sources, wanted) if wanted else None
+
+
 def seed_of(*what: object) -> int:
     """A seed of its own for each response, whichever others are asked for."""
     return int.from_bytes(hashlib.sha256(repr(what).encode()).digest()[:8], "big") >> 1
@@ -234,4 +271,5 @@ def assemble(engine: Engine, prompts: list[str], sources: list[str], found: dict
         log_base=reference - proposed,
         rewards=column("rewards", objectives),
         policy_tokens=sum(row["tokens"] for some in every for row in some) * len(engine.policy_set.policies),
+        sources=tuple(sources),
     )

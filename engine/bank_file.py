@@ -1,4 +1,5 @@
-"""A bank on disk: in the user's cache, under a name that changes with everything that could change what is sampled."""
+"""A bank on disk: in the user's cache, or shipped beside the configuration, under a name that changes with everything
+that could change what is sampled."""
 
 from __future__ import annotations
 
@@ -16,10 +17,14 @@ from engine.mixing import Mixture
 from engine.sampling import Sampling
 
 Unit = tuple[str, int]  # prompt, number of the round
+DIGITS = 4  # of log-probs and rewards in a shipped bank: far finer than its errors, and half the size
 
 
 class BankFile:
-    """JSON lines, one for each prompt and round. Whoever is killed while writing loses at most the line under way."""
+    """JSON lines, one for each prompt and round. Whoever is killed while writing loses at most the line under way.
+
+    path: in the cache, read and written. shipped: banks/ beside the configuration's file, read, and written by `ship`.
+    """
 
     def __init__(
         self,
@@ -31,7 +36,8 @@ class BankFile:
     ) -> None:
         what = {
             "policies": fingerprint(config),
-            "sampling": sampling.as_dict(),
+            # A bank takes no other settings.
+            "sampling": {"max_new_tokens": sampling.max_new_tokens, "temperature": sampling.temperature},
             "proposals": {name: mixture.as_dict() for name, mixture in proposals.items()},
             "seed": seed,
             "version": 1,
@@ -39,29 +45,49 @@ class BankFile:
         key = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
         folder = folder or platformdirs.user_cache_path("mixdesk") / "banks"
         self.path = folder / f"{config.name}-{key}.jsonl"
+        self.shipped = config.file.parent / "banks" / self.path.name
 
     def read(self) -> dict[Unit, list[dict[str, Any]]]:
         """{unit: its responses}; a torn line is left out."""
-        found: dict[Unit, list[dict[str, Any]]] = {}
-        if not self.path.is_file():
-            return found
-        for line in self.path.read_text(encoding="utf-8").splitlines():
-            try:
-                row = json.loads(line)
-                found[row["prompt"], row["round"]] = row["responses"]
-            except (ValueError, KeyError, TypeError):
-                continue
-        return found
+        return {**read_units(self.shipped), **read_units(self.path)}
+
+    def ship(self, prompts: list[str]) -> None:
+        """Write what there is of these prompts beside the configuration: found wherever its files are the same."""
+        units = {unit: rows for unit, rows in self.read().items() if unit[0] in prompts}
+        self.shipped.parent.mkdir(parents=True, exist_ok=True)
+        lines = [line_of(unit, [shortened(row) for row in rows]) for unit, rows in units.items()]
+        self.shipped.write_text("".join(lines), encoding="utf-8")
 
     def add(self, unit: Unit, responses: list[dict[str, Any]]) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        line = json.dumps({"prompt": unit[0], "round": unit[1], "responses": responses})
         with self.path.open("a+b") as file:
             if file.tell():
                 file.seek(-1, 2)
                 if file.read(1) != b"\n":  # whoever wrote last was killed
                     file.write(b"\n")
-            file.write(line.encode() + b"\n")
+            file.write(line_of(unit, responses).encode())
+
+
+def read_units(path: Path) -> dict[Unit, list[dict[str, Any]]]:
+    found: dict[Unit, list[dict[str, Any]]] = {}
+    if not path.is_file():
+        return found
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            row = json.loads(line)
+            found[row["prompt"], row["round"]] = row["responses"]
+        except (ValueError, KeyError, TypeError):
+            continue
+    return found
+
+
+def line_of(unit: Unit, responses: list[dict[str, Any]]) -> str:
+    return json.dumps({"prompt": unit[0], "round": unit[1], "responses": responses}) + "\n"
+
+
+def shortened(response: dict[str, Any]) -> dict[str, Any]:
+    numbers = ("log_probs", "rewards")
+    return response | {what: {name: round(v, DIGITS) for name, v in response[what].items()} for what in numbers}
 
 
 def fingerprint(config: Config) -> list[Any]:
@@ -73,9 +99,14 @@ def fingerprint(config: Config) -> list[Any]:
 
     rewards = []
     for reward in config.rewards:
-        settings = of(reward.model_dump(exclude={"mean", "std"}))
+        settings = of(reward.model_dump(exclude={"mean", "std"}, exclude_none=True))
         rewards.append({**settings, "source": source_of(reward.function)})
-    return [contents(config.base), config.dtype, [of(policy.model_dump()) for policy in config.policies], rewards]
+    return [
+        contents(config.base),
+        config.dtype,
+        [of(policy.model_dump(exclude_none=True)) for policy in config.policies],
+        rewards,
+    ]
 
 
 def contents(source: str) -> str:

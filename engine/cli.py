@@ -131,6 +131,7 @@ def solve(
     max_new_tokens: MaxNewTokens = 160,
     temperature: Annotated[float, typer.Option(help="that responses are drawn at")] = 0.7,
     seed: Seed = 0,
+    ship: Annotated[bool, typer.Option("--ship", help="keep the bank beside the configuration too, in banks/")] = False,
     config: ConfigOption = DEMO,
     json: JsonOption = False,
 ) -> None:
@@ -156,7 +157,7 @@ def solve(
         goals = {"goal": parse_weights(target, "target"), "floors": parse_weights(floor, "floor")}
         extra = goals if method == "target" else {}
         settings = {"max_new_tokens": max_new_tokens, "temperature": temperature}
-        solution, found = solve_bank(method, prompts, limit, responses, settings, seed, config, extra)
+        solution, found = solve_bank(method, prompts, limit, responses, settings, seed, config, extra, ship)
     seconds = round(time.perf_counter() - began, 1)
     if json:
         print_json({**solution.as_dict(), **found, "seconds": seconds})
@@ -194,6 +195,7 @@ def solve_bank(
     seed: int,
     config: Path,
     extra: dict[str, Any],
+    ship: bool,
 ) -> tuple[Solution, dict[str, Any]]:
     """From responses of the policies, which are sampled, or found from before."""
     from tqdm import tqdm
@@ -220,6 +222,8 @@ def solve_bank(
             bar.update(done - bar.n)
 
         solution = SOLVERS[method](engine, asked, sampling, seed, responses, file=file, progress=progress, **extra)
+        if ship:
+            file.ship(asked)
     return solution, {"n_prompts": len(asked), "bank": str(file.path)}
 
 

@@ -24,10 +24,43 @@ window.mixdesk = (() => {
     });
   };
 
-  const press = (id) => {
-    const button = document.getElementById(id);
+  // A button of the tab that is seen, or none: nobody rates what they do not see.
+  const press = (...ids) => {
+    const button = ids.map((id) => document.getElementById(id)).find((found) => found && found.offsetParent);
     if (button && !button.disabled) button.click();
-    return Boolean(button);
+  };
+
+  const plotly = new Promise((resolve) => {
+    const script = document.createElement("script");
+    script.src = "plotly.min.js";
+    script.onload = () => resolve(window.Plotly);
+    document.head.append(script);
+  });
+
+  // {id: {json, figure, underlay: traces that lie under the figure's own, place, choose}}
+  const figures = {};
+  const entry = (id) => (figures[id] ??= { underlay: [] });
+
+  const draw = async (id) => {
+    const Plotly = await plotly;
+    const { figure, underlay, place } = entry(id);
+    if (!figure || !place || !place.isConnected) return;
+    const fresh = !place.classList.contains("js-plotly-plot");
+    await Plotly.react(place, [...underlay, ...figure.data], figure.layout, { displayModeBar: false });
+    if (!fresh) return;
+    new ResizeObserver(() => { if (place.offsetWidth) Plotly.Plots.resize(place); }).observe(place);
+    place.on("plotly_click", (event) => choose(id, event.points[0]));
+  };
+
+  // The point's weights, first among its data, as fader positions: the largest at the top.
+  const choose = (id, point) => {
+    const { figure, chosen } = entry(id);
+    const policies = figure.layout.meta?.policies;
+    if (!policies || !point.customdata) return;
+    const weights = point.customdata.slice(0, policies);
+    mixdesk.chosen = weights.map((weight) => Math.round((100 * weight) / Math.max(...weights)) / 100);
+    chosen();
+    document.getElementById("desk-tab-button").click();
   };
 
   const typing = (target) =>
@@ -42,7 +75,10 @@ window.mixdesk = (() => {
       event.preventDefault();
       press("generate");
     } else if (event.key === "Escape") {
-      press("stop");
+      press("stop", "explore-stop");
+    } else if (event.key.toLowerCase() === "b" && !event.ctrlKey && !event.metaKey && !event.altKey && !typing(event.target)) {
+      event.preventDefault();
+      press("balance");
     } else if (RATINGS[event.key] && !event.ctrlKey && !event.metaKey && !event.altKey && !typing(event.target)) {
       event.preventDefault();
       press(RATINGS[event.key]);
@@ -51,6 +87,17 @@ window.mixdesk = (() => {
 
   const mixdesk = {
     ratingId: "",
+    chosen: [],
+    figure: (id, element, json, chosen) => {
+      const place = element.querySelector(".figure");
+      if (!json || (entry(id).json === json && entry(id).place === place)) return;
+      figures[id] = { ...entry(id), json, figure: JSON.parse(json), place, chosen };
+      draw(id);
+    },
+    underlay: (id, traces) => {
+      entry(id).underlay = traces;
+      draw(id);
+    },
     newRating: () => { mixdesk.ratingId = uuid(); },
     ready: () => {
       // Read-only rather than disabled: the keyboard can reach a long response and scroll it.

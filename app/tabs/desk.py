@@ -12,6 +12,7 @@ from typing import Any
 import gradio as gr
 
 from app import plots
+from app.balance import Balance, build_expected
 from app.controls import (
     RATINGS,
     Changes,
@@ -23,8 +24,9 @@ from app.controls import (
     build_panel,
     build_prompt,
 )
+from app.figures import drawn, figure
 from app.parts import caption, message, rewards_table
-from app.runs import SIDES, Desk, Run, new_seed
+from app.runs import SIDES, Desk, Run, new_seed, session
 from engine import InputError, Mixture, Sampling
 from engine.config import REFERENCE
 from engine.prompts import read_prompts
@@ -42,19 +44,18 @@ class DeskTab:
 
     def __init__(self, desk: Desk) -> None:
         self.desk = desk
-        config, objectives = desk.engine.config, desk.engine.reward_set.objectives
-        everything = list(dict.fromkeys([*(policy.objective for policy in config.policies), *objectives]))
-        self.colours = {objective: plots.colour(i) for i, objective in enumerate(everything)}
-        self.objectives = objectives
+        config = desk.engine.config
+        self.colours, self.objectives = desk.colours, desk.engine.reward_set.objectives
         self.examples = read_prompts(config.prompts)[:EXAMPLES] if config.prompts else []
 
     # ------------------------------------------------------------------------------------------------------ the page
 
-    def build(self) -> None:
+    def build(self) -> tuple[dict[str, gr.Slider], gr.HTML]:
+        """The faders and the status, which other tabs may move and write."""
         policies = self.desk.engine.config.policies
         with gr.Row(elem_id="desk", equal_height=False):
             with gr.Column(elem_id="mix", min_width=200):
-                faders = build_faders(policies, [self.colours[policy.objective] for policy in policies])
+                faders, balance = build_faders(policies, [self.colours[policy.objective] for policy in policies])
                 more = build_more(min(512, self.desk.engine.policy_set.context // 2))
             with gr.Column(elem_id="stage", min_width=280):
                 prompt, generate, stop = build_prompt(self.examples)
@@ -72,16 +73,19 @@ class DeskTab:
                 )
             with gr.Column(elem_id="meters", min_width=240):
                 gr.HTML("<h2>Rewards</h2>")
-                radar = gr.Plot(self.figure(None), show_label=False, label="Rewards radar", elem_id="radar")
+                radar = figure(self.radar(None), "radar", "Rewards radar")
+                expected = build_expected()
                 gr.HTML(f'<p class="hint">{RADAR_HINT}</p>')
                 table = gr.HTML(rewards_table(self.objectives, self.colours, {}), elem_id="rewards")
         controls = Controls(prompt, faders, {side: panel[0] for side, panel in panels.items()}, **more)
         texts = {side: panel[1] for side, panel in panels.items()}
         captions = {side: panel[2] for side, panel in panels.items()}
-        outputs = Outputs(texts, captions, radar, table, status, generate, stop, ratings)
+        outputs = Outputs(texts, captions, radar, table, status, generate, balance, stop, ratings)
         self.connect(controls, outputs)
+        Balance(self.desk, controls, outputs, expected).connect()
+        return faders, status
 
-    def figure(self, run: Run | None) -> Any:
+    def radar(self, run: Run | None) -> Any:
         standard = self.desk.engine.reward_set.standard
         done = run.completions if run else {}
         sides = {
@@ -175,7 +179,7 @@ class DeskTab:
     def results(self, run: Run, outputs: Outputs) -> Changes:
         captions = {outputs.captions[side]: caption(made) for side, made in list(run.completions.items())}
         table = rewards_table(self.objectives, self.colours, dict(run.completions))
-        return {**captions, outputs.radar: self.figure(run), outputs.table: table}
+        return {**captions, outputs.radar: drawn(self.radar(run)), outputs.table: table}
 
     def start(self, who: str, controls: Controls, values: Values, seed: int) -> Run:
         sampling = Sampling(
@@ -192,7 +196,7 @@ class DeskTab:
         if chosen == "faders":
             weights = {name: values[fader] for name, fader in controls.faders.items()}
             if not any(weights.values()):
-                raise InputError("All faders are at zero: raise at least one, or press Balanced.")
+                raise InputError("All faders are at zero: raise at least one, or press Even.")
         elif chosen == "uniform":
             weights = None
         else:
@@ -224,12 +228,8 @@ class DeskTab:
         return rate
 
 
-def build(desk: Desk) -> None:
-    DeskTab(desk).build()
-
-
-def session(request: gr.Request) -> str:
-    return str(request.session_hash)
+def build(desk: Desk) -> tuple[dict[str, gr.Slider], gr.HTML]:
+    return DeskTab(desk).build()
 
 
 def whole_number(text: str | None) -> int:

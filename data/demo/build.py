@@ -28,8 +28,10 @@ import typer  # noqa: E402
 import yaml  # noqa: E402
 
 from data.demo import card, corpus, training  # noqa: E402
-from engine import Engine  # noqa: E402
+from engine import Engine, bank  # noqa: E402
+from engine.bank_file import BankFile  # noqa: E402
 from engine.config import Config, PolicySettings, RewardSettings  # noqa: E402
+from engine.prompts import read_prompts  # noqa: E402
 
 CONFIG = ROOT / "data" / "configs" / "demo.yaml"
 PROMPTS = ROOT / "data" / "prompts" / "demo.jsonl"
@@ -60,6 +62,7 @@ class Build:
             "samples": (self.samples,),
             **policies,
             "config": (self.config,),
+            "bank": (self.bank,),
             "card": (self.card,),
         }
 
@@ -153,6 +156,17 @@ class Build:
             "# The bundled policies; written by data/demo/build.py.\n"
             + yaml.safe_dump(config, sort_keys=False, default_flow_style=None, width=120)
         )
+        return {}
+
+    def bank(self) -> dict:
+        """The bank that ships, so that the page has expected rewards at once: `python -m engine solve --ship`."""
+        for stale in (CONFIG.parent / "banks").glob("demo-*.jsonl"):
+            stale.unlink()
+        with Engine.from_config(CONFIG) as engine:
+            file = BankFile(engine.config, bank.SAMPLING, bank.proposals(engine))
+            prompts = read_prompts(PROMPTS)[: bank.PROMPTS]
+            bank.collect(engine, prompts, bank.RESPONSES, bank.SAMPLING, file=file)
+            file.ship(prompts)
         return {}
 
     def card(self) -> dict:

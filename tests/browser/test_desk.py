@@ -153,7 +153,7 @@ def test_the_whole_way_from_prompt_to_rating(page: Page, server: Server, ask: Ca
         lengths = sorted({sample[side] for sample in samples} - {0})
         assert len(lengths) >= 2, "the text did not grow, it was there at once"
     assert any(0 < left < samples[-1][0] and right > 0 for left, right in samples), "one side waited for the other"
-    page.wait_for_function("document.querySelectorAll('#radar .scatterlayer .trace').length === 3")
+    page.wait_for_function("document.querySelectorAll('#radar .scatterlayer .trace').length === 4")
     shown = {side: text(page, side) for side in ("left", "right")}
     assert all(shown.values())
 
@@ -192,7 +192,7 @@ def test_one_click_gives_a_newcomer_a_good_look(page: Page) -> None:
     page.locator("#generate").click()
     wait_until_done(page)
     assert text(page, "left") and text(page, "right")
-    page.wait_for_function("document.querySelectorAll('#radar .scatterlayer .trace').length === 3")
+    page.wait_for_function("document.querySelectorAll('#radar .scatterlayer .trace').length === 4")
     size = page.evaluate("[document.documentElement.scrollWidth, document.documentElement.scrollHeight]")
     assert size[0] <= 1440 and size[1] <= 900, "the desk scrolls"
     if os.environ.get("MIXDESK_SCREENSHOT"):
@@ -253,7 +253,7 @@ def test_bad_input_is_told_and_the_engine_goes_on(page: Page, server: Server, as
         page.locator(f"#fader-{i} input[type=range]").fill("0")
     generate.click()
     wait_for_status(page, "All faders are at zero")
-    page.locator("#balanced").click()
+    page.locator("#even").click()
     ask("A question", seed="many")
     generate.click()
     wait_for_status(page, "seed: found 'many'")

@@ -1,0 +1,128 @@
+"""The bank on the desk: expected rewards that follow the faders, and Balance, which moves them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from typing import Any
+
+import gradio as gr
+
+from app import plots
+from app.controls import Changes, Controls, Outputs, Values
+from app.expected import Reading, faders_of, in_words
+from app.parts import expected_line
+from app.runs import Desk, session
+from engine import InputError
+from engine.weights import Solution
+
+log = logging.getLogger("mixdesk")
+
+
+class Balance:
+    """Handlers; `expected` is the line under the radar, which hands its polygon on to it."""
+
+    def __init__(self, desk: Desk, controls: Controls, outputs: Outputs, expected: gr.HTML) -> None:
+        self.desk, self.controls, self.outputs, self.expected = desk, controls, outputs, expected
+
+    def connect(self) -> None:
+        controls, outputs = self.controls, self.outputs
+        read: list[Any] = [*controls.faders.values(), controls.rule, controls.gain]
+        # While a fader is dragged, what comes meanwhile waits, and of that only the last is asked.
+        gr.on(
+            [component.change for component in read],
+            self.follow,
+            inputs=set(read),
+            outputs=[self.expected],
+            queue=False,
+            trigger_mode="always_last",
+            show_progress="hidden",
+            api_visibility="private",
+        )
+        blocks = gr.context.Context.root_block
+        assert blocks is not None
+        blocks.load(
+            self.begin, set(read), [self.expected], queue=False, show_progress="hidden", api_visibility="private"
+        )
+        outputs.balance.click(
+            self.balance,
+            inputs=set(read),
+            outputs=[*controls.faders.values(), *outputs.all(), self.expected],
+            concurrency_limit=None,
+            show_progress="hidden",
+            api_visibility="private",
+        )
+
+    async def begin(self, values: Values) -> dict[str, Any]:
+        """The page was opened, maybe before the bank was read."""
+        await asyncio.to_thread(self.desk.expected.load)
+        return await self.follow(values)
+
+    async def follow(self, values: Values) -> dict[str, Any]:
+        # Here rather than on a thread: it takes less time than going there.
+        faders = {name: float(values[fader]) for name, fader in self.controls.faders.items()}
+        reading = self.desk.expected.read(faders, values[self.controls.rule], float(values[self.controls.gain]))
+        return shown(self.desk.expected.objectives, reading)
+
+    async def balance(self, values: Values, request: gr.Request) -> AsyncIterator[Changes]:
+        expected, outputs, who = self.desk.expected, self.outputs, session(request)
+        run = self.desk.runs.get(who)
+        idle = outputs.buttons(running=False, rateable=run is not None and run.rateable and run.choice is None)
+        try:
+            await asyncio.to_thread(expected.load)
+            if expected.bank is None:
+                async for done, wanted in expected.sample(who):
+                    yield {
+                        **outputs.buttons(running=True, rateable=False),
+                        **outputs.say(f"Sampling a bank to balance with: {done} of {wanted or '…'} responses."),
+                    }
+            yield outputs.say("Balancing…")
+            solution = await asyncio.to_thread(expected.balanced)
+        except InputError as error:
+            yield {**idle, **outputs.say(str(error), "bad")}
+            return
+        except Exception:
+            log.exception("the weights could not be balanced")
+            yield {
+                **idle,
+                **outputs.say("Balancing failed; the engine's log says why. Press Balance to try again.", "bad"),
+            }
+            return
+        moved = faders_of(solution.weights)
+        after = {**values, **{fader: moved[name] for name, fader in self.controls.faders.items()}}
+        yield {
+            **idle,
+            **{fader: moved[name] for name, fader in self.controls.faders.items()},
+            **outputs.say(sentence(solution), "info" if not solution.note else "bad"),
+            self.expected: await self.follow(after),
+        }
+
+
+def build_expected() -> gr.HTML:
+    """The line under the radar. Its value: {line: HTML, traces: what lies under the radar's own}."""
+    return gr.HTML(
+        {"line": "", "traces": []},
+        html_template='<p class="hint" role="status">${value.line}</p>',
+        js_on_load="const show = () => mixdesk.underlay('radar', props.value.traces); watch('value', show); show();",
+        elem_id="expected",
+    )
+
+
+def shown(objectives: list[str], reading: Reading) -> dict[str, Any]:
+    """The value of the line under the radar."""
+    if not reading.standard:
+        return {"line": expected_line(reading.text, None), "traces": []}
+    rewards = plots.Rewards(reading.raw, reading.standard)
+    trace = plots.expected(objectives, rewards, reading.errors, reading.sound)
+    return {"line": expected_line(reading.text, reading.sound), "traces": [trace]}
+
+
+def sentence(solution: Solution) -> str:
+    """The weights that were found, and what they are for."""
+    error = max(solution.weight_errors.values())
+    said = "Balanced: these weights lift the objective that gains least the most — "
+    said += f"{in_words(solution.weights)} (± {error:.0%})."
+    if solution.note:
+        said += f" But {solution.note}: in Explore."
+    return said

@@ -1,0 +1,225 @@
+"""The bank behind the desk: read at start-up, sampled when somebody asks, and what it says of the faders' mixture."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from engine import Engine, InputError, bank
+from engine.bank import PROMPTS, RESPONSES, SAMPLING, Bank
+from engine.bank_file import BankFile
+from engine.prompts import read_prompts
+from engine.weights import Solution, bsmd, mpo, target
+from engine.weights.front import Front, front
+
+log = logging.getLogger("mixdesk")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What is shown of the faders' mixture. raw, standard, errors: {objective: number}, as a radar has them, the errors
+    in standard deviations; empty where there is nothing to show, and text says why."""
+
+    text: str
+    raw: Mapping[str, float] = field(default_factory=dict)
+    standard: Mapping[str, float] = field(default_factory=dict)
+    errors: Mapping[str, float] = field(default_factory=dict)
+    sound: bool = True
+
+
+@dataclass
+class Job:
+    """A bank being sampled, for as long as somebody waits for it."""
+
+    responses: int  # of each prompt
+    waiting: set[str]  # sessions
+    done: int = 0
+    wanted: int = 0
+    error: Exception | None = None
+    over: threading.Event = field(default_factory=threading.Event)
+
+    def tell(self, done: int, wanted: int) -> None:
+        self.done, self.wanted = done, wanted
+
+
+class Expected:
+    """One bank for all sessions. Thread-safe."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.objectives = engine.reward_set.objectives
+        settings = [engine.reward_set.settings[name] for name in self.objectives]
+        self.centre = np.array([reward.mean for reward in settings])
+        self.scale = np.array([reward.std for reward in settings])
+        prompts = engine.config.prompts
+        self.prompts = list(dict.fromkeys(read_prompts(prompts)[:PROMPTS])) if prompts else []
+        self.bank: Bank | None = None
+        self._balanced: tuple[Bank, Solution] | None = None
+        self._front: tuple[Bank, Front] | None = None
+        self._loading, self._sampling = threading.Lock(), threading.Lock()
+        self._loaded = False
+        self._job: Job | None = None
+
+    @cached_property
+    def file(self) -> BankFile:
+        return BankFile(self.engine.config, SAMPLING, bank.proposals(self.engine))
+
+    # ------------------------------------------------------------------------------------------------------- the bank
+
+    def load(self) -> None:
+        """Take the bank that is in the cache or ships; the first who asks reads it, the others wait for that."""
+        with self._loading:
+            if self._loaded or not self.prompts:
+                return
+            self._loaded = True
+            try:
+                found = bank.kept(self.engine, self.prompts, self.file)
+            except Exception:
+                log.exception("the bank could not be read")
+                return
+            self.bank = self.bank or found
+
+    @property
+    def missing(self) -> str | None:
+        """Why there can be no bank, and what to do; None if there can."""
+        if not self.objectives:
+            return "This configuration has no reward models: add rewards to it."
+        if not self.prompts:
+            return "This configuration names no prompts to sample a bank with: add prompts to it."
+        return None
+
+    async def sample(self, session: str) -> AsyncIterator[tuple[int, int]]:
+        """Sample a bank, or more of the one there is; yields (done, wanted) responses until it is there.
+
+        All who ask meanwhile wait for the same. Who leaves the iteration or is told to `leave` waits no longer; when
+        nobody waits it stops, and what was sampled is kept. Raises InputError, also when the session left.
+        """
+        if self.missing:
+            raise InputError(self.missing)
+        job = self._join(session)
+        try:
+            while session in job.waiting and not job.over.is_set():
+                yield job.done, job.wanted
+                await asyncio.sleep(0.2)
+        finally:
+            job.waiting.discard(session)
+        if job.error:
+            raise job.error
+        if not job.over.is_set():
+            raise InputError(f"Stopped: {job.done} of {job.wanted} responses are kept; press it again to go on.")
+
+    def leave(self, session: str) -> None:
+        """The session waits for no bank."""
+        if self._job:
+            self._job.waiting.discard(session)
+
+    def _join(self, session: str) -> Job:
+        with self._loading:
+            if self._job is None or self._job.over.is_set() or not self._job.waiting:
+                there = self.bank.rewards.shape[1] if self.bank else 0
+                self._job = Job(there + RESPONSES, {session})
+                threading.Thread(target=self._run, args=[self._job], name="mixdesk-bank", daemon=True).start()
+            else:
+                self._job.waiting.add(session)
+            return self._job
+
+    def _run(self, job: Job) -> None:
+        # One after the other: the last one may still be stopping.
+        with self._sampling:
+            try:
+                self.bank = bank.collect(
+                    self.engine, self.prompts, job.responses, SAMPLING,
+                    file=self.file, progress=job.tell, stopped=lambda: not job.waiting,
+                )  # fmt: skip
+            except Exception as error:
+                job.error = error
+            job.over.set()
+
+    # ----------------------------------------------------------------------------------------------- what it says
+
+    def read(self, faders: Mapping[str, float], rule: str, gain: float) -> Reading:
+        """The expected rewards at the faders' weights λ: those of π_ref Π (π_k/π_ref)^{gain λ_k}."""
+        if self.missing:
+            return Reading(f"No expected rewards. {self.missing}")
+        if rule != "geometric":
+            return Reading(f"No expected rewards for the {rule} rule: a bank knows the geometric rule alone.")
+        if self.bank is None:
+            return Reading("No expected rewards yet: press Balance, which samples a bank.")
+        total = sum(faders.values())
+        if not total:
+            return Reading("No expected rewards: all faders are at zero.")
+        weights = gain * np.array([faders[name] for name in self.bank.policies]) / total
+        estimate = self.bank.estimate(weights)
+        share = f"{float(estimate.share):.0%}"
+        if estimate.sound:
+            text = f"Expected: over {len(self.prompts)} prompts at temperature {SAMPLING.temperature:g}; "
+            text += f"{share} of the bank counts."
+        else:
+            lower = "lower the gain, or " if gain > 1 else ""
+            text = f"Expected is a guess here: {share} of the bank counts, {float(estimate.count):.1f} responses a "
+            text += f"prompt; {lower}sample more in Explore."
+        return Reading(
+            text,
+            raw=dict(zip(self.objectives, estimate.rewards.tolist(), strict=True)),
+            standard=self._named((estimate.rewards - self.centre) / self.scale),
+            errors=self._named(estimate.reward_errors / self.scale),
+            sound=bool(estimate.sound),
+        )
+
+    def _named(self, values: np.ndarray) -> dict[str, float]:
+        return dict(zip(self.objectives, values.tolist(), strict=True))
+
+    def balanced(self) -> Solution:
+        """The max-min weights, computed once a bank."""
+        there = self._there()
+        if self._balanced is None or self._balanced[0] is not there:
+            self._balanced = there, mpo.solve(there)
+        return self._balanced[1]
+
+    def reaching(self, floors: Mapping[str, float]) -> Solution:
+        """The weights with the most reward in all above floors, {objective: standard deviations}. Raises InputError."""
+        if not floors:
+            raise InputError("Type a floor for at least one objective, such as 0.2.")
+        return target.solve(self._there(), self.centre, self.scale, {}, floors, repeats=0)
+
+    def front(self) -> Front:
+        """Expected rewards over all weights, computed once a bank."""
+        there = self._there()
+        if self._front is None or self._front[0] is not there:
+            self._front = there, front(there, self.centre, self.scale)
+        return self._front[1]
+
+    def paths(self) -> dict[str, np.ndarray]:
+        """{solver: expected rewards [steps, R] on its way, in standard deviations; the last row: of what it found}
+
+        The paper's solver takes reference samples: the reference's part of this bank, which is small.
+        """
+        there = self._there()
+        found = {"mpo": self.balanced()}
+        if (reference := there.reference_only) is not None:
+            found["bsmd"] = bsmd.solve(reference, batch=reference.rewards.shape[1], repeats=0)
+        ways = {name: [*made.path, [*made.weights.values()]] for name, made in found.items()}
+        return {name: (there.estimate(np.array(way)).rewards - self.centre) / self.scale for name, way in ways.items()}
+
+    def _there(self) -> Bank:
+        if self.bank is None:
+            raise InputError("There is no bank yet: sample one first.")
+        return self.bank
+
+
+def faders_of(weights: Mapping[str, float]) -> dict[str, float]:
+    """Fader positions with these weights: the largest at the top, so that the others are as fine as they can be."""
+    largest = max(weights.values())
+    return {name: round(weight / largest, 2) for name, weight in weights.items()}
+
+
+def in_words(weights: Mapping[str, float]) -> str:
+    """'helpful 60%, concise 37%', the largest first."""
+    ordered = sorted(weights.items(), key=lambda item: -item[1])
+    return ", ".join(f"{name} {weight:.0%}" for name, weight in ordered)

@@ -1,0 +1,49 @@
+"""Plotly figures on the page, drawn in place: a value that changes moves what is there, where gr.Plot would begin anew
+and flicker."""
+
+from __future__ import annotations
+
+import gzip
+import importlib.resources
+import json
+from functools import lru_cache
+from html import escape
+from importlib.metadata import version
+
+import gradio as gr
+import plotly.graph_objects as go
+from fastapi import FastAPI, Request, Response
+
+
+def figure(value: go.Figure | None, elem_id: str, label: str) -> gr.HTML:
+    """A figure; its later values are `drawn(figure)`. It triggers `select` when a point is clicked."""
+    shown = f"() => mixdesk.figure({json.dumps(elem_id)}, element, props.value, () => trigger('select'))"
+    return gr.HTML(
+        drawn(value),
+        html_template=f'<div class="figure" role="img" aria-label="{escape(label)}"></div>',
+        js_on_load=f"const show = {shown}; watch('value', show); show();",
+        apply_default_css=False,
+        elem_id=elem_id,
+    )
+
+
+def drawn(value: go.Figure | None) -> str:
+    return "" if value is None else str(value.to_json())
+
+
+@lru_cache
+def library() -> bytes:
+    """plotly.js as plotly's package has it, packed: nothing is fetched from elsewhere."""
+    source = importlib.resources.files("plotly") / "package_data" / "plotly.min.js"
+    return gzip.compress(source.read_bytes(), 6)
+
+
+def serve_library(app: FastAPI) -> None:
+    tag = f'"{version("plotly")}"'
+
+    @app.get("/plotly.min.js")
+    def plotly(request: Request) -> Response:
+        headers = {"ETag": tag, "Cache-Control": "no-cache"}
+        if request.headers.get("if-none-match") == tag:
+            return Response(status_code=304, headers=headers)
+        return Response(library(), media_type="text/javascript", headers={**headers, "Content-Encoding": "gzip"})

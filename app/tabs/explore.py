@@ -1,0 +1,190 @@
+"""Explore: what all weights are expected to give, which of them nothing else beats, and weights that keep to floors."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import math
+from collections.abc import AsyncIterator
+from typing import Any
+
+import gradio as gr
+
+from app import fronts
+from app.controls import Changes, Steering, Values
+from app.expected import faders_of, in_words
+from app.figures import drawn, figure
+from app.parts import message
+from app.runs import Desk, session
+from engine import InputError
+from engine.bank import SAMPLING, Bank
+
+log = logging.getLogger("mixdesk")
+
+EMPTY = """<h2>What can be had?</h2>
+<p>Mixdesk can show the expected rewards of every mixture at once, before any of them writes a word. For that it needs a
+<b>bank</b>: responses of each policy to some prompts, sampled once, with their probabilities under all policies. Any
+weights' rewards follow from it by counting each response as often as those weights would have written it.</p>
+<p>Then this page marks the weights that nothing else beats, and a click on a point sends it to the faders.</p>"""
+CHOSEN = message("The faders have the weights of the point that you clicked. Press Generate to try them.")
+
+
+class ExploreTab:
+    """The tab's components, and the handlers of what people do with them."""
+
+    def __init__(self, desk: Desk, steering: Steering) -> None:
+        self.desk, self.expected, self.steering = desk, desk.expected, steering
+        self.policies = [policy.name for policy in desk.engine.config.policies]
+        self.drawn: tuple[Bank, str, str] | None = None
+
+    def build(self, tab: gr.Tab) -> None:
+        with gr.Column(elem_id="explore"):
+            with gr.Row(elem_id="explore-head"):
+                self.about = gr.HTML("", elem_id="about")
+                self.sample = gr.Button("Sample a bank", elem_id="sample", min_width=130, scale=0)
+                self.stop = gr.Button("Stop (Esc)", interactive=False, elem_id="explore-stop", min_width=110, scale=0)
+            self.status = gr.HTML(
+                "", elem_id="explore-status", html_template='<p role="status" aria-live="polite">${value}</p>'
+            )
+            self.empty = gr.HTML(EMPTY, elem_id="empty", visible=False)
+            with gr.Column(visible=False) as self.content:
+                with gr.Row(elem_id="fronts"):
+                    self.weights = figure(None, "weights-figure", "Expected rewards of all weights")
+                    self.pairs = figure(None, "pairs-figure", "Expected rewards, every two against each other")
+                with gr.Row(elem_id="target", equal_height=True):
+                    gr.HTML(
+                        "<h2>Target</h2><p class='hint'>The most reward in all, with no expected reward under its "
+                        "floor, in standard deviations from the reference.</p>"
+                    )
+                    self.floors = {
+                        name: gr.Textbox(
+                            label=f"{name} at least",
+                            placeholder="no floor",
+                            min_width=90,
+                            max_lines=1,
+                            elem_id=f"floor-{i}",
+                        )
+                        for i, name in enumerate(self.expected.objectives)
+                    }
+                    self.find = gr.Button("Find weights", elem_id="find", variant="primary", min_width=120, scale=0)
+        self.connect(tab)
+
+    def connect(self, tab: gr.Tab) -> None:
+        view = [self.about, self.sample, self.empty, self.content, self.weights, self.pairs]
+        quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+        tab.select(self.show, None, view, queue=False, **quiet)
+        self.sample.click(self.sampling, None, [*view, self.stop, self.status], concurrency_limit=None, **quiet)
+        self.stop.click(self.leave, queue=False, **quiet)
+        faders = list(self.steering.faders.values())
+        for shown in (self.weights, self.pairs):
+            shown.select(
+                None, None, [*faders, self.steering.status], js=f"() => [...mixdesk.chosen, {json.dumps(CHOSEN)}]"
+            )
+        self.find.click(
+            self.target,
+            set(self.floors.values()),
+            [*faders, self.steering.status, self.steering.tabs, self.status],
+            concurrency_limit=None,
+            **quiet,
+        )
+
+    # --------------------------------------------------------------------------------------------------- the handlers
+
+    async def show(self) -> Changes:
+        await asyncio.to_thread(self.expected.load)
+        if self.expected.bank is None or self.expected.missing:
+            missing = self.expected.missing
+            return {
+                self.about: "" if missing is None else message(missing, "bad"),
+                self.sample: gr.Button("Sample a bank", interactive=missing is None, variant="primary"),
+                self.empty: gr.HTML(visible=True),
+                self.content: gr.Column(visible=False),
+            }
+        bank, weights, pairs = await asyncio.to_thread(self.draw)
+        return {
+            self.about: about(bank),
+            self.sample: gr.Button("Sample more", variant="secondary"),
+            self.empty: gr.HTML(visible=False),
+            self.content: gr.Column(visible=True),
+            self.weights: gr.HTML(weights, visible=bool(weights)),
+            self.pairs: gr.HTML(pairs, visible=bool(pairs)),
+        }
+
+    def draw(self) -> tuple[Bank, str, str]:
+        """The bank and its two figures, empty where there is none of the kind; drawn once a bank."""
+        bank = self.expected.bank
+        assert bank is not None
+        if self.drawn is None or self.drawn[0] is not bank:
+            objectives, front = self.expected.objectives, self.expected.front()
+            accents = [self.desk.colours[policy.objective] for policy in self.desk.engine.config.policies]
+            kind = fronts.ternary if len(self.policies) == 3 else fronts.parallel
+            of_all = kind(front, self.policies, accents, objectives) if len(self.policies) > 2 else None
+            paths = self.expected.paths()
+            of_pairs = fronts.scatter(front, self.policies, accents, objectives, paths) if len(objectives) > 1 else None
+            self.drawn = bank, drawn(of_all), drawn(of_pairs)
+        return self.drawn
+
+    async def sampling(self, request: gr.Request) -> AsyncIterator[Changes]:
+        idle = {self.sample: gr.Button(interactive=True), self.stop: gr.Button(interactive=False)}
+        try:
+            async for done, wanted in self.expected.sample(session(request)):
+                yield {
+                    self.sample: gr.Button(interactive=False),
+                    self.stop: gr.Button(interactive=True),
+                    self.status: message(f"Sampling: {done} of {wanted or '…'} responses."),
+                }
+        except InputError as error:
+            yield {**idle, self.status: message(str(error), "bad")}
+            return
+        except Exception:
+            log.exception("a bank could not be sampled")
+            yield {**idle, self.status: message("Sampling failed; the engine's log says why.", "bad")}
+            return
+        yield {**idle, **await self.show(), self.status: message("The bank is there.", "good")}
+
+    def leave(self, request: gr.Request) -> None:
+        self.expected.leave(session(request))
+
+    def target(self, values: Values) -> Changes:
+        try:
+            floors = {
+                name: number(values[box], name) for name, box in self.floors.items() if (values[box] or "").strip()
+            }
+            solution = self.expected.reaching(floors)
+        except InputError as error:
+            return {self.status: message(str(error), "bad")}
+        moved = faders_of(solution.weights)
+        kept = ", ".join(f"{name} at least {floor:g}" for name, floor in floors.items())
+        said = f"Target: the most reward with {kept} — {in_words(solution.weights)}."
+        return {
+            **{fader: moved[name] for name, fader in self.steering.faders.items()},
+            self.steering.status: message(said),
+            self.steering.tabs: gr.Tabs(selected="desk"),
+            self.status: "",
+        }
+
+
+def number(text: str, objective: str) -> float:
+    """A floor as it was typed. Raises InputError."""
+    try:
+        floor = float(text.replace("−", "-").replace(",", "."))
+    except ValueError:
+        floor = math.nan
+    if not math.isfinite(floor):
+        raise InputError(f"{objective}: found '{text.strip()[:40]}'; type a number such as 0.2, or leave it empty")
+    return floor
+
+
+def about(bank: Bank) -> str:
+    size = f"{bank.rewards.shape[1]} responses to each of {len(bank.prompts)} prompts"
+    return message(
+        f"Expected rewards of all weights, from {size} at temperature {SAMPLING.temperature:g}. What is "
+        "coloured, by its heaviest policy, is efficient: no other is as good in all and better in one. Stars are what "
+        "Balance finds (mpo), and the paper's solver from the reference's responses alone (bsmd). Click a point to "
+        "send its weights to the faders."
+    )
+
+
+def build(desk: Desk, tab: gr.Tab, steering: Steering) -> None:
+    ExploreTab(desk, steering).build(tab)
