@@ -35,12 +35,13 @@ def ternary(front: Front, policies: Sequence[str], colours: Sequence[str], objec
             "title": {"text": label(name, colour)},
             "gridcolor": GRID,
             "linecolor": GRID,
+            "tickvals": [0.2, 0.4, 0.6, 0.8],
             "tickformat": ".0%",
         }
         for axis, name, colour in zip("abc", policies, colours, strict=True)
     }
     figure.update_layout(ternary={"bgcolor": "rgba(0,0,0,0)", **axes})
-    return finished(figure, len(policies), {"t": 50, "b": 50})
+    return finished(figure, len(policies), {"l": 80, "r": 80, "t": 50, "b": 50})
 
 
 def parallel(front: Front, policies: Sequence[str], colours: Sequence[str], objectives: Sequence[str]) -> go.Figure:

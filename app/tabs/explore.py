@@ -104,7 +104,7 @@ class ExploreTab:
         bank, weights, pairs = await asyncio.to_thread(self.draw)
         return {
             self.about: about(bank),
-            self.sample: gr.Button("Sample more", variant="secondary"),
+            self.sample: gr.Button("Sample more", interactive=True, variant="secondary"),
             self.empty: gr.HTML(visible=False),
             self.content: gr.Column(visible=True),
             self.weights: gr.HTML(weights, visible=bool(weights)),

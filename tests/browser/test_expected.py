@@ -115,6 +115,7 @@ def test_balance_moves_the_faders_and_says_why(page: Page) -> None:
         told = int(status.inner_text().split(f"{name} ")[1].split("%")[0])
         assert told == pytest.approx(100 * share, abs=1)
     page.wait_for_function(f"old => String({TRACE}.r) !== String(old)", arg=before)
+    assert page.evaluate("document.documentElement.scrollHeight") <= 900, "the desk scrolls"
     page.locator("#even").click()
     page.wait_for_function("Math.abs(Number(document.querySelector('[data-share]').dataset.exact) - 0.25) < 0.001")
     # Typing a b is typing.
@@ -213,14 +214,17 @@ def test_a_bank_is_sampled_where_there_is_none(
         # Explore says what a bank is, and goes on with what was kept.
         page.locator("#explore-tab-button").click()
         expect(page.locator("#empty")).to_contain_text("What can be had?")
+        title = page.locator("#top h1").bounding_box()
+        assert title is not None and title["x"] < 100, "the page shrank to what is in it"
         page.locator("#sample").click()
         expect(page.locator("#explore-status")).to_contain_text("The bank is there", timeout=120_000)
         page.wait_for_selector("#pairs-figure .scatterlayer .point")
         assert page.locator("#empty").is_hidden()
+        assert page.locator("#sample").inner_text() == "Sample more" and page.locator("#sample").is_enabled()
         page.locator("#desk-tab-button").click()
+        page.wait_for_function(TRACE)
         page.locator("#balance").click()
         expect(page.locator("#status")).to_contain_text("Balanced: ")
-        page.wait_for_function(TRACE)
 
 
 def test_the_shipped_look(page: Page) -> None:
