@@ -50,7 +50,7 @@ class DeskTab:
 
     # ------------------------------------------------------------------------------------------------------ the page
 
-    def build(self) -> tuple[dict[str, gr.Slider], gr.HTML]:
+    def build(self, tab: gr.Tab) -> tuple[dict[str, gr.Slider], gr.HTML]:
         """The faders and the status, which other tabs may move and write."""
         policies = self.desk.engine.config.policies
         with gr.Row(elem_id="desk", equal_height=False):
@@ -82,7 +82,7 @@ class DeskTab:
         captions = {side: panel[2] for side, panel in panels.items()}
         outputs = Outputs(texts, captions, radar, table, status, generate, balance, stop, ratings)
         self.connect(controls, outputs)
-        Balance(self.desk, controls, outputs, expected).connect()
+        Balance(self.desk, controls, outputs, expected).connect(tab)
         return faders, status
 
     def radar(self, run: Run | None) -> Any:
@@ -228,8 +228,8 @@ class DeskTab:
         return rate
 
 
-def build(desk: Desk) -> tuple[dict[str, gr.Slider], gr.HTML]:
-    return DeskTab(desk).build()
+def build(desk: Desk, tab: gr.Tab) -> tuple[dict[str, gr.Slider], gr.HTML]:
+    return DeskTab(desk).build(tab)
 
 
 def whole_number(text: str | None) -> int:
