@@ -39,11 +39,11 @@ def m001_first(db: Database) -> None:
     add_part(db, "comparison_completions", answered, ("comparison_id", "place", "mixture_place"))
 
 
-def add_part(db: Database, name: str, columns: dict[str, type], key: tuple[str, ...]) -> None:
+def add_part(db: Database, name: str, columns: Mapping[str, type], key: tuple[str, ...]) -> None:
     """A table of what a comparison has; the last column says which row of another table that is."""
     other = list(columns)[-1]
     db.table(name).create(
-        columns,
+        dict(columns),
         pk=key,
         foreign_keys=[("comparison_id", "comparisons", "id"), (other, f"{other.removesuffix('_id')}s", "id")],
         not_null=set(columns),
@@ -83,9 +83,11 @@ class Entry:
 
 @dataclass(frozen=True)
 class Answers:
-    """What there is of a comparison. rewards: [prompts, mixtures, objectives], NaN where there is no response."""
+    """What there is of a comparison. answered: the places of prompts with responses; rewards: [prompts, mixtures,
+    objectives], NaN where there is no response."""
 
     plan: Plan
+    answered: set[int]
     texts: list[list[str]]
     rewards: np.ndarray
 
@@ -215,7 +217,7 @@ class ComparisonTables:
         for place, mixture, objective, value in values:
             if objective in index:
                 rewards[place, mixture, index[objective]] = value
-        return Answers(plan, written, rewards)
+        return Answers(plan, {place for place, _, _ in texts}, written, rewards)
 
     def completions(self, comparison: int, place: int | None = None) -> list[dict[str, Any]]:
         """Completions in full with their `place` and `mixture_name`, in order; of one prompt, or of all."""

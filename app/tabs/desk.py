@@ -50,8 +50,8 @@ class DeskTab:
 
     # ------------------------------------------------------------------------------------------------------ the page
 
-    def build(self) -> tuple[dict[str, gr.Slider], gr.HTML]:
-        """The faders and the status, which other tabs may move and write."""
+    def build(self) -> tuple[dict[str, gr.Slider], gr.HTML, dict[str, Any]]:
+        """The faders and the status, which other tabs may move and write, and the other settings of a mixture."""
         policies = self.desk.engine.config.policies
         with gr.Row(elem_id="desk", equal_height=False):
             with gr.Column(elem_id="mix", min_width=200):
@@ -83,7 +83,7 @@ class DeskTab:
         outputs = Outputs(texts, captions, radar, table, status, generate, balance, stop, ratings)
         self.connect(controls, outputs)
         Balance(self.desk, controls, outputs, expected).connect()
-        return faders, status
+        return faders, status, {name: more[name] for name in ("rule", "gain", "exponent")}
 
     def radar(self, run: Run | None) -> Any:
         standard = self.desk.engine.reward_set.standard
@@ -228,7 +228,7 @@ class DeskTab:
         return rate
 
 
-def build(desk: Desk) -> tuple[dict[str, gr.Slider], gr.HTML]:
+def build(desk: Desk) -> tuple[dict[str, gr.Slider], gr.HTML, dict[str, Any]]:
     return DeskTab(desk).build()
 
 
