@@ -20,7 +20,7 @@ from engine.comparison import Summary
 from engine.config import REFERENCE
 
 # Mixtures that are not one policy: told from objectives' accents by their dashes as well.
-MIXED = ("#7c5cf5", "#b4690e", "#0f766e", "#be185d", "#4d7c0f", "#475569")
+MIXED = ("#7c5cf5", "#8a5a2b", "#4d7c0f", "#be185d", "#0f766e", "#475569")
 DASHES = ("solid", "dot", "dashdot", "longdash", "longdashdot", "dash")
 REFERENCE_COLOUR = "#8b8b96"
 ENOUGH = 10  # prompts: a bootstrap over fewer makes intervals that are too narrow
@@ -129,15 +129,15 @@ def win_table(summary: Summary, styles: Sequence[Look], objectives: Mapping[str,
         rows += f'<tr><th scope="row">{mark}{escape(look.name)}{note}</th>{cells}</tr>'
     counted = "1 prompt" if summary.prompts == 1 else f"{summary.prompts} prompts"
     intervals = (
-        "Below it, and as a bar, the 95% interval, by bootstrap over prompts; bold where it leaves out 50%."
+        "Beside it, and as a bar, the 95% interval, by bootstrap over prompts; bold where it leaves out 50%."
         if summary.prompts >= ENOUGH
         else f"95% intervals come with {ENOUGH} prompts."
     )
     return (
         f'<div class="scroll" tabindex="0" role="region" aria-label="Win rates"><table class="wins"><thead><tr>'
         f'<th scope="col">Wins against {escape(styles[0].name)}</th>{heads}</tr></thead><tbody>{rows}</tbody></table>'
-        f'</div><p class="hint">Share of {counted} won, a tie being half a win. {intervals} With σ the mean reward, in '
-        "standard deviations from the reference’s.</p>"
+        f'</div><p class="hint">Share of {counted} won, a tie being half a win. {intervals} Small: '
+        "the mean reward, in standard deviations (σ) from the reference’s.</p>"
     )
 
 
@@ -147,7 +147,7 @@ def win_cell(win: np.ndarray, interval: bool) -> str:
         return f'<span class="rate">{rate:.0f}%</span>'
     sure = " sure" if low > 50 or high < 50 else ""
     return (
-        f'<span class="rate{sure}">{rate:.0f}%</span><span class="interval">{low:.0f} to {high:.0f}%</span>'
+        f'<span class="rate{sure}">{rate:.0f}%</span><span class="interval">{low:.0f} to {high:.0f}</span>'
         f'<span class="track"><i style="left:{low:.1f}%;width:{max(high - low, 1):.1f}%"></i>'
         f'<b style="left:{rate:.1f}%"></b></span>'
     )

@@ -60,7 +60,7 @@ def answers(
                         prompt,
                         mixture,
                         sampling,
-                        seed_of(seed, place, prompt),
+                        seed_of(seed, place, prompt) % 2**31,  # short enough to be typed again
                         trace=False,
                         rewards=False,
                         client=client,

@@ -44,9 +44,7 @@ def uploaded(name: str, data: bytes) -> PromptSet:
     name: the file's, of which only the ending counts. Raises InputError naming the file and the line.
     """
     if Path(name).suffix.lower() not in KINDS:
-        raise InputError(
-            f"{name}: found no ending of {', '.join(KINDS)}; give JSON lines or a CSV with a column prompt"
-        )
+        raise InputError(f"{name}: give a file of prompts that ends in {', '.join(KINDS)}")
     if len(data) > MAX_BYTES:
         raise InputError(f"{name}: it is {len(data):,} bytes large; give a file of up to {MAX_BYTES:,}")
     text = decode(name, data)

@@ -126,7 +126,7 @@ window.mixdesk.compare = (() => {
     const search = make("input", { type: "search", placeholder: "Search prompts and responses", "aria-label": "Search prompts and responses" });
     search.oninput = () => { Object.assign(view, { search: search.value, limit: STEP }); draw(); };
     const reward = make("select", { "aria-label": "Reward that is shown" },
-      option(ALL, "All rewards, sorted by the lowest"), option(LOWEST, "Lowest reward"),
+      option(ALL, "All, sorted by the lowest"), option(LOWEST, "Lowest reward"),
       ...value.objectives.map(({ name }) => option(name, name)));
     reward.onchange = () => { view.reward = reward.value; draw(); };
     const filter = make("select", { "aria-label": "Prompts that are shown" }, option("", "All prompts"));
@@ -196,7 +196,7 @@ window.mixdesk.compare = (() => {
     dialog.replaceChildren(
       make("header", {}, make("h2", {}, given.title), step(-1, "← Previous"), step(1, "Next →"), close),
       make("p", { className: "asked" }, given.prompt),
-      make("div", { className: "cards" }, ...(cards.length ? cards : [nothing])));
+      make("div", { className: "cards", style: { "--columns": cards.length < 5 ? cards.length || 1 : 3 } }, ...(cards.length ? cards : [nothing])));
     dialog.onclick = (event) => { if (event.target === dialog) dialog.close(); };
     if (!dialog.open) dialog.showModal();
     close.focus();
