@@ -47,6 +47,9 @@ def web_app(blocks: gr.Blocks, desk: Desk) -> FastAPI:
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     serve_library(app)
     serve_exports(app, desk.comparisons.tables)
+    # Gradio asks whether a path that a browser names is one of an uploaded file only once it is launched, which what is
+    # mounted never is: without this any file of the machine could be named, copied and fetched.
+    blocks.has_launched = True
     return gr.mount_gradio_app(
         app,
         blocks,

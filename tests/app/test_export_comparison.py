@@ -90,6 +90,13 @@ def test_files_outside_the_folder_of_uploads_are_refused(client, desk, store):
 
     (mine,) = client.post("/gradio_api/upload", files={"files": ("mine.txt", b"one\ntwo\n")}).json()
     assert "mine.txt: 2 prompts" in take(mine).text, "what was uploaded is not taken"
-    for path in ("/etc/passwd", str(store.path), f"{mine}/../../../../../../../../etc/passwd"):
+    foreign = ("/etc/passwd", str(store.path), f"{mine}/../../../../../../../../etc/passwd", "http://127.0.0.1:1/x.txt")
+    for path in foreign:
         answer = take(path)
-        assert answer.status_code >= 400 and "root:" not in answer.text and "prompts" not in answer.text
+        assert answer.status_code >= 400, answer.text
+        assert "root:" not in answer.text and "prompts" not in answer.text
+    # Nor through a component that takes no files.
+    adding = next(i for i, made in client.app.routes[-1].app.get_blocks().fns.items() if made.name == "adding")
+    given = {"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}
+    asked = {"fn_index": adding, "data": [given, []], "session_hash": "somebody"}
+    assert client.post("/gradio_api/run/predict", json=asked).status_code >= 400
