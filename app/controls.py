@@ -56,9 +56,10 @@ class Controls:
 
 @dataclass
 class Steering:
-    """What another tab does to the desk: moves the faders, says why, and shows it."""
+    """What another tab does to the desk: moves the faders, says why, and shows it; or takes its mixture."""
 
     faders: dict[str, gr.Slider]
+    mixing: dict[str, Any]  # rule, gain, exponent
     status: gr.HTML
     tabs: gr.Tabs
 

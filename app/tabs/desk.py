@@ -18,6 +18,7 @@ from app.controls import (
     Changes,
     Controls,
     Outputs,
+    Steering,
     Values,
     build_faders,
     build_more,
@@ -50,8 +51,8 @@ class DeskTab:
 
     # ------------------------------------------------------------------------------------------------------ the page
 
-    def build(self, tab: gr.Tab) -> tuple[dict[str, gr.Slider], gr.HTML]:
-        """The faders and the status, which other tabs may move and write."""
+    def build(self, tab: gr.Tab, tabs: gr.Tabs) -> Steering:
+        """What other tabs may move and write."""
         policies = self.desk.engine.config.policies
         with gr.Row(elem_id="desk", equal_height=False):
             with gr.Column(elem_id="mix", min_width=200):
@@ -83,7 +84,7 @@ class DeskTab:
         outputs = Outputs(texts, captions, radar, table, status, generate, balance, stop, ratings)
         self.connect(controls, outputs)
         Balance(self.desk, controls, outputs, expected).connect(tab)
-        return faders, status
+        return Steering(faders, {name: more[name] for name in ("rule", "gain", "exponent")}, status, tabs)
 
     def radar(self, run: Run | None) -> Any:
         standard = self.desk.engine.reward_set.standard
@@ -228,8 +229,8 @@ class DeskTab:
         return rate
 
 
-def build(desk: Desk, tab: gr.Tab) -> tuple[dict[str, gr.Slider], gr.HTML]:
-    return DeskTab(desk).build(tab)
+def build(desk: Desk, tab: gr.Tab, tabs: gr.Tabs) -> Steering:
+    return DeskTab(desk).build(tab, tabs)
 
 
 def whole_number(text: str | None) -> int:
