@@ -9,19 +9,19 @@ from fastapi import FastAPI
 
 from app.controls import Steering
 from app.figures import serve_library
+from app.header import Menu, build_header
 from app.runs import Desk
 from app.tabs import desk as desk_tab
 from app.tabs import explore
 
-TAGLINE = "Mix language-model policies while they write, and say which mixture is better."
 STATIC = Path(__file__).parent / "static"
 FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
 MONO = ["ui-monospace", "SF Mono", "Menlo", "Consolas", "monospace"]
 
 
-def build(desk: Desk) -> gr.Blocks:
+def build(desk: Desk, menu: Menu | None = None) -> gr.Blocks:
     with gr.Blocks(title="Mixdesk", fill_width=True, analytics_enabled=False) as blocks:
-        gr.HTML(f"<header><h1>Mixdesk</h1><p>{TAGLINE}</p></header>", elem_id="top")
+        build_header(desk.warning, menu)
         with gr.Tabs(elem_id="tabs", overflow_behavior="wrap") as tabs:
             with gr.Tab("Desk", id="desk", elem_id="desk-tab"):
                 faders, status = desk_tab.build(desk)
@@ -30,13 +30,16 @@ def build(desk: Desk) -> gr.Blocks:
     return blocks
 
 
-def web_app(blocks: gr.Blocks) -> FastAPI:
-    """The page as an ASGI application.
+def web_app(blocks: gr.Blocks, root: str = "") -> FastAPI:
+    """The page as an ASGI application. root: where a browser finds it, if that is not /.
 
     Not Blocks.launch: that asks itself for the page first, and gives up where a busy machine or a proxy is in the way.
     Fonts are the system's: nothing is fetched from elsewhere.
     """
-    script = (STATIC / "desk.js").read_text(encoding="utf-8")
+    scripts, styles = (
+        "\n".join((STATIC / f"{name}.{kind}").read_text(encoding="utf-8") for name in ("desk", "configurations"))
+        for kind in ("js", "css")
+    )
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     serve_library(app)
     return gr.mount_gradio_app(
@@ -44,8 +47,9 @@ def web_app(blocks: gr.Blocks) -> FastAPI:
         blocks,
         path="/",
         theme=gr.themes.Default(primary_hue="violet", neutral_hue="zinc", font=FONTS, font_mono=MONO),
-        css=(STATIC / "desk.css").read_text(encoding="utf-8"),
-        head=f"<script>{script}</script>",
+        root_path=root or None,
+        css=styles,
+        head=f"<script>{scripts}</script>",
         footer_links=[],
         run_history=False,
         show_error=False,

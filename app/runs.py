@@ -127,6 +127,11 @@ class Desk:
         every = dict.fromkeys([*policies, *self.engine.reward_set.objectives])
         return {objective: plots.colour(i) for i, objective in enumerate(every)}
 
+    @property
+    def busy(self) -> bool:
+        """Whether the engine or a bank is at work for somebody."""
+        return self.engine.busy or self.expected.sampling
+
     def start(self, session: str, prompt: str, mixtures: dict[str, Mixture], sampling: Sampling, seed: int) -> Run:
         """Ask for the responses; they take the place of the session's last ones. Raises InputError.
 
