@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.configurations import Configurations, Page
 
-UNKNOWN = "There is no such configuration here. The desk is at the address without what comes after /desk.\n"
+UNKNOWN = "There is no such configuration here. The first desk is at the address without /desk and what follows it.\n"
 CLOSED = "This desk was closed to make room for another. Open it again from the menu.\n"
 
 
