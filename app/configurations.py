@@ -168,8 +168,8 @@ class Configurations:
         assert page is not None
         page.closed.set()
         await page.running.aclose()
-        await aside(page.desk.engine.close)
-        del page
+        # Gradio may hold the page for a while yet.
+        await aside(page.desk.engine.release)
         gc.collect()  # models are in cycles with their own layers
 
 

@@ -231,6 +231,13 @@ class Engine:
         self._jobs.put(None)
         self._worker.join()
 
+    def release(self) -> None:
+        """Close, and let go of the models, whoever still holds the engine."""
+        self.close()
+        self._batch = Batch(self.policy_set)
+        self.policy_set.release()
+        self.reward_set.release()
+
     def __enter__(self) -> Engine:
         return self
 

@@ -105,6 +105,11 @@ class PolicySet:
             ids |= set(eos) if isinstance(eos, list) else {eos}
         return {i for i in ids if i is not None}
 
+    def release(self) -> None:
+        """Let go of the models; nothing can be computed any more."""
+        self.models.clear()
+        self.gates.clear()
+
     def prompt_ids(self, policy: Policy, prompt: str) -> list[int]:
         """Token ids of the prompt as this policy reads it: in the chat template, with its system prompt and prefix."""
         content = f"{policy.prefix}{prompt}" if policy.prefix else prompt

@@ -48,6 +48,10 @@ class RewardSet:
     def objectives(self) -> list[str]:
         return list(self.settings)
 
+    def release(self) -> None:
+        """Let go of the reward models."""
+        self._scorers.clear()
+
     def score(self, items: list[Scored]) -> list[dict[str, float]]:
         """{objective: reward} of every (prompt, response, tokens)."""
         columns = {objective: scorer(items) for objective, scorer in self._scorers.items()}
