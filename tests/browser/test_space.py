@@ -31,7 +31,7 @@ def space(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             shutil.copy(ROOT / name, folder / name)
     python = folder / ".venv" / "bin" / "python"
     subprocess.run([sys.executable, "-m", "venv", folder / ".venv"], check=True)
-    # Compiled when it is imported: of most files that is never.
+    # Each file is compiled when it is first imported; most never are.
     install = [python, "-m", "pip", "install", "-q", "--no-compile", "-r", "requirements.txt"]
     subprocess.run(install, cwd=folder, check=True, timeout=600)
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -46,7 +46,7 @@ def space(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             [python, front_matter()["app_file"]], cwd=folder, env=known | settings, stdout=output, stderr=output
         )
     try:
-        deadline, url = time.monotonic() + 120, f"http://127.0.0.1:{port}"
+        deadline, url = time.monotonic() + 300, f"http://127.0.0.1:{port}"
         while True:
             assert process.poll() is None and time.monotonic() < deadline, log.read_text()
             try:
