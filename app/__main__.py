@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,7 +31,10 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on std
 @cli.callback(invoke_without_command=True)
 def serve(
     context: typer.Context,
-    config: Annotated[Path | None, typer.Option(help="A YAML configuration; the bundled demo if none.")] = None,
+    config: Annotated[
+        list[Path] | None,
+        typer.Option(help="A YAML configuration, the bundled demo if none; several are offered in the page's menu."),
+    ] = None,
     host: Annotated[str, typer.Option(envvar="GRADIO_SERVER_NAME", help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[
         int, typer.Option(envvar=["GRADIO_SERVER_PORT", "PORT"], min=1, max=65535, help="The port.")
@@ -38,6 +42,12 @@ def serve(
     db: Annotated[
         Path | None, typer.Option(envvar="MIXDESK_DB", help="The SQLite file with the ratings; mixdesk.db if none.")
     ] = None,
+    loaded: Annotated[
+        int, typer.Option(envvar="MIXDESK_LOADED", min=1, help="How many configurations are in memory at once.")
+    ] = 2,
+    root_path: Annotated[
+        str, typer.Option(envvar="GRADIO_ROOT_PATH", help="Where a proxy shows the app: /mixdesk, or a whole URL.")
+    ] = "",
     as_json: Json = False,
 ) -> None:
     """Start the web app."""
@@ -53,16 +63,31 @@ def serve(
     import uvicorn
 
     from app import desk as page
+    from app import zero
+    from app.configurations import Configurations, find, read
     from app.mirror import Mirror
     from app.runs import Desk
+    from app.site import Site
     from engine import Engine
+    from engine.config import DEMO, Config
 
+    first, *others = config or [DEMO]
+    files = find(first, others)
+    on_cpu = zero.on_zero()
     mirror = Mirror(place.dataset, place.token) if place.dataset and place.token else None
     if place.warning:
         print(place.warning, file=sys.stderr)
-    engine = Engine.from_config(config) if config else Engine.from_config()
-    desk = Desk(engine, store, mirror=mirror, warning=place.warning)
-    web_app = page.web_app(page.build(desk), desk)
+
+    def open_desk(settings: Config, tell: Callable[[str], None]) -> Desk:
+        if on_cpu:
+            settings.device = "cpu"
+        return Desk(Engine(settings, tell), store, mirror=mirror, warning=place.warning)
+
+    desk = open_desk(read(files[0]), lambda _: None)
+    configurations = Configurations(
+        files, open_desk, lambda desk, menu, root: page.web_app(page.build(desk, menu), desk, root), loaded, root_path
+    )
+    configurations.begin(desk)
     threading.Thread(target=desk.warm_up, name="mixdesk-warm-up", daemon=True).start()
     shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host
     url = f"http://{shown}:{listener.getsockname()[1]}"
@@ -70,10 +95,11 @@ def serve(
     # uvicorn stops at these, and then hands them on: to be ended is no error.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)
-    settings = uvicorn.Config(web_app, log_level="warning", timeout_graceful_shutdown=1)
+    if on_cpu:
+        zero.report()
+    settings = uvicorn.Config(Site(configurations, root_path), log_level="warning", timeout_graceful_shutdown=1)
     uvicorn.Server(settings).run(sockets=[listener])
-    desk.comparisons.close()
-    engine.close()
+    configurations.close()
     if mirror:
         mirror.close()
     store.close()

@@ -9,20 +9,20 @@ from fastapi import FastAPI
 
 from app.export_comparison import serve_exports
 from app.figures import serve_library
+from app.header import Menu, build_header
 from app.runs import Desk
 from app.tabs import compare, explore
 from app.tabs import desk as desk_tab
 
-TAGLINE = "Mix language-model policies while they write, and say which mixture is better."
 STATIC = Path(__file__).parent / "static"
 UPLOAD = "24mb"  # the most that is taken in at all; app and engine say what each kind of file may have
 FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
 MONO = ["ui-monospace", "SF Mono", "Menlo", "Consolas", "monospace"]
 
 
-def build(desk: Desk) -> gr.Blocks:
+def build(desk: Desk, menu: Menu | None = None) -> gr.Blocks:
     with gr.Blocks(title="Mixdesk", fill_width=True, analytics_enabled=False) as blocks:
-        gr.HTML(f"<header><h1>Mixdesk</h1><p>{TAGLINE}</p></header>", elem_id="top")
+        build_header(desk.warning, menu)
         with gr.Tabs(elem_id="tabs", overflow_behavior="wrap") as tabs:
             with gr.Tab("Desk", id="desk", elem_id="desk-tab") as first:
                 steering = desk_tab.build(desk, first, tabs)
@@ -37,8 +37,8 @@ def static(*names: str) -> str:
     return "\n".join((STATIC / name).read_text(encoding="utf-8") for name in names)
 
 
-def web_app(blocks: gr.Blocks, desk: Desk) -> FastAPI:
-    """The page as an ASGI application.
+def web_app(blocks: gr.Blocks, desk: Desk, root: str = "") -> FastAPI:
+    """The page as an ASGI application. root: where a browser finds it, if that is not /.
 
     Not Blocks.launch: that asks itself for the page first, and gives up where a busy machine or a proxy is in the way.
     Fonts are the system's: nothing is fetched from elsewhere.
@@ -54,8 +54,9 @@ def web_app(blocks: gr.Blocks, desk: Desk) -> FastAPI:
         blocks,
         path="/",
         theme=gr.themes.Default(primary_hue="violet", neutral_hue="zinc", font=FONTS, font_mono=MONO),
-        css=static("desk.css", "compare.css"),
-        head=f"<script>{static('desk.js', 'compare.js')}</script>",
+        root_path=root or None,
+        css=static("desk.css", "compare.css", "configurations.css"),
+        head=f"<script>{static('desk.js', 'compare.js', 'configurations.js')}</script>",
         max_file_size=UPLOAD,
         footer_links=[],
         run_history=False,

@@ -86,6 +86,11 @@ class Expected:
             self.bank = self.bank or found
 
     @property
+    def sampling(self) -> bool:
+        """Whether somebody waits for a bank that is being sampled."""
+        return self._job is not None and not self._job.over.is_set()
+
+    @property
     def missing(self) -> str | None:
         """Why there can be no bank, and what to do; None if there can."""
         if not self.objectives:

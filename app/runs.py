@@ -130,6 +130,21 @@ class Desk:
         every = dict.fromkeys([*policies, *self.engine.reward_set.objectives])
         return {objective: plots.colour(i) for i, objective in enumerate(every)}
 
+    @property
+    def busy(self) -> bool:
+        """Whether something is at work for somebody: the engine, a bank, a comparison."""
+        return self.engine.busy or self.expected.sampling or bool(self.comparisons.jobs)
+
+    def close(self) -> None:
+        """Stop all that is under way."""
+        self.comparisons.close()
+        self.engine.close()
+
+    def release(self) -> None:
+        """Close, and let go of the models."""
+        self.comparisons.close()
+        self.engine.release()
+
     def start(self, session: str, prompt: str, mixtures: dict[str, Mixture], sampling: Sampling, seed: int) -> Run:
         """Ask for the responses; they take the place of the session's last ones. Raises InputError.
 

@@ -17,6 +17,7 @@ import torch
 from engine.batch import Batch, Record, Sequence, check
 from engine.config import DEMO, REFERENCE, Config, load_config
 from engine.errors import InputError
+from engine.hub import check_hub
 from engine.mixing import SOUP, Mixture, make_mixture
 from engine.particles import check_particles
 from engine.policies import Policy, PolicySet
@@ -32,10 +33,11 @@ log = logging.getLogger("mixdesk")
 class Engine:
     """All policies and rewards of a configuration, ready to generate. Thread-safe."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, tell: Callable[[str], None] = log.debug) -> None:
+        """tell: is told what is being loaded, as it begins. Raises InputError."""
         self.config = config
-        self.policy_set = PolicySet(config)
-        self.reward_set = RewardSet(config.rewards, self.policy_set)
+        self.policy_set = PolicySet(config, tell)
+        self.reward_set = RewardSet(config.rewards, self.policy_set, tell)
         check(self.policy_set)
         self._batch = Batch(self.policy_set)
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
@@ -48,7 +50,9 @@ class Engine:
 
     @classmethod
     def from_config(cls, file: str | Path = DEMO) -> Engine:
-        return cls(load_config(file))
+        config = load_config(file)
+        check_hub(config)
+        return cls(config)
 
     # ---------------------------------------- what callers use
 
@@ -69,6 +73,11 @@ class Engine:
     def max_rows(self) -> int:
         """How many rows (a sequence's policies) fit into the batch."""
         return self._batch.max_rows
+
+    @property
+    def busy(self) -> bool:
+        """Whether any response is under way, or waits for its turn."""
+        return bool(self._running) or self.waiting > 0
 
     @property
     def waiting(self) -> int:
@@ -221,6 +230,13 @@ class Engine:
         self._closed = True
         self._jobs.put(None)
         self._worker.join()
+
+    def release(self) -> None:
+        """Close, and let go of the models, whoever still holds the engine."""
+        self.close()
+        self._batch = Batch(self.policy_set)
+        self.policy_set.release()
+        self.reward_set.release()
 
     def __enter__(self) -> Engine:
         return self

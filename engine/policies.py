@@ -41,7 +41,9 @@ class PolicySet:
     models[0] is the base with the adapters folded in; what cannot be folded is a model of its own (the general path).
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, tell: Callable[[str], None] = log.debug) -> None:
+        """tell: is told what is being loaded, as it begins. Raises InputError."""
+        tell("loading the base")
         self.base = config.base
         self.device = pick_device(config.device)
         self.tokenizer = load_tokenizer(config.base)
@@ -50,6 +52,7 @@ class PolicySet:
         others: list[nn.Module] = []
         placed: list[tuple[PolicySettings, int, int | None, str]] = []  # settings, model, gate column, note
         for settings in config.policies:
+            tell(f"loading the policy {settings.name}")
             model, column, note = 0, None, ""
             if settings.adapter:
                 if any(adapter_folder(settings.adapter).glob("tokenizer*")):
@@ -101,6 +104,11 @@ class PolicySet:
             eos = model.generation_config.eos_token_id if model.generation_config else None
             ids |= set(eos) if isinstance(eos, list) else {eos}
         return {i for i in ids if i is not None}
+
+    def release(self) -> None:
+        """Let go of the models; nothing can be computed any more."""
+        self.models.clear()
+        self.gates.clear()
 
     def prompt_ids(self, policy: Policy, prompt: str) -> list[int]:
         """Token ids of the prompt as this policy reads it: in the chat template, with its system prompt and prefix."""

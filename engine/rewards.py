@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import math
 import re
 from collections.abc import Callable
@@ -17,6 +18,8 @@ from engine.errors import InputError
 from engine.packed import pack
 from engine.policies import PolicySet, first_line, load_tokenizer, pick_dtype
 
+log = logging.getLogger("mixdesk")
+
 # (prompt, response text, response tokens if they are known)
 Scored = tuple[str, str, "list[int] | None"]
 Scorer = Callable[[list[Scored]], list[float]]
@@ -30,16 +33,24 @@ def brevity(prompt: str, response: str) -> float:
 class RewardSet:
     """All rewards of a configuration."""
 
-    def __init__(self, settings: list[RewardSettings], policy_set: PolicySet) -> None:
+    def __init__(
+        self, settings: list[RewardSettings], policy_set: PolicySet, tell: Callable[[str], None] = log.debug
+    ) -> None:
+        """tell: is told what is being loaded, as it begins. Raises InputError."""
         self.settings = {reward.objective: reward for reward in settings}
         makers = {"classifier": classifier, "function": function, "implicit": implicit}
-        self._scorers: dict[str, Scorer] = {
-            reward.objective: makers[reward.kind](reward, policy_set) for reward in settings
-        }
+        self._scorers: dict[str, Scorer] = {}
+        for reward in settings:
+            tell(f"loading the reward {reward.objective}")
+            self._scorers[reward.objective] = makers[reward.kind](reward, policy_set)
 
     @property
     def objectives(self) -> list[str]:
         return list(self.settings)
+
+    def release(self) -> None:
+        """Let go of the reward models."""
+        self._scorers.clear()
 
     def score(self, items: list[Scored]) -> list[dict[str, float]]:
         """{objective: reward} of every (prompt, response, tokens)."""

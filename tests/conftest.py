@@ -78,7 +78,7 @@ class Tiny:
     config: Path
     adapters: dict[str, Path]
 
-    def write(self, name: str, **changes) -> Path:
+    def write(self, name: str, /, **changes) -> Path:
         """Another configuration beside the first, with these keys changed."""
         path = self.folder / name
         path.write_text(yaml.safe_dump({**yaml.safe_load(self.config.read_text()), **changes}))

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import re
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.version import Version
 
 from data.demo import corpus
 from engine.config import DEMO, load_config
@@ -28,6 +33,22 @@ def blocks(language: str) -> list[str]:
 def test_requirements_equal_pyproject() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert (ROOT / "requirements.txt").read_text().split("\n")[:-1] == project["dependencies"]
+
+
+def front_matter() -> dict[str, str]:
+    """What the README tells Hugging Face of the Space."""
+    return yaml.safe_load(README.split("---\n")[1])
+
+
+def test_the_front_matter_fits_the_project() -> None:
+    space = front_matter()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    (wanted,) = (need for need in map(Requirement, project["dependencies"]) if need.name == space["sdk"] == "gradio")
+    assert wanted.specifier.contains(space["sdk_version"])
+    assert Version(space["sdk_version"]) <= Version(version("gradio")), "newer than any version that was tested"
+    assert SpecifierSet(project["requires-python"]).contains(space["python_version"])
+    assert (ROOT / space["app_file"]).is_file()
+    assert space["license"].lower() == project["license"].lower()
 
 
 def test_the_readme_opens_with_two_commands_and_ci_runs_the_second() -> None:

@@ -175,7 +175,8 @@ def without_bank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[st
     monkeypatch.setattr(expected_module, "SAMPLING", Sampling(max_new_tokens=12, temperature=0.9))
     listener, store = bind("127.0.0.1", 0), Store(tmp_path / "mixdesk.db")
     with Engine.from_config() as engine:
-        web_app = desk_page.web_app(desk_page.build(Desk(engine, store)))
+        desk = Desk(engine, store)
+        web_app = desk_page.web_app(desk_page.build(desk), desk)
         server = uvicorn.Server(uvicorn.Config(web_app, log_level="warning", timeout_graceful_shutdown=0))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()

@@ -1,0 +1,38 @@
+"""Whether what a configuration names on the Hugging Face hub is to be had, before anything is loaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from huggingface_hub import HfApi, try_to_load_from_cache
+from huggingface_hub.errors import RepositoryNotFoundError
+
+from engine.config import Config
+from engine.errors import InputError
+
+TIMEOUT = 10.0  # seconds for the hub's answer
+
+
+def check_hub(config: Config) -> None:
+    """Ask the hub once for every model that is neither a folder nor in the cache. Raises InputError.
+
+    Loading would find out too, but asks for each file again and again: most of a minute without a network.
+    """
+    policies = [source for policy in config.policies for source in (policy.adapter, policy.model)]
+    named = [config.base, *policies, *(reward.model for reward in config.rewards)]
+    for source in dict.fromkeys(source for source in named if source and not Path(source).exists()):
+        if any(isinstance(try_to_load_from_cache(source, f"{kind}config.json"), str) for kind in ("", "adapter_")):
+            continue
+        try:
+            HfApi().model_info(source, timeout=TIMEOUT)
+        except RepositoryNotFoundError:
+            raise InputError(
+                f"{config.file.name}: the Hugging Face hub has no model '{source}' for you; "
+                "mend its name, or set HF_TOKEN to a token that may read it"
+            ) from None
+        except Exception as error:  # whatever the HTTP library of the day raises
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise InputError(
+                f"{config.file.name}: '{source}' is neither a folder nor downloaded, and the Hugging Face hub cannot "
+                f"be asked for it: {reason}; see to the network, or download it first"
+            ) from None

@@ -1,0 +1,187 @@
+"""The menu of configurations in a real Chromium: two tiny ones, and one that cannot be loaded."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import uvicorn
+from playwright.sync_api import Browser, Page, expect
+
+from app import desk as desk_page
+from app.__main__ import bind
+from app.configurations import Configurations, read
+from app.runs import Desk
+from app.site import Site
+from app.store import Store
+from engine import Engine
+from tests.browser.conftest import opened
+from tests.conftest import Tiny
+
+WARNING = "Ratings are lost <b>when</b> this Space restarts."
+SHOTS = os.environ.get("MIXDESK_SHOTS")  # a folder to look at what is tested here
+
+
+class Served:
+    """The site of three configurations: tiny, other and broken. While `held` is clear nothing more is loaded."""
+
+    def __init__(self, tiny: Tiny, folder: Path) -> None:
+        # Three rewards: with fewer there is no radar to wait for.
+        function = {"kind": "function", "function": "engine.rewards:brevity"}
+        rewards = [{"objective": name, **function} for name in ("plain", "stabilized", "narrow")]
+        first = tiny.write("first.yaml", rewards=rewards)
+        policies = [{"name": "narrow", "objective": "narrow", "adapter": "narrow"}]
+        other = tiny.write("other.yaml", name="Other <i>one</i>", policies=policies, rewards=rewards)
+        broken = tiny.write("broken.yaml", name="broken", base="someone/who-is-not-there")
+        self.store = Store(folder / "mixdesk.db")
+        self.held = threading.Event()
+        self.held.set()
+
+        def open_desk(config, tell) -> Desk:
+            engine = Engine(config, tell)
+            assert self.held.wait(30)
+            return Desk(engine, self.store, warning=WARNING)
+
+        self.configurations = Configurations(
+            [first, other, broken],
+            open_desk,
+            lambda desk, menu, root: desk_page.web_app(desk_page.build(desk, menu), desk, root),
+        )
+        self.configurations.begin(open_desk(read(first), lambda _: None))
+        listener = bind("127.0.0.1", 0)
+        self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        settings = uvicorn.Config(Site(self.configurations), log_level="warning", timeout_graceful_shutdown=1)
+        self.server = uvicorn.Server(settings)
+        self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [listener]})
+        self.thread.start()
+
+    def close(self) -> None:
+        self.server.should_exit = True
+        self.thread.join(timeout=30)
+        self.configurations.close()
+        self.store.close()
+
+
+@pytest.fixture(scope="module")
+def served(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("huggingface_hub.HfApi.model_info", no_network)
+        served = Served(tiny, tmp_path_factory.mktemp("served"))
+        yield served
+        served.close()
+
+
+def no_network(*_: object, **__: object) -> None:
+    raise OSError("no route to host")
+
+
+def choose(page: Page, name: str) -> None:
+    page.locator("#configurations summary").click()
+    page.locator("#configurations button", has_text=name).click()
+
+
+def generate(page: Page) -> None:
+    page.get_by_role("button", name="Generate").click()
+
+
+def shoot(page: Page, name: str) -> None:
+    if SHOTS:
+        page.screenshot(path=Path(SHOTS) / f"{name}.png")
+
+
+def policies(page: Page) -> list[str]:
+    return page.locator(".fader-name").all_inner_texts()
+
+
+def test_another_configuration_while_others_go_on(served: Served, browser: Browser) -> None:
+    with opened(browser, served.url) as page, opened(browser, served.url) as stays:
+        assert policies(page) == ["plain", "stabilized", "narrow"]
+        served.held.clear()
+        page.locator("#configurations summary").click()
+        expect(page.locator("#configurations button")).to_have_text(
+            ["tinyloaded", "Other <i>one</i>", "broken"], use_inner_text=False
+        )
+        shoot(page, "menu")
+        page.locator("#configurations button", has_text="Other").click()
+        expect(page.locator("#loading")).to_contain_text("loading the reward narrow. 1 s")
+        assert page.locator("#loading").inner_text().startswith("Opening Other <i>one</i>: loading")
+        shoot(page, "loading")
+        generate(stays)
+        expect(stays.locator("#status")).to_contain_text("Which is better?", timeout=30_000)
+        served.held.set()
+        page.wait_for_url(f"{served.url}/desk/other-i-one-i/")
+        page.wait_for_selector("#radar .polarlayer")
+        page.wait_for_function("document.querySelector('#response-left textarea').readOnly")
+        assert policies(page) == ["narrow"]
+        expect(page.locator("#configurations summary")).to_have_text("Other <i>one</i>")
+        shoot(page, "other")
+
+        # Both are there at once, and rated by one person's browser and by another's.
+        generate(page)
+        expect(page.locator("#status")).to_contain_text("Which is better?", timeout=30_000)
+        for window in (page, stays):
+            window.keyboard.press("1")
+            expect(window.locator("#status")).to_contain_text("Saved")
+        assert {pair["left"]["model"] for pair in served.store.pairs()} == {"tiny", "Other <i>one</i>"}
+        choose(page, "tiny")
+        page.wait_for_url(f"{served.url}/")
+        page.wait_for_function("document.querySelector('#response-left textarea')?.readOnly")
+        assert policies(page) == ["plain", "stabilized", "narrow"]
+        generate(page)
+        expect(page.locator("#status")).to_contain_text("Which is better?", timeout=30_000)
+        page.keyboard.press("2")
+        expect(page.locator("#status")).to_contain_text("Saved")
+    names = [pair["annotator"] for pair in served.store.pairs()]
+    assert names[0] == names[2] != names[1], "the browser is known on every page"
+
+
+def test_one_that_cannot_be_loaded_says_why_and_the_desk_stays(served: Served, browser: Browser) -> None:
+    with opened(browser, served.url) as page:
+        page.locator("#prompt textarea").fill("Is it still here?")
+        choose(page, "broken")
+        expect(page.locator("#loading")).to_contain_text("no route to host")
+        said = page.locator("#loading p").inner_text()
+        assert said.startswith(
+            "broken could not be opened, you still have tiny. broken.yaml: 'someone/who-is-not-there'"
+        )
+        shoot(page, "failed")
+        assert page.locator("#prompt textarea").input_value() == "Is it still here?"
+        generate(page)
+        expect(page.locator("#status")).to_contain_text("Which is better?", timeout=30_000)
+        page.get_by_role("button", name="Dismiss").last.click()
+        expect(page.locator("#loading")).to_be_hidden()
+
+
+def test_a_desk_that_was_closed_says_so_and_opens_again(served: Served, browser: Browser) -> None:
+    with opened(browser, f"{served.url}/?load=other-i-one-i") as page:
+        page.wait_for_url(f"{served.url}/desk/other-i-one-i/")
+        page.wait_for_function("document.querySelector('#response-left textarea')?.readOnly")
+        configuration = served.configurations.all["other-i-one-i"]
+        loop = served.server.servers[0].get_loop()
+        asyncio.run_coroutine_threadsafe(served.configurations._close(configuration), loop).result(30)
+        page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+        page.get_by_role("button", name="Open it again").click()
+        deadline = time.monotonic() + 30
+        while configuration.state != "ready":
+            assert time.monotonic() < deadline
+            page.wait_for_timeout(50)
+
+
+def test_the_warning_is_text_and_hidden_for_the_visit(served: Served, browser: Browser) -> None:
+    with opened(browser, served.url) as page:
+        expect(page.locator("#warning p")).to_have_text(WARNING)
+        shoot(page, "warning")
+        size = page.evaluate("[document.documentElement.scrollWidth, document.documentElement.scrollHeight]")
+        assert size[0] <= 1440 and size[1] <= 900, "the desk scrolls"
+        page.get_by_role("button", name="Dismiss").click()
+        expect(page.locator("#warning")).to_be_hidden()
+        page.reload()
+        page.wait_for_selector("#radar .polarlayer")
+        expect(page.locator("#warning")).to_be_hidden()
+    with opened(browser, served.url) as page:
+        expect(page.locator("#warning")).to_be_visible()
