@@ -15,6 +15,7 @@ from app.tabs import explore
 
 TAGLINE = "Mix language-model policies while they write, and say which mixture is better."
 STATIC = Path(__file__).parent / "static"
+PARTS = ["desk", "mixer", "sharing"]  # each a script and a style sheet
 FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
 MONO = ["ui-monospace", "SF Mono", "Menlo", "Consolas", "monospace"]
 
@@ -24,9 +25,9 @@ def build(desk: Desk) -> gr.Blocks:
         gr.HTML(f"<header><h1>Mixdesk</h1><p>{TAGLINE}</p></header>", elem_id="top")
         with gr.Tabs(elem_id="tabs", overflow_behavior="wrap") as tabs:
             with gr.Tab("Desk", id="desk", elem_id="desk-tab"):
-                faders, status = desk_tab.build(desk)
+                faders, channels, status = desk_tab.build(desk)
             with gr.Tab("Explore", id="explore", elem_id="explore-tab") as tab:
-                explore.build(desk, tab, Steering(faders, status, tabs))
+                explore.build(desk, tab, Steering(faders, channels, status, tabs))
     return blocks
 
 
@@ -36,7 +37,9 @@ def web_app(blocks: gr.Blocks) -> FastAPI:
     Not Blocks.launch: that asks itself for the page first, and gives up where a busy machine or a proxy is in the way.
     Fonts are the system's: nothing is fetched from elsewhere.
     """
-    script = (STATIC / "desk.js").read_text(encoding="utf-8")
+    scripts, styles = (
+        "\n".join((STATIC / f"{name}.{kind}").read_text("utf-8") for name in PARTS) for kind in ("js", "css")
+    )
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     serve_library(app)
     return gr.mount_gradio_app(
@@ -44,8 +47,8 @@ def web_app(blocks: gr.Blocks) -> FastAPI:
         blocks,
         path="/",
         theme=gr.themes.Default(primary_hue="violet", neutral_hue="zinc", font=FONTS, font_mono=MONO),
-        css=(STATIC / "desk.css").read_text(encoding="utf-8"),
-        head=f"<script>{script}</script>",
+        css=styles,
+        head=f"<script>{scripts}</script>",
         footer_links=[],
         run_history=False,
         show_error=False,
