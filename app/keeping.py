@@ -37,9 +37,7 @@ class KeepingParts:
 
 
 def build_keeping() -> KeepingParts:
-    name = gr.Dropdown(
-        [], value=None, label="Mixture: choose one, or type a new name", allow_custom_value=True, elem_id="saved"
-    )
+    name = gr.Dropdown([], value=None, label="Mixture: choose or name one", allow_custom_value=True, elem_id="saved")
     with gr.Row(elem_classes="tools"):
         load = gr.Button("Load", size="sm", elem_id="load", min_width=50)
         save = gr.Button("Save", size="sm", elem_id="save", min_width=50)
