@@ -27,25 +27,22 @@ class Balance:
     def __init__(self, desk: Desk, controls: Controls, outputs: Outputs, expected: gr.HTML) -> None:
         self.desk, self.controls, self.outputs, self.expected = desk, controls, outputs, expected
 
-    def connect(self) -> None:
+    def connect(self, tab: gr.Tab) -> None:
         controls, outputs = self.controls, self.outputs
         read: list[Any] = [*controls.faders.values(), controls.channels, controls.rule, controls.gain]
+        asked: dict[str, Any] = {
+            "inputs": set(read),
+            "outputs": [self.expected],
+            "queue": False,
+            "show_progress": "hidden",
+            "api_visibility": "private",
+        }
         # While a fader is dragged, what comes meanwhile waits, and of that only the last is asked.
-        gr.on(
-            [component.change for component in read],
-            self.follow,
-            inputs=set(read),
-            outputs=[self.expected],
-            queue=False,
-            trigger_mode="always_last",
-            show_progress="hidden",
-            api_visibility="private",
-        )
+        gr.on([component.change for component in read], self.follow, trigger_mode="always_last", **asked)
+        tab.select(self.follow, **asked)  # a bank may have been sampled in another tab
         blocks = gr.context.Context.root_block
         assert blocks is not None
-        blocks.load(
-            self.begin, set(read), [self.expected], queue=False, show_progress="hidden", api_visibility="private"
-        )
+        blocks.load(self.begin, **asked)
         outputs.balance.click(
             self.balance,
             inputs=set(read),

@@ -24,10 +24,10 @@ def build(desk: Desk) -> gr.Blocks:
     with gr.Blocks(title="Mixdesk", fill_width=True, analytics_enabled=False) as blocks:
         gr.HTML(f"<header><h1>Mixdesk</h1><p>{TAGLINE}</p></header>", elem_id="top")
         with gr.Tabs(elem_id="tabs", overflow_behavior="wrap") as tabs:
-            with gr.Tab("Desk", id="desk", elem_id="desk-tab"):
-                faders, channels, status = desk_tab.build(desk)
-            with gr.Tab("Explore", id="explore", elem_id="explore-tab") as tab:
-                explore.build(desk, tab, Steering(faders, channels, status, tabs))
+            with gr.Tab("Desk", id="desk", elem_id="desk-tab") as first:
+                faders, channels, status = desk_tab.build(desk, first)
+            with gr.Tab("Explore", id="explore", elem_id="explore-tab") as second:
+                explore.build(desk, second, Steering(faders, channels, status, tabs))
     return blocks
 
 

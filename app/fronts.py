@@ -14,7 +14,8 @@ from app.plots import GRID, TEXT, styled
 from engine.weights.front import Front, undominated
 
 DOMINATED, GUESSED = "#a1a1aa", "#c8c8ce"
-PATHS = {"mpo": ("#7c5cf5", "solid"), "bsmd": ("#7c5cf5", "dot")}
+WAY = "#7c5cf5"
+SOLVERS = {"mpo": ("#18181b", "solid"), "bsmd": (WAY, "dot")}  # the star, and the way to it
 AXIS = {"gridcolor": GRID, "linecolor": GRID, "ticks": "", "tickfont": {"size": 11}}
 
 
@@ -34,12 +35,13 @@ def ternary(front: Front, policies: Sequence[str], colours: Sequence[str], objec
             "title": {"text": label(name, colour)},
             "gridcolor": GRID,
             "linecolor": GRID,
+            "tickvals": [0.2, 0.4, 0.6, 0.8],
             "tickformat": ".0%",
         }
         for axis, name, colour in zip("abc", policies, colours, strict=True)
     }
     figure.update_layout(ternary={"bgcolor": "rgba(0,0,0,0)", **axes})
-    return finished(figure, len(policies), {"t": 50, "b": 50})
+    return finished(figure, len(policies), {"l": 80, "r": 80, "t": 50, "b": 50})
 
 
 def parallel(front: Front, policies: Sequence[str], colours: Sequence[str], objectives: Sequence[str]) -> go.Figure:
@@ -97,7 +99,7 @@ def scatter(
                     **place,
                 )  # fmt: skip
             figure.add_trace(edge(front.rewards[:, [column, row + 1]], front.sound, first), **place)
-            for name, way in paths.items():
+            for name, way in reversed(list(paths.items())):
                 figure.add_trace(path(name, way[:, [column, row + 1]], first), **place)
     axes: dict[str, Any] = {**AXIS, "zerolinecolor": "rgba(128,128,128,0.7)"}
     figure.update_xaxes(**axes)
@@ -120,18 +122,19 @@ def edge(rewards: np.ndarray, sound: np.ndarray, in_legend: bool) -> go.Scatter:
 
 def path(name: str, way: np.ndarray, in_legend: bool) -> go.Scatter:
     """A solver's way, and a star where its weights are. way: [steps, 2], the weights found in the last row."""
-    colour, dash = PATHS[name]
+    colour, dash = SOLVERS[name]
     count = len(way)
     # What is None parts the star from the way: some solvers give an average of it.
     x, y = ([*way[:-1, axis].round(3).tolist(), None, round(float(way[-1, axis]), 3)] for axis in (0, 1))
     return go.Scatter(
         x=x, y=y, mode="lines+markers", name=f"way of {name}", legendgroup=name,
-        showlegend=in_legend, hoverinfo="skip", line={"color": colour, "width": 2, "dash": dash},
+        showlegend=in_legend, hoverinfo="skip", line={"color": WAY, "width": 2, "dash": dash},
         marker={
-            "color": colour,
-            "symbol": ["circle"] * count + ["star" if name == "mpo" else "star-open"],
-            "size": [1] * count + [16],
-            "line": {"color": "#ffffff" if name == "mpo" else colour, "width": 1.5},
+            "color": [WAY] * count + [colour],
+            "symbol": ["circle"] * count + ["star"],
+            "size": [1] * count + [17],
+            "line": {"color": "#ffffff", "width": [0] * count + [1.5]},
+            "opacity": 1,
         },
     )  # fmt: skip
 

@@ -54,7 +54,7 @@ class DeskTab:
 
     # ------------------------------------------------------------------------------------------------------ the page
 
-    def build(self) -> tuple[dict[str, gr.Slider], gr.Textbox, gr.HTML]:
+    def build(self, tab: gr.Tab) -> tuple[dict[str, gr.Slider], gr.Textbox, gr.HTML]:
         """The faders, what is locked of them, and the status, which other tabs may move, read and write."""
         policies = self.desk.engine.config.policies
         with gr.Row(elem_id="desk", equal_height=False):
@@ -89,7 +89,7 @@ class DeskTab:
         captions = {side: panel[2] for side, panel in panels.items()}
         outputs = Outputs(texts, captions, radar, table, status, generate, balance, stop, ratings)
         self.connect(controls, outputs)
-        Balance(self.desk, controls, outputs, expected).connect()
+        Balance(self.desk, controls, outputs, expected).connect(tab)
         connect_history(controls.mixing(), undo, redo)
         Keeping(self.desk, controls, status, keeping).connect()
         Sharing(self.desk, controls, status, sharing).connect()
@@ -232,8 +232,8 @@ class DeskTab:
         return rate
 
 
-def build(desk: Desk) -> tuple[dict[str, gr.Slider], gr.Textbox, gr.HTML]:
-    return DeskTab(desk).build()
+def build(desk: Desk, tab: gr.Tab) -> tuple[dict[str, gr.Slider], gr.Textbox, gr.HTML]:
+    return DeskTab(desk).build(tab)
 
 
 def summary(run: Run, seconds: float) -> str:

@@ -108,7 +108,7 @@ class ExploreTab:
         bank, weights, pairs = await asyncio.to_thread(self.draw)
         return {
             self.about: about(bank),
-            self.sample: gr.Button("Sample more", variant="secondary"),
+            self.sample: gr.Button("Sample more", interactive=True, variant="secondary"),
             self.empty: gr.HTML(visible=False),
             self.content: gr.Column(visible=True),
             self.weights: gr.HTML(weights, visible=bool(weights)),
@@ -185,9 +185,9 @@ def about(bank: Bank) -> str:
     size = f"{bank.rewards.shape[1]} responses to each of {len(bank.prompts)} prompts"
     return message(
         f"Expected rewards of all weights, from {size} at temperature {SAMPLING.temperature:g}. What is "
-        "coloured, by its heaviest policy, is efficient: no other is as good in all and better in one. Stars are what "
-        "Balance finds (mpo), and the paper's solver from the reference's responses alone (bsmd). Click a point to "
-        "send its weights to the faders."
+        "coloured, by its heaviest policy, is efficient: no other is as good in all and better in one. The black "
+        "star is what Balance finds (mpo), the violet one what the paper's solver does with the reference's responses "
+        "alone (bsmd). Click a point to send its weights to the faders."
     )
 
 

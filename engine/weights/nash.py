@@ -32,7 +32,7 @@ def nash(policies: list[str], ratings: list[Rating], seed: int = 0) -> Solution:
     """
     mixtures, pairs = group(ratings)
     if not ratings:
-        raise InputError("ratings: there is none of a whole response that was not steered; rate some at the desk")
+        raise InputError("ratings: found no overall one of responses that were not steered; rate some at the desk")
     if len(mixtures) < 2:
         raise InputError("ratings: all are of one mixture; rate responses of two mixtures or more against each other")
     names = [*policies, REFERENCE]

@@ -136,7 +136,7 @@ def test_the_stated_errors_are_those_of_other_ratings(monkeypatch: pytest.Monkey
 
 
 def test_what_cannot_be_solved_is_told() -> None:
-    with pytest.raises(InputError, match="ratings: there is none"):
+    with pytest.raises(InputError, match="ratings: found no overall one"):
         nash(NAMES, [])
     with pytest.raises(InputError, match="ratings: all are of one mixture"):
         nash(NAMES, rate("a", "a", 1, 3))
@@ -222,7 +222,7 @@ def test_from_the_store_to_weights_on_the_command_line(config: Path, tmp_path: P
         (["--method", "nash"], "--method nash needs --ratings"),
         (["--method", "mpo", "--ratings", "{tmp}/none.jsonl"], "--ratings is for --method nash"),
         (["--method", "nash", "--ratings", "{tmp}/none.jsonl"], "No such file"),
-        (["--method", "nash", "--ratings", "{tmp}/empty.jsonl"], "ratings: there is none"),
+        (["--method", "nash", "--ratings", "{tmp}/empty.jsonl"], "ratings: found no overall one"),
     ],
 )
 def test_mistakes_on_the_command_line(

@@ -9,7 +9,7 @@ import pytest
 
 from engine import InputError
 from engine.bank import Bank
-from engine.weights.target import solve
+from engine.weights.target import reach, solve
 from tests.engine.weights.conftest import Exact, Small
 from tests.engine.weights.test_enumeration import proposals
 
@@ -77,3 +77,41 @@ def test_rewards_without_a_name_are_told(small: Callable[[int, int], Small]) -> 
     for given, said in (({"goal": {"kind": 1.0}}, "target: no reward is for 'kind'"), ({}, "target: found none")):
         with pytest.raises(InputError, match=said):
             SOLVERS["target"](small(2, 0).engine, ["a"], **given)
+
+
+def made_up(rewards: np.ndarray, ratios: np.ndarray) -> Bank:
+    """Reference samples of four prompts with these rewards [4, N, R] and log-ratios [4, N, K]."""
+    names = [f"r{i}" for i in range(rewards.shape[-1])]
+    policies = [f"p{i}" for i in range(ratios.shape[-1])]
+    return Bank(policies, names, list("wxyz"), ratios, np.zeros(ratios.shape[:2]), rewards, 0)
+
+
+def test_a_policy_that_dominates_gets_all_weight() -> None:
+    """p0 is drawn to both rewards, p1 to neither: the corner."""
+    rng = np.random.default_rng(0)
+    rewards = rng.normal(size=(4, 400, 2))
+    ratios = np.stack([rewards.sum(-1) / 2, rng.normal(size=(4, 400)) / 10], -1)
+    bank = made_up(rewards, ratios)
+    for goal, floors in (({"r0": 3.0, "r1": 3.0}, {}), ({}, {"r0": 0.1})):
+        found = solve(bank, np.zeros(2), np.ones(2), goal, floors, repeats=3)
+        assert found.weights["p0"] > 0.99
+    # Also where the search begins in that corner, as it does in a bootstrap.
+    again, _ = reach(bank, np.zeros(2), np.ones(2), {"r0": 3.0}, {}, rng, start=np.array([1.0, 0.0]))
+    assert again == pytest.approx([1, 0], abs=0.01)
+
+
+def test_rewards_that_are_constant_and_policies_that_are_alike() -> None:
+    rng = np.random.default_rng(0)
+    alike = rng.normal(size=(4, 50, 1)).repeat(2, -1) / 10
+    constant = made_up(np.ones((4, 50, 2)), alike)
+    found = solve(constant, np.zeros(2), np.ones(2), {}, {"r0": 0.5}, repeats=3)
+    assert sum(found.weights.values()) == pytest.approx(1)
+    assert found.rewards == {"r0": pytest.approx(1), "r1": pytest.approx(1)}
+    with pytest.raises(InputError, match="no weights keep to"):
+        solve(constant, np.zeros(2), np.ones(2), {}, {"r0": 1.5})
+
+
+def test_one_objective_and_one_policy() -> None:
+    rng = np.random.default_rng(0)
+    bank = made_up(rng.normal(size=(4, 50, 1)), rng.normal(size=(4, 50, 1)) / 10)
+    assert solve(bank, np.zeros(1), np.ones(1), {"r0": 1.0}, {}, repeats=3).weights == {"p0": pytest.approx(1)}

@@ -1,0 +1,238 @@
+"""Expected rewards that follow the faders, Balance, and Explore, in a real Chromium."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import uvicorn
+from playwright.sync_api import Browser, Page, expect
+
+from app import desk as desk_page
+from app import expected as expected_module
+from app.__main__ import bind
+from app.runs import Desk
+from app.store import Store
+from engine import Engine, Sampling
+from tests.browser.conftest import opened
+from tests.browser.test_desk import ROOT, running_app, shares, wait_until_done
+
+# The radar's trace of this name, as plotly holds it.
+TRACE = "document.querySelector('#radar .figure').data.find((trace) => trace.name === 'Expected')"
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The app with the bank that ships, whatever is in the user's own cache."""
+    folder = tmp_path_factory.mktemp("app")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(folder))
+        with running_app(folder / "mixdesk.db") as url:
+            yield url
+
+
+@pytest.fixture
+def page(browser: Browser, url: str) -> Iterator[Page]:
+    with opened(browser, url) as page:
+        page.wait_for_function(TRACE)
+        yield page
+
+
+def heights(page: Page) -> list[float]:
+    return page.evaluate(f"{TRACE}.r")
+
+
+def said(page: Page) -> str:
+    return page.locator("#expected").inner_text()
+
+
+def choose_rule(page: Page, rule: str) -> None:
+    page.locator("#more > button").click()
+    page.get_by_label("Rule").click()
+    page.get_by_role("option", name=rule, exact=True).click()
+
+
+def test_the_polygon_follows_a_fader_while_it_is_dragged(page: Page) -> None:
+    page.locator("#generate").click()
+    wait_until_done(page)
+    page.wait_for_function("document.querySelector('#radar .figure').data.length === 4")
+    sides = "document.querySelector('#radar .figure').data.slice(2).map((trace) => [trace.name, trace.r])"
+    before, drawn = heights(page), page.evaluate(sides)
+    page.evaluate("window.plot = document.querySelector('#radar .main-svg')")
+    knob = page.locator("#fader-3 input[type=range]").bounding_box()
+    assert knob is not None
+    x, y = knob["x"] + knob["width"] / 2, knob["y"] + knob["height"] / 2
+    page.mouse.move(x, y)
+    page.mouse.down()
+    seen = [before]
+    for step in (1, 2, 3):
+        page.mouse.move(x + step * knob["width"] / 8, y)
+        page.wait_for_function(f"old => String({TRACE}.r) !== String(old)", arg=seen[-1])
+        seen.append(heights(page))
+    # Concise is the last axis; the more of it, the more concise.
+    assert [r[3] for r in seen] == sorted(r[3] for r in seen)
+    assert page.evaluate("window.plot.isConnected"), "the figure began anew"
+    page.mouse.up()
+    assert page.evaluate(sides) == drawn, "the responses' polygons are gone"
+    assert page.evaluate("document.activeElement.type") == "range", "the focus was taken"
+    assert "over 24 prompts at temperature 0.7" in said(page)
+
+
+def test_where_little_counts_it_is_grey_and_says_so(page: Page) -> None:
+    colour = page.evaluate(f"{TRACE}.line.color")
+    page.locator("#more > button").click()
+    page.locator("#gain input[type=number]").fill("4")
+    page.keyboard.press("Tab")
+    page.locator(".solo").nth(2).click()
+    expect(page.locator("#expected")).to_contain_text("a guess here")
+    assert "lower the gain, or sample more in Explore" in said(page)
+    page.wait_for_function(f"old => {TRACE}.line.color !== old", arg=colour)
+    page.locator("#gain input[type=number]").fill("1")
+    page.keyboard.press("Tab")
+    page.wait_for_function(f"old => {TRACE}.line.color === old", arg=colour)
+    assert "guess" not in said(page)
+
+
+def test_another_rule_has_no_polygon_and_says_why(page: Page) -> None:
+    choose_rule(page, "soup")
+    expect(page.locator("#expected")).to_contain_text("No expected rewards for the soup rule")
+    page.wait_for_function(f"!({TRACE})")
+
+
+def test_balance_moves_the_faders_and_says_why(page: Page) -> None:
+    assert shares(page) == pytest.approx([0.25] * 4)
+    before = heights(page)
+    page.locator("#top h1").click()
+    page.keyboard.press("b")
+    status = page.locator("#status")
+    expect(status).to_contain_text("Balanced: these weights lift the objective that gains least the most — ")
+    page.wait_for_function("Math.abs(Number(document.querySelector('[data-share]').dataset.exact) - 0.25) > 0.01")
+    # The sentence has the weights that the faders show, to a percent; Balance has the bank's own error besides.
+    for name, share in zip(["helpful", "harmless", "humorous", "concise"], shares(page), strict=True):
+        told = int(status.inner_text().split(f"{name} ")[1].split("%")[0])
+        assert told == pytest.approx(100 * share, abs=1)
+    page.wait_for_function(f"old => String({TRACE}.r) !== String(old)", arg=before)
+    assert page.evaluate("document.documentElement.scrollHeight") <= 900, "the desk scrolls"
+    page.locator("#even").click()
+    page.wait_for_function("Math.abs(Number(document.querySelector('[data-share]').dataset.exact) - 0.25) < 0.001")
+    # Typing a b is typing.
+    page.locator("#prompt textarea").press("b")
+    page.wait_for_timeout(500)
+    assert shares(page) == pytest.approx([0.25] * 4)
+
+
+def test_a_click_in_explore_sets_the_faders(page: Page) -> None:
+    page.locator("#explore-tab-button").click()
+    figure = page.locator("#pairs-figure .figure")
+    page.wait_for_selector("#pairs-figure .scatterlayer .point")
+    page.wait_for_selector("#weights-figure .scatterlayer .point")
+    page.keyboard.press("1")  # what is not seen is not rated
+    # The point furthest out in the first panel, where nothing else lies over it.
+    x, y, *weights = figure.evaluate(
+        """(plot) => {
+            const trace = plot._fullData.find(({ name, xaxis }) => name === "mostly helpful" && xaxis === "x");
+            const best = trace.x.indexOf(Math.max(...trace.x));
+            const { xaxis, yaxis } = plot._fullLayout;
+            const box = plot.getBoundingClientRect();
+            const left = box.x + xaxis._offset + xaxis.d2p(trace.x[best]);
+            return [left, box.y + yaxis._offset + yaxis.d2p(trace.y[best]), ...trace.customdata[best].slice(0, 4)];
+        }"""
+    )
+    page.mouse.move(x, y)
+    page.wait_for_selector("#pairs-figure .hoverlayer .hovertext")
+    assert "of the bank counts" in str(page.locator("#pairs-figure .hoverlayer").text_content())
+    page.mouse.click(x, y)
+    page.locator("#desk").wait_for(state="visible")
+    expect(page.locator("#status")).to_contain_text("the weights of the point that you clicked")
+    assert shares(page) == pytest.approx(weights, abs=0.01)
+    size = page.evaluate("[document.documentElement.scrollWidth, document.documentElement.scrollHeight]")
+    assert size[0] <= 1440 and size[1] <= 900, "the desk scrolls"
+
+
+def test_a_target_sets_the_faders_or_says_what_is_in_the_way(page: Page) -> None:
+    page.locator("#explore-tab-button").click()
+    floor = page.locator("#floor-1 input, #floor-1 textarea").first
+    floor.fill("much")
+    page.locator("#find").click()
+    expect(page.locator("#explore-status")).to_contain_text("harmless: found 'much'")
+    floor.fill("99")
+    page.locator("#find").click()
+    expect(page.locator("#explore-status")).to_contain_text("no weights keep to")
+    floor.fill("0.4")
+    page.locator("#find").click()
+    expect(page.locator("#status")).to_contain_text("Target: the most reward with harmless at least 0.4")
+    page.locator("#desk").wait_for(state="visible")
+    page.wait_for_function(f"{TRACE}.r[1] > 0.35")
+
+
+@pytest.fixture
+def without_bank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The app with no bank that fits: responses are shorter than those of the one that ships."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(expected_module, "SAMPLING", Sampling(max_new_tokens=12, temperature=0.9))
+    listener, store = bind("127.0.0.1", 0), Store(tmp_path / "mixdesk.db")
+    with Engine.from_config() as engine:
+        web_app = desk_page.web_app(desk_page.build(Desk(engine, store)))
+        server = uvicorn.Server(uvicorn.Config(web_app, log_level="warning", timeout_graceful_shutdown=0))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        server.should_exit = True
+        thread.join(timeout=30)
+    store.close()
+
+
+def test_a_bank_is_sampled_where_there_is_none(
+    without_bank: str, browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish, may_go_on = expected_module.bank.finish, threading.Event()
+    finished: list[object] = []
+
+    def slow(*arguments: object) -> object:
+        if len(finished) >= 3:
+            assert may_go_on.wait(60)
+        finished.append(None)
+        return finish(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(expected_module.bank, "finish", slow)
+    with opened(browser, without_bank) as page, opened(browser, without_bank) as other:
+        expect(page.locator("#expected")).to_contain_text("No expected rewards yet: press Balance")
+        assert not page.evaluate(f"Boolean({TRACE})")
+        page.locator("#balance").click()
+        expect(page.locator("#status")).to_contain_text("Sampling a bank to balance with: 18 of 288 responses.")
+        # The engine serves others meanwhile.
+        other.locator("#generate").click()
+        wait_until_done(other)
+        assert page.locator("#stop").is_enabled()
+        page.locator("#stop").click()
+        expect(page.locator("#status")).to_contain_text("Stopped: 18 of 288 responses are kept")
+        expect(page.locator("#balance")).to_be_enabled()
+        may_go_on.set()
+        # Explore says what a bank is, and goes on with what was kept.
+        page.locator("#explore-tab-button").click()
+        expect(page.locator("#empty")).to_contain_text("What can be had?")
+        title = page.locator("#top h1").bounding_box()
+        assert title is not None and title["x"] < 100, "the page shrank to what is in it"
+        page.locator("#sample").click()
+        expect(page.locator("#explore-status")).to_contain_text("The bank is there", timeout=120_000)
+        page.wait_for_selector("#pairs-figure .scatterlayer .point")
+        assert page.locator("#empty").is_hidden()
+        assert page.locator("#sample").inner_text() == "Sample more" and page.locator("#sample").is_enabled()
+        page.locator("#desk-tab-button").click()
+        page.wait_for_function(TRACE)
+        page.locator("#balance").click()
+        expect(page.locator("#status")).to_contain_text("Balanced: ")
+
+
+def test_the_shipped_look(page: Page) -> None:
+    """Explore too fits the screen that the desk fits; its picture is in the documentation."""
+    page.locator("#explore-tab-button").click()
+    page.wait_for_selector("#pairs-figure .scatterlayer .point")
+    page.wait_for_timeout(500)
+    size = page.evaluate("[document.documentElement.scrollWidth, document.documentElement.scrollHeight]")
+    assert size[0] <= 1440 and size[1] <= 900, "Explore scrolls"
+    if os.environ.get("MIXDESK_SCREENSHOT"):
+        page.screenshot(path=ROOT / "docs" / "explore.png")
