@@ -5,11 +5,13 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterator
+from random import Random
 
 import pytest
 import yaml
 from playwright.sync_api import Browser, Page, expect
 
+from app.channels import Channels
 from engine import Engine
 from tests.browser.conftest import opened
 from tests.browser.test_desk import as_shown, running_app, shares, status, text, wait_for_status, wait_until_done
@@ -153,12 +155,27 @@ def test_a_locked_weight_stays(page: Page) -> None:
     wait_for_status(page, "Locked, soloed and muted faders")
     assert fader(page, 0) == 0.9
     assert shares(page)[0] == pytest.approx(0.5)
+    # Explore's way to the faders.
+    now = [0.9, 0.5, 0.5, 0.5, '{"lock": {"helpful": 0.5}}']
+    assert page.evaluate("now => mixdesk.mixer.placed(now, [0.1, 0.2, 0.3, 0.4])", now) == [0.9, 0.2, 0.3, 0.4]
     before = shares(page)
     page.locator("#lock-0").click()
     expect(page.locator("#fader-0 input[type=range]")).to_be_enabled()
     expect_shares(page, *before)
     move(page, 0, 0)
     page.wait_for_function("document.querySelector('[data-share]').dataset.exact === '0'")
+
+
+def test_the_page_and_the_server_hear_the_same(page: Page) -> None:
+    names, random = ["helpful", "harmless", "humorous", "concise"], Random(1)
+    for _ in range(200):
+        faders = {name: random.choice([0, 0.01, 0.5, random.random()]) for name in names}
+        solo, mute, lock = ([name for name in names if random.random() < 0.3] for _ in range(3))
+        channels = Channels(solo=solo, mute=mute, lock={name: random.choice([0, 0.2, 0.7]) for name in lock})
+        page.evaluate("now => mixdesk.mixer.show(now)", [*faders.values(), channels.model_dump_json()])
+        heard = channels.weights(faders)
+        total = sum(heard.values()) or 1
+        assert shares(page) == pytest.approx([weight / total for weight in heard.values()])
 
 
 def test_undo_goes_back_one_gesture_at_a_time(page: Page) -> None:
