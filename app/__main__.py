@@ -62,7 +62,7 @@ def serve(
         print(place.warning, file=sys.stderr)
     engine = Engine.from_config(config) if config else Engine.from_config()
     desk = Desk(engine, store, mirror=mirror, warning=place.warning)
-    web_app = page.web_app(page.build(desk))
+    web_app = page.web_app(page.build(desk), desk)
     threading.Thread(target=desk.warm_up, name="mixdesk-warm-up", daemon=True).start()
     shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host
     url = f"http://{shown}:{listener.getsockname()[1]}"
@@ -72,6 +72,7 @@ def serve(
         signal.signal(number, lambda *_: None)
     settings = uvicorn.Config(web_app, log_level="warning", timeout_graceful_shutdown=1)
     uvicorn.Server(settings).run(sockets=[listener])
+    desk.comparisons.close()
     engine.close()
     if mirror:
         mirror.close()

@@ -86,10 +86,12 @@ class Controls:
 
 @dataclass
 class Steering:
-    """What another tab does to the desk: moves the faders that are not locked, says why, and shows it."""
+    """What another tab does to the desk: moves the faders that are not locked, says why, and shows it; or takes its
+    mixture."""
 
     faders: dict[str, gr.Slider]
     channels: gr.Textbox
+    mixing: dict[str, Any]  # rule, gain, exponent
     status: gr.HTML
     tabs: gr.Tabs
 

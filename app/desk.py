@@ -7,15 +7,16 @@ from pathlib import Path
 import gradio as gr
 from fastapi import FastAPI
 
-from app.controls import Steering
+from app.export_comparison import serve_exports
 from app.figures import serve_library
 from app.runs import Desk
+from app.tabs import compare, explore
 from app.tabs import desk as desk_tab
-from app.tabs import explore
 
 TAGLINE = "Mix language-model policies while they write, and say which mixture is better."
 STATIC = Path(__file__).parent / "static"
-PARTS = ["desk", "mixer", "sharing"]  # each a script and a style sheet
+PARTS = ["desk", "mixer", "sharing", "compare"]  # each a script and a style sheet
+UPLOAD = "24mb"  # the most that is taken in at all; app and engine say what each kind of file may have
 FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
 MONO = ["ui-monospace", "SF Mono", "Menlo", "Consolas", "monospace"]
 
@@ -25,30 +26,39 @@ def build(desk: Desk) -> gr.Blocks:
         gr.HTML(f"<header><h1>Mixdesk</h1><p>{TAGLINE}</p></header>", elem_id="top")
         with gr.Tabs(elem_id="tabs", overflow_behavior="wrap") as tabs:
             with gr.Tab("Desk", id="desk", elem_id="desk-tab") as first:
-                faders, channels, status = desk_tab.build(desk, first)
+                steering = desk_tab.build(desk, first, tabs)
             with gr.Tab("Explore", id="explore", elem_id="explore-tab") as second:
-                explore.build(desk, second, Steering(faders, channels, status, tabs))
+                explore.build(desk, second, steering)
+            with gr.Tab("Compare", id="compare", elem_id="compare-tab") as third:
+                compare.build(desk, third, steering)
     return blocks
 
 
-def web_app(blocks: gr.Blocks) -> FastAPI:
+def static(kind: str) -> str:
+    """All scripts, or all style sheets."""
+    return "\n".join((STATIC / f"{part}.{kind}").read_text(encoding="utf-8") for part in PARTS)
+
+
+def web_app(blocks: gr.Blocks, desk: Desk) -> FastAPI:
     """The page as an ASGI application.
 
     Not Blocks.launch: that asks itself for the page first, and gives up where a busy machine or a proxy is in the way.
     Fonts are the system's: nothing is fetched from elsewhere.
     """
-    scripts, styles = (
-        "\n".join((STATIC / f"{name}.{kind}").read_text("utf-8") for name in PARTS) for kind in ("js", "css")
-    )
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     serve_library(app)
+    serve_exports(app, desk.comparisons.tables)
+    # Gradio asks whether a path that a browser names is one of an uploaded file only once it is launched, which what is
+    # mounted never is: without this any file of the machine could be named, copied and fetched.
+    blocks.has_launched = True
     return gr.mount_gradio_app(
         app,
         blocks,
         path="/",
         theme=gr.themes.Default(primary_hue="violet", neutral_hue="zinc", font=FONTS, font_mono=MONO),
-        css=styles,
-        head=f"<script>{scripts}</script>",
+        css=static("css"),
+        head=f"<script>{static('js')}</script>",
+        max_file_size=UPLOAD,
         footer_links=[],
         run_history=False,
         show_error=False,

@@ -13,6 +13,7 @@ from app.store import open_to_read, read_pairs
 from engine import InputError
 
 Pair = dict[str, Any]
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 
 
 def trl_rows(pairs: Iterable[Pair]) -> Iterator[dict[str, str]]:
@@ -43,6 +44,11 @@ def plain(value: Any) -> Any:
     return json.dumps(value, ensure_ascii=False) if isinstance(value, (dict, list)) else value
 
 
+def harmless(value: Any) -> Any:
+    """A cell that no spreadsheet takes for a formula: an apostrophe before what would begin one."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
+
+
 def write_lines(rows: Iterable[dict[str, Any]], file: TextIO) -> int:
     count = 0
     for row in rows:
@@ -51,19 +57,20 @@ def write_lines(rows: Iterable[dict[str, Any]], file: TextIO) -> int:
     return count
 
 
-def write_csv(pairs: Iterable[Pair], file: TextIO) -> int:
-    rows = [flat(pair) for pair in pairs]
+def write_table(rows: list[dict[str, Any]], file: TextIO) -> int:
+    """As CSV, with all columns that any row has."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
     if rows:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+        writer = csv.writer(file)
+        writer.writerow([harmless(name) for name in columns])
+        writer.writerows([harmless(row.get(name)) for name in columns] for row in rows)
     return len(rows)
 
 
 FORMATS: dict[str, Callable[[Iterable[Pair], TextIO], int]] = {
     "trl": lambda pairs, file: write_lines(trl_rows(pairs), file),
     "jsonl": write_lines,
-    "csv": write_csv,
+    "csv": lambda pairs, file: write_table([flat(pair) for pair in pairs], file),
 }
 
 

@@ -45,7 +45,11 @@ def mixture_bar(colours: Sequence[str]) -> str:
 
 
 def caption(completion: Completion) -> str:
-    """How a completion was made."""
+    return f'<p class="made">{escape(how_made(completion))}</p>'
+
+
+def how_made(completion: Completion) -> str:
+    """Its mixture, length, end and seed, in words."""
     mixture = completion.mixture
     weights = [(name, weight) for name, weight in mixture.weights.items() if weight > 0]
     made = weights[0][0] if len(weights) == 1 else ", ".join(f"{name} {weight:.0%}" for name, weight in weights)
@@ -53,8 +57,7 @@ def caption(completion: Completion) -> str:
         made += f" · {mixture.rule}" + (f" {mixture.exponent:g}" if mixture.rule == "power" else "")
     if mixture.gain != 1:
         made += f" · gain {mixture.gain:g}"
-    made += f" · {len(completion.tokens)} tokens, {ENDINGS[completion.finish_reason]} · seed {completion.seed}"
-    return f'<p class="made">{escape(made)}</p>'
+    return made + f" · {len(completion.tokens)} tokens, {ENDINGS[completion.finish_reason]} · seed {completion.seed}"
 
 
 def rewards_table(objectives: Sequence[str], colours: Mapping[str, str], sides: Mapping[str, Completion]) -> str:

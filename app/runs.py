@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import gradio as gr
 
 from app import plots
+from app.comparisons import Comparisons
 from app.expected import Expected
 from app.mirror import Mirror
 from app.store import Store
@@ -116,9 +117,11 @@ class Desk:
     mirror: Mirror | None = None  # where copies of the ratings go
     warning: str = ""  # what the page's owner should know
     expected: Expected = field(init=False)
+    comparisons: Comparisons = field(init=False)
 
     def __post_init__(self) -> None:
         self.expected = Expected(self.engine)
+        self.comparisons = Comparisons(self.store)
 
     @property
     def colours(self) -> dict[str, str]:

@@ -156,8 +156,8 @@ class Store:
             self.db.table("ratings").insert(
                 {
                     "id": rating_id,
-                    "left_id": self._insert(left, model, now),
-                    "right_id": self._insert(right, model, now),
+                    "left_id": self.insert(left, model, now),
+                    "right_id": self.insert(right, model, now),
                     "choice": choice,
                     "objective": objective,
                     "annotator_id": annotator,
@@ -202,7 +202,19 @@ class Store:
     def _transaction(self) -> Transaction:
         return Transaction(self.db.conn)
 
-    def _insert(self, completion: Completion, model: str, now: str) -> int:
+    @contextmanager
+    def writing(self) -> Iterator[Database]:
+        """One transaction, for what has tables of its own in this file."""
+        with self._lock, self._transaction():
+            yield self.db
+
+    @contextmanager
+    def reading(self) -> Iterator[Database]:
+        with self._lock:
+            yield self.db
+
+    def insert(self, completion: Completion, model: str, now: str) -> int:
+        """A completion and its rewards, within a transaction. Returns its id."""
         mixture = completion.mixture.as_dict()
         mixture["weights"] = json.dumps(mixture["weights"], sort_keys=True, ensure_ascii=False)
         row = {

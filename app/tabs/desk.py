@@ -18,6 +18,7 @@ from app.controls import (
     Changes,
     Controls,
     Outputs,
+    Steering,
     Values,
     build_faders,
     build_more,
@@ -54,8 +55,8 @@ class DeskTab:
 
     # ------------------------------------------------------------------------------------------------------ the page
 
-    def build(self, tab: gr.Tab) -> tuple[dict[str, gr.Slider], gr.Textbox, gr.HTML]:
-        """The faders, what is locked of them, and the status, which other tabs may move, read and write."""
+    def build(self, tab: gr.Tab, tabs: gr.Tabs) -> Steering:
+        """What other tabs may move, read and write."""
         policies = self.desk.engine.config.policies
         with gr.Row(elem_id="desk", equal_height=False):
             with gr.Column(elem_id="mix", min_width=200):
@@ -93,7 +94,8 @@ class DeskTab:
         connect_history(controls.mixing(), undo, redo)
         Keeping(self.desk, controls, status, keeping).connect()
         Sharing(self.desk, controls, status, sharing).connect()
-        return faders, channels, status
+        mixing = {name: more[name] for name in ("rule", "gain", "exponent")}
+        return Steering(faders, channels, mixing, status, tabs)
 
     def radar(self, run: Run | None) -> Any:
         standard = self.desk.engine.reward_set.standard
@@ -232,8 +234,8 @@ class DeskTab:
         return rate
 
 
-def build(desk: Desk, tab: gr.Tab) -> tuple[dict[str, gr.Slider], gr.Textbox, gr.HTML]:
-    return DeskTab(desk).build(tab)
+def build(desk: Desk, tab: gr.Tab, tabs: gr.Tabs) -> Steering:
+    return DeskTab(desk).build(tab, tabs)
 
 
 def summary(run: Run, seconds: float) -> str:

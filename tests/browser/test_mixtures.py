@@ -16,6 +16,7 @@ from engine import Engine
 from tests.browser.conftest import opened
 from tests.browser.test_desk import as_shown, running_app, shares, status, text, wait_for_status, wait_until_done
 
+POLYGON = "document.querySelector('#radar .figure').data[0].r"
 EVIL = "<img src=x onerror=alert(1)>"
 # The button is disabled for a moment only: a short response may be over before it is looked at.
 BEGUN = """() => {
@@ -97,7 +98,7 @@ def shelf(page: Page) -> None:
 
 
 def expected_polygon(page: Page) -> list[float]:
-    return page.evaluate("document.querySelector('#radar .figure').data[0].r")
+    return page.evaluate(POLYGON)
 
 
 def test_what_is_muted_or_not_soloed_is_not_heard(page: Page) -> None:
@@ -118,18 +119,16 @@ def test_what_is_muted_or_not_soloed_is_not_heard(page: Page) -> None:
     expect_shares(page, 0, 0.5, 0.5, 0)
     page.locator("#solo-1").click()
     expect_shares(page, 0, 0, 1, 0)
-    page.wait_for_timeout(300)
-    soloed = expected_polygon(page)
     generate(page)
     assert made(page).startswith("humorous ·"), "Solo is heard in what is generated"
+    soloed = expected_polygon(page)
     page.locator("#solo-2").click()
     expect_shares(page, 0.9, 0.5, 0.5, 0.5)
-    page.wait_for_timeout(300)
-    assert expected_polygon(page) != soloed
+    page.wait_for_function(f"old => String({POLYGON}) !== String(old)", arg=soloed)
     for i, position in enumerate([0, 0, 0.5, 0]):
         move(page, i, position)
-    page.wait_for_timeout(300)
-    assert expected_polygon(page) == soloed, "the polygon is of what is heard"
+    # It is of what is heard.
+    page.wait_for_function(f"old => String({POLYGON}) === String(old)", arg=soloed)
     page.locator("#mute-2").click()
     page.locator("#generate").click()
     wait_for_status(page, "No policy is heard")

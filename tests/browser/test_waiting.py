@@ -32,7 +32,8 @@ def engine() -> Iterator[Engine]:
 def url(engine: Engine, tmp_path: Path) -> Iterator[str]:
     listener = bind("127.0.0.1", 0)
     store = Store(tmp_path / "mixdesk.db")
-    web_app = desk_page.web_app(desk_page.build(Desk(engine, store)))
+    desk = Desk(engine, store)
+    web_app = desk_page.web_app(desk_page.build(desk), desk)
     server = uvicorn.Server(uvicorn.Config(web_app, log_level="warning", timeout_graceful_shutdown=0))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()

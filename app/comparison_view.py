@@ -1,0 +1,275 @@
+"""What the page shows of a comparison: win rates as HTML, means on a radar, and plain values for the table's script."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+
+from app import plots
+from app.parts import how_made, message
+from app.plots import GRID, TEXT, styled
+from app.store_comparisons import Answers, Plan
+from engine import Completion, Mixture, Sampling
+from engine.comparison import Summary
+from engine.config import REFERENCE
+
+# Mixtures that are not one policy: told from objectives' accents by their dashes as well.
+MIXED = ("#7c5cf5", "#8a5a2b", "#4d7c0f", "#be185d", "#0f766e", "#475569")
+DASHES = ("solid", "dot", "dashdot", "longdash", "longdashdot", "dash")
+REFERENCE_COLOUR = "#8b8b96"
+ENOUGH = 10  # prompts: a bootstrap over fewer makes intervals that are too narrow
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a mixture is drawn, the same in table, radar and legend."""
+
+    name: str
+    colour: str
+    dash: str
+
+
+def looks(mixtures: Mapping[str, Mixture], accents: Mapping[str, str]) -> list[Look]:
+    """accents: {policy: its objective's colour}, which a mixture of that policy alone has too."""
+    found: list[Look] = []
+    spare = zip(MIXED, DASHES, strict=True)
+    for name, mixture in mixtures.items():
+        alone = next((policy for policy, weight in mixture.weights.items() if weight == mixture.gain == 1), None)
+        if alone == REFERENCE:
+            found.append(Look(name, REFERENCE_COLOUR, "dash"))
+        elif alone is not None and alone in accents:
+            found.append(Look(name, accents[alone], "solid"))
+        else:
+            found.append(Look(name, *next(spare)))
+    return found
+
+
+def line(look: Look) -> str:
+    """As a border's style, which knows fewer dashes."""
+    style = {"solid": "solid", "dash": "dashed", "longdash": "dashed", "longdashdot": "dashed"}.get(look.dash, "dotted")
+    return f"3px {style} {look.colour}"
+
+
+def heading(comparison: int, plan: Plan) -> str:
+    """What it asks, and where to take it away."""
+    sampling = plan.sampling
+    said = (
+        f"{plan.source} · {len(plan.prompts)} prompts · temperature {sampling.temperature:g} · up to "
+        f"{sampling.max_new_tokens} tokens · seed {plan.seed} · {plan.model}"
+    )
+    links = "".join(
+        f'<a href="comparisons/{comparison}.{form}" download>{label}</a>'
+        for form, label in (("csv", "CSV"), ("jsonl", "JSONL"), ("parquet", "Parquet"))
+    )
+    return f'<h2>Comparison {comparison}</h2><p class="hint">{escape(said)}</p><p class="exports">Export {links}</p>'
+
+
+def progress(done: int, wanted: int, seconds_left: float | None) -> str:
+    left = "" if seconds_left is None else f", about {duration(seconds_left)} left"
+    return (
+        f'<p class="hint" role="status">{done} of {wanted} prompts answered{left}.</p>'
+        f'<progress max="{wanted}" value="{done}" aria-label="Prompts answered"></progress>'
+    )
+
+
+def interrupted(answered: int, plan: Plan, failure: str | None) -> str:
+    """Empty for a comparison that is finished."""
+    if answered == len(plan.prompts):
+        return ""
+    why = f" It ended because of an error: {failure}." if failure else ""
+    return message(
+        f"{answered} of {len(plan.prompts)} prompts are answered.{why} Press Resume to go on with the rest.",
+        "bad" if failure else "info",
+    )
+
+
+def duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def standard(answers: Answers) -> np.ndarray:
+    """[prompts, mixtures, objectives] in standard deviations from the reference's mean."""
+    scale = np.array([*answers.plan.scale.values()], float).reshape(-1, 2)
+    return (answers.rewards - scale[:, 0]) / scale[:, 1]
+
+
+def signed(value: float) -> str:
+    return f"{round(value, 2) + 0.0:+.2f}".replace("-", "−")
+
+
+def win_table(summary: Summary, styles: Sequence[Look], objectives: Mapping[str, str]) -> str:
+    """Win rates against the first, and mean rewards. objectives: {name: accent colour}."""
+    if not objectives:
+        return '<p class="hint">This configuration has no reward models: read the responses below.</p>'
+    if not summary.prompts:
+        return '<p class="hint">Win rates come with the first prompt that all mixtures have answered.</p>'
+    columns = [*objectives.items(), ("lowest of all", "var(--body-text-color)")]
+    dot = '<span class="dot"></span>'
+    heads = "".join(
+        f'<th scope="col" style="--accent:{colour}">{dot if name in objectives else ""}{escape(name)}</th>'
+        for name, colour in columns
+    )
+    rows = ""
+    for place, look in enumerate(styles):
+        means = [f"{signed(mean)}σ" for mean in summary.means[place]] + [f"{signed(summary.means[place].min())}σ"]
+        cells = ""
+        for i, (_, colour) in enumerate(columns):
+            rate = "" if place == 0 else win_cell(summary.wins[place - 1, i], summary.prompts >= ENOUGH)
+            cells += f'<td style="--accent:{colour}">{rate}<small>{means[i]}</small></td>'
+        note = "<small>the one to win against</small>" if place == 0 else ""
+        mark = f'<span class="line" style="border-top:{line(look)}"></span>'
+        rows += f'<tr><th scope="row">{mark}{escape(look.name)}{note}</th>{cells}</tr>'
+    counted = "1 prompt" if summary.prompts == 1 else f"{summary.prompts} prompts"
+    intervals = (
+        "Beside it, and as a bar, the 95% interval, by bootstrap over prompts; bold where it leaves out 50%."
+        if summary.prompts >= ENOUGH
+        else f"95% intervals come with {ENOUGH} prompts."
+    )
+    return (
+        f'<div class="scroll" tabindex="0" role="region" aria-label="Win rates"><table class="wins"><thead><tr>'
+        f'<th scope="col">Wins against {escape(styles[0].name)}</th>{heads}</tr></thead><tbody>{rows}</tbody></table>'
+        f'</div><p class="hint">Share of {counted} won, a tie being half a win. {intervals} Small: '
+        "the mean reward, in standard deviations (σ) from the reference’s.</p>"
+    )
+
+
+def win_cell(win: np.ndarray, interval: bool) -> str:
+    rate, low, high = (100 * float(value) for value in win)
+    if not interval:
+        return f'<span class="rate">{rate:.0f}%</span>'
+    sure = " sure" if low > 50 or high < 50 else ""
+    return (
+        f'<span class="rate{sure}">{rate:.0f}%</span><span class="interval">{low:.0f} to {high:.0f}</span>'
+        f'<span class="track"><i style="left:{low:.1f}%;width:{max(high - low, 1):.1f}%"></i>'
+        f'<b style="left:{rate:.1f}%"></b></span>'
+    )
+
+
+def radar(summary: Summary, styles: Sequence[Look], objectives: Mapping[str, str]) -> go.Figure | None:
+    """Means with bands of 95%, one line a mixture; bars for fewer than three objectives; None if there is nothing."""
+    names = list(objectives)
+    if not summary.prompts or not names:
+        return None
+    spread = 1.96 * np.nan_to_num(summary.errors)
+    figure = go.Figure()
+    if len(names) < 3:
+        for look, means, errors in zip(styles, summary.means, spread, strict=True):
+            figure.add_trace(
+                go.Bar(
+                    x=[escape(name) for name in names], y=means, name=escape(look.name), marker={"color": look.colour},
+                    error_y={"array": errors, "color": TEXT}, hovertemplate="%{y:+.2f}σ<extra>%{fullData.name}</extra>",
+                )
+            )  # fmt: skip
+        figure.update_yaxes(gridcolor=GRID, zerolinecolor=TEXT, title="σ from the reference")
+        return styled(figure)
+    angles = plots.angles_of(names)
+    closed = [*angles, angles[0]]
+    top = max(0.5, math.ceil(2 * float((summary.means + spread).max())) / 2)
+    bottom = min(-0.5, math.floor(2 * float((summary.means - spread).min())) / 2)
+    ring = list(range(0, 361, 5))
+    figure.add_trace(
+        go.Scatterpolar(
+            r=[0] * len(ring), theta=ring, mode="lines", hoverinfo="skip",
+            line={"color": TEXT, "width": 1.5, "dash": "dash"},
+        )
+    )  # fmt: skip
+    for look, means, errors in zip(styles, summary.means, spread, strict=True):
+        for edge, fill in ((means - errors, "none"), (means + errors, "tonext")):
+            figure.add_trace(
+                go.Scatterpolar(
+                    r=[*edge, edge[0]], theta=closed, mode="lines", hoverinfo="skip", fill=fill,
+                    fillcolor=faint(look.colour), line={"width": 0, "color": look.colour},
+                )
+            )  # fmt: skip
+    for look, means, errors in zip(styles, summary.means, spread, strict=True):
+        text = [
+            f"{escape(look.name)}, {escape(name)}<br>{signed(mean)}σ ± {error:.2f}"
+            for name, mean, error in zip(names, means, errors, strict=True)
+        ]
+        figure.add_trace(
+            go.Scatterpolar(
+                r=[*means, means[0]], theta=closed, mode="lines+markers", text=[*text, text[0]],
+                hovertemplate="%{text}<extra></extra>", marker={"size": 5, "color": look.colour},
+                line={"width": 2, "color": look.colour, "dash": look.dash},
+            )
+        )  # fmt: skip
+    figure.update_layout(
+        polar={
+            "bgcolor": "rgba(0,0,0,0)",
+            "angularaxis": {
+                "tickvals": angles,
+                "ticktext": [f'<span style="color:{c}">●</span> {escape(name)}' for name, c in objectives.items()],
+                "gridcolor": GRID, "linecolor": GRID, "ticks": "outside", "ticklen": 8,
+                "tickcolor": "rgba(0,0,0,0)", "tickfont": {"size": 13},
+            },
+            "radialaxis": {
+                "range": [bottom - 0.4, top], "dtick": 0.5, "showticklabels": False, "gridcolor": GRID,
+                "showline": False, "ticks": "",
+            },
+        }
+    )  # fmt: skip
+    return styled(figure)
+
+
+def faint(colour: str) -> str:
+    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return f"rgba({red},{green},{blue},0.13)"
+
+
+def table_value(
+    comparison: int, answers: Answers, styles: Sequence[Look], objectives: Mapping[str, str]
+) -> dict[str, Any]:
+    """For the table's script, which writes all of it as text."""
+    shown = np.round(standard(answers), 3).astype(object)
+    shown[np.isnan(answers.rewards)] = None
+    return {
+        "comparison": comparison,
+        "objectives": [{"name": name, "colour": colour} for name, colour in objectives.items()],
+        "mixtures": [{"name": look.name, "line": line(look)} for look in styles],
+        "rows": [
+            {"place": place, "prompt": prompt, "rewards": rewards, "texts": texts}
+            for place, (prompt, rewards, texts) in enumerate(
+                zip(answers.plan.prompts, shown.tolist(), answers.texts, strict=True)
+            )
+        ],
+    }
+
+
+def prompt_value(
+    plan: Plan, place: int, rows: Sequence[Mapping[str, Any]], styles: Sequence[Look], objectives: Mapping[str, str]
+) -> dict[str, Any]:
+    """One prompt with all its responses, for the dialog's script, which writes all of it as text."""
+    by_name = {look.name: look for look in styles}
+    return {
+        "title": f"Prompt {place + 1} of {len(plan.prompts)}",
+        "prompt": plan.prompts[place],
+        "objectives": [{"name": name, "colour": colour} for name, colour in objectives.items()],
+        "responses": [
+            {
+                "name": row["mixture_name"],
+                "line": line(by_name[row["mixture_name"]]),
+                "text": row["text"],
+                "made": how_made(
+                    Completion(
+                        **{key: row[key] for key in ("prompt", "text", "tokens", "seed", "finish_reason")},
+                        mixture=Mixture(**row["mixture"]), sampling=Sampling(**row["sampling"]), trace=[],
+                    )
+                ),
+                "rewards": [
+                    [row["rewards"][name], (row["rewards"][name] - plan.scale[name][0]) / plan.scale[name][1]]
+                    if name in row["rewards"]
+                    else None
+                    for name in objectives
+                ],
+            }
+            for row in rows
+        ],
+    }  # fmt: skip

@@ -1,0 +1,217 @@
+// The Compare tab's table and dialog. All that people or models wrote is set as text, never as HTML.
+window.mixdesk.compare = (() => {
+  const STEP = 50; // rows at a time
+  const ALL = "all", LOWEST = "lowest";
+  const compare = { place: -1 };
+  let value = null; // what the server says of the comparison that is shown
+  let chosen = () => {};
+  let order = []; // places as they are shown now
+  const view = { search: "", reward: ALL, filter: "", sort: null, down: true, limit: STEP };
+
+  const make = (tag, properties = {}, ...children) => {
+    const element = document.createElement(tag);
+    const { style, dataset, ...rest } = properties;
+    for (const [name, given] of Object.entries(rest)) {
+      if (name in element) element[name] = given;
+      else element.setAttribute(name, given);
+    }
+    for (const [name, given] of Object.entries(style ?? {})) element.style.setProperty(name, given);
+    element.append(...children);
+    return element;
+  };
+  const option = (given, label) => make("option", { value: given }, label);
+  const signed = (number) => `${number < 0 ? "−" : "+"}${Math.abs(number).toFixed(2)}`;
+  const swatch = ({ line }) => make("span", { className: "line", style: { "border-top": line } });
+  const dot = (colour) => make("span", { className: "dot", style: { "--accent": colour } });
+
+  // One bar from the reference's mean, in the middle, to 3 standard deviations either way.
+  const bar = (reward, colour, title) => {
+    const share = Math.min(Math.abs(reward), 3) / 6;
+    const place = reward < 0 ? 0.5 - share : 0.5;
+    const fill = make("i", { style: { left: `${100 * place}%`, width: `${100 * share}%`, background: colour } });
+    return make("span", { className: "reward-bar", title }, fill);
+  };
+
+  // What a cell is sorted and compared by: the chosen reward, or the lowest of all.
+  const score = (rewards) => {
+    if (!rewards || rewards.some((reward) => reward === null) || !rewards.length) return null;
+    const place = value.objectives.findIndex(({ name }) => name === view.reward);
+    return place < 0 ? Math.min(...rewards) : rewards[place];
+  };
+
+  const difference = (own, first) => {
+    if (own === null || first === null) return "";
+    const gap = own - first;
+    const kind = Math.abs(gap) < 0.005 ? "same" : gap > 0 ? "up" : "down";
+    const arrow = { same: "=", up: "▲", down: "▼" }[kind];
+    return make("span", { className: `gap ${kind}`, title: "difference to the first mixture" }, `${arrow} ${signed(gap)}`);
+  };
+
+  const cell = (row, i) => {
+    const rewards = row.rewards[i];
+    const text = row.texts[i];
+    const own = score(rewards);
+    if (own === null) return make("td", { className: "none" }, text ? `${text.slice(0, 60)}…` : "–");
+    const shown = view.reward === ALL
+      ? value.objectives.map(({ name, colour }, k) => bar(rewards[k], colour, `${name} ${signed(rewards[k])}σ`))
+      : [bar(own, value.objectives.find(({ name }) => name === view.reward)?.colour ?? "currentColor", `${signed(own)}σ`)];
+    const figures = make("span", { className: "figures" }, make("b", {}, signed(own)), i ? difference(own, score(row.rewards[0])) : "");
+    return make("td", {}, make("span", { className: "bars" }, ...shown), figures);
+  };
+
+  const wanted = () => {
+    const search = view.search.trim().toLowerCase();
+    const [better, worse] = view.filter.split(">").map(Number);
+    let rows = value.rows.filter((row) => !search || [row.prompt, ...row.texts].some((text) => text.toLowerCase().includes(search)));
+    if (view.filter) {
+      rows = rows.filter(({ rewards }) => {
+        const one = score(rewards[better]), other = score(rewards[worse]);
+        return one !== null && other !== null && one > other;
+      });
+    }
+    if (view.sort === null) return rows;
+    const key = (row) => (view.sort === "prompt" ? row.prompt.toLowerCase() : score(row.rewards[view.sort]));
+    const sign = view.down ? -1 : 1;
+    return rows
+      .map((row) => [key(row), row])
+      // What has no figure comes last, whichever way.
+      .sort(([a], [b]) => (a === null) - (b === null) || (a === b ? 0 : (a < b ? -1 : 1) * sign))
+      .map(([, row]) => row);
+  };
+
+  const open = (place) => {
+    compare.place = place;
+    chosen();
+  };
+
+  const heading = (label, sort, parts, className) => {
+    const now = view.sort === sort;
+    const button = make("button", { type: "button", className: "sort" }, ...parts, make("span", { className: "arrow" }, now ? (view.down ? "▼" : "▲") : "↕"));
+    button.setAttribute("aria-label", `Sort by ${label}`);
+    button.onclick = () => {
+      // Down, up, and as the file has them.
+      if (view.sort !== sort) [view.sort, view.down] = [sort, sort !== "prompt"];
+      else if (view.down === (sort !== "prompt")) view.down = !view.down;
+      else view.sort = null;
+      draw(`[aria-label="${CSS.escape(`Sort by ${label}`)}"]`);
+    };
+    return make("th", { scope: "col", className, "aria-sort": now ? (view.down ? "descending" : "ascending") : "none" }, button);
+  };
+
+  let parts = null; // of the table on the page
+  const draw = (focused) => {
+    const { head, body, count, more } = parts;
+    const rows = wanted();
+    order = rows.map(({ place }) => place);
+    head.replaceChildren(make("tr", {},
+      heading("prompt", "prompt", ["Prompt"], "prompt"),
+      ...value.mixtures.map((mixture, i) => heading(mixture.name, i, [swatch(mixture), mixture.name], "")),
+    ));
+    body.replaceChildren(...rows.slice(0, view.limit).map((row) => {
+      const opener = make("button", { type: "button", className: "open" }, row.prompt);
+      const line = make("tr", {}, make("th", { scope: "row", className: "prompt" }, opener), ...value.mixtures.map((_, i) => cell(row, i)));
+      line.onclick = () => open(row.place);
+      return line;
+    }));
+    if (!rows.length) body.append(make("tr", {}, make("td", { className: "none", colSpan: value.mixtures.length + 1 }, "No prompt matches: change the search or the filter.")));
+    count.textContent = `${rows.length} of ${value.rows.length} prompts`;
+    more.hidden = rows.length <= view.limit;
+    more.textContent = `Show ${Math.min(STEP, rows.length - view.limit)} more`;
+    if (focused) parts.element.querySelector(focused)?.focus();
+  };
+
+  // The tools are made once a comparison: a search is not lost while responses come in.
+  const build = (place) => {
+    Object.assign(view, { search: "", reward: ALL, filter: "", sort: null, down: true, limit: STEP });
+    const search = make("input", { type: "search", placeholder: "Search prompts and responses", "aria-label": "Search prompts and responses" });
+    search.oninput = () => { Object.assign(view, { search: search.value, limit: STEP }); draw(); };
+    const reward = make("select", { "aria-label": "Reward that is shown" },
+      option(ALL, "All, sorted by the lowest"), option(LOWEST, "Lowest reward"),
+      ...value.objectives.map(({ name }) => option(name, name)));
+    reward.onchange = () => { view.reward = reward.value; draw(); };
+    const filter = make("select", { "aria-label": "Prompts that are shown" }, option("", "All prompts"));
+    const [first, ...others] = value.mixtures;
+    others.forEach(({ name }, i) => {
+      filter.append(option(`${i + 1}>0`, `${name} beats ${first.name}`), option(`0>${i + 1}`, `${first.name} beats ${name}`));
+    });
+    filter.onchange = () => { Object.assign(view, { filter: filter.value, limit: STEP }); draw(); };
+    const count = make("span", { className: "count", role: "status" });
+    const head = make("thead"), body = make("tbody");
+    const more = make("button", { type: "button", className: "more" });
+    more.onclick = () => { view.limit += STEP; draw(); };
+    const legend = make("p", { className: "legend" }, ...value.objectives.map(({ name, colour }) => make("span", {}, dot(colour), name)),
+      make("span", {}, "Bars go from the reference’s mean to ±3σ; ▲▼ is the difference to the first mixture."));
+    const box = make("div", { className: "scroll", tabIndex: 0, role: "region", "aria-label": "Responses" }, make("table", { className: "prompts" }, head, body));
+    place.replaceChildren(make("div", { className: "tools" }, search, reward, filter, count), legend, box, more);
+    parts = { element: place, head, body, count, more, comparison: value.comparison };
+  };
+
+  compare.table = (element, given, choose) => {
+    const place = element.querySelector(".compare-table");
+    if (!place || !given) return;
+    [value, chosen] = [given, choose];
+    const fresh = !parts || parts.element !== place || parts.comparison !== given.comparison;
+    if (!fresh) return draw();
+    // Written again by the page, with the same comparison: as it was.
+    const kept = parts && parts.comparison === given.comparison ? { ...view } : null;
+    build(place);
+    if (kept) {
+      Object.assign(view, kept);
+      const [search, reward, filter] = place.querySelectorAll("input, select");
+      [search.value, reward.value, filter.value] = [view.search, view.reward, view.filter];
+    }
+    return draw();
+  };
+
+  compare.prompt = (element, given) => {
+    const dialog = element.querySelector("dialog");
+    if (!dialog || !given) return;
+    const step = (by, label) => {
+      const next = order[order.indexOf(compare.place) + by];
+      const button = make("button", { type: "button", disabled: next === undefined }, label);
+      button.onclick = () => open(next);
+      return button;
+    };
+    const close = make("button", { type: "button", className: "close" }, "Close (Esc)");
+    close.onclick = () => dialog.close();
+    const first = given.responses[0];
+    const cards = given.responses.map((response) => {
+      const rows = given.objectives.flatMap(({ name, colour }, i) => {
+        const reward = response.rewards[i];
+        if (!reward) return [];
+        const gap = response === first || !first.rewards[i] ? "" : difference(reward[1], first.rewards[i][1]);
+        return [make("tr", {},
+          make("th", { scope: "row" }, dot(colour), name),
+          make("td", {}, bar(reward[1], colour, `${signed(reward[1])}σ`)),
+          make("td", { title: `raw reward ${reward[0].toFixed(3)}` }, `${signed(reward[1])}σ`),
+          make("td", {}, gap))];
+      });
+      return make("article", {},
+        make("h3", {}, swatch(response), response.name),
+        make("p", { className: "text" }, response.text || "(an empty response)"),
+        make("table", { className: "card-rewards" }, make("tbody", {}, ...rows)),
+        make("p", { className: "made" }, response.made));
+    });
+    const nothing = make("p", { className: "hint" }, "No responses yet: this prompt’s turn is still to come.");
+    dialog.replaceChildren(
+      make("header", {}, make("h2", {}, given.title), step(-1, "← Previous"), step(1, "Next →"), close),
+      make("p", { className: "asked" }, given.prompt),
+      make("div", { className: "cards", style: { "--columns": cards.length < 5 ? cards.length || 1 : 3 } }, ...(cards.length ? cards : [nothing])));
+    dialog.onclick = (event) => { if (event.target === dialog) dialog.close(); };
+    if (!dialog.open) dialog.showModal();
+    close.focus();
+  };
+
+  document.addEventListener("keydown", (event) => {
+    if (event.repeat || event.isComposing) return;
+    const seen = (id) => {
+      const button = document.getElementById(id);
+      return button && button.offsetParent && !button.disabled ? button : null;
+    };
+    // An open dialog keeps its keys: Escape closes it, and stops nothing behind it.
+    if (document.querySelector("dialog[open]")) return;
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) seen("compare-start")?.click();
+    else if (event.key === "Escape" && !event.target.closest("[role=listbox], .multiselect, #compare-mixtures, input[type=search]")) seen("compare-stop")?.click();
+  });
+  return compare;
+})();
