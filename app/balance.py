@@ -10,6 +10,7 @@ from typing import Any
 import gradio as gr
 
 from app import plots
+from app.channels import Channels
 from app.controls import Changes, Controls, Outputs, Values
 from app.expected import Reading, faders_of, in_words
 from app.parts import expected_line
@@ -28,7 +29,7 @@ class Balance:
 
     def connect(self, tab: gr.Tab) -> None:
         controls, outputs = self.controls, self.outputs
-        read: list[Any] = [*controls.faders.values(), controls.rule, controls.gain]
+        read: list[Any] = [*controls.faders.values(), controls.channels, controls.rule, controls.gain]
         asked: dict[str, Any] = {
             "inputs": set(read),
             "outputs": [self.expected],
@@ -58,8 +59,8 @@ class Balance:
 
     async def follow(self, values: Values) -> dict[str, Any]:
         # Here rather than on a thread: it takes less time than going there.
-        faders = {name: float(values[fader]) for name, fader in self.controls.faders.items()}
-        reading = self.desk.expected.read(faders, values[self.controls.rule], float(values[self.controls.gain]))
+        weights = self.controls.weights(values)
+        reading = self.desk.expected.read(weights, values[self.controls.rule], float(values[self.controls.gain]))
         return shown(self.desk.expected.objectives, reading)
 
     async def balance(self, values: Values, request: gr.Request) -> AsyncIterator[Changes]:
@@ -86,13 +87,16 @@ class Balance:
                 **outputs.say("Balancing failed; the engine's log says why. Press Balance to try again.", "bad"),
             }
             return
-        moved = faders_of(solution.weights)
-        after = {**values, **{fader: moved[name] for name, fader in self.controls.faders.items()}}
+        channels = Channels.parse(values[self.controls.channels])
+        moved = channels.unlocked(faders_of(solution.weights), self.controls.faders)
+        said = sentence(solution) + (
+            " Locked, soloed and muted faders make another mixture of them." if channels else ""
+        )
         yield {
             **idle,
-            **{fader: moved[name] for name, fader in self.controls.faders.items()},
-            **outputs.say(sentence(solution), "info" if not solution.note else "bad"),
-            self.expected: await self.follow(after),
+            **moved,
+            **outputs.say(said, "info" if not solution.note else "bad"),
+            self.expected: await self.follow({**values, **moved}),
         }
 
 

@@ -8,8 +8,10 @@ from typing import Any
 
 import gradio as gr
 
+from app.channels import Channels
+from app.mixer import build_channels, build_marks
 from app.parts import fader_head, message, mixture_bar
-from engine import RULES
+from engine import RULES, InputError, Sampling
 from engine.config import PolicySettings
 
 FALLBACK_PROMPT = "How do I get a red wine stain out of a white shirt?"
@@ -30,6 +32,7 @@ class Controls:
 
     prompt: gr.Textbox
     faders: dict[str, gr.Slider]
+    channels: gr.Textbox  # Lock, Solo and Mute; unseen
     mixtures: dict[str, gr.Dropdown]  # by side
     rule: gr.Dropdown
     exponent: gr.Slider
@@ -42,6 +45,7 @@ class Controls:
 
     def all(self) -> set[Any]:
         rest = {
+            self.channels,
             self.rule,
             self.exponent,
             self.gain,
@@ -53,12 +57,40 @@ class Controls:
         }
         return {self.prompt, *self.faders.values(), *self.mixtures.values(), *rest}
 
+    def mixing(self) -> list[Any]:
+        """What makes the faders' mixture: what Undo goes back over, and what is kept under a name."""
+        return [*self.faders.values(), self.channels, self.rule, self.gain, self.exponent]
+
+    def weights(self, values: Values) -> dict[str, float]:
+        """What the faders say, with Lock, Solo and Mute; all zero where nothing is heard. Raises InputError."""
+        faders = {name: float(values[fader]) for name, fader in self.faders.items()}
+        return Channels.parse(values[self.channels]).weights(faders)
+
+    def heard(self, values: Values) -> dict[str, float]:
+        """The same, of which one at least is above zero. Raises InputError."""
+        weights = self.weights(values)
+        if any(weights.values()):
+            return weights
+        if any(values[fader] for fader in self.faders.values()):
+            raise InputError("No policy is heard: raise a fader that is not silent, or release Solo and Mute.")
+        raise InputError("All faders are at zero: raise at least one, or press Even.")
+
+    def sampling(self, values: Values) -> Sampling:
+        """Raises InputError."""
+        return Sampling(
+            max_new_tokens=int(values[self.max_new_tokens]),
+            temperature=float(values[self.temperature]),
+            min_p=float(values[self.min_p]),
+        )
+
 
 @dataclass
 class Steering:
-    """What another tab does to the desk: moves the faders, says why, and shows it; or takes its mixture."""
+    """What another tab does to the desk: moves the faders that are not locked, says why, and shows it; or takes its
+    mixture."""
 
     faders: dict[str, gr.Slider]
+    channels: gr.Textbox
     mixing: dict[str, Any]  # rule, gain, exponent
     status: gr.HTML
     tabs: gr.Tabs
@@ -104,30 +136,30 @@ class Outputs:
         return {self.status: message(text, kind)}
 
 
-def build_faders(policies: list[PolicySettings], colours: list[str]) -> tuple[dict[str, gr.Slider], gr.Button]:
-    """One fader a policy, each with its share of the mixture, which the browser works out; and Balance."""
+def build_faders(
+    policies: list[PolicySettings], colours: list[str]
+) -> tuple[dict[str, gr.Slider], gr.Textbox, gr.Button]:
+    """One fader a policy, each with its share of the mixture, which the browser works out; what is locked, soloed and
+    muted; and Balance."""
     with gr.Row(elem_classes="heading"):
         gr.HTML("<h2>Faders</h2>")
         even = gr.Button("Even", size="sm", elem_id="even", min_width=50, scale=0)
         balance = gr.Button("Balance (B)", size="sm", elem_id="balance", min_width=90, scale=0)
     gr.HTML(mixture_bar(colours))
-    faders, solos = {}, []
+    faders, marks = {}, []
     for i, policy in enumerate(policies):
         with gr.Column(elem_classes=["fader", f"accent-{i}"]):
             with gr.Row(elem_classes="fader-row"):
                 gr.HTML(fader_head(i, policy.name, colours[i], 1 / len(policies)))
-                solos.append(gr.Button("Solo", size="sm", elem_classes="solo", min_width=50, scale=0))
+                marks.append(build_marks(i))
             faders[policy.name] = gr.Slider(
                 0, 1, 0.5, step=0.01, label=policy.name, show_label=False, container=False,
                 interactive=True, buttons=[], elem_id=f"fader-{i}",
             )  # fmt: skip
     moved = list(faders.values())
-    gr.on([fader.change for fader in moved], fn=None, inputs=moved, js="(...raw) => mixdesk.showShares(raw)")
-    even.click(None, outputs=moved, js=f"() => {[0.5] * len(moved)}")
-    for i, solo in enumerate(solos):
-        alone = [float(i == j) for j in range(len(moved))]
-        solo.click(None, outputs=moved, js=f"() => {alone}")
-    return faders, balance
+    channels = build_channels(moved, marks)
+    even.click(None, [*moved, channels], moved, js="(...now) => mixdesk.mixer.even(now)")
+    return faders, channels, balance
 
 
 def build_more(longest: int) -> dict[str, Any]:
@@ -208,3 +240,12 @@ def build_panel(side: str, policies: list[str]) -> tuple[gr.Dropdown, gr.Textbox
         )
         made = gr.HTML("", elem_id=f"caption-{side}", elem_classes="caption")
     return mixture, text, made
+
+
+def whole_number(text: str | None) -> int:
+    """A seed as it was typed. Raises InputError."""
+    try:
+        return int((text or "").strip())
+    except ValueError:
+        found = (text or "nothing").strip()[:40]
+        raise InputError(f"seed: found '{found}'; give a whole number, 0 or more, or tick New seed each time") from None

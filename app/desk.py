@@ -15,6 +15,7 @@ from app.tabs import compare, explore
 from app.tabs import desk as desk_tab
 
 STATIC = Path(__file__).parent / "static"
+PARTS = ["desk", "mixer", "sharing", "compare", "configurations"]  # each a script and a style sheet
 UPLOAD = "24mb"  # the most that is taken in at all; app and engine say what each kind of file may have
 FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
 MONO = ["ui-monospace", "SF Mono", "Menlo", "Consolas", "monospace"]
@@ -29,12 +30,13 @@ def build(desk: Desk, menu: Menu | None = None) -> gr.Blocks:
             with gr.Tab("Explore", id="explore", elem_id="explore-tab") as second:
                 explore.build(desk, second, steering)
             with gr.Tab("Compare", id="compare", elem_id="compare-tab") as third:
-                compare.build(desk, third, steering.faders, steering.mixing)
+                compare.build(desk, third, steering)
     return blocks
 
 
-def static(*names: str) -> str:
-    return "\n".join((STATIC / name).read_text(encoding="utf-8") for name in names)
+def static(kind: str) -> str:
+    """All scripts, or all style sheets."""
+    return "\n".join((STATIC / f"{part}.{kind}").read_text(encoding="utf-8") for part in PARTS)
 
 
 def web_app(blocks: gr.Blocks, desk: Desk, root: str = "") -> FastAPI:
@@ -55,8 +57,8 @@ def web_app(blocks: gr.Blocks, desk: Desk, root: str = "") -> FastAPI:
         path="/",
         theme=gr.themes.Default(primary_hue="violet", neutral_hue="zinc", font=FONTS, font_mono=MONO),
         root_path=root or None,
-        css=static("desk.css", "compare.css", "configurations.css"),
-        head=f"<script>{static('desk.js', 'compare.js', 'configurations.js')}</script>",
+        css=static("css"),
+        head=f"<script>{static('js')}</script>",
         max_file_size=UPLOAD,
         footer_links=[],
         run_history=False,

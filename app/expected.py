@@ -158,7 +158,7 @@ class Expected:
             return Reading("No expected rewards yet: press Balance, which samples a bank.")
         total = sum(faders.values())
         if not total:
-            return Reading("No expected rewards: all faders are at zero.")
+            return Reading("No expected rewards: all faders are at zero or silent.")
         weights = gain * np.array([faders[name] for name in self.bank.policies]) / total
         estimate = self.bank.estimate(weights)
         share = f"{float(estimate.share):.0%}"

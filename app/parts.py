@@ -30,7 +30,8 @@ def fader_head(index: int, name: str, colour: str, share: float) -> str:
     return (
         f'<div class="fader-head" style="--accent:{colour}"><span class="dot"></span>'
         f'<span class="fader-name" title="{escape(name)}">{escape(name)}</span>'
-        f'<output class="share" data-share="{index}" data-exact="{share}" aria-label="{escape(name)} weight">'
+        f'<output class="share" data-share="{index}" data-policy="{escape(name)}" data-exact="{share}" '
+        f'aria-label="{escape(name)} weight">'
         f"{share:.0%}</output></div>"
     )
 

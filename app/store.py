@@ -96,6 +96,13 @@ def m003_particles(db: Database) -> None:
     db.table("completions").add_column("particles", int, not_null_default=1)
 
 
+@schema()
+def m004_saved_mixtures(db: Database) -> None:
+    """Mixtures kept under a name (app/saved.py); settings: JSON."""
+    saved = {"name": str, "settings": str, "saved_at": str}
+    db.table("saved_mixtures").create(saved, pk="name", not_null=saved.keys(), strict=True)
+
+
 class Store:
     """The ratings in an SQLite file, made if it is missing. Thread-safe: one connection, one lock.
 
@@ -177,6 +184,16 @@ class Store:
         if found is None:
             raise InputError(f"rating: there is none with id {rating_id}")
         return found
+
+    @contextmanager
+    def held(self, write: bool = False) -> Iterator[Database]:
+        """The database, for this thread alone; to write, in a transaction."""
+        with self._lock:
+            if not write:
+                yield self.db
+                return
+            with self._transaction():
+                yield self.db
 
     def close(self) -> None:
         with self._lock:

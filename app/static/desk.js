@@ -107,7 +107,9 @@ window.mixdesk = (() => {
       });
       document.querySelectorAll(".chip").forEach((chip) => { chip.title = chip.textContent.trim(); });
     },
+    press,
     showShares,
+    typing,
     uuid,
   };
   return mixdesk;

@@ -12,7 +12,8 @@ from typing import Any
 import gradio as gr
 
 from app import comparison_view as views
-from app.controls import Changes, Values
+from app.channels import Channels
+from app.controls import Changes, Steering, Values
 from app.figures import drawn, figure
 from app.parts import message
 from app.runs import Desk
@@ -37,8 +38,9 @@ QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 class CompareTab:
     """The tab's components, and the handlers of what people do with them."""
 
-    def __init__(self, desk: Desk, faders: dict[str, gr.Slider], mixing: dict[str, Any]) -> None:
-        self.desk, self.comparisons, self.faders, self.mixing = desk, desk.comparisons, faders, mixing
+    def __init__(self, desk: Desk, steering: Steering) -> None:
+        self.desk, self.comparisons = desk, desk.comparisons
+        self.faders, self.channels, self.mixing = steering.faders, steering.channels, steering.mixing
         policies = desk.engine.config.policies
         self.accents = {policy.name: desk.colours[policy.objective] for policy in policies}
         file = desk.engine.config.prompts
@@ -157,7 +159,7 @@ class CompareTab:
         self.timer.tick(self.tick, [self.listing, self.seen], view, queue=False, **QUIET)
         asked = {
             self.prompts, self.file, self.most, self.mixtures, self.temperature, self.length, self.seed,
-            *self.faders.values(), *self.mixing.values(),
+            *self.faders.values(), self.channels, *self.mixing.values(),
         }  # fmt: skip
         self.start.click(self.starting, asked, view, concurrency_limit=None, **QUIET)
         self.stop.click(self.stopping, [self.listing], [self.status], queue=False, **QUIET)
@@ -225,9 +227,12 @@ class CompareTab:
         """(name, mixture) of a choice. Raises InputError."""
         engine = self.desk.engine
         if choice == "faders":
-            weights = {name: float(values[fader]) for name, fader in self.faders.items()}
+            faders = {name: float(values[fader]) for name, fader in self.faders.items()}
+            weights = Channels.parse(values[self.channels]).weights(faders)
             if not any(weights.values()):
-                raise InputError("All faders are at zero: raise at least one on the desk, or leave Faders out.")
+                raise InputError(
+                    "All faders are at zero or silent: raise at least one on the desk, or leave Faders out."
+                )
             return "Faders", engine.mixture(weights, **{name: values[one] for name, one in self.mixing.items()})
         if choice in ("uniform", REFERENCE):
             return choice.title(), engine.mixture(None if choice == "uniform" else {REFERENCE: 1.0})
@@ -389,5 +394,5 @@ def number(text: str | None, what: str, whole: bool = False) -> float:
         raise InputError(f"{what}: found '{typed[:40] or 'nothing'}'; type {kind}") from None
 
 
-def build(desk: Desk, tab: gr.Tab, faders: dict[str, gr.Slider], mixing: dict[str, Any]) -> None:
-    CompareTab(desk, faders, mixing).build(tab)
+def build(desk: Desk, tab: gr.Tab, steering: Steering) -> None:
+    CompareTab(desk, steering).build(tab)

@@ -24,11 +24,15 @@ from app.controls import (
     build_more,
     build_panel,
     build_prompt,
+    whole_number,
 )
 from app.figures import drawn, figure
+from app.keeping import Keeping, build_keeping
+from app.mixer import build_history, connect_history
 from app.parts import caption, message, rewards_table
 from app.runs import SIDES, Desk, Run, new_seed, session
-from engine import InputError, Mixture, Sampling
+from app.sharing import Sharing, build_sharing
+from engine import InputError, Mixture
 from engine.config import REFERENCE
 from engine.prompts import read_prompts
 
@@ -52,11 +56,14 @@ class DeskTab:
     # ------------------------------------------------------------------------------------------------------ the page
 
     def build(self, tab: gr.Tab, tabs: gr.Tabs) -> Steering:
-        """What other tabs may move and write."""
+        """What other tabs may move, read and write."""
         policies = self.desk.engine.config.policies
         with gr.Row(elem_id="desk", equal_height=False):
             with gr.Column(elem_id="mix", min_width=200):
-                faders, balance = build_faders(policies, [self.colours[policy.objective] for policy in policies])
+                faders, channels, balance = build_faders(policies, [self.colours[p.objective] for p in policies])
+                undo, redo = build_history()
+                with gr.Accordion("Save and share", open=False, elem_id="shelf"):
+                    keeping, sharing = build_keeping(), build_sharing()
                 more = build_more(min(512, self.desk.engine.policy_set.context // 2))
             with gr.Column(elem_id="stage", min_width=280):
                 prompt, generate, stop = build_prompt(self.examples)
@@ -78,13 +85,17 @@ class DeskTab:
                 expected = build_expected()
                 gr.HTML(f'<p class="hint">{RADAR_HINT}</p>')
                 table = gr.HTML(rewards_table(self.objectives, self.colours, {}), elem_id="rewards")
-        controls = Controls(prompt, faders, {side: panel[0] for side, panel in panels.items()}, **more)
+        controls = Controls(prompt, faders, channels, {side: panel[0] for side, panel in panels.items()}, **more)
         texts = {side: panel[1] for side, panel in panels.items()}
         captions = {side: panel[2] for side, panel in panels.items()}
         outputs = Outputs(texts, captions, radar, table, status, generate, balance, stop, ratings)
         self.connect(controls, outputs)
         Balance(self.desk, controls, outputs, expected).connect(tab)
-        return Steering(faders, {name: more[name] for name in ("rule", "gain", "exponent")}, status, tabs)
+        connect_history(controls.mixing(), undo, redo)
+        Keeping(self.desk, controls, status, keeping).connect()
+        Sharing(self.desk, controls, status, sharing).connect()
+        mixing = {name: more[name] for name in ("rule", "gain", "exponent")}
+        return Steering(faders, channels, mixing, status, tabs)
 
     def radar(self, run: Run | None) -> Any:
         standard = self.desk.engine.reward_set.standard
@@ -183,11 +194,7 @@ class DeskTab:
         return {**captions, outputs.radar: drawn(self.radar(run)), outputs.table: table}
 
     def start(self, who: str, controls: Controls, values: Values, seed: int) -> Run:
-        sampling = Sampling(
-            max_new_tokens=int(values[controls.max_new_tokens]),
-            temperature=float(values[controls.temperature]),
-            min_p=float(values[controls.min_p]),
-        )
+        sampling = controls.sampling(values)
         mixtures = {side: self.mixture(values[choice], controls, values) for side, choice in controls.mixtures.items()}
         return self.desk.start(who, values[controls.prompt] or "", mixtures, sampling, seed)
 
@@ -195,9 +202,7 @@ class DeskTab:
         """The mixture that a panel's choice names. Raises InputError."""
         weights: dict[str, float] | None
         if chosen == "faders":
-            weights = {name: values[fader] for name, fader in controls.faders.items()}
-            if not any(weights.values()):
-                raise InputError("All faders are at zero: raise at least one, or press Even.")
+            weights = controls.heard(values)
         elif chosen == "uniform":
             weights = None
         else:
@@ -231,15 +236,6 @@ class DeskTab:
 
 def build(desk: Desk, tab: gr.Tab, tabs: gr.Tabs) -> Steering:
     return DeskTab(desk).build(tab, tabs)
-
-
-def whole_number(text: str | None) -> int:
-    """A seed as it was typed. Raises InputError."""
-    try:
-        return int((text or "").strip())
-    except ValueError:
-        found = (text or "nothing").strip()[:40]
-        raise InputError(f"seed: found '{found}'; give a whole number, 0 or more, or tick New seed each time") from None
 
 
 def summary(run: Run, seconds: float) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 import gradio as gr
 
 from app import fronts
+from app.channels import Channels
 from app.controls import Changes, Steering, Values
 from app.expected import faders_of, in_words
 from app.figures import drawn, figure
@@ -79,11 +80,14 @@ class ExploreTab:
         faders = list(self.steering.faders.values())
         for shown in (self.weights, self.pairs):
             shown.select(
-                None, None, [*faders, self.steering.status], js=f"() => [...mixdesk.chosen, {json.dumps(CHOSEN)}]"
+                None,
+                [*faders, self.steering.channels],
+                [*faders, self.steering.status],
+                js=f"(...now) => [...mixdesk.mixer.placed(now, mixdesk.chosen), {json.dumps(CHOSEN)}]",
             )
         self.find.click(
             self.target,
-            set(self.floors.values()),
+            {*self.floors.values(), self.steering.channels},
             [*faders, self.steering.status, self.steering.tabs, self.status],
             concurrency_limit=None,
             **quiet,
@@ -152,13 +156,14 @@ class ExploreTab:
                 name: number(values[box], name) for name, box in self.floors.items() if (values[box] or "").strip()
             }
             solution = self.expected.reaching(floors)
+            channels = Channels.parse(values[self.steering.channels])
         except InputError as error:
             return {self.status: message(str(error), "bad")}
-        moved = faders_of(solution.weights)
+        moved = channels.unlocked(faders_of(solution.weights), self.steering.faders)
         kept = ", ".join(f"{name} at least {floor:g}" for name, floor in floors.items())
         said = f"Target: the most reward with {kept} — {in_words(solution.weights)}."
         return {
-            **{fader: moved[name] for name, fader in self.steering.faders.items()},
+            **moved,
             self.steering.status: message(said),
             self.steering.tabs: gr.Tabs(selected="desk"),
             self.status: "",

@@ -86,7 +86,7 @@ def test_where_little_counts_it_is_grey_and_says_so(page: Page) -> None:
     page.locator("#more > button").click()
     page.locator("#gain input[type=number]").fill("4")
     page.keyboard.press("Tab")
-    page.locator(".solo").nth(2).click()
+    page.locator("#solo-2").click()
     expect(page.locator("#expected")).to_contain_text("a guess here")
     assert "lower the gain, or sample more in Explore" in said(page)
     page.wait_for_function(f"old => {TRACE}.line.color !== old", arg=colour)

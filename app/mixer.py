@@ -1,0 +1,60 @@
+"""Around the faders: Lock, Solo and Mute of each, Undo and Redo. What they do is in static/mixer.js."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+# mark: what its button shows
+MARKS = {"solo": "S", "mute": "M", "lock": ""}
+
+
+def build_marks(index: int) -> dict[str, gr.Button]:
+    """A fader's toggles; the page gives them names that are read out, and says whether they are pressed."""
+    return {
+        mark: gr.Button(
+            text, size="sm", elem_id=f"{mark}-{index}", elem_classes=["mark", f"mark-{mark}"], min_width=28, scale=0
+        )
+        for mark, text in MARKS.items()
+    }
+
+
+def build_channels(faders: list[Any], marks: list[dict[str, gr.Button]]) -> gr.Textbox:
+    """What is locked, soloed and muted, as JSON, and the toggles that change it."""
+    channels = gr.Textbox("{}", visible="hidden", elem_id="channels", label="Lock, Solo and Mute")
+    for i, toggles in enumerate(marks):
+        for mark, button in toggles.items():
+            # To unlock moves faders, so that no weight changes by it.
+            button.click(
+                None,
+                [*faders, channels],
+                [*faders, channels],
+                js=f"(...now) => mixdesk.mixer.toggle({mark!r}, {i}, now)",
+            )
+    gr.on(
+        [component.change for component in [*faders, channels]],
+        fn=None,
+        inputs=[*faders, channels],
+        js="(...now) => mixdesk.mixer.show(now)",
+    )
+    return channels
+
+
+def build_history() -> tuple[gr.Button, gr.Button]:
+    with gr.Row(elem_id="history"):
+        undo = gr.Button("Undo (Ctrl+Z)", size="sm", elem_id="undo", min_width=90)
+        redo = gr.Button("Redo (Ctrl+⇧+Z)", size="sm", elem_id="redo", min_width=90)
+    return undo, redo
+
+
+def connect_history(tracked: list[Any], undo: gr.Button, redo: gr.Button) -> None:
+    """One step a gesture, over all that is tracked: the faders first, then what is locked, soloed and muted."""
+    blocks = gr.context.Context.root_block
+    assert blocks is not None
+    blocks.load(None, tracked, js="(...now) => mixdesk.mixer.begin(now)")
+    gr.on(
+        [component.change for component in tracked], fn=None, inputs=tracked, js="(...now) => mixdesk.mixer.note(now)"
+    )
+    undo.click(None, tracked, tracked, js="(...now) => mixdesk.mixer.step(-1, now)")
+    redo.click(None, tracked, tracked, js="(...now) => mixdesk.mixer.step(1, now)")

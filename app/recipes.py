@@ -1,0 +1,97 @@
+"""What the desk generates, as text to run elsewhere: YAML, Python, a command line."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from engine import InputError, Sampling
+from engine.config import DEMO
+
+# Said even where they are the defaults: the command line has others than Python.
+ALWAYS = ("max_new_tokens", "temperature")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A response that can be generated again. weights: as the desk has them, before they are brought to the simplex, so
+    that not even rounding differs. config: the configuration's file."""
+
+    prompt: str
+    weights: dict[str, float]
+    rule: str
+    gain: float
+    exponent: float
+    sampling: Sampling
+    seed: int
+    config: Path
+
+    def settings(self) -> dict[str, Any]:
+        """The keywords of engine.generate, without those that change nothing."""
+        made: dict[str, Any] = {
+            "prompt": self.prompt,
+            "weights": {name: weight for name, weight in self.weights.items() if weight},
+            "rule": self.rule,
+        }
+        if self.gain != 1:
+            made["gain"] = self.gain
+        if self.rule == "power":
+            made["exponent"] = self.exponent
+        for field in fields(Sampling):
+            value = getattr(self.sampling, field.name)
+            if field.name in ALWAYS or value != field.default:
+                made[field.name] = value
+        return {**made, "seed": self.seed}
+
+    @property
+    def bundled(self) -> bool:
+        return self.config == DEMO.resolve()
+
+
+def as_yaml(recipe: Recipe) -> str:
+    """The keywords of engine.generate as YAML."""
+    return str(yaml.safe_dump(recipe.settings(), sort_keys=False, allow_unicode=True, width=1000))
+
+
+def as_python(recipe: Recipe) -> str:
+    settings = recipe.settings()
+    prompt = settings.pop("prompt")
+    lines = [f"        {prompt!r},", *(f"        {name}={value!r}," for name, value in settings.items())]
+    config = "" if recipe.bundled else repr(str(recipe.config))
+    return "\n".join(
+        [
+            "from engine import Engine",
+            "",
+            f"with Engine.from_config({config}) as engine:",
+            "    completion = engine.generate(",
+            *lines,
+            "    )",
+            "    print(completion.text)",
+            "",
+        ]
+    )
+
+
+def as_command(recipe: Recipe) -> str:
+    """For a POSIX shell. Raises InputError where no command line can hold the prompt."""
+    if "\0" in recipe.prompt:
+        raise InputError("prompt: it holds a NUL character, which no command line can hold; copy as Python instead")
+    settings = recipe.settings()
+    weights = ",".join(f"{name}={weight!r}" for name, weight in settings.pop("weights").items())
+    options = {"prompt": settings.pop("prompt"), "weights": weights, **settings}
+    if not recipe.bundled:
+        options["config"] = recipe.config
+    words = ["python", "-m", "engine", "generate"]
+    for name, value in options.items():
+        flag, text = f"--{name.replace('_', '-')}", str(value)
+        # After an equals sign a minus is no option.
+        words += [f"{flag}={shlex.quote(text)}"] if text.startswith("-") else [flag, shlex.quote(text)]
+    return " ".join(words) + "\n"
+
+
+FORMS: dict[str, Callable[[Recipe], str]] = {"YAML": as_yaml, "Python": as_python, "Command line": as_command}
