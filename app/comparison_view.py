@@ -122,7 +122,11 @@ def win_table(summary: Summary, styles: Sequence[Look], objectives: Mapping[str,
         means = [f"{signed(mean)}σ" for mean in summary.means[place]] + [f"{signed(summary.means[place].min())}σ"]
         cells = ""
         for i, (_, colour) in enumerate(columns):
-            rate = "" if place == 0 else win_cell(summary.wins[place - 1, i], summary.prompts >= ENOUGH)
+            rate = (
+                ""
+                if place == 0
+                else win_cell(summary.wins[place - 1, i], summary.prompts >= ENOUGH, i < len(objectives))
+            )
             cells += f'<td style="--accent:{colour}">{rate}<small>{means[i]}</small></td>'
         note = "<small>the one to win against</small>" if place == 0 else ""
         mark = f'<span class="line" style="border-top:{line(look)}"></span>'
@@ -141,11 +145,12 @@ def win_table(summary: Summary, styles: Sequence[Look], objectives: Mapping[str,
     )
 
 
-def win_cell(win: np.ndarray, interval: bool) -> str:
+def win_cell(win: np.ndarray, interval: bool, fair: bool) -> str:
+    """fair: an equal opponent is at 50%. The lowest of several rates is under it by chance alone, and is never bold."""
     rate, low, high = (100 * float(value) for value in win)
     if not interval:
         return f'<span class="rate">{rate:.0f}%</span>'
-    sure = " sure" if low > 50 or high < 50 else ""
+    sure = " sure" if fair and (low > 50 or high < 50) else ""
     return (
         f'<span class="rate{sure}">{rate:.0f}%</span><span class="interval">{low:.0f} to {high:.0f}</span>'
         f'<span class="track"><i style="left:{low:.1f}%;width:{max(high - low, 1):.1f}%"></i>'

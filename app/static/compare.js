@@ -20,7 +20,7 @@ window.mixdesk.compare = (() => {
     return element;
   };
   const option = (given, label) => make("option", { value: given }, label);
-  const signed = (number) => `${number < 0 ? "−" : "+"}${Math.abs(number).toFixed(2)}`;
+  const signed = (number) => `${number <= -0.005 ? "−" : "+"}${Math.abs(number).toFixed(2)}`;
   const swatch = ({ line }) => make("span", { className: "line", style: { "border-top": line } });
   const dot = (colour) => make("span", { className: "dot", style: { "--accent": colour } });
 
