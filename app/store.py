@@ -95,6 +95,12 @@ def m003_particles(db: Database) -> None:
     db.table("completions").add_column("particles", int, not_null_default=1)
 
 
+@schema()
+def m004_branches(db: Database) -> None:
+    """How many of a response's tokens it was told to begin with."""
+    db.table("completions").add_column("begins_with", int, not_null_default=0)
+
+
 class Store:
     """The ratings in an SQLite file, made if it is missing. Thread-safe: one connection, one lock.
 
@@ -197,6 +203,7 @@ class Store:
             "text": completion.text,
             "finish_reason": completion.finish_reason,
             "steered": json.dumps(completion.as_dict()["steered"], ensure_ascii=False),
+            "begins_with": completion.begins_with,
             "created_at": now,
         }
         completion_id: Any = self.db.table("completions").insert(row).last_pk
@@ -285,5 +292,6 @@ def read_completion(db: Database, completion_id: int) -> dict[str, Any]:
         "finish_reason": row["finish_reason"],
         "rewards": {reward["objective"]: reward["value"] for reward in rewards},
         "steered": json.loads(row.get("steered", "{}")),
+        "begins_with": row.get("begins_with", 0),
         "created_at": row["created_at"],
     }
