@@ -30,13 +30,18 @@ def build(desk: Desk) -> gr.Blocks:
     return blocks
 
 
+def static(ending: str) -> str:
+    """All style sheets, or all scripts: the desk's own first, since the others build on it."""
+    files = sorted(STATIC.glob(f"*.{ending}"), key=lambda file: (file.stem != "desk", file.name))
+    return "\n".join(file.read_text(encoding="utf-8") for file in files)
+
+
 def web_app(blocks: gr.Blocks) -> FastAPI:
     """The page as an ASGI application.
 
     Not Blocks.launch: that asks itself for the page first, and gives up where a busy machine or a proxy is in the way.
     Fonts are the system's: nothing is fetched from elsewhere.
     """
-    script = (STATIC / "desk.js").read_text(encoding="utf-8")
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     serve_library(app)
     return gr.mount_gradio_app(
@@ -44,8 +49,8 @@ def web_app(blocks: gr.Blocks) -> FastAPI:
         blocks,
         path="/",
         theme=gr.themes.Default(primary_hue="violet", neutral_hue="zinc", font=FONTS, font_mono=MONO),
-        css=(STATIC / "desk.css").read_text(encoding="utf-8"),
-        head=f"<script>{script}</script>",
+        css=static("css"),
+        head=f"<script>{static('js')}</script>",
         footer_links=[],
         run_history=False,
         show_error=False,

@@ -139,6 +139,10 @@ class Request:
         self._engine._jobs.put(lambda: self._engine._steer(self, mixture))
 
     @property
+    def sampling(self) -> Sampling:
+        return self._sequence.sampling
+
+    @property
     def drawn(self) -> int:
         """Tokens that were drawn so far; with particles those of the longest."""
         return max(len(seq.tokens) - seq.begins_with for seq in self._sequences)
