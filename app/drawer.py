@@ -57,10 +57,10 @@ def table(
     was = candidates.under(candidates.mixture)
     known = [name for name in (REFERENCE, *colours) if name in candidates.policies]
     columns: list[dict[str, Any]] = [
-        {"name": name, "colour": colours.get(name), "values": candidates.of(name)} for name in known
+        {"name": "was", "values": was, "hint": in_short(candidates.mixture)},
+        {"name": "now", **standing(candidates, now)},
+        *({"name": name, "colour": colours.get(name), "values": candidates.of(name)} for name in known),
     ]
-    columns.append({"name": "was", "colour": None, "values": was, "hint": in_short(candidates.mixture)})
-    columns.append({"name": "now", "colour": None, **standing(candidates, now)})
     rows = chosen(candidates, known, was)
     for column in columns:
         values = column["values"]

@@ -46,6 +46,7 @@ mixdesk.drawer = (() => {
     const title = made("h2", `${value.title}: `);
     title.append(made("q", visible(drawn.text)));
     const table = made("table"), head = made("tr");
+    table.style.minWidth = `${86 + 64 * columns.length}px`;
     head.append(made("th", "Token"));
     for (const { name, colour, hint } of columns) {
       const label = made("th");
@@ -69,7 +70,7 @@ mixdesk.drawer = (() => {
     const scroll = made("div", undefined, "scroll");
     scroll.tabIndex = 0;
     scroll.append(table);
-    const notes = columns.slice(-2).map(({ name, hint }) => made("p", `${HEADS[name]}: ${hint}`, "weights"));
+    const notes = columns.filter(({ name }) => name in HEADS).map(({ name, hint }) => made("p", `${HEADS[name]}: ${hint}`, "weights"));
     const before = place.querySelector(".scroll")?.scrollTop ?? 0;
     place.replaceChildren(title, scroll, ...notes, made("p", value.hint, "hint"));
     scroll.scrollTop = opening ? 0 : before;

@@ -81,7 +81,7 @@ def test_the_drawer_follows_the_faders_without_a_forward_pass(
     moved = now.all_inner_texts()
     assert moved != before and was.all_inner_texts() == then
     # One policy alone: what the mixture says is what the policy says.
-    assert moved == page.locator("#drawer tbody td:nth-child(3)").all_inner_texts()
+    assert moved == page.locator("#drawer tbody td:nth-child(5)").all_inner_texts()
     exact = newest(desk).responses["left"].candidates[0].of("helpful")[0]
     drawn = page.locator("#drawer tr.drawn td.now").inner_text()
     assert float(drawn.rstrip("%")) == pytest.approx(100 * exact, abs=0.6)
