@@ -50,13 +50,15 @@ def begin(page: Page, url: str) -> None:
     page.locator("#more > button").click()
     page.locator("#length input[type=number]").fill("256")
     page.keyboard.press("Tab")
+    page.wait_for_function("document.querySelector('#length input[type=range]').value === '256'")
 
 
 def generate(page: Page) -> None:
     page.wait_for_selector("#generate:enabled")
     page.locator("#generate").click()
     page.wait_for_selector("#generate:disabled")
-    page.wait_for_function("document.querySelectorAll('#response-left .token').length > 2")
+    length = "document.querySelectorAll('#response-left .token').length"
+    page.wait_for_function(f"{length} > 2 && {length} < 60")
 
 
 def measure(pages: list[Page], steered: list[float], moves: int) -> dict[str, dict[str, float]]:
@@ -65,10 +67,11 @@ def measure(pages: list[Page], steered: list[float], moves: int) -> dict[str, di
         generate(page)
     for move in range(moves):
         page = pages[move % len(pages)]
-        # The bundled models hold 512 tokens, half of them for a response.
-        if page.evaluate("document.querySelectorAll('#response-left .token').length") > 150:
-            page.keyboard.press("Escape")
-            generate(page)
+        for other in pages:  # all are kept busy, and the measured one has some way to go
+            length = other.evaluate("document.querySelectorAll('#response-left .token').length")
+            if length > 90 if other is page else other.locator("#generate").is_enabled():
+                other.keyboard.press("Escape")
+                generate(other)
         before = len(steered)
         seen = page.evaluate(MOVE, str(round(0.1 + 0.8 * ((move * 7) % moves) / moves, 2)))
         found["to_mixture_ms"].append(steered[before] * 1000 - seen["moved"])
