@@ -54,11 +54,13 @@ def begin(page: Page, url: str) -> None:
 
 
 def generate(page: Page) -> None:
+    """Begin anew; returns when the new response has begun."""
     page.wait_for_selector("#generate:enabled")
+    page.evaluate(
+        "document.querySelectorAll('#response-left .token').forEach((token) => { token.dataset.old = true; })"
+    )
     page.locator("#generate").click()
-    page.wait_for_selector("#generate:disabled")
-    length = "document.querySelectorAll('#response-left .token').length"
-    page.wait_for_function(f"{length} > 2 && {length} < 60")
+    page.wait_for_function("document.querySelectorAll('#response-left .token:not([data-old])').length > 2")
 
 
 def measure(pages: list[Page], steered: list[float], moves: int) -> dict[str, dict[str, float]]:
@@ -115,6 +117,7 @@ def main() -> None:
                 begin(page, url)
                 pages.append(page)
             results[visitors] = measure(pages[:visitors], steered, options.moves)
+            print(visitors, results[visitors], file=sys.stderr, flush=True)
         browser.close()
     print(json.dumps({"visitors": results, "moves": options.moves, "cores": os.cpu_count(), "load": os.getloadavg()}))
 
