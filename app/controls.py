@@ -34,6 +34,7 @@ class Controls:
     faders: dict[str, gr.Slider]
     channels: gr.Textbox  # Lock, Solo and Mute; unseen
     mixtures: dict[str, gr.Dropdown]  # by side
+    panels: gr.Textbox  # the sides that are there
     rule: gr.Dropdown
     exponent: gr.Slider
     gain: gr.Slider
@@ -46,6 +47,7 @@ class Controls:
     def all(self) -> set[Any]:
         rest = {
             self.channels,
+            self.panels,
             self.rule,
             self.exponent,
             self.gain,
@@ -60,6 +62,11 @@ class Controls:
     def mixing(self) -> list[Any]:
         """What makes the faders' mixture: what Undo goes back over, and what is kept under a name."""
         return [*self.faders.values(), self.channels, self.rule, self.gain, self.exponent]
+
+    def choices(self, values: Values) -> dict[str, str]:
+        """{panel that is there: its choice}"""
+        there = values[self.panels].split(",")
+        return {panel: values[choice] for panel, choice in self.mixtures.items() if panel in there}
 
     def weights(self, values: Values) -> dict[str, float]:
         """What the faders say, with Lock, Solo and Mute; all zero where nothing is heard. Raises InputError."""
@@ -100,11 +107,12 @@ class Steering:
 class Outputs:
     """What a generation or a rating writes."""
 
-    texts: dict[str, gr.Textbox]  # by side
+    texts: dict[str, gr.HTML]  # by side
     captions: dict[str, gr.HTML]
     radar: gr.HTML
     table: gr.HTML
     status: gr.HTML
+    drawer: gr.HTML
     generate: gr.Button
     balance: gr.Button
     stop: gr.Button
@@ -117,6 +125,7 @@ class Outputs:
             self.radar,
             self.table,
             self.status,
+            self.drawer,
             self.generate,
             self.balance,
             self.stop,
@@ -184,7 +193,7 @@ def build_more(longest: int) -> dict[str, Any]:
         length = gr.Slider(
             1, longest, min(160, longest), step=1, precision=0, label="Max new tokens", buttons=[], elem_id="length"
         )
-        seed = gr.Textbox("1", label="Seed (the right side takes the next)", elem_id="seed")
+        seed = gr.Textbox("1", label="Seed (other panels take the next)", elem_id="seed")
         fresh = gr.Checkbox(True, label="New seed each time", elem_id="new-seed")
     rule.change(None, [rule], [exponent], js="(rule) => ({__type__: 'update', visible: rule === 'power'})")
     return {
@@ -209,37 +218,6 @@ def build_prompt(examples: list[str]) -> tuple[gr.Textbox, gr.Button, gr.Button]
                 chip = gr.Button(text, size="sm", elem_classes="chip", min_width=60)
                 chip.click(None, outputs=[prompt], js=f"() => {json.dumps(text)}")
     return prompt, generate, stop
-
-
-def build_panel(side: str, policies: list[str]) -> tuple[gr.Dropdown, gr.Textbox, gr.HTML]:
-    """One side: its mixture, its response, and how it was made."""
-    choices = [("Faders", "faders"), *((name, f"policy:{name}") for name in policies)]
-    choices += [("Reference", "reference"), ("Uniform", "uniform")]
-    with gr.Column(elem_id=f"panel-{side}", elem_classes="panel", min_width=220):
-        with gr.Row(elem_classes="panel-head"):
-            gr.HTML(f'<h2><span class="line {side}"></span>{side.title()}</h2>')
-            mixture = gr.Dropdown(
-                choices,
-                value="faders" if side == "left" else "reference",
-                label=f"{side.title()} mixture",
-                show_label=False,
-                container=False,
-                filterable=False,
-                elem_id=f"mixture-{side}",
-                min_width=110,
-            )
-        text = gr.Textbox(
-            label=f"{side.title()} response",
-            show_label=False,
-            container=False,
-            interactive=False,
-            lines=8,
-            elem_id=f"response-{side}",
-            elem_classes="response",
-            placeholder="The response appears here.",
-        )
-        made = gr.HTML("", elem_id=f"caption-{side}", elem_classes="caption")
-    return mixture, text, made
 
 
 def whole_number(text: str | None) -> int:

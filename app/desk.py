@@ -15,7 +15,6 @@ from app.tabs import compare, explore
 from app.tabs import desk as desk_tab
 
 STATIC = Path(__file__).parent / "static"
-PARTS = ["desk", "mixer", "sharing", "compare", "configurations"]  # each a script and a style sheet
 UPLOAD = "24mb"  # the most that is taken in at all; app and engine say what each kind of file may have
 FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
 MONO = ["ui-monospace", "SF Mono", "Menlo", "Consolas", "monospace"]
@@ -34,9 +33,10 @@ def build(desk: Desk, menu: Menu | None = None) -> gr.Blocks:
     return blocks
 
 
-def static(kind: str) -> str:
-    """All scripts, or all style sheets."""
-    return "\n".join((STATIC / f"{part}.{kind}").read_text(encoding="utf-8") for part in PARTS)
+def static(ending: str) -> str:
+    """All style sheets, or all scripts: the desk's own first, since the others build on it."""
+    files = sorted(STATIC.glob(f"*.{ending}"), key=lambda file: (file.stem != "desk", file.name))
+    return "\n".join(file.read_text(encoding="utf-8") for file in files)
 
 
 def web_app(blocks: gr.Blocks, desk: Desk, root: str = "") -> FastAPI:

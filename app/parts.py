@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from engine import Completion
+from engine import Completion, Mixture
 
 ENDINGS = {
     "end": "ended by itself",
@@ -44,24 +44,40 @@ def mixture_bar(colours: Sequence[str]) -> str:
     return f"<style>{accents}</style>{bar}"
 
 
+def in_short(mixture: Mixture) -> str:
+    """A mixture on one line: its weights, and its rule and gain where they matter."""
+    weights = [(name, weight) for name, weight in mixture.weights.items() if weight > 0]
+    said = weights[0][0] if len(weights) == 1 else ", ".join(f"{name} {weight:.0%}" for name, weight in weights)
+    if len(weights) > 1:
+        said += f" · {mixture.rule}" + (f" {mixture.exponent:g}" if mixture.rule == "power" else "")
+    if mixture.gain != 1:
+        said += f" · gain {mixture.gain:g}"
+    return said
+
+
 def caption(completion: Completion) -> str:
     return f'<p class="made">{escape(how_made(completion))}</p>'
 
 
 def how_made(completion: Completion) -> str:
     """Its mixture, length, end and seed, in words."""
-    mixture = completion.mixture
-    weights = [(name, weight) for name, weight in mixture.weights.items() if weight > 0]
-    made = weights[0][0] if len(weights) == 1 else ", ".join(f"{name} {weight:.0%}" for name, weight in weights)
-    if len(weights) > 1:
-        made += f" · {mixture.rule}" + (f" {mixture.exponent:g}" if mixture.rule == "power" else "")
-    if mixture.gain != 1:
-        made += f" · gain {mixture.gain:g}"
+    made, times = in_short(completion.mixture), len(completion.steered) - 1
+    if times > 0:
+        made = f"steered {'once' if times == 1 else f'{times} times'}, at last {made}"
+    if completion.sampling.particles > 1:
+        made += f" · exact, {completion.sampling.particles} particles"
+    if completion.begins_with:
+        made += f" · from token {completion.begins_with + 1} on"
     return made + f" · {len(completion.tokens)} tokens, {ENDINGS[completion.finish_reason]} · seed {completion.seed}"
 
 
-def rewards_table(objectives: Sequence[str], colours: Mapping[str, str], sides: Mapping[str, Completion]) -> str:
-    """The raw rewards of the sides that are there, the higher one of each objective in bold."""
+def rewards_table(
+    objectives: Sequence[str],
+    colours: Mapping[str, str],
+    sides: Mapping[str, Completion],
+    columns: Sequence[str] = ("left", "right"),
+) -> str:
+    """The raw rewards of the sides that are there, the highest of each objective in bold; a column each."""
     if not objectives:
         return '<p class="hint">This configuration has no reward models.</p>'
     rows = ""
@@ -69,16 +85,14 @@ def rewards_table(objectives: Sequence[str], colours: Mapping[str, str], sides: 
         values = {side: made.rewards[name] for side, made in sides.items() if name in made.rewards}
         best = max(values.values()) if len(set(values.values())) > 1 else None
         cells = ""
-        for side in ("left", "right"):
+        for side in columns:
             value = values.get(side)
             shown = "–" if value is None else f"{round(value, 2) + 0.0:.2f}".replace("-", "−")
             cells += f"<td><b>{shown}</b></td>" if value is not None and value == best else f"<td>{shown}</td>"
         head = f'<th scope="row" style="--accent:{colours[name]}"><span class="dot"></span>{escape(name)}</th>'
         rows += f"<tr>{head}{cells}</tr>"
-    columns = "".join(
-        f'<th scope="col"><span class="line {side}"></span>{side.title()}</th>' for side in ("left", "right")
-    )
+    heads = "".join(f'<th scope="col"><span class="line {side}"></span>{side.title()}</th>' for side in columns)
     return (
-        f'<table class="rewards"><thead><tr><th scope="col">Raw reward</th>{columns}</tr></thead>'
+        f'<table class="rewards"><thead><tr><th scope="col">Raw reward</th>{heads}</tr></thead>'
         f"<tbody>{rows}</tbody></table>"
     )

@@ -30,6 +30,8 @@ class Line:
 LINES = {
     "Left": Line("#7c5cf5", "rgba(124,92,245,0.16)", "solid", "circle"),
     "Right": Line("#8b8b96", "rgba(139,139,150,0.12)", "dash", "diamond"),
+    "Third": Line("#0f8b8d", "rgba(15,139,141,0.12)", "dashdot", "square"),
+    "Fourth": Line("#b8488f", "rgba(184,72,143,0.12)", "longdash", "triangle-up"),
 }
 # The faders' mixture, as a bank expects it: under the sides, and grey where the bank can only guess.
 EXPECTED = Line("#c2850c", "rgba(230,159,0,0.10)", "dot", "circle-open")
@@ -50,7 +52,7 @@ class Rewards:
 
 
 def radar(objectives: Sequence[str], colours: Sequence[str], sides: Mapping[str, Rewards]) -> go.Figure:
-    """One axis an objective, one line a side ("Left", "Right"), clipped to REACH; a dashed ring where the reference is.
+    """One axis an objective, one line a panel (LINES), clipped to REACH; a dashed ring where the reference is.
 
     Fewer than three objectives span no area: they are drawn as bars.
     """

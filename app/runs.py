@@ -1,4 +1,4 @@
-"""What goes on behind the desk: two responses at once for every session, and what happens to them."""
+"""What goes on behind the desk: a few responses at once for every session, and what happens to them."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import asyncio
 import contextlib
 import logging
 import random
-import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection, Mapping
 from dataclasses import dataclass, field
 
 import gradio as gr
@@ -16,95 +15,98 @@ from app import plots
 from app.comparisons import Comparisons
 from app.expected import Expected
 from app.mirror import Mirror
+from app.responses import CANDIDATES, Response
 from app.store import Store
-from engine import Completion, Engine, InputError, Mixture, Request, Sampling, Token
+from engine import Completion, Engine, InputError, Mixture, Sampling
 
 log = logging.getLogger("mixdesk")
 
-SIDES = ("left", "right")
+SIDES = ("left", "right", "third", "fourth")  # the panels; the first two are rated
+RATED = SIDES[:2]
 TIME_LIMIT = 120.0  # seconds: a response that takes longer ends as it is, and makes room for others
 
 
 class Run:
-    """Two responses to one prompt, under way or finished. `updates` fills it in; any thread may read it."""
+    """Responses to one prompt, by panel, under way or finished. `updates` fills them in; any thread may read it."""
 
-    def __init__(self, requests: dict[str, Request]) -> None:
-        self.requests = requests
-        self.texts = dict.fromkeys(requests, "")
-        self.counts = dict.fromkeys(requests, 0)
-        self.completions: dict[str, Completion] = {}
-        self.error: Exception | None = None
+    def __init__(self, prompt: str, responses: dict[str, Response]) -> None:
+        self.prompt = prompt
+        self.responses = responses
         self.choice: str | None = None  # what it was rated
-        self._left = len(requests)
+        self.chosen: tuple[Response, int] | None = None  # the token that somebody looks at: whose, and its place
+
+    @property
+    def texts(self) -> dict[str, str]:
+        return {side: response.text for side, response in self.responses.items()}
+
+    @property
+    def counts(self) -> dict[str, int]:
+        return {side: response.count for side, response in self.responses.items()}
+
+    @property
+    def completions(self) -> dict[str, Completion]:
+        """Of the panels that are finished."""
+        made = {side: response.completion for side, response in list(self.responses.items())}
+        return {side: completion for side, completion in made.items() if completion is not None}
 
     @property
     def done(self) -> bool:
-        return self._left == 0
+        return all(response.over for response in list(self.responses.values()))
 
     @property
     def ahead(self) -> int | None:
         """How many are before it in the engine's queue; None once it is under way."""
-        places = [request.ahead for request in self.requests.values()]
+        places = [response.request.ahead for response in list(self.responses.values())]
         return min(places) if min(places) >= 0 else None
 
     @property
     def rateable(self) -> bool:
-        return len(self.completions) == len(self.requests) and all(c.tokens for c in self.completions.values())
+        made = self.completions
+        return all(side in made and made[side].tokens for side in RATED)
 
     def cancel(self) -> None:
-        for request in self.requests.values():
-            request.cancel()
+        for response in list(self.responses.values()):
+            response.request.cancel()
 
-    async def updates(self, interval: float = 0.04) -> AsyncIterator[None]:
+    def steer(self, mixture: Mixture) -> None:
+        """Let those that follow the faders go on with this. Raises InputError."""
+        for response in list(self.responses.values()):
+            response.steer(mixture)
+
+    async def updates(self, interval: float = 0.04, sides: Collection[str] | None = None) -> AsyncIterator[None]:
         """Yields at the first token, then at most every `interval` seconds while there is news, and at the end; every
-        half second while it waits for its turn.
+        half second while it waits for its turn, or draws particles.
 
-        Leaving the iteration stops both responses.
+        sides: of which panels; else all. Leaving the iteration stops their responses.
         """
         loop, news = asyncio.get_running_loop(), asyncio.Event()
-        counting = threading.Lock()
+        responses = [self.responses[side] for side in (self.responses if sides is None else sides)]
 
         def tell() -> None:
             # The loop is closed only when the app goes down, and then nobody waits for news.
             if not loop.is_closed():
                 loop.call_soon_threadsafe(news.set)
 
-        def read(side: str) -> None:
-            try:
-                for token in self.requests[side]:
-                    self._add(side, token)
-                    tell()
-                completion = self.requests[side].completion()
-                self.texts[side] = completion.text
-                self.completions[side] = completion
-            except Exception as error:
-                self.error = error
-            with counting:
-                self._left -= 1
-            tell()
-
-        for side in self.requests:
-            threading.Thread(target=read, args=[side], name=f"mixdesk-{side}", daemon=True).start()
+        for response in responses:
+            response.read(tell)
         try:
             finished = False
             while not finished:
+                begun = all(response.over or response.count > response.kept for response in responses)
                 with contextlib.suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(news.wait(), None if any(self.counts.values()) else 0.5)
+                    await asyncio.wait_for(news.wait(), None if begun else 0.5)
                 news.clear()
                 # Read first: what comes during the yield is news for another turn.
-                finished = self.done
+                finished = all(response.over for response in responses)
                 yield
                 if not finished:
                     await asyncio.sleep(interval)
         finally:
-            if not self.done:
-                self.cancel()
-        if self.error is not None:
-            raise self.error
-
-    def _add(self, side: str, token: Token) -> None:
-        self.texts[side] += token.text
-        self.counts[side] += 1
+            for response in responses:
+                if not response.over:
+                    response.request.cancel()
+        if error := next((response.error for response in responses if response.error is not None), None):
+            raise error
 
 
 @dataclass
@@ -145,18 +147,61 @@ class Desk:
         self.comparisons.close()
         self.engine.release()
 
-    def start(self, session: str, prompt: str, mixtures: dict[str, Mixture], sampling: Sampling, seed: int) -> Run:
+    @property
+    def policies(self) -> list[str]:
+        return [policy.name for policy in self.engine.config.policies]
+
+    def start(
+        self,
+        session: str,
+        prompt: str,
+        mixtures: dict[str, Mixture],
+        sampling: Sampling | Mapping[str, Sampling],
+        seed: int,
+        steerable: Collection[str] = (),
+    ) -> Run:
         """Ask for the responses; they take the place of the session's last ones. Raises InputError.
 
-        Each side has a seed of its own, `seed` and the ones after it: drawn alike, mixtures that are near each other
-        give the very same text, and there is nothing to compare.
+        sampling: of all, or of each panel. steerable: the panels that follow the faders. Each panel has a seed of its
+        own, `seed` and the ones after it: drawn alike, mixtures that are near each other give the very same text, and
+        there is nothing to compare.
         """
         self.stop(session)
-        seeds = [seed + i for i in range(len(mixtures))]
         requests = self.engine.submit_all(
-            prompt, list(mixtures.values()), sampling, seeds, client=session, time_limit=TIME_LIMIT
+            prompt,
+            list(mixtures.values()),
+            sampling if isinstance(sampling, Sampling) else [sampling[side] for side in mixtures],
+            [seed + i for i in range(len(mixtures))],
+            client=session,
+            time_limit=TIME_LIMIT,
+            candidates=CANDIDATES,
         )
-        run = self.runs[session] = Run(dict(zip(mixtures, requests, strict=True)))
+        run = self.runs[session] = Run(
+            prompt,
+            {
+                side: Response(request, self.policies, side in steerable)
+                for side, request in zip(mixtures, requests, strict=True)
+            },
+        )
+        return run
+
+    def branch(self, session: str, side: str, mixture: Mixture, sampling: Sampling, seed: int) -> Run:
+        """Let the response that is looked at go on in another panel, from before the chosen token, as the faders say.
+        Raises InputError."""
+        run = self.runs.get(session)
+        if run is None or run.chosen is None:
+            raise InputError("Nothing is chosen to go on from: click a token of a response first.")
+        before, place = run.chosen
+        request = self.engine.submit(
+            *(run.prompt, mixture, sampling, seed),
+            client=session,
+            time_limit=TIME_LIMIT,
+            tokens=before.tokens[:place],
+            candidates=CANDIDATES,
+        )
+        if side in run.responses:
+            run.responses[side].request.cancel()
+        run.responses[side] = Response(request, self.policies, True, before, place)
         return run
 
     def stop(self, session: str) -> None:

@@ -11,9 +11,10 @@ import gradio as gr
 
 from app.controls import Changes, Controls, Values, whole_number
 from app.keeping import mixture_settings, placed, within
+from app.panels import FADERS
 from app.parts import message
 from app.recipes import FORMS, Recipe
-from app.runs import Desk
+from app.runs import RATED, Desk
 from app.settings import DeskSettings, from_link, to_link
 from engine import InputError, Sampling
 from engine.sampling import Sampler
@@ -95,7 +96,7 @@ class Sharing:
         settings = DeskSettings(
             prompt=values[controls.prompt] or "",
             mixture=mixture_settings(controls, values),
-            panels={panel: values[choice] for panel, choice in controls.mixtures.items()},
+            panels=controls.choices(values),
             sampling={name: float(values[getattr(controls, name)]) for name in SAMPLING},
             seed=str(self.seed(values)),
         )
@@ -124,6 +125,8 @@ class Sharing:
             if choice not in [value for _, value in dropdown.choices]:
                 raise InputError(f"link: this desk has no mixture “{str(choice)[:40]}” for its {panel} panel.")
             changes[dropdown] = choice
+        there = [panel for panel in controls.mixtures if panel in settings.panels or panel in RATED]
+        changes[controls.panels] = ",".join(there)
         for name in SAMPLING:
             slider = getattr(controls, name)
             if name in settings.sampling:
@@ -137,8 +140,8 @@ class Sharing:
             controls = self.controls
             prompt, sampling = values[controls.prompt] or "", controls.sampling(values)
             self.desk.engine.check_prompt(prompt, sampling.max_new_tokens)
-            panels = [values[choice] for choice in controls.mixtures.values()]
-            place = panels.index("faders") if "faders" in panels else 0
+            plays = list(controls.choices(values).values())
+            place = plays.index(FADERS) if FADERS in plays else 0
             recipe = Recipe(
                 prompt,
                 controls.heard(values),

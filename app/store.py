@@ -103,6 +103,12 @@ def m004_saved_mixtures(db: Database) -> None:
     db.table("saved_mixtures").create(saved, pk="name", not_null=saved.keys(), strict=True)
 
 
+@schema()
+def m005_branches(db: Database) -> None:
+    """How many of a response's tokens it was told to begin with."""
+    db.table("completions").add_column("begins_with", int, not_null_default=0)
+
+
 class Store:
     """The ratings in an SQLite file, made if it is missing. Thread-safe: one connection, one lock.
 
@@ -227,6 +233,7 @@ class Store:
             "text": completion.text,
             "finish_reason": completion.finish_reason,
             "steered": json.dumps(completion.as_dict()["steered"], ensure_ascii=False),
+            "begins_with": completion.begins_with,
             "created_at": now,
         }
         completion_id: Any = self.db.table("completions").insert(row).last_pk
@@ -315,5 +322,6 @@ def read_completion(db: Database, completion_id: int) -> dict[str, Any]:
         "finish_reason": row["finish_reason"],
         "rewards": {reward["objective"]: reward["value"] for reward in rewards},
         "steered": json.loads(row.get("steered", "{}")),
+        "begins_with": row.get("begins_with", 0),
         "created_at": row["created_at"],
     }

@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import Cache, DynamicCache
 
 from engine.cache import Slots
+from engine.candidates import Candidates, likeliest
 from engine.config import REFERENCE
 from engine.errors import InputError
 from engine.graphs import StepGraphs
@@ -54,6 +55,9 @@ class Sequence:
     plan: Mapping[int, Mixture] = field(default_factory=dict)  # {token's place: what it and the rest come from}
     stirred: Mixture | None = None  # with a soup: what its row was computed from
     record: Record | None = None
+    begins_with: int = 0  # how many of the tokens were given, and not drawn
+    keep: int = 0  # of every policy's likeliest tokens at each place that is drawn
+    candidates: list[Candidates] = field(default_factory=list)  # of each drawn token, if they are kept
 
     @property
     def names(self) -> list[str]:
@@ -67,7 +71,7 @@ class Sequence:
     @property
     def longest(self) -> int:
         """The most positions that one of its rows will hold."""
-        return max(len(ids) for ids in self.prompt_ids.values()) + self.sampling.max_new_tokens
+        return max(len(ids) for ids in self.prompt_ids.values()) + self.begins_with + self.sampling.max_new_tokens
 
 
 Row = tuple[Sequence, Policy]
@@ -222,7 +226,7 @@ class Batch:
         alike: dict[tuple, list[Sequence]] = {}
         for seq in drawn:
             recorded = seq.record and tuple((name, mixture.kind) for name, mixture in seq.record.mixtures.items())
-            alike.setdefault((tuple(seq.names), seq.drawing.kind, seq.sampling, recorded), []).append(seq)
+            alike.setdefault((tuple(seq.names), seq.drawing.kind, seq.sampling, recorded, seq.keep), []).append(seq)
         for group in alike.values():
             try:
                 self._draw(group)
@@ -246,6 +250,10 @@ class Batch:
         said = log_probs.gather(-1, at.unsqueeze(-1))[..., 0].T.tolist()
         if group[0].record:
             self._record(group, log_probs, scores, at)
+        if group[0].keep:
+            kept = likeliest(log_probs, mixed, at[0], group[0].keep, group[0].names, mixtures)
+            for seq, candidates in zip(group, kept, strict=True):
+                seq.candidates.append(candidates)
         for seq, mixture, token, values in zip(group, mixtures, tokens, said, strict=True):
             seq.tokens.append(token)
             seq.trace.append(dict(zip(seq.names, values, strict=True)))
@@ -253,7 +261,7 @@ class Batch:
             seq.mixture = seq.plan.get(len(seq.tokens), seq.mixture)
             if token in self.policy_set.stop_ids:
                 seq.finish_reason = "end"
-            elif len(seq.tokens) >= seq.sampling.max_new_tokens:
+            elif len(seq.tokens) >= seq.begins_with + seq.sampling.max_new_tokens:
                 seq.finish_reason = "length"
 
     def _record(self, group: list[Sequence], log_probs: Tensor, scores: Tensor, at: Tensor) -> None:

@@ -27,6 +27,7 @@ from engine.sampling import Sampler, Sampling
 from engine.waiting import FairQueue
 
 T = TypeVar("T")
+TokenIds = list[int] | tuple[int, ...]
 log = logging.getLogger("mixdesk")
 
 
@@ -96,6 +97,8 @@ class Engine:
         time_limit: float | None = None,
         steered: Mapping[int, Mixture] | None = None,
         record: Record | None = None,
+        tokens: TokenIds = (),
+        candidates: int = 0,
     ) -> Request:
         """Ask for a response. Raises InputError.
 
@@ -105,9 +108,15 @@ class Engine:
         steered: {token's place: mixture from there on}, as a completion that was steered has it: generates it again,
         unless it was steered between a soup and another rule, where the soup has read the past in another way.
         record: is filled in while the response is drawn.
+        tokens: what the response begins with; max_new_tokens come after them. With a trace they are read once more.
+        candidates: with each token keep so many of the likeliest under each policy; above 0 it costs memory and time.
         """
-        sampling, steered = sampling or Sampling(), steered or {}
-        request = self._request(prompt, mixture, sampling, seed, trace, rewards, time_limit, steered)
+        request = self._request(
+            *(prompt, mixture, sampling or Sampling(), seed, trace, rewards, time_limit),
+            steered=steered or {},
+            tokens=tokens,
+            candidates=candidates,
+        )
         request._sequence.record = record
         self._put(lambda: self._waiting.put(request if client is None else client, request))
         return request
@@ -116,16 +125,18 @@ class Engine:
         self,
         prompt: str,
         mixtures: list[Mixture],
-        sampling: Sampling,
+        sampling: Sampling | list[Sampling],
         seeds: list[int],
         client: object = None,
         time_limit: float | None = None,
+        candidates: int = 0,
     ) -> list[Request]:
-        """Ask for several responses to one prompt. They begin together, and the prompt is read once. Raises InputError,
-        and then asks for none."""
+        """Ask for several responses to one prompt, each with its own sampling or all with one. They begin together, and
+        the prompt is read once. Raises InputError, and then asks for none."""
+        samplings = sampling if isinstance(sampling, list) else [sampling] * len(mixtures)
         requests = [
-            self._request(prompt, mixture, sampling, seed, time_limit=time_limit)
-            for mixture, seed in zip(mixtures, seeds, strict=True)
+            self._request(prompt, *asked, time_limit=time_limit, candidates=candidates)
+            for asked in zip(mixtures, samplings, seeds, strict=True)
         ]
 
         def put() -> None:
@@ -145,22 +156,51 @@ class Engine:
         rewards: bool = True,
         time_limit: float | None = None,
         steered: Mapping[int, Mixture] = MappingProxyType({}),
+        tokens: TokenIds = (),
+        candidates: int = 0,
     ) -> Request:
         sampler = Sampler(sampling, seed)
-        mixture = steered.get(0, mixture)
+        given = self._check_tokens(tokens)
+        begun = [place for place in steered if place <= len(given)]
+        mixture = steered[max(begun)] if begun else mixture
         policies = self.policy_set.rows_of(mixture, trace)
         for other in steered.values():
             policies += [
                 policy for policy in self.policy_set.rows_of(other, False) if policy.name not in names(policies)
             ]
-        prompt_ids = self.check_prompt(prompt, sampling.max_new_tokens)
+        prompt_ids = self.check_prompt(prompt, len(given) + sampling.max_new_tokens)
         if sampling.particles > 1:
             check_particles(mixture, sampling, len(policies), self.max_rows)
             if steered:
                 raise InputError("particles: a response that was steered is drawn token by token; give 1 particle")
         deadline = None if time_limit is None else time.monotonic() + time_limit
-        sequence = Sequence(prompt, mixture, sampling, sampler, policies, prompt_ids, plan=steered)
+        sequence = Sequence(
+            *(prompt, mixture, sampling, sampler, policies, prompt_ids, given),
+            trace=self._read_again(prompt, given, policies) if trace else [{} for _ in given],
+            drawn_with=[steered.get(0, mixture)] * len(given),
+            plan=steered,
+            begins_with=len(given),
+            keep=candidates,
+        )
         return Request(self, sequence, seed, rewards, deadline)
+
+    def _check_tokens(self, tokens: TokenIds) -> list[int]:
+        """Raises InputError for what no response can begin with."""
+        size = len(self.policy_set.tokenizer)
+        for token in tokens:
+            if isinstance(token, bool) or not isinstance(token, int) or not 0 <= token < size:
+                raise InputError(f"tokens: found {token}; give token ids from 0 to {size - 1}")
+            if token in self.policy_set.stop_ids:
+                raise InputError(f"tokens: {token} ends a response; give those before it")
+        return list(tokens)
+
+    def _read_again(self, prompt: str, tokens: list[int], policies: list[Policy]) -> list[dict[str, float]]:
+        """The trace of tokens that were not drawn; a soup's part is unknown."""
+        if not tokens:
+            return []
+        found = self._on_worker(lambda: self.policy_set.teacher_forced(prompt, tokens))
+        known = [name for name in names(policies) if name in found]
+        return [{name: found[name][place] for name in known} for place in range(len(tokens))]
 
     def stream(self, prompt: str, weights: Mapping[str, float] | None = None, **settings: Any) -> Stream:
         """Tokens as they are drawn, steered by `.steer(weights=, rule=, gain=)`; the settings are those of `generate`.

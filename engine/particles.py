@@ -52,7 +52,8 @@ class Particles:
             replace(first, sampler=Sampler(first.sampling, (seed + i) % 2**63), record=Record({})) for i in range(count)
         ]
         for seq in self.sequences:  # each has its own lists
-            seq.tokens, seq.trace, seq.drawn_with = [], [], []
+            seq.tokens, seq.trace, seq.drawn_with = list(first.tokens), list(first.trace), list(first.drawn_with)
+            seq.candidates = []
         self._counted = [0.0] * count  # of each one's log weight, what went into the last resampling
         self._log_mean = 0.0  # sum over all resamplings of the log of the mean weight
 
@@ -101,6 +102,7 @@ class Particles:
                 tokens=list(seq.tokens),
                 trace=list(seq.trace),
                 drawn_with=list(seq.drawn_with),
+                candidates=list(seq.candidates),
                 sampler=self.sequences[slot].sampler,
                 record=seq.record and replace(seq.record, log_probs=dict(seq.record.log_probs)),
             )
@@ -121,6 +123,6 @@ class Particles:
     def _log_weight(self, seq: Sequence) -> float:
         """log of Π_k π_k(y|x)^{λ_k} divided by the probability that y was drawn with."""
         record = seq.record
-        if record is None or not seq.tokens:
+        if record is None or not record.log_probs:
             return 0.0
         return math.fsum(power * record.log_probs[name] for name, power in self.powers.items()) - record.drawn

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from engine.batch import Sequence
+from engine.candidates import Candidates
 from engine.errors import InputError
 from engine.mixing import Mixture
 from engine.particles import Particles
@@ -22,12 +23,14 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Token:
     """One token as it was drawn. text is what it adds to the response; log_probs {policy: log-prob of this token};
-    mixture is what it was drawn from."""
+    mixture is what it was drawn from; candidates, where they are kept, what else could have been. A token that the
+    response was told to begin with has neither: its mixture is the one that goes on from there."""
 
     id: int
     text: str
     log_probs: dict[str, float]
     mixture: Mixture
+    candidates: Candidates | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,8 @@ class Completion:
     """A response with all that is needed to generate it again, and its rewards {objective: float}.
 
     mixture is the last one that it was steered to; steered {token's place: mixture from there on} is empty if it never
-    was. log_normaliser, with particles: an estimate of log Σ_y Π_k π_k(y|x)^{λ_k}.
+    was. begins_with: how many of the tokens were given rather than drawn; the seed drew the rest. log_normaliser, with
+    particles: an estimate of log Σ_y Π_k π_k(y|x)^{λ_k}, y being what was drawn.
     """
 
     prompt: str
@@ -48,6 +52,7 @@ class Completion:
     trace: list[dict[str, float]] = field(repr=False)
     rewards: dict[str, float] = field(default_factory=dict)
     steered: dict[int, Mixture] = field(default_factory=dict)
+    begins_with: int = 0
     log_normaliser: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
@@ -62,6 +67,7 @@ class Completion:
             "finish_reason": self.finish_reason,
             "rewards": self.rewards,
             "steered": {place: mixture.as_dict() for place, mixture in self.steered.items()},
+            "begins_with": self.begins_with,
             "log_normaliser": self.log_normaliser,
         }
 
@@ -82,7 +88,7 @@ class Request:
         self._deadline = deadline  # on time.monotonic's clock
         self._tokens: queue.SimpleQueue[int | None] = queue.SimpleQueue()  # places of tokens that are there
         self._future: Future[Completion] = Future()
-        self._given = 0  # tokens that were handed over
+        self._handed = 0  # tokens that were handed over
         self._last: int | None = None  # the last token's place, once it is there
         self._trials = 0  # how often it was in a step that failed
 
@@ -133,9 +139,13 @@ class Request:
         self._engine._jobs.put(lambda: self._engine._steer(self, mixture))
 
     @property
+    def sampling(self) -> Sampling:
+        return self._sequence.sampling
+
+    @property
     def drawn(self) -> int:
-        """Tokens that there are so far; with particles those of the longest."""
-        return max(len(seq.tokens) for seq in self._sequences)
+        """Tokens that were drawn so far; with particles those of the longest."""
+        return max(len(seq.tokens) - seq.begins_with for seq in self._sequences)
 
     @property
     def _sequences(self) -> list[Sequence]:
@@ -149,7 +159,12 @@ class Request:
         text = self._engine.policy_set.text(sequence.tokens[: place + 1])
         if text.endswith("\ufffd") and place != self._last:
             text = written
-        token = Token(sequence.tokens[place], text[len(written) :], sequence.trace[place], sequence.drawn_with[place])
+        drawn = place - sequence.begins_with
+        candidates = sequence.candidates[drawn] if sequence.candidates and drawn >= 0 else None
+        token = Token(
+            *(sequence.tokens[place], text[len(written) :], sequence.trace[place], sequence.drawn_with[place]),
+            candidates=candidates,
+        )
         return token, text
 
     def _emit(self) -> None:
@@ -157,9 +172,9 @@ class Request:
         sequence = self._sequence
         if sequence.finish_reason is not None:
             self._last = len(sequence.tokens) - 1
-        for place in range(self._given, len(sequence.tokens)):
+        for place in range(self._handed, len(sequence.tokens)):
             self._tokens.put(place)
-        self._given = len(sequence.tokens)
+        self._handed = len(sequence.tokens)
 
     def _finish(self, rewards: dict[str, float], policy_set: PolicySet) -> None:
         sequence = self._sequence
@@ -177,6 +192,7 @@ class Request:
                 trace=sequence.trace,
                 rewards=rewards,
                 steered={0: drawn[0], **changes} if changes else {},
+                begins_with=sequence.begins_with,
                 log_normaliser=self._particles.log_normaliser if self._particles else None,
             )
         )

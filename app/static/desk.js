@@ -100,12 +100,9 @@ window.mixdesk = (() => {
     },
     newRating: () => { mixdesk.ratingId = uuid(); },
     ready: () => {
-      // Read-only rather than disabled: the keyboard can reach a long response and scroll it.
-      document.querySelectorAll(".response textarea").forEach((area) => {
-        area.disabled = false;
-        area.readOnly = true;
-      });
       document.querySelectorAll(".chip").forEach((chip) => { chip.title = chip.textContent.trim(); });
+      mixdesk.panels.show("left,right");
+      document.body.dataset.ready = "true";
     },
     press,
     showShares,

@@ -1,4 +1,4 @@
-"""The desk: faders, two panels that answer at once, a radar, and four rating buttons."""
+"""The desk: faders, panels that answer at once, a radar, and four rating buttons."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import logging
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from typing import Any
 
 import gradio as gr
@@ -22,17 +23,19 @@ from app.controls import (
     Values,
     build_faders,
     build_more,
-    build_panel,
     build_prompt,
     whole_number,
 )
+from app.drawer import build_drawer
 from app.figures import drawn, figure
 from app.keeping import Keeping, build_keeping
 from app.mixer import build_history, connect_history
+from app.panels import EXACT, FADERS, PARTICLES, UNIFORM, build_panels
 from app.parts import caption, message, rewards_table
 from app.runs import SIDES, Desk, Run, new_seed, session
 from app.sharing import Sharing, build_sharing
-from engine import InputError, Mixture
+from app.steer import Steer
+from engine import InputError, Mixture, Sampling
 from engine.config import REFERENCE
 from engine.prompts import read_prompts
 
@@ -51,6 +54,7 @@ class DeskTab:
         self.desk = desk
         config = desk.engine.config
         self.colours, self.objectives = desk.colours, desk.engine.reward_set.objectives
+        self.accents = {policy.name: self.colours[policy.objective] for policy in config.policies}
         self.examples = read_prompts(config.prompts)[:EXAMPLES] if config.prompts else []
 
     # ------------------------------------------------------------------------------------------------------ the page
@@ -67,8 +71,7 @@ class DeskTab:
                 more = build_more(min(512, self.desk.engine.policy_set.context // 2))
             with gr.Column(elem_id="stage", min_width=280):
                 prompt, generate, stop = build_prompt(self.examples)
-                with gr.Row(elem_id="panels"):
-                    panels = {side: build_panel(side, [policy.name for policy in policies]) for side in SIDES}
+                panels = build_panels(self.accents)
                 with gr.Row(elem_id="ratings"):
                     ratings = {
                         choice: gr.Button(f"{label} ({key})", interactive=False, elem_id=f"rate-{choice}", min_width=90)
@@ -85,11 +88,13 @@ class DeskTab:
                 expected = build_expected()
                 gr.HTML(f'<p class="hint">{RADAR_HINT}</p>')
                 table = gr.HTML(rewards_table(self.objectives, self.colours, {}), elem_id="rewards")
-        controls = Controls(prompt, faders, channels, {side: panel[0] for side, panel in panels.items()}, **more)
-        texts = {side: panel[1] for side, panel in panels.items()}
-        captions = {side: panel[2] for side, panel in panels.items()}
-        outputs = Outputs(texts, captions, radar, table, status, generate, balance, stop, ratings)
-        self.connect(controls, outputs)
+            drawer, go_on, close = build_drawer()
+        controls = Controls(prompt, faders, channels, panels.mixtures, panels.open, **more)
+        outputs = Outputs(
+            *(panels.texts, panels.captions, radar, table, status, drawer, generate, balance, stop), ratings
+        )
+        self.connect(controls, outputs, go_on)
+        Steer(self.desk, controls, outputs, self.mixture).connect(close)
         Balance(self.desk, controls, outputs, expected).connect(tab)
         connect_history(controls.mixing(), undo, redo)
         Keeping(self.desk, controls, status, keeping).connect()
@@ -109,7 +114,7 @@ class DeskTab:
 
     # --------------------------------------------------------------------------------------------------- the handlers
 
-    def connect(self, controls: Controls, outputs: Outputs) -> None:
+    def connect(self, controls: Controls, outputs: Outputs, go_on: gr.Button) -> None:
         annotator = gr.BrowserState(None, storage_key="mixdesk-annotator", secret="mixdesk")
         rating_id = gr.Textbox(visible="hidden", elem_id="rating-id", label="Rating id")
         outputs.generate.click(
@@ -118,6 +123,14 @@ class DeskTab:
             outputs=[*outputs.all(), controls.seed],
             js="(...values) => { mixdesk.newRating(); return values; }",
             concurrency_limit=None,  # the engine has a queue of its own, and says how long it is
+            show_progress="hidden",
+            api_visibility="private",
+        )
+        go_on.click(
+            self.branching(controls, outputs),
+            inputs=controls.all(),
+            outputs=[*outputs.all(), controls.panels, *controls.mixtures.values()],
+            concurrency_limit=None,
             show_progress="hidden",
             api_visibility="private",
         )
@@ -141,74 +154,131 @@ class DeskTab:
 
     def generating(self, controls: Controls, outputs: Outputs) -> Callable[..., AsyncIterator[Changes]]:
         async def generate(values: Values, request: gr.Request) -> AsyncIterator[Changes]:
-            began, restarts = time.perf_counter(), self.desk.engine.restarts
+            restarts = self.desk.engine.restarts
             try:
-                seed = new_seed() if values[controls.new_seed] else whole_number(values[controls.seed])
+                seed = self.seed(controls, values)
                 # Reading a long prompt takes a while, and everybody's events go through this loop.
                 run = await asyncio.to_thread(self.start, session(request), controls, values, seed)
             except InputError as error:
                 yield outputs.say(str(error), "bad")
                 return
             yield {
-                **dict.fromkeys(outputs.texts.values(), ""),
+                **dict.fromkeys(outputs.texts.values()),
                 **dict.fromkeys(outputs.captions.values(), ""),
                 **outputs.buttons(running=True, rateable=False),
                 **outputs.say("Generating…"),
+                outputs.drawer: None,
                 controls.seed: str(seed),
             }
-            shown, waited = 0, False
-            try:
-                async for _ in run.updates():
-                    changes: Changes = {outputs.texts[side]: text for side, text in run.texts.items()}
-                    if (ahead := run.ahead) is not None:
-                        changes |= outputs.say(f"Waiting for a turn: {ahead or 'nobody'} before you.")
-                        waited = True
-                    elif waited:
-                        changes |= outputs.say("Generating…")
-                        waited = False
-                    if len(run.completions) > shown:
-                        shown = len(run.completions)
-                        changes |= self.results(run, outputs)
-                    yield changes
-            except InputError as error:
-                yield {**outputs.buttons(running=False, rateable=False), **outputs.say(str(error), "bad")}
-                return
-            except Exception:
-                log.exception("the engine failed")
-                failed = "The engine failed at these responses; its log says why. Press Generate to try again."
-                if self.desk.engine.restarts > restarts:
-                    failed = "The engine had to begin again, and is ready now. Press Generate to try again."
-                yield {**outputs.buttons(running=False, rateable=False), **outputs.say(failed, "bad")}
-                return
-            yield {
-                **(self.results(run, outputs) if len(run.completions) > shown else {}),
-                **outputs.buttons(running=False, rateable=run.rateable),
-                **outputs.say(summary(run, time.perf_counter() - began)),
-            }
+            async for changes in self.following(run, list(run.responses), outputs, restarts):
+                yield changes
 
         return generate
 
+    def branching(self, controls: Controls, outputs: Outputs) -> Callable[..., AsyncIterator[Changes]]:
+        async def branch(values: Values, request: gr.Request) -> AsyncIterator[Changes]:
+            restarts, opened = self.desk.engine.restarts, values[controls.panels].split(",")
+            side = next((side for side in SIDES if side not in opened), SIDES[-1])
+            try:
+                mixture, sampling = self.mixture(FADERS, controls, values), self.sampling(controls, values, FADERS)
+                seed = self.seed(controls, values) + SIDES.index(side)
+                run = await asyncio.to_thread(self.desk.branch, session(request), side, mixture, sampling, seed)
+            except InputError as error:
+                yield outputs.say(str(error), "bad")
+                return
+            yield {
+                controls.panels: ",".join(one for one in SIDES if one in (*opened, side)),
+                controls.mixtures[side]: FADERS,
+                outputs.texts[side]: run.responses[side].shown(),
+                outputs.captions[side]: "",
+                **outputs.buttons(running=True, rateable=False),
+                **outputs.say("Going on from there…"),
+            }
+            async for changes in self.following(run, [side], outputs, restarts):
+                yield changes
+
+        return branch
+
+    async def following(self, run: Run, sides: list[str], outputs: Outputs, restarts: int) -> AsyncIterator[Changes]:
+        """What these panels show, until they are finished. restarts: the engine's when they were asked for."""
+        began = time.perf_counter()
+        mine = {side: run.responses[side] for side in sides}
+        shown, waited = 0, False
+        idle = {"running": False, "rateable": False}
+        try:
+            async for _ in run.updates(sides=sides):
+                # Another branch may have taken a panel's place.
+                here = {side: response for side, response in mine.items() if run.responses[side] is response}
+                changes: Changes = {outputs.texts[side]: response.shown() for side, response in here.items()}
+                if (ahead := run.ahead) is not None:
+                    changes |= outputs.say(f"Waiting for a turn: {ahead or 'nobody'} before you.")
+                    waited = True
+                elif waited:
+                    changes |= outputs.say("Generating…")
+                    waited = False
+                if len(run.completions) > shown:
+                    shown = len(run.completions)
+                    changes |= self.results(run, outputs)
+                yield changes
+        except InputError as error:
+            yield {**outputs.buttons(**idle), **outputs.say(str(error), "bad")}
+            return
+        except Exception:
+            log.exception("the engine failed")
+            failed = "The engine failed at these responses; its log says why. Press Generate to try again."
+            if self.desk.engine.restarts > restarts:
+                failed = "The engine had to begin again, and is ready now. Press Generate to try again."
+            yield {**outputs.buttons(**idle), **outputs.say(failed, "bad")}
+            return
+        yield {
+            **self.results(run, outputs),
+            **outputs.buttons(running=not run.done, rateable=run.done and run.rateable and run.choice is None),
+            **outputs.say(summary(run, sides, time.perf_counter() - began)),
+        }
+
     def results(self, run: Run, outputs: Outputs) -> Changes:
-        captions = {outputs.captions[side]: caption(made) for side, made in list(run.completions.items())}
-        table = rewards_table(self.objectives, self.colours, dict(run.completions))
+        made = run.completions
+        captions = {outputs.captions[side]: caption(completion) for side, completion in made.items()}
+        columns = [side for side in SIDES if side in run.responses]
+        table = rewards_table(self.objectives, self.colours, made, columns)
         return {**captions, outputs.radar: drawn(self.radar(run)), outputs.table: table}
 
     def start(self, who: str, controls: Controls, values: Values, seed: int) -> Run:
+        plays = controls.choices(values)
+        return self.desk.start(
+            who,
+            values[controls.prompt] or "",
+            {side: self.mixture(choice, controls, values) for side, choice in plays.items()},
+            {side: self.sampling(controls, values, choice) for side, choice in plays.items()},
+            seed,
+            steerable=[side for side, choice in plays.items() if choice == FADERS],
+        )
+
+    def seed(self, controls: Controls, values: Values) -> int:
+        return new_seed() if values[controls.new_seed] else whole_number(values[controls.seed])
+
+    def sampling(self, controls: Controls, values: Values, chosen: str) -> Sampling:
+        """How a panel's tokens are drawn. Raises InputError."""
         sampling = controls.sampling(values)
-        mixtures = {side: self.mixture(values[choice], controls, values) for side, choice in controls.mixtures.items()}
-        return self.desk.start(who, values[controls.prompt] or "", mixtures, sampling, seed)
+        if chosen != EXACT:
+            return sampling
+        if sampling.temperature == 0:
+            raise InputError("Faders exact draws at random: raise the temperature above 0, or choose Faders.")
+        return replace(sampling, particles=PARTICLES)
 
     def mixture(self, chosen: str, controls: Controls, values: Values) -> Mixture:
         """The mixture that a panel's choice names. Raises InputError."""
         weights: dict[str, float] | None
-        if chosen == "faders":
+        if chosen in (FADERS, EXACT):
             weights = controls.heard(values)
-        elif chosen == "uniform":
+        elif chosen == UNIFORM:
             weights = None
         else:
             weights = {REFERENCE if chosen == "reference" else chosen.removeprefix("policy:"): 1.0}
         settings = {"gain": values[controls.gain], "exponent": values[controls.exponent]}
-        return self.desk.engine.mixture(weights, values[controls.rule], **settings)
+        # Only the geometric mixture has an exact one.
+        rule = "geometric" if chosen == EXACT else values[controls.rule]
+        return self.desk.engine.mixture(weights, rule, **settings)
 
     def stop(self, request: gr.Request) -> None:
         self.desk.stop(session(request))
@@ -238,8 +308,13 @@ def build(desk: Desk, tab: gr.Tab, tabs: gr.Tabs) -> Steering:
     return DeskTab(desk).build(tab, tabs)
 
 
-def summary(run: Run, seconds: float) -> str:
-    tokens = sum(len(completion.tokens) for completion in run.completions.values())
-    how = "Stopped" if any(c.finish_reason == "stopped" for c in run.completions.values()) else "Done"
-    rest = "Which is better?" if run.rateable else "A response is empty: generate again to rate."
+def summary(run: Run, sides: list[str], seconds: float) -> str:
+    made = [completion for side, completion in run.completions.items() if side in sides]
+    tokens = sum(len(completion.tokens) - completion.begins_with for completion in made)
+    how = "Stopped" if any(completion.finish_reason == "stopped" for completion in made) else "Done"
+    rest = "Which is better?" if len(run.responses) == 2 else "Which is better, left or right?"
+    if run.choice is not None:
+        rest = ""
+    elif not run.rateable:
+        rest = "A response is empty: generate again to rate."
     return f"{how}: {tokens} tokens in {seconds:.1f} s. {rest}"

@@ -148,15 +148,31 @@ def test_an_exact_completion_can_be_generated_again(store, tiny_engine: Engine):
     assert again.tokens == row["tokens"]
 
 
+def test_a_branch_can_be_generated_again(store, tiny_engine: Engine):
+    mixture, sampling = tiny_engine.mixture({"plain": 1, "narrow": 1}), Sampling(max_new_tokens=8, temperature=0.9)
+    made = tiny_engine.submit("mix", mixture, sampling, seed=2, tokens=[20, 30]).completion()
+    store.rate("r", made, made, "tie", "anna")
+    row = store.completion(1)
+    again = tiny_engine.submit(
+        row["prompt"],
+        Mixture(**row["mixture"]),
+        Sampling(**row["sampling"]),
+        row["seed"],
+        tokens=row["tokens"][: row["begins_with"]],
+    ).completion()
+    assert again.tokens == row["tokens"] == made.tokens
+
+
 def test_an_older_database_is_read_as_it_is(store, completion):
     """export opens it read only, and so as it was when its app made it."""
     store.rate("r", completion(), completion("b"), "left", "anna")
-    for column in ("particles", "repetition_penalty", "steered"):
+    for column in ("particles", "repetition_penalty", "steered", "begins_with"):
         store.db.execute(f"alter table completions drop column {column}")
     (pair,) = read_pairs(open_to_read(store.path))
     assert pair["left"]["sampling"]["particles"] == 1
     assert pair["left"]["sampling"]["repetition_penalty"] == 1.0
     assert pair["left"]["steered"] == {}
+    assert pair["left"]["begins_with"] == 0
 
 
 def test_opening_says_what_is_wrong(tmp_path):

@@ -29,16 +29,17 @@ QUIET = (
 )
 # Resolves once both responses are finished: seconds from the click to the first text of each side and to the last text.
 MEASURE = """() => new Promise((done) => {
-    const areas = ["left", "right"].map((side) => document.querySelector(`#response-${side} textarea`));
-    const before = areas.map((area) => area.value), first = [null, null];
+    const areas = ["left", "right"].map((side) => document.querySelector(`#response-${side} .tokens`));
+    const before = areas.map((area) => area.textContent), first = [null, null];
     let lengths = [0, 0], last = null, cleared = false;
     const rate = document.querySelector("#rate-left"), began = performance.now();
     const look = () => {
         const now = performance.now() - began;
-        cleared = cleared || rate.disabled && areas.every((area, i) => area.value !== before[i] || !area.value);
+        cleared = cleared ||
+            rate.disabled && areas.every((area, i) => area.textContent !== before[i] || !area.textContent);
         if (cleared) areas.forEach((area, i) => {
-            if (area.value && first[i] === null) first[i] = now;
-            if (area.value.length !== lengths[i]) { lengths[i] = area.value.length; last = now; }
+            if (area.textContent && first[i] === null) first[i] = now;
+            if (area.textContent.length !== lengths[i]) { lengths[i] = area.textContent.length; last = now; }
         });
         if (cleared && first.every((at) => at !== null) && !rate.disabled)
             return done({first: first.map((at) => at / 1000), last: last / 1000});
@@ -91,7 +92,7 @@ def main() -> None:
                 browser = playwright.chromium.launch(executable_path=chromium, args=QUIET.split())
                 page = browser.new_page(viewport={"width": 1440, "height": 900})
                 page.goto(f"http://127.0.0.1:{port}")
-                page.wait_for_function("document.querySelector('#response-left textarea')?.readOnly")
+                page.wait_for_function("document.body.dataset.ready")
                 runs = []
                 for _ in range(options.runs):
                     runs.append(measure(page))

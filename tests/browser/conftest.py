@@ -36,7 +36,7 @@ def opened(browser: Browser, url: str) -> Iterator[Page]:
     page.goto(url)
     page.wait_for_selector("#radar .polarlayer")
     # Filled in when the page's own load event has run: before that its buttons do nothing.
-    page.wait_for_function("document.querySelector('#response-left textarea').readOnly")
+    page.wait_for_function("document.body.dataset.ready")
     yield page
     context.close()
     assert not wrong

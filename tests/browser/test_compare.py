@@ -161,7 +161,7 @@ def test_a_comparison_from_start_to_deletion(engine: Engine, browser: Browser, t
         expect(page.locator("#compare-progress progress")).to_be_visible()
         page.reload()  # a page that is closed stops nothing
         wait_until(lambda: desk.comparisons.tables.listing()[0].finished)
-        page.wait_for_function("document.querySelector('#response-left textarea')?.readOnly")
+        page.wait_for_function("document.body.dataset.ready")
         page.locator("#compare-tab-button").click()
         expect(page.locator("#compare-delete")).to_be_visible()
         expect(page.locator(".wins")).to_contain_text("lowest of all")

@@ -116,7 +116,7 @@ def test_another_configuration_while_others_go_on(served: Served, browser: Brows
         served.held.set()
         page.wait_for_url(f"{served.url}/desk/other-i-one-i/")
         page.wait_for_selector("#radar .polarlayer")
-        page.wait_for_function("document.querySelector('#response-left textarea').readOnly")
+        page.wait_for_function("document.body.dataset.ready")
         assert policies(page) == ["narrow"]
         expect(page.locator("#configurations summary")).to_have_text("Other <i>one</i>")
         shoot(page, "other")
@@ -130,7 +130,7 @@ def test_another_configuration_while_others_go_on(served: Served, browser: Brows
         assert {pair["left"]["model"] for pair in served.store.pairs()} == {"tiny", "Other <i>one</i>"}
         choose(page, "tiny")
         page.wait_for_url(f"{served.url}/")
-        page.wait_for_function("document.querySelector('#response-left textarea')?.readOnly")
+        page.wait_for_function("document.body.dataset.ready")
         assert policies(page) == ["plain", "stabilized", "narrow"]
         generate(page)
         expect(page.locator("#status")).to_contain_text("Which is better?", timeout=30_000)
@@ -160,7 +160,7 @@ def test_one_that_cannot_be_loaded_says_why_and_the_desk_stays(served: Served, b
 def test_a_desk_that_was_closed_says_so_and_opens_again(served: Served, browser: Browser) -> None:
     with opened(browser, f"{served.url}/?load=other-i-one-i") as page:
         page.wait_for_url(f"{served.url}/desk/other-i-one-i/")
-        page.wait_for_function("document.querySelector('#response-left textarea')?.readOnly")
+        page.wait_for_function("document.body.dataset.ready")
         configuration = served.configurations.all["other-i-one-i"]
         loop = served.server.servers[0].get_loop()
         asyncio.run_coroutine_threadsafe(served.configurations._close(configuration), loop).result(30)

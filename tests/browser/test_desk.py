@@ -24,9 +24,9 @@ from tests.browser.conftest import opened
 ROOT = Path(__file__).parents[2]
 # How long each response is, every few milliseconds, from now on.
 SAMPLE = """() => {
-    const areas = ["left", "right"].map((side) => document.querySelector(`#response-${side} textarea`));
+    const areas = ["left", "right"].map((side) => document.querySelector(`#response-${side} .tokens`));
     window.samples = [];
-    window.sampler = setInterval(() => window.samples.push(areas.map((area) => area.value.length)), 5);
+    window.sampler = setInterval(() => window.samples.push(areas.map((area) => area.textContent.length)), 5);
 }"""
 
 
@@ -105,12 +105,7 @@ def ask(page: Page) -> Callable[..., None]:
 
 
 def text(page: Page, side: str) -> str:
-    return page.locator(f"#response-{side} textarea").input_value()
-
-
-def as_shown(response: str) -> str:
-    """A text area's value has no carriage returns, which a random model may well write."""
-    return response.replace("\r\n", "\n").replace("\r", "\n")
+    return page.locator(f"#response-{side} .tokens").text_content() or ""
 
 
 def status(page: Page) -> str:
@@ -168,7 +163,7 @@ def test_the_whole_way_from_prompt_to_rating(page: Page, server: Server, ask: Ca
     assert "left is better" in status(page)
     (pair,) = server.pairs()
     assert (pair["choice"], pair["prompt"]) == ("left", "How do I get rid of ants in the kitchen?")
-    assert {side: as_shown(pair[side]["text"]) for side in shown} == shown
+    assert {side: pair[side]["text"] for side in shown} == shown
     assert {side: pair[side]["seed"] for side in shown} == {"left": 20, "right": 21}
     assert {name for name, weight in pair["right"]["mixture"]["weights"].items() if weight} == {"reference"}
     stored = pair["left"]["mixture"]["weights"]
@@ -207,7 +202,7 @@ def test_stop_keeps_the_partial_texts_and_they_can_be_rated(
     ask("Tell me all you know about cleaning windows.", length=500, temperature=1.5)
     page.evaluate(
         """() => { const timer = setInterval(() => {
-            if (![...document.querySelectorAll(".response textarea")].every((area) => area.value)) return;
+            if (["left", "right"].some((side) => !document.querySelector(`#response-${side} .token`))) return;
             clearInterval(timer);
             document.body.dispatchEvent(new KeyboardEvent("keydown", {key: "Escape", bubbles: true}));
         }, 5); }"""
@@ -222,7 +217,7 @@ def test_stop_keeps_the_partial_texts_and_they_can_be_rated(
     assert len(server.pairs()) == before + 1
     assert pair["choice"] == "both_bad"
     assert "stopped" in (pair["left"]["finish_reason"], pair["right"]["finish_reason"])
-    assert {side: as_shown(pair[side]["text"]) for side in shown} == shown
+    assert {side: pair[side]["text"] for side in shown} == shown
 
 
 def test_html_in_a_prompt_is_text(page: Page, server: Server, ask: Callable[..., None]) -> None:
@@ -285,7 +280,7 @@ def test_each_panel_has_its_own_mixture(page: Page, server: Server, ask: Callabl
 
 def test_the_annotator_stays_the_same_after_a_reload(page: Page, server: Server, ask: Callable[..., None]) -> None:
     for _ in range(2):
-        page.wait_for_function("document.querySelector('#response-left textarea')?.readOnly")
+        page.wait_for_function("document.body.dataset.ready")
         ask("How do I sharpen a knife?", length=5)
         page.locator("#generate").click()
         wait_until_done(page)

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import uvicorn
 from playwright.sync_api import Browser, Page, expect
 
-from app import desk as desk_page
-from app.__main__ import bind
-from app.runs import Desk
-from app.store import Store
 from engine import Engine
 from engine.batch import Batch
 from tests.browser.conftest import opened
+from tests.browser.serving import served
 
 
 @pytest.fixture
@@ -30,17 +25,8 @@ def engine() -> Iterator[Engine]:
 
 @pytest.fixture
 def url(engine: Engine, tmp_path: Path) -> Iterator[str]:
-    listener = bind("127.0.0.1", 0)
-    store = Store(tmp_path / "mixdesk.db")
-    desk = Desk(engine, store)
-    web_app = desk_page.web_app(desk_page.build(desk), desk)
-    server = uvicorn.Server(uvicorn.Config(web_app, log_level="warning", timeout_graceful_shutdown=0))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-    thread.start()
-    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    server.should_exit = True
-    thread.join(timeout=30)
-    store.close()
+    with served(engine, tmp_path / "mixdesk.db") as (url, _):
+        yield url
 
 
 def generate(page: Page) -> None:
@@ -62,12 +48,12 @@ def test_waiting_is_shown_and_a_closed_page_makes_room(
     with opened(browser, url) as second, opened(browser, url) as third:
         with opened(browser, url) as first:
             generate(first)
-            expect(first.locator("#response-left textarea")).not_to_have_value("")
+            expect(first.locator("#response-left .tokens")).not_to_be_empty()
             generate(second)
             expect(second.locator("#status")).to_contain_text("Waiting for a turn: nobody before you.")
             generate(third)
             expect(third.locator("#status")).to_contain_text("Waiting for a turn: 1 before you.")
-            expect(third.locator("#response-left textarea")).to_have_value("")
+            expect(third.locator("#response-left .tokens")).to_be_empty()
             under_way = list(engine._running)
         # The page is closed: the others need not wait for the end of what nobody reads.
         wait_until(lambda: all(request._future.done() for request in under_way))

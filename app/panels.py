@@ -1,0 +1,94 @@
+"""The panels on the page: each with its choice of what answers, its response as tokens, and how it was made."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from html import escape
+
+import gradio as gr
+
+from app.runs import RATED, SIDES
+
+FADERS, EXACT, REFERENCE, UNIFORM = "faders", "exact", "reference", "uniform"
+PARTICLES = 16  # of Faders exact
+FIRST = {"left": FADERS, "right": REFERENCE, "third": EXACT, "fourth": UNIFORM}  # what each panel begins with
+
+
+@dataclass
+class Panels:
+    """What the panels consist of, by side. open: a hidden text, the sides that are there."""
+
+    mixtures: dict[str, gr.Dropdown]
+    texts: dict[str, gr.HTML]
+    captions: dict[str, gr.HTML]
+    open: gr.Textbox
+
+
+def build_panels(policies: Mapping[str, str]) -> Panels:
+    """policies: {name: accent colour}. The first two panels are always there, the others come and go."""
+    panels = Panels({}, {}, {}, gr.Textbox(",".join(RATED), visible="hidden", label="Open panels"))
+    with gr.Row(elem_id="tools"):
+        trace = gr.Button("Trace (T)", size="sm", elem_id="trace", min_width=80, scale=0)
+        gr.HTML(legend(policies), elem_id="legend")
+        add = gr.Button("Add panel (P)", size="sm", elem_id="add-panel", min_width=110, scale=0)
+    trace.click(None, js="() => mixdesk.trace.toggle()")
+    add.click(None, [panels.open], [panels.open], js="(open) => mixdesk.panels.add(open)")
+    with gr.Row(elem_id="panels"):
+        for side in SIDES:
+            build_panel(panels, side, policies)
+    # The server opens one when a response branches.
+    panels.open.change(None, [panels.open], js="(open) => mixdesk.panels.show(open)")
+    return panels
+
+
+def build_panel(panels: Panels, side: str, policies: Mapping[str, str]) -> None:
+    choices = [("Faders", FADERS), ("Faders exact", EXACT), *((name, f"policy:{name}") for name in policies)]
+    choices += [("Reference", REFERENCE), ("Uniform", UNIFORM)]
+    with gr.Column(elem_id=f"panel-{side}", elem_classes="panel", min_width=200):
+        with gr.Row(elem_classes="panel-head"):
+            gr.HTML(f'<h2><span class="line {side}"></span>{side.title()}</h2>')
+            panels.mixtures[side] = gr.Dropdown(
+                choices,
+                value=FIRST[side],
+                label=f"{side.title()} mixture",
+                show_label=False,
+                container=False,
+                filterable=False,
+                elem_id=f"mixture-{side}",
+                min_width=100,
+            )
+            if side not in RATED:
+                remove = gr.Button(
+                    "×", size="sm", elem_id=f"remove-{side}", elem_classes="remove", min_width=30, scale=0
+                )
+                remove.click(
+                    None, [panels.open], [panels.open], js=f"(open) => mixdesk.panels.remove(open, {json.dumps(side)})"
+                )
+        panels.texts[side] = response(side, policies)
+        panels.captions[side] = gr.HTML("", elem_id=f"caption-{side}", elem_classes="caption")
+
+
+def response(side: str, policies: Mapping[str, str]) -> gr.HTML:
+    """A response; its values are those of Response.shown(). It triggers `select` with the place of a token."""
+    accents = json.dumps([{"name": name, "colour": colour} for name, colour in policies.items()])
+    draw = f"() => mixdesk.trace.draw({json.dumps(side)}, element, props.value, {accents}, trigger)"
+    return gr.HTML(
+        None,
+        html_template=(
+            f'<div class="response" role="group" tabindex="0" aria-label="{side.title()} response">'
+            '<p class="empty">The response appears here.</p><div class="tokens"></div></div>'
+            '<div class="sums"><svg viewBox="0 0 100 40" preserveAspectRatio="none" role="img"></svg><ul></ul></div>'
+        ),
+        js_on_load=f"const draw = {draw}; watch('value', draw); draw();",
+        apply_default_css=False,
+        elem_id=f"response-{side}",
+    )
+
+
+def legend(policies: Mapping[str, str]) -> str:
+    parts = "".join(
+        f'<span style="--accent:{colour}"><i class="dot"></i>{escape(name)}</span>' for name, colour in policies.items()
+    )
+    return f'<p class="legend"><b>pushed most by</b>{parts}</p>'

@@ -1,0 +1,199 @@
+// Responses as tokens: what is new is added to what is there. Text is text: nothing here makes HTML of it.
+mixdesk.panels = (() => {
+  const SIDES = ["left", "right", "third", "fourth"];
+  const list = (open) => open.split(",").filter(Boolean);
+
+  const show = (open) => {
+    const sides = list(open);
+    const panels = document.getElementById("panels");
+    panels.dataset.open = sides.join(" "); // not a class: Gradio writes those anew
+    panels.dataset.count = sides.length;
+    const add = document.getElementById("add-panel");
+    add.disabled = sides.length === SIDES.length;
+    for (const side of ["third", "fourth"]) {
+      document.getElementById(`remove-${side}`).setAttribute("aria-label", `Remove the ${side} panel`);
+    }
+  };
+  const changed = (sides) => {
+    const open = SIDES.filter((side) => sides.includes(side)).join(",");
+    show(open);
+    return open;
+  };
+  return {
+    show,
+    add: (open) => changed([...list(open), SIDES.find((side) => !list(open).includes(side))]),
+    remove: (open, gone) => {
+      document.getElementById("add-panel").focus();
+      return changed(list(open).filter((side) => side !== gone));
+    },
+  };
+})();
+
+mixdesk.trace = (() => {
+  const LEAST = 0.05, FULL = 3; // log-odds from which a token is coloured, and at which its colour is deepest
+  const panels = {}; // {side: what is drawn}
+  let on = false;
+
+  const signed = (value) => (value < 0 ? "−" : "+") + Math.abs(value).toFixed(1);
+
+  // One tip for whatever is pointed at or focused, above all that scrolls.
+  const tip = document.createElement("div");
+  tip.id = "tip";
+  tip.setAttribute("role", "tooltip");
+  const point = (event) => {
+    const target = event.target.closest?.(".mark, .tracing .token");
+    const text = target && (target.dataset.tip || pushes(target));
+    tip.hidden = !text;
+    if (!text) return;
+    tip.textContent = text;
+    document.body.append(tip);
+    const at = target.getBoundingClientRect();
+    tip.style.left = `${Math.max(8, Math.min(at.left, innerWidth - tip.offsetWidth - 8))}px`;
+    tip.style.top = `${at.top - tip.offsetHeight - 6 < 4 ? at.bottom + 6 : at.top - tip.offsetHeight - 6}px`;
+  };
+  for (const kind of ["mouseover", "focusin", "focusout"]) {
+    document.addEventListener(kind, (event) => (kind === "focusout" ? (tip.hidden = true) : point(event)));
+  }
+
+  const pushes = (span) => {
+    const panel = panels[span.closest("[data-side]").dataset.side];
+    const values = panel.value.pushes[span.dataset.place];
+    return panel.accents.map(({ name }, i) => `${name} ${signed(values[i])}`).join("   ");
+  };
+
+  const token = (panel, place) => {
+    const { texts, pushes, kept } = panel.value;
+    const span = document.createElement("span");
+    span.className = place < kept ? "token kept" : "token";
+    span.dataset.place = place;
+    span.tabIndex = -1;
+    span.textContent = texts[place];
+    const most = Math.max(...pushes[place]);
+    if (most >= LEAST) {
+      span.classList.add("pushed");
+      span.style.setProperty("--push", panel.accents[pushes[place].indexOf(most)].colour);
+      span.style.setProperty("--depth", `${Math.round(6 + 49 * Math.min(1, most / FULL))}%`);
+    }
+    return span;
+  };
+
+  const mark = ([, kind, label]) => {
+    const sign = document.createElement("i");
+    sign.className = `mark ${kind}`;
+    sign.tabIndex = 0;
+    sign.setAttribute("role", "note");
+    sign.setAttribute("aria-label", label);
+    sign.dataset.tip = label;
+    return sign;
+  };
+
+  const draw = (side, element, given, accents, trigger) => {
+    const value = given?.texts ? given : null; // a value of None comes as something else
+    const root = element.querySelector(".response"), tokens = root.querySelector(".tokens");
+    let panel = panels[side];
+    if (panel?.root !== root) {
+      panel = panels[side] = { root, accents, trigger };
+      element.dataset.side = side;
+      listen(root, panel);
+    }
+    const empty = root.querySelector(".empty");
+    empty.textContent = value?.note || "The response appears here.";
+    empty.hidden = Boolean(value?.texts.length);
+    if (!value || value.id !== panel.value?.id) {
+      tokens.replaceChildren();
+      panel.drawn = 0;
+      panel.sums = accents.map(() => [0]);
+    }
+    panel.value = value;
+    if (value) {
+      const follow = root.scrollHeight - root.scrollTop - root.clientHeight < 40;
+      const fresh = document.createDocumentFragment(), marks = new Map(value.marks.map((found) => [found[0], found]));
+      const last = tokens.lastElementChild;
+      // A character may be finished, or given up, when the response ends.
+      if (last && last.textContent !== value.texts[panel.drawn - 1]) last.textContent = value.texts[panel.drawn - 1];
+      for (; panel.drawn < value.texts.length; panel.drawn++) {
+        if (marks.has(panel.drawn)) fresh.append(mark(marks.get(panel.drawn)));
+        fresh.append(token(panel, panel.drawn));
+        panel.sums.forEach((sum, i) => sum.push(sum.at(-1) + value.pushes[panel.drawn][i]));
+      }
+      tokens.append(fresh);
+      if (follow) root.scrollTop = root.scrollHeight;
+    }
+    if (on) chart(element, panel);
+  };
+
+  // The running sum of each policy's push: its implied reward so far, up to β.
+  const chart = (element, panel) => {
+    const svg = element.querySelector(".sums svg"), list = element.querySelector(".sums ul");
+    const sums = panel.sums ?? [], all = sums.flat();
+    const low = Math.min(-1, ...all), high = Math.max(1, ...all), last = Math.max(24, (sums[0]?.length ?? 1) - 1);
+    const y = (value) => (38 - (36 * (value - low)) / (high - low)).toFixed(2);
+    const line = (points, colour, kind) => {
+      const made = document.createElementNS("http://www.w3.org/2000/svg", "polyline");
+      made.setAttribute("points", points);
+      made.setAttribute("class", kind);
+      if (colour) made.style.stroke = colour;
+      return made;
+    };
+    svg.replaceChildren(
+      line(`0,${y(0)} 100,${y(0)}`, "", "zero"),
+      ...sums.map((sum, i) =>
+        line(sum.map((value, t) => `${((100 * t) / last).toFixed(2)},${y(value)}`).join(" "), panel.accents[i].colour, "sum"),
+      ),
+    );
+    const ends = panel.accents.map(({ name, colour }, i) => ({ name, colour, value: sums[i]?.at(-1) ?? 0 }));
+    svg.setAttribute("aria-label", `Running sums: ${ends.map(({ name, value }) => `${name} ${signed(value)}`).join(", ")}`);
+    list.replaceChildren(
+      ...ends.map(({ name, colour, value }) => {
+        const item = document.createElement("li"), dot = document.createElement("i");
+        dot.className = "dot";
+        item.style.setProperty("--accent", colour);
+        item.title = name;
+        item.append(dot, signed(value));
+        return item;
+      }),
+    );
+  };
+
+  // A click, or arrows and Enter.
+  const listen = (root, panel) => {
+    const choose = (span) => {
+      document.querySelectorAll(".token.chosen").forEach((other) => other.classList.remove("chosen"));
+      span.classList.add("chosen");
+      panel.trigger("select", { place: Number(span.dataset.place) });
+    };
+    root.addEventListener("click", (event) => {
+      const span = event.target.closest(".token");
+      if (span && !String(getSelection())) choose(span);
+    });
+    root.addEventListener("keydown", (event) => {
+      const all = [...root.querySelectorAll(".token")].filter((span) => span.textContent.trim());
+      const here = all.indexOf(document.activeElement.closest(".token"));
+      const steps = { ArrowRight: here + 1, ArrowLeft: here - 1, Home: 0, End: all.length - 1 };
+      if (event.ctrlKey || event.metaKey || event.altKey || !all.length) return;
+      if (event.key === "Enter" && here >= 0) choose(all[here]);
+      else if (event.key === "Enter" && document.activeElement === root) all[0].focus();
+      else if (event.key in steps) all[Math.max(0, Math.min(all.length - 1, steps[event.key]))].focus();
+      else return;
+      event.preventDefault();
+    });
+  };
+
+  const toggle = () => {
+    on = !on;
+    document.getElementById("stage").classList.toggle("tracing", on);
+    document.getElementById("trace").setAttribute("aria-pressed", on);
+    if (on) Object.values(panels).forEach((panel) => chart(panel.root.closest("[data-side]"), panel));
+  };
+
+  document.addEventListener("keydown", (event) => {
+    if (event.repeat || event.isComposing || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (mixdesk.typing(event.target)) return;
+    const id = { t: "trace", p: "add-panel", c: "continue" }[event.key.toLowerCase()];
+    if (!id) return;
+    event.preventDefault();
+    mixdesk.press(id);
+  });
+
+  return { draw, toggle };
+})();
