@@ -41,7 +41,7 @@ mixdesk.trace = (() => {
   tip.id = "tip";
   tip.setAttribute("role", "tooltip");
   const point = (event) => {
-    const target = event.target.closest?.(".mark, .tracing .token");
+    const target = event.target.closest?.(".tokens .mark, .tracing .token");
     const text = target && (target.dataset.tip || pushes(target));
     tip.hidden = !text;
     if (!text) return;

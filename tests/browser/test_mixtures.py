@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, Page, expect
 from app.channels import Channels
 from engine import Engine
 from tests.browser.conftest import opened
-from tests.browser.test_desk import as_shown, running_app, shares, status, text, wait_for_status, wait_until_done
+from tests.browser.test_desk import running_app, shares, status, text, wait_for_status, wait_until_done
 
 POLYGON = "document.querySelector('#radar .figure').data[0].r"
 EVIL = "<img src=x onerror=alert(1)>"
@@ -190,7 +190,11 @@ def test_undo_goes_back_one_gesture_at_a_time(page: Page) -> None:
     page.mouse.up()
     dragged = fader(page, 0)
     assert 0.7 < dragged < 0.9
+    # A person's pauses: what a click changes is heard before the next one.
+    page.wait_for_timeout(500)
     page.locator("#mute-1").click()
+    expect_shares(page, dragged, 0, 0.5, 0.5)
+    page.wait_for_timeout(500)
     page.locator("#even").click()
     expect_positions(page, 0.5, 0.5)
     set_more(page, gain=2)
@@ -331,7 +335,7 @@ def test_what_is_copied_makes_the_same_response(page: Page) -> None:
     settings = yaml.safe_load(copied["YAML"])
     assert settings["weights"] == {"helpful": 0.5, "harmless": 0.21, "concise": 0.5}
     with Engine.from_config() as engine:
-        assert as_shown(engine.generate(**settings).text) == here["left"]
+        assert engine.generate(**settings).text == here["left"]
     assert "engine.generate(" in copied["Python"] and repr(EVIL_PROMPT) in copied["Python"]
     assert copied["Command line"].startswith("python -m engine generate --prompt ")
 
