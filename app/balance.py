@@ -122,7 +122,7 @@ def shown(objectives: list[str], reading: Reading) -> dict[str, Any]:
 def sentence(solution: Solution) -> str:
     """The weights that were found, and what they are for."""
     error = max(solution.weight_errors.values())
-    said = "Balanced: these weights lift the objective that gains least the most — "
+    said = "Balanced: by the policies’ own rewards, the one that gains least gains all it can — "
     said += f"{in_words(solution.weights)} (± {error:.0%})."
     if solution.note:
         said += f" But {solution.note}: in Explore."
