@@ -467,8 +467,8 @@ class Engine:
         if len(running) == 1:
             sequence = running[0]._sequence
             sequence.error = InputError(
-                f"out of memory: one response of {rows} rows and up to {sequence.longest:,} tokens does "
-                "not fit; shorten the prompt or the response, or mix fewer policies"
+                f"out of memory: one response of {len(sequence.policies)} policies and up to {sequence.longest:,} "
+                "tokens does not fit; shorten the prompt or the response, or mix fewer policies"
             )
             self._put_back([])
             self._finish(running[0])

@@ -40,7 +40,7 @@ def tokens(recipe: Recipe, store, tiny_engine: Engine) -> list[int]:
     mixture = tiny_engine.mixture(recipe.weights, recipe.rule, recipe.gain, recipe.exponent)
     other = tiny_engine.mixture({"reference": 1.0})
     run = Desk(tiny_engine, store).start("me", PROMPT, {"left": mixture, "right": other}, recipe.sampling, recipe.seed)
-    return run.requests["left"].completion().tokens
+    return run.responses["left"].request.completion().tokens
 
 
 def test_the_python_makes_the_same_tokens(recipe, tokens):

@@ -56,6 +56,8 @@ POOL, REFERENCE_POOL = 96, 96  # responses to every prompt
 # Being part of the truth, subsets have errors that look too small, by 13% for the largest: a fourth of all.
 BUNDLED_ROUNDS = (1, 2, 4, 8)
 BUNDLED_REFERENCE = (2, 4, 8, 16, 32, 48)
+# More than there are: drawn with replacement, from the pool as if it were all that the reference can say.
+BUNDLED_AGAIN = (192, 768, 1536)
 
 
 @dataclass(frozen=True)
@@ -205,16 +207,18 @@ def bundled() -> dict[str, Any]:
     truth = pool.estimate(best)
 
     def draw(name: str, rounds: int, rng: np.random.Generator) -> Bank:
-        """So many rounds of each prompt's, others for each prompt, none twice."""
+        """So many rounds of each prompt's, others for each prompt, none twice where there are enough."""
         size, turn = pools[name].log_base.shape[1], len(sources[name])
         order = rng.permuted(np.tile(np.arange(size // turn), (PROMPTS, 1)), axis=1)[:, :rounds]
+        if rounds > order.shape[1]:
+            order = rng.integers(size // turn, size=(PROMPTS, rounds))
         at = (order[..., None] * turn + np.arange(turn)).reshape(PROMPTS, -1)
         rows = np.arange(PROMPTS)[:, None]
         some = {key: getattr(pools[name], key)[rows, at] for key in ARRAYS}
         return replace(pools[name], **some, policy_tokens=round(pools[name].policy_tokens * at.shape[1] / size))
 
     problem = Problem(draw, lambda weights: float(pool.estimate(weights).objective), float(truth.objective))
-    counts = {"usual": BUNDLED_ROUNDS, "reference": BUNDLED_REFERENCE}
+    counts = {"usual": BUNDLED_ROUNDS, "reference": (*BUNDLED_REFERENCE, *BUNDLED_AGAIN)}
     rows = best_settings([compare(problem, counts, np.random.default_rng(0))])
     even = np.full(len(best), 1 / len(best))
     return {
