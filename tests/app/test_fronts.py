@@ -117,6 +117,7 @@ def test_the_sentence_of_balance() -> None:
     weights = {"helpful": 0.37, "concise": 0.6, "humorous": 0.03}
     solution = Solution("mpo", weights, dict.fromkeys(weights, 0.029), -2.0, 0.1, 0.4, 1e-9, 10, [])
     assert sentence(solution) == (
-        "Balanced: by the policies’ own rewards, the one that gains least gains all it can — concise 60%, helpful 37%, humorous 3% "
+        "Balanced: by the policies’ own rewards, the one that gains least gains all it can — "
+        "concise 60%, helpful 37%, humorous 3% "
         "(± 3%)."
     )
