@@ -13,6 +13,7 @@ from huggingface_hub import CommitScheduler
 from huggingface_hub.errors import HfHubHTTPError
 
 from engine import InputError
+from engine.policies import first_line
 
 log = logging.getLogger("mixdesk")
 
@@ -40,9 +41,8 @@ class Mirror:
                 every=every,
             )
         except (HfHubHTTPError, ValueError, OSError) as error:
-            reason = str(error).strip().splitlines()[0]
             raise InputError(
-                f"MIXDESK_DATASET: cannot use the dataset '{dataset}': {reason}; "
+                f"MIXDESK_DATASET: cannot use the dataset '{dataset}': {first_line(error)}; "
                 "give HF_TOKEN a token that may write, and MIXDESK_DATASET a name such as you/ratings"
             ) from None
 

@@ -11,6 +11,7 @@ import numpy as np
 from engine.bank import Array, seed_of
 from engine.engine import Engine
 from engine.errors import InputError
+from engine.evaluate import wins
 from engine.methods import with_intervals
 from engine.mixing import Mixture
 from engine.requests import Completion, Request
@@ -102,10 +103,9 @@ def summarise(rewards: Array, seed: int = 0) -> Summary:
     if not count or not size:
         nothing = np.full((mixtures, size), np.nan)
         return Summary(count, nothing, nothing, np.full((mixtures - 1, size + 1, 3), np.nan))
-    first = whole[:, :1]
-    wins = (whole > first) + 0.5 * (whole == first)  # [prompts, M, R]
+    won = wins(whole, whole[:, :1])  # [prompts, M, R]
     spread = whole.std(0, ddof=1) / np.sqrt(count) if count > 1 else np.full((mixtures, size), np.nan)
-    rates = [with_intervals(wins[:, place], np.random.default_rng(seed)) for place in range(1, mixtures)]
+    rates = [with_intervals(won[:, place], np.random.default_rng(seed)) for place in range(1, mixtures)]
     return Summary(count, whole.mean(0), spread, np.array(rates).reshape(mixtures - 1, size + 1, 3))
 
 

@@ -465,12 +465,12 @@ class Engine:
             return
         rows = max(self._batch.rows, sum(len(seq.policies) for request in running for seq in request._sequences))
         if len(running) == 1:
+            self._put_back([])
             sequence = running[0]._sequence
             sequence.error = InputError(
                 f"out of memory: one response of {len(sequence.policies)} policies and up to {sequence.longest:,} "
                 "tokens does not fit; shorten the prompt or the response, or mix fewer policies"
             )
-            self._put_back([])
             self._finish(running[0])
             return
         log.warning("out of memory with %d rows: no more than %d at once from now on (%s)", rows, rows // 2, error)

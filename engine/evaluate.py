@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from tqdm import tqdm
 
 from engine.config import REFERENCE
@@ -29,9 +31,15 @@ def standard_error(values: list[float]) -> float:
     return math.sqrt(math.fsum((v - centre) ** 2 for v in values) / (len(values) - 1) / len(values))
 
 
+def wins(ours: ArrayLike, theirs: ArrayLike) -> NDArray[np.float64]:
+    """1 where `ours` is higher, 0 where it is lower; a tie is half a win. They broadcast."""
+    ours, theirs = np.asarray(ours), np.asarray(theirs)
+    return (ours > theirs) + 0.5 * (ours == theirs)
+
+
 def win_rate(ours: list[float], theirs: list[float]) -> float:
-    """The share of pairs that `ours` wins; a tie is half a win."""
-    return mean((a > b) + 0.5 * (a == b) for a, b in zip(ours, theirs, strict=True))
+    """The share of pairs that `ours` wins."""
+    return mean(wins(ours, theirs).tolist())
 
 
 def against_uniform(names: list[str], name: str, level: float) -> dict[str, float]:

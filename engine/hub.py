@@ -9,6 +9,7 @@ from huggingface_hub.errors import RepositoryNotFoundError
 
 from engine.config import Config
 from engine.errors import InputError
+from engine.policies import first_line
 
 TIMEOUT = 10.0  # seconds for the hub's answer
 
@@ -31,8 +32,7 @@ def check_hub(config: Config) -> None:
                 "mend its name, or set HF_TOKEN to a token that may read it"
             ) from None
         except Exception as error:  # whatever the HTTP library of the day raises
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise InputError(
                 f"{config.file.name}: '{source}' is neither a folder nor downloaded, and the Hugging Face hub cannot "
-                f"be asked for it: {reason}; see to the network, or download it first"
+                f"be asked for it: {first_line(error)}; see to the network, or download it first"
             ) from None

@@ -20,6 +20,7 @@ from engine.bank import Array, Bank, seed_of
 from engine.config import REFERENCE
 from engine.engine import Completion, Engine
 from engine.errors import InputError
+from engine.evaluate import wins
 from engine.mixing import SOUP, Mixture
 from engine.sampling import Sampling
 from engine.weights import SOLVERS
@@ -218,8 +219,8 @@ def compare(
         answers = method(setting)
         seconds = time.perf_counter() - began
         ours = setting.standard([[completion] for completion in answers.completions])  # [prompts, 1, R]
-        wins = ((ours > theirs) + 0.5 * (ours == theirs)).mean(1)  # [prompts, R]
-        intervals = with_intervals(wins, np.random.default_rng(seed))
+        won = wins(ours, theirs).mean(1)  # [prompts, R]
+        intervals = with_intervals(won, np.random.default_rng(seed))
         found[name] = {
             "win_rates": dict(zip(objectives, intervals[:-1], strict=True)),
             "minimum": intervals[-1],
@@ -238,11 +239,11 @@ def compare(
     }
 
 
-def with_intervals(wins: Array, rng: np.random.Generator) -> list[list[float]]:
-    """[prompts, R] -> [rate, low, high] for each objective, and for the lowest of them."""
-    drawn = rng.integers(len(wins), size=(REPEATS, len(wins)))
-    again = wins[drawn].mean(1)  # [REPEATS, R]
-    rates = [*wins.mean(0), wins.mean(0).min()]
+def with_intervals(won: Array, rng: np.random.Generator) -> list[list[float]]:
+    """won [prompts, R] -> [rate, low, high] for each objective, and for the lowest of them."""
+    drawn = rng.integers(len(won), size=(REPEATS, len(won)))
+    again = won[drawn].mean(1)  # [REPEATS, R]
+    rates = [*won.mean(0), won.mean(0).min()]
     spread = np.quantile(np.column_stack([again, again.min(1)]), [0.025, 0.975], axis=0)
     return [[float(rate), float(low), float(high)] for rate, low, high in zip(rates, *spread, strict=True)]
 

@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import csv
 import json
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import uvicorn
 from playwright.sync_api import Browser, Page, expect
 
-from app import desk as desk_page
-from app.__main__ import bind
-from app.runs import Desk
-from app.store import Store
 from engine import Engine
 from tests.browser.conftest import opened
+from tests.browser.serving import served
 
 HOSTILE = [
     "<img src=x onerror=\"window.harmed = 1; fetch('http://elsewhere.example')\">",
@@ -35,23 +30,6 @@ expect.set_options(timeout=30_000)
 def engine() -> Iterator[Engine]:
     with Engine.from_config() as engine:
         yield engine
-
-
-@contextmanager
-def serving(engine: Engine, db: Path) -> Iterator[tuple[str, Desk]]:
-    listener, store = bind("127.0.0.1", 0), Store(db)
-    desk = Desk(engine, store)
-    web_app = desk_page.web_app(desk_page.build(desk), desk)
-    server = uvicorn.Server(uvicorn.Config(web_app, log_level="warning", timeout_graceful_shutdown=0))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}", desk
-    finally:
-        server.should_exit = True
-        thread.join(timeout=30)
-        desk.comparisons.close()
-        store.close()
 
 
 @contextmanager
@@ -99,7 +77,7 @@ def shown(page: Page) -> list[str]:
 def test_what_is_uploaded_is_text_and_what_cannot_be_says_where(
     engine: Engine, browser: Browser, tmp_path: Path
 ) -> None:
-    with serving(engine, tmp_path / "mixdesk.db") as (url, desk), comparing(browser, url) as page:
+    with served(engine, tmp_path / "mixdesk.db") as (url, desk), comparing(browser, url) as page:
         expect(page.locator("#compare-empty")).to_contain_text("how sure")
         status = page.locator("#compare-status")
         bad = b'{"prompt": "a"}\n' * 6 + b"{nope\n"
@@ -142,7 +120,7 @@ def test_what_is_uploaded_is_text_and_what_cannot_be_says_where(
 
 def test_a_comparison_from_start_to_deletion(engine: Engine, browser: Browser, tmp_path: Path) -> None:
     db = tmp_path / "mixdesk.db"
-    with serving(engine, db) as (url, desk), comparing(browser, url) as page:
+    with served(engine, db) as (url, desk), comparing(browser, url) as page:
         keep_mixtures(page, 3)
         fill(page, "most", "60")
         fill(page, "length", "12")
@@ -156,7 +134,7 @@ def test_a_comparison_from_start_to_deletion(engine: Engine, browser: Browser, t
         assert 0 < entry.answered < entry.prompts == 60
         expect(page.locator("#compare-progress")).to_contain_text(f"{entry.answered} of 60 prompts are answered")
 
-    with serving(engine, db) as (url, desk), comparing(browser, url) as page:
+    with served(engine, db) as (url, desk), comparing(browser, url) as page:
         page.locator("#compare-resume").click()
         expect(page.locator("#compare-progress progress")).to_be_visible()
         page.reload()  # a page that is closed stops nothing

@@ -14,13 +14,13 @@ import uvicorn
 from playwright.sync_api import Browser, Page, expect
 
 from app import desk as desk_page
-from app.__main__ import bind
 from app.configurations import Configurations, read
 from app.runs import Desk
 from app.site import Site
 from app.store import Store
 from engine import Engine
 from tests.browser.conftest import opened
+from tests.browser.serving import running
 from tests.conftest import Tiny
 
 WARNING = "Ratings are lost <b>when</b> this Space restarts."
@@ -29,6 +29,9 @@ SHOTS = os.environ.get("MIXDESK_SHOTS")  # a folder to look at what is tested he
 
 class Served:
     """The site of three configurations: tiny, other and broken. While `held` is clear nothing more is loaded."""
+
+    url: str
+    server: uvicorn.Server
 
     def __init__(self, tiny: Tiny, folder: Path) -> None:
         # Three rewards: with fewer there is no radar to wait for.
@@ -53,16 +56,8 @@ class Served:
             lambda desk, menu, root: desk_page.web_app(desk_page.build(desk, menu), desk, root),
         )
         self.configurations.begin(open_desk(read(first), lambda _: None))
-        listener = bind("127.0.0.1", 0)
-        self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        settings = uvicorn.Config(Site(self.configurations), log_level="warning", timeout_graceful_shutdown=1)
-        self.server = uvicorn.Server(settings)
-        self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [listener]})
-        self.thread.start()
 
     def close(self) -> None:
-        self.server.should_exit = True
-        self.thread.join(timeout=30)
         self.configurations.close()
         self.store.close()
 
@@ -72,7 +67,8 @@ def served(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ser
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("huggingface_hub.HfApi.model_info", no_network)
         served = Served(tiny, tmp_path_factory.mktemp("served"))
-        yield served
+        with running(Site(served.configurations), grace=1) as (served.url, served.server):
+            yield served
         served.close()
 
 

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import os
-import socket
-import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +16,7 @@ from playwright.sync_api import Browser, Page
 from app.store import open_to_read, read_pairs
 from engine import Engine
 from tests.browser.conftest import opened
+from tests.browser.serving import free_port, started
 
 ROOT = Path(__file__).parents[2]
 # How long each response is, every few milliseconds, from now on.
@@ -46,30 +43,10 @@ class Server:
 @contextmanager
 def running_app(db: Path) -> Iterator[str]:
     """`python -m app` on a free port, until the block is left."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "app", "--port", str(port), "--db", str(db)]
-    log = db.with_suffix(".log")
-    with log.open("w") as output:
-        process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
-    try:
-        deadline, url = time.monotonic() + 120, f"http://127.0.0.1:{port}"
-        while True:
-            assert process.poll() is None, f"the app ended: {log.read_text()}"
-            assert time.monotonic() < deadline, f"the app does not answer: {log.read_text()}"
-            try:
-                with urllib.request.urlopen(url, timeout=5) as answer:
-                    assert answer.status == 200
-                break
-            except OSError:
-                time.sleep(0.1)
+    with started(command, port, db.with_suffix(".log"), ROOT) as url:
         yield url
-        process.terminate()
-        assert process.wait(timeout=30) == 0, log.read_text()
-        assert "Traceback" not in log.read_text(), log.read_text()
-    finally:
-        process.kill()
-        process.wait()
 
 
 @pytest.fixture(scope="module")

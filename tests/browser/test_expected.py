@@ -8,16 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import uvicorn
 from playwright.sync_api import Browser, Page, expect
 
-from app import desk as desk_page
 from app import expected as expected_module
-from app.__main__ import bind
-from app.runs import Desk
-from app.store import Store
 from engine import Engine, Sampling
 from tests.browser.conftest import opened
+from tests.browser.serving import served
 from tests.browser.test_desk import ROOT, running_app, shares, wait_until_done
 
 # The radar's trace of this name, as plotly holds it.
@@ -173,17 +169,8 @@ def without_bank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[st
     """The app with no bank that fits: responses are shorter than those of the one that ships."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(expected_module, "SAMPLING", Sampling(max_new_tokens=12, temperature=0.9))
-    listener, store = bind("127.0.0.1", 0), Store(tmp_path / "mixdesk.db")
-    with Engine.from_config() as engine:
-        desk = Desk(engine, store)
-        web_app = desk_page.web_app(desk_page.build(desk), desk)
-        server = uvicorn.Server(uvicorn.Config(web_app, log_level="warning", timeout_graceful_shutdown=0))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        server.should_exit = True
-        thread.join(timeout=30)
-    store.close()
+    with Engine.from_config() as engine, served(engine, tmp_path / "mixdesk.db") as (url, _):
+        yield url
 
 
 def test_a_bank_is_sampled_where_there_is_none(

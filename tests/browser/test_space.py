@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +13,7 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from tests.browser.conftest import opened
+from tests.browser.serving import free_port, started
 from tests.test_project import front_matter
 
 ROOT = Path(__file__).parents[2]
@@ -34,33 +32,16 @@ def space(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     # Each file is compiled when it is first imported; most never are.
     install = [python, "-m", "pip", "install", "-q", "--no-compile", "-r", "requirements.txt"]
     subprocess.run(install, cwd=folder, check=True, timeout=600)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    settings = {"SPACE_ID": "someone/mixdesk", "GRADIO_SERVER_PORT": str(port), "GRADIO_SERVER_NAME": "0.0.0.0"}
+    port = free_port()
+    settings = {"SPACE_ID": "someone/mixdesk", "GRADIO_SERVER_PORT": str(port), "GRADIO_SERVER_NAME": "127.0.0.1"}
     known = {
         key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "MIXDESK", "GRADIO", "HF_"))
     }
-    log = folder / "space.log"
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            [python, front_matter()["app_file"]], cwd=folder, env=known | settings, stdout=output, stderr=output
-        )
+    command = [python, front_matter()["app_file"]]
     try:
-        deadline, url = time.monotonic() + 300, f"http://127.0.0.1:{port}"
-        while True:
-            assert process.poll() is None and time.monotonic() < deadline, log.read_text()
-            try:
-                urllib.request.urlopen(url, timeout=5).close()
-                break
-            except OSError:
-                time.sleep(0.1)
-        yield url
-        process.terminate()
-        assert process.wait(timeout=30) == 0, log.read_text()
-        assert "Traceback" not in log.read_text(), log.read_text()
+        with started(command, port, folder / "space.log", folder, known | settings, patience=300) as url:
+            yield url
     finally:
-        process.kill()
-        process.wait()
         shutil.rmtree(folder)  # a gigabyte
 
 
