@@ -1,9 +1,18 @@
-"""How fast a fader steers: milliseconds from its event in the browser until the engine draws from the new mixture, and
-until the page shows the mark; with 1, 4 and 8 visitors, each with two responses under way.
+"""Steering while 1, 4 and 8 visitors stream two responses each: what the fader feels, and what the others feel of it.
 
-    python tests/bench/steering.py [--visitors 1,4,8] [--moves 40]
+    python tests/bench/steering.py [--visitors 1,4,8] [--drags 8]
 
-Serves the desk from this process, drives Chromium, and prints one JSON object. Asserts nothing.
+Serves the desk from this process. One visitor is a Chromium, and drags; the others have no browser (visitors.py), as
+theirs would be on other machines. Drags last a second and a half, with an event for each frame of a screen, and as long
+before each nothing moves. Prints one JSON object; asserts nothing. For each number of visitors:
+
+- to_mixture_ms: from a fader's event in the browser until the engine draws from the mixture that it asks for, or from
+  that of a later event. to_mark_ms: from a fader's single step until the text shows where it changed.
+- frames_per_s and longest_gap_ms: updates of the dragged page's text, and the longest wait for one.
+- others_frames_per_s: updates of text that one other visitor gets.
+- tokens_per_s: of all visitors together, as the engine draws them.
+
+Each of the last four is given while nothing moves (still) and while the fader does (dragged).
 """
 
 from __future__ import annotations
@@ -13,10 +22,16 @@ import json
 import os
 import shutil
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
@@ -27,81 +42,186 @@ from engine.policies import PolicySet
 from tests.browser.conftest import QUIET
 from tests.browser.serving import served
 
-# Resolves when the mark is there: when the fader moved and when the mark was seen, in ms since the epoch.
-MOVE = """(value) => new Promise((done, failed) => {
-    const fader = document.querySelector("#fader-0 input[type=range]"), tokens = document.querySelector(".tokens");
-    const marks = tokens.querySelectorAll(".mark").length, now = () => performance.timeOrigin + performance.now();
-    Object.getOwnPropertyDescriptor(HTMLInputElement.prototype, "value").set.call(fader, value);
-    const moved = now();
-    fader.dispatchEvent(new Event("input", {bubbles: true}));
+WINDOW = 1.5  # seconds: a response has 256 tokens at most, and must not end before
+
+# From now on: when the text of the left response was updated, and a fader's move. Times are ms since the epoch.
+WATCH = """() => {
+    const now = () => performance.timeOrigin + performance.now();
+    const fader = document.querySelector("#fader-0 input[type=range]"), text = document.querySelector(".tokens");
+    const bench = window.bench = {frames: [], move: (value) => {
+        Object.getOwnPropertyDescriptor(HTMLInputElement.prototype, "value").set.call(fader, value);
+        const moved = now();
+        fader.dispatchEvent(new Event("input", {bubbles: true}));
+        return moved;
+    }};
+    new MutationObserver(() => bench.frames.push(now())).observe(text, {childList: true, subtree: true});
+}"""
+# The fader from 0.1 to 1 in so many seconds, a step a frame: [[when, where to], ...]
+DRAG = """(seconds) => new Promise((done) => {
+    const events = [], began = performance.now();
+    const step = () => {
+        const share = (performance.now() - began) / 1000 / seconds;
+        if (share >= 1) return done(events);
+        const value = (0.1 + 0.9 * share).toFixed(2);
+        if (!events.length || value !== events.at(-1)[1]) events.push([bench.move(value), value]);
+        requestAnimationFrame(step);
+    };
+    step();
+})"""
+# Resolves when the mark of a single step is there, with the ms that it took.
+MARK = """(value) => new Promise((done) => {
+    const count = () => document.querySelectorAll("#response-left .mark").length;
+    const marks = count(), moved = bench.move(value);
     const look = () => {
-        if (tokens.querySelectorAll(".mark").length > marks) return done({moved, shown: now()});
-        if (now() - moved > 30000) return failed(`no mark in 30 s: ${document.querySelector("#status").innerText}`);
-        setTimeout(look, 2);
+        const taken = performance.timeOrigin + performance.now() - moved;
+        return count() > marks || taken > 30000 ? done(taken) : setTimeout(look, 2);
     };
     look();
 })"""
 
 
-def begin(page: Page, url: str) -> None:
-    page.goto(url)
-    page.wait_for_selector("#radar .polarlayer")
-    page.wait_for_function("document.body.dataset.ready")
-    page.locator("#more > button").click()
-    page.locator("#length input[type=number]").fill("256")
-    page.keyboard.press("Tab")
-    page.wait_for_function("document.querySelector('#length input[type=range]').value === '256'")
+@dataclass
+class Seen:
+    """Of one window: times are seconds since the epoch."""
 
+    began: float
+    ended: float
+    frames: list[float] = field(default_factory=list)  # of the page
+    others: list[float] = field(default_factory=list)  # of all others
+    tokens: int = 0
 
-def generate(page: Page) -> None:
-    """Begin anew; returns when the new response has begun."""
-    page.wait_for_selector("#generate:enabled")
-    page.evaluate(
-        "document.querySelectorAll('#response-left .token').forEach((token) => { token.dataset.old = true; })"
-    )
-    page.locator("#generate").click()
-    page.wait_for_function("document.querySelectorAll('#response-left .token:not([data-old])').length > 2")
-
-
-def measure(pages: list[Page], steered: list[float], moves: int) -> dict[str, dict[str, float]]:
-    found: dict[str, list[float]] = {"to_mixture_ms": [], "to_mark_ms": []}
-    for page in pages:
-        generate(page)
-    for move in range(moves):
-        page = pages[move % len(pages)]
-        for other in pages:  # all are kept busy, and the measured one has some way to go
-            length = other.evaluate("document.querySelectorAll('#response-left .token').length")
-            if length > 90 if other is page else other.locator("#generate").is_enabled():
-                other.keyboard.press("Escape")
-                generate(other)
-        before = len(steered)
-        seen = page.evaluate(MOVE, str(round(0.1 + 0.8 * ((move * 7) % moves) / moves, 2)))
-        found["to_mixture_ms"].append(steered[before] * 1000 - seen["moved"])
-        found["to_mark_ms"].append(seen["shown"] - seen["moved"])
-        page.wait_for_timeout(150)
-    for page in pages:
-        page.keyboard.press("Escape")
-    return {
-        name: {
-            "median": round(statistics.median(values), 1),
-            "p95": round(statistics.quantiles(values, n=20, method="inclusive")[-1], 1),
-            "worst": round(max(values), 1),
+    def rates(self, others: int) -> dict[str, float]:
+        seconds = self.ended - self.began
+        edges = [self.began, *self.frames, self.ended]
+        return {
+            "frames_per_s": len(self.frames) / seconds,
+            "longest_gap_ms": 1000 * max(b - a for a, b in pairwise(edges)),
+            **({"others_frames_per_s": len(self.others) / seconds / others} if others else {}),
+            "tokens_per_s": self.tokens / seconds,
         }
-        for name, values in found.items()
+
+
+class Bench:
+    """tokens: one for each token that is drawn, its time; steered: (time, weight of the first fader's policy)."""
+
+    def __init__(self, page: Page, url: str) -> None:
+        self.page, self.url = page, url
+        self.tokens: list[float] = []
+        self.steered: list[tuple[float, float]] = []
+        self.asking: dict[str, Any] = {}
+
+    def open(self) -> None:
+        page = self.page
+        page.set_default_timeout(120_000)
+        page.goto(self.url)
+        page.wait_for_selector("#radar .polarlayer")
+        page.wait_for_function("document.body.dataset.ready")
+        page.locator("#more > button").click()
+        page.locator("#length input[type=number]").fill("256")
+        page.keyboard.press("Tab")
+        page.wait_for_function("document.querySelector('#length input[type=range]').value === '256'")
+        page.evaluate(WATCH)
+        with page.expect_request(lambda request: "queue/join" in request.url) as request:
+            self.generate()
+        self.asking = request.value.post_data_json
+
+    def generate(self) -> None:
+        """Begin anew; returns when the new response has begun."""
+        self.page.keyboard.press("Escape")
+        self.page.wait_for_selector("#generate:enabled")
+        self.page.evaluate("bench.frames.length = 0")
+        self.page.locator("#generate").click()
+        self.page.wait_for_function("bench.frames.length > 3")
+
+    def window(self, act: Any) -> tuple[Seen, Any]:
+        began = time.time()
+        result = act()
+        seen = Seen(began, time.time())
+        seen.frames = [at / 1000 for at in self.page.evaluate("bench.frames") if began <= at / 1000 <= seen.ended]
+        seen.tokens = sum(began <= at <= seen.ended for at in self.tokens)
+        return seen, result
+
+    def measure(self, drags: int, others: int) -> dict[str, Any]:
+        windows: dict[str, list[Seen]] = {"still": [], "dragged": []}
+        delays, marks = [], []
+        with visitors(self.url, self.asking, others) as frames:
+            for drag in range(drags):
+                self.page.evaluate("bench.move('0.1')")
+                self.generate()
+                still, _ = self.window(lambda: self.page.wait_for_timeout(1000 * WINDOW))
+                self.generate()
+                before = len(self.steered)
+                moving, events = self.window(lambda: self.page.evaluate(DRAG, WINDOW))
+                self.page.wait_for_timeout(500)
+                delays += waits(events, self.steered[before:])
+                windows["still"].append(still)
+                windows["dragged"].append(moving)
+                self.generate()
+                marks.append(self.page.evaluate(MARK, f"{0.2 + 0.05 * drag % 0.6:.2f}"))
+            self.page.keyboard.press("Escape")
+        for seen in (*windows["still"], *windows["dragged"]):
+            seen.others = [at for at in frames if seen.began <= at <= seen.ended]
+        rates = {name: [seen.rates(others) for seen in some] for name, some in windows.items()}
+        return {
+            "to_mixture_ms": spread(delays),
+            "to_mark_ms": spread(marks),
+            **{
+                what: {name: round(statistics.median(one[what] for one in some), 1) for name, some in rates.items()}
+                for what in rates["still"][0]
+            },
+        }
+
+
+def waits(events: list[tuple[float, str]], steered: list[tuple[float, float]]) -> list[float]:
+    """Of each event, the ms until the engine had its mixture or a later one's: the others' faders stand at 1."""
+    found = []
+    for at, value in events:
+        asked = float(value) / (float(value) + 3)
+        after = [when for when, weight in steered if weight >= asked - 1e-6 and when * 1000 >= at]
+        found.append(after[0] * 1000 - at if after else 30_000.0)
+    return found
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    """Its median, what 95 of 100 stay under, and the worst."""
+    return {
+        "median": round(statistics.median(values), 1),
+        "p95": round(statistics.quantiles(values, n=20, method="inclusive")[-1], 1),
+        "worst": round(max(values), 1),
     }
 
 
+@contextmanager
+def visitors(url: str, asking: dict[str, Any], count: int) -> Iterator[list[float]]:
+    """So many visitors without a browser, at work; when the block is left, the times of all frames that they got."""
+    frames: list[float] = []
+    if not count:
+        yield frames
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        body, said = Path(folder) / "asking.json", Path(folder) / "frames.txt"
+        body.write_text(json.dumps(asking))
+        with said.open("w") as output:
+            command = [sys.executable, str(Path(__file__).with_name("visitors.py")), url, str(body), str(count)]
+            process = subprocess.Popen(command, stdout=output)
+            try:
+                while len({line.split()[0] for line in said.read_text().splitlines()}) < count:
+                    assert process.poll() is None, "the visitors are gone"
+                    time.sleep(0.2)
+                yield frames
+            finally:
+                process.terminate()
+                process.wait(timeout=30)
+        frames += [float(line.split()[1]) for line in said.read_text().splitlines()[:-1]]
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--visitors", default="1,4,8")
-    parser.add_argument("--moves", type=int, default=40)
+    parser.add_argument("--drags", type=int, default=8)
     options = parser.parse_args()
     # The bundled policies end a response after a hundred tokens or so: here they may not.
     PolicySet.stop_ids = property(lambda _: set())  # type: ignore[assignment, method-assign]
-    steered: list[float] = []
-    steer = Engine._steer
-    Engine._steer = lambda *given: (steer(*given), steered.append(time.time()))[0]  # type: ignore[method-assign]
-    results = {}
     with (
         Engine.from_config() as engine,
         tempfile.TemporaryDirectory() as folder,
@@ -109,17 +229,26 @@ def main() -> None:
         sync_playwright() as playwright,
     ):
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=QUIET.split())
-        pages: list[Page] = []
-        for visitors in map(int, options.visitors.split(",")):
-            while len(pages) < visitors:
-                page = browser.new_context(viewport={"width": 1440, "height": 900}).new_page()
-                page.set_default_timeout(120_000)
-                begin(page, url)
-                pages.append(page)
-            results[visitors] = measure(pages[:visitors], steered, options.moves)
-            print(visitors, results[visitors], file=sys.stderr, flush=True)
+        bench = Bench(browser.new_context(viewport={"width": 1440, "height": 900}).new_page(), url)
+        steer, hand_over = engine._steer, engine._hand_over
+        first = engine.policy_set.names[0]
+
+        def steering(request: Any, mixture: Any) -> None:
+            steer(request, mixture)
+            bench.steered.append((time.time(), mixture.weights.get(first, 0.0)))
+
+        def handing_over(request: Any) -> None:
+            hand_over(request)
+            bench.tokens.append(time.time())
+
+        engine._steer, engine._hand_over = steering, handing_over  # type: ignore[method-assign]
+        bench.open()
+        results = {}
+        for count in map(int, options.visitors.split(",")):
+            results[count] = bench.measure(options.drags, count - 1)
+            print(count, json.dumps(results[count]), file=sys.stderr, flush=True)
         browser.close()
-    print(json.dumps({"visitors": results, "moves": options.moves, "cores": os.cpu_count(), "load": os.getloadavg()}))
+    print(json.dumps({"visitors": results, "drags": options.drags, "cores": os.cpu_count(), "load": os.getloadavg()}))
 
 
 if __name__ == "__main__":
