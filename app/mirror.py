@@ -48,8 +48,8 @@ class Mirror:
             ) from None
 
     def add(self, pair: dict[str, Any]) -> None:
-        """A rating with both completions, as Store.pairs has it; written as `export --format jsonl` does. What cannot be
-        written is logged: the store has it."""
+        """A rating with both completions, as Store.pairs has it; written as export's jsonl is. What cannot be written
+        is logged: the store has it."""
         try:
             with self.scheduler.lock, self.file.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(uniform(pair), ensure_ascii=False) + "\n")
