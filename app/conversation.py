@@ -19,7 +19,7 @@ from engine.messages import last_of
 
 TRANSCRIPT = (
     '<details open><summary>Conversation<span id="turn-count"></span></summary>'
-    '<div id="transcript" role="log" tabindex="0" aria-label="What was said so far"></div></details>'
+    '<div id="transcript" role="region" tabindex="0" aria-label="What was said so far"></div></details>'
 )
 
 

@@ -6,8 +6,9 @@ import json
 
 import pytest
 
+from app.runs import Desk
 from app.turns import Turn, asked, dump, parse, plain, replied
-from engine import InputError
+from engine import Engine, InputError, Sampling
 
 FIRST = [Turn(role="user", content="a <b>"), Turn(role="assistant", content="b\n", made="Left · helpful")]
 
@@ -53,3 +54,17 @@ def test_a_reply_goes_on_from_what_was_asked():
         Turn(role="assistant", content="e", made="Left · helpful"),
     ]
     assert len(replied([], "a", "b", "x" * 1000)[-1].made) == 500
+
+
+def test_a_branch_of_a_later_turn_reads_the_conversation(store, tiny_engine: Engine):
+    desk, prompt = Desk(tiny_engine, store), asked(FIRST, "c")
+    mixture, sampling = tiny_engine.mixture({"plain": 1}), Sampling(max_new_tokens=8, temperature=0.0)
+    run = desk.start("me", prompt, {"left": mixture, "right": mixture}, sampling, 1)
+    left = run.responses["left"]
+    made = left.request.completion()
+    left.tokens = made.tokens
+    run.chosen = (left, 3)
+    desk.branch("me", "third", mixture, sampling, 1)
+    branch = run.responses["third"].request.completion()
+    assert branch.prompt == made.prompt == prompt
+    assert branch.tokens[: len(made.tokens)] == made.tokens

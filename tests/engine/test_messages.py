@@ -137,7 +137,7 @@ def test_a_template_that_refuses_is_told(tiny: Tiny, tmp_path) -> None:
         ([*TURNS[:1], {"role": "assistant", "content": " \n"}, *TURNS[2:]], "message 2: it is empty"),
         ([{"role": "user", "content": 3}], "message 1: the content is int"),
         ([*TURNS[:4], {"role": "user", "content": "half \ud83d"}], "message 5: it holds half a character"),
-        (TURNS * 1 + [{"role": "assistant", "content": "word " * 200}, TURNS[0]], "tokens long.*or leave out turns"),
+        ([*TURNS, {"role": "assistant", "content": "word " * 200}, TURNS[0]], "tokens long.*or leave out turns"),
         ([*TURNS[:4], {"role": "user", "content": "word " * 20_000}], "100,0.. characters long"),
     ],
 )
