@@ -66,7 +66,8 @@ class Balance:
     async def balance(self, values: Values, request: gr.Request) -> AsyncIterator[Changes]:
         expected, outputs, who = self.desk.expected, self.outputs, session(request)
         run = self.desk.runs.get(who)
-        idle = outputs.buttons(running=False, rateable=run is not None and run.rateable and run.choice is None)
+        rateable = run is not None and run.rateable and run.choice is None
+        idle = outputs.buttons(running=False, rateable=rateable, answered=run.answered if run else ())
         try:
             await asyncio.to_thread(expected.load)
             if expected.bank is None:

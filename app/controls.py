@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
 
+from app import turns
 from app.channels import Channels
 from app.mixer import build_channels, build_marks
 from app.parts import fader_head, message, mixture_bar
 from engine import RULES, InputError, Sampling
 from engine.config import PolicySettings
+from engine.messages import Prompt
 
 FALLBACK_PROMPT = "How do I get a red wine stain out of a white shirt?"
 # choice: (its button, its key)
@@ -35,6 +38,7 @@ class Controls:
     channels: gr.Textbox  # Lock, Solo and Mute; unseen
     mixtures: dict[str, gr.Dropdown]  # by side
     panels: gr.Textbox  # the sides that are there
+    turns: gr.Textbox  # the conversation before the prompt; unseen
     rule: gr.Dropdown
     exponent: gr.Slider
     gain: gr.Slider
@@ -48,6 +52,7 @@ class Controls:
         rest = {
             self.channels,
             self.panels,
+            self.turns,
             self.rule,
             self.exponent,
             self.gain,
@@ -81,6 +86,10 @@ class Controls:
         if any(values[fader] for fader in self.faders.values()):
             raise InputError("No policy is heard: raise a fader that is not silent, or release Solo and Mute.")
         raise InputError("All faders are at zero: raise at least one, or press Even.")
+
+    def asked(self, values: Values) -> Prompt:
+        """The prompt, with the conversation before it. Raises InputError."""
+        return turns.asked(turns.parse(values[self.turns]), values[self.prompt] or "")
 
     def sampling(self, values: Values) -> Sampling:
         """Raises InputError."""
@@ -117,6 +126,8 @@ class Outputs:
     balance: gr.Button
     stop: gr.Button
     ratings: dict[str, gr.Button]  # by choice
+    replies: dict[str, gr.Button]  # by side
+    turning: list[gr.Button]  # Back and New conversation
 
     def all(self) -> list[Any]:
         panels = [*self.texts.values(), *self.captions.values()]
@@ -130,10 +141,15 @@ class Outputs:
             self.balance,
             self.stop,
             *self.ratings.values(),
+            *self.replies.values(),
+            *self.turning,
         ]
 
-    def buttons(self, running: bool, rateable: bool) -> Changes:
+    def buttons(self, running: bool, rateable: bool, answered: Collection[str] = ()) -> Changes:
+        """answered: the panels with a response to go on from."""
         changes = {button: gr.Button(interactive=rateable) for button in self.ratings.values()}
+        changes |= {button: gr.Button(interactive=side in answered) for side, button in self.replies.items()}
+        changes |= {button: gr.Button(interactive=not running) for button in self.turning}
         return {
             self.generate: gr.Button(interactive=not running),
             self.balance: gr.Button(interactive=not running),

@@ -11,26 +11,44 @@ from typing import Any, TextIO
 
 from app.store import open_to_read, read_pairs
 from engine import InputError
+from engine.messages import last_of, messages_of
 
 Pair = dict[str, Any]
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 
 
-def trl_rows(pairs: Iterable[Pair]) -> Iterator[dict[str, str]]:
-    """prompt, chosen, rejected of the overall ratings that prefer one response."""
-    for pair in pairs:
-        if pair["choice"] in ("left", "right") and pair["objective"] is None:
-            other = "right" if pair["choice"] == "left" else "left"
+def trl_rows(pairs: Iterable[Pair]) -> Iterator[dict[str, Any]]:
+    """prompt, chosen, rejected of the overall ratings that prefer one response.
+
+    Texts; if any prompt is a conversation, all of them are lists of messages, TRL's conversational format: a column of
+    both would be read by nobody.
+    """
+    wanted = [pair for pair in pairs if pair["choice"] in ("left", "right") and pair["objective"] is None]
+    conversational = any(not isinstance(pair["prompt"], str) for pair in wanted)
+    for pair in wanted:
+        texts = [pair[side]["text"] for side in ("left", "right")]
+        chosen, rejected = texts if pair["choice"] == "left" else texts[::-1]
+        if conversational:
             yield {
-                "prompt": pair["prompt"],
-                "chosen": pair[pair["choice"]]["text"],
-                "rejected": pair[other]["text"],
+                "prompt": messages_of(pair["prompt"]),
+                "chosen": [{"role": "assistant", "content": chosen}],
+                "rejected": [{"role": "assistant", "content": rejected}],
             }
+        else:
+            yield {"prompt": pair["prompt"], "chosen": chosen, "rejected": rejected}
+
+
+def uniform(pair: Pair) -> dict[str, Any]:
+    """A rating whose columns are alike, whether its prompt is a conversation or not: `prompt` is what the user said
+    last, `messages` all that was said."""
+    last = last_of(pair["prompt"])
+    sides = {side: {**pair[side], "prompt": last} for side in ("left", "right")}
+    return {**pair, **sides, "prompt": last, "messages": messages_of(pair["prompt"])}
 
 
 def flat(pair: Pair) -> dict[str, Any]:
     """A rating as one row of plain values: the completions' keys get left_ and right_ before them."""
-    row = {key: value for key, value in pair.items() if key not in ("left", "right")}
+    row = {key: plain(value) for key, value in pair.items() if key not in ("left", "right")}
     for side in ("left", "right"):
         for key, value in pair[side].items():
             if key in ("mixture", "sampling"):
@@ -69,8 +87,8 @@ def write_table(rows: list[dict[str, Any]], file: TextIO) -> int:
 
 FORMATS: dict[str, Callable[[Iterable[Pair], TextIO], int]] = {
     "trl": lambda pairs, file: write_lines(trl_rows(pairs), file),
-    "jsonl": write_lines,
-    "csv": lambda pairs, file: write_table([flat(pair) for pair in pairs], file),
+    "jsonl": lambda pairs, file: write_lines(map(uniform, pairs), file),
+    "csv": lambda pairs, file: write_table([flat(uniform(pair)) for pair in pairs], file),
 }
 
 

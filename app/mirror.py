@@ -12,6 +12,7 @@ from typing import Any
 from huggingface_hub import CommitScheduler
 from huggingface_hub.errors import HfHubHTTPError
 
+from app.export import uniform
 from engine import InputError
 from engine.policies import first_line
 
@@ -47,10 +48,11 @@ class Mirror:
             ) from None
 
     def add(self, pair: dict[str, Any]) -> None:
-        """A rating with both completions, as Store.pairs has it. What cannot be written is logged: the store has it."""
+        """A rating with both completions, as Store.pairs has it; written as export's jsonl is. What cannot be written
+        is logged: the store has it."""
         try:
             with self.scheduler.lock, self.file.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(pair, ensure_ascii=False) + "\n")
+                file.write(json.dumps(uniform(pair), ensure_ascii=False) + "\n")
         except OSError:
             log.exception("a rating is in the store, but not in what is pushed to the dataset")
 

@@ -13,6 +13,7 @@ from app.runs import RATED, SIDES
 
 FADERS, EXACT, REFERENCE, UNIFORM = "faders", "exact", "reference", "uniform"
 PARTICLES = 16  # of Faders exact
+REPLY = {"left": "5", "right": "6", "third": "7", "fourth": "8"}  # keys, beside those of the ratings
 FIRST = {"left": FADERS, "right": REFERENCE, "third": EXACT, "fourth": UNIFORM}  # what each panel begins with
 
 
@@ -24,11 +25,12 @@ class Panels:
     texts: dict[str, gr.HTML]
     captions: dict[str, gr.HTML]
     open: gr.Textbox
+    replies: dict[str, gr.Button]
 
 
 def build_panels(policies: Mapping[str, str]) -> Panels:
     """policies: {name: accent colour}. The first two panels are always there, the others come and go."""
-    panels = Panels({}, {}, {}, gr.Textbox(",".join(RATED), visible="hidden", label="Open panels"))
+    panels = Panels({}, {}, {}, gr.Textbox(",".join(RATED), visible="hidden", label="Open panels"), {})
     with gr.Row(elem_id="tools"):
         trace = gr.Button("Trace (T)", size="sm", elem_id="trace", min_width=80, scale=0)
         gr.HTML(legend(policies), elem_id="legend")
@@ -59,6 +61,10 @@ def build_panel(panels: Panels, side: str, policies: Mapping[str, str]) -> None:
                 elem_id=f"mixture-{side}",
                 min_width=100,
             )
+            panels.replies[side] = gr.Button(
+                f"Reply ({REPLY[side]})", size="sm", interactive=False, elem_id=f"reply-{side}", elem_classes="reply",
+                min_width=76, scale=0,
+            )  # fmt: skip
             if side not in RATED:
                 remove = gr.Button(
                     "×", size="sm", elem_id=f"remove-{side}", elem_classes="remove", min_width=30, scale=0

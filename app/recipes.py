@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -12,6 +13,7 @@ import yaml
 
 from engine import InputError, Sampling
 from engine.config import DEMO
+from engine.messages import Prompt, messages_of
 
 # Said even where they are the defaults: the command line has others than Python.
 ALWAYS = ("max_new_tokens", "temperature")
@@ -22,7 +24,7 @@ class Recipe:
     """A response that can be generated again. weights: as the desk has them, before they are brought to the simplex, so
     that not even rounding differs. config: the configuration's file."""
 
-    prompt: str
+    prompt: Prompt
     weights: dict[str, float]
     rule: str
     gain: float
@@ -61,7 +63,11 @@ def as_yaml(recipe: Recipe) -> str:
 def as_python(recipe: Recipe) -> str:
     settings = recipe.settings()
     prompt = settings.pop("prompt")
-    lines = [f"        {prompt!r},", *(f"        {name}={value!r}," for name, value in settings.items())]
+    if isinstance(prompt, str):
+        said = [f"{prompt!r},"]
+    else:
+        said = ["[", *(f"    {message!r}," for message in messages_of(prompt)), "],"]
+    lines = [*(f"        {line}" for line in said), *(f"        {name}={value!r}," for name, value in settings.items())]
     config = "" if recipe.bundled else repr(str(recipe.config))
     return "\n".join(
         [
@@ -78,12 +84,18 @@ def as_python(recipe: Recipe) -> str:
 
 
 def as_command(recipe: Recipe) -> str:
-    """For a POSIX shell. Raises InputError where no command line can hold the prompt."""
-    if "\0" in recipe.prompt:
+    """For a POSIX shell; a conversation comes through stdin. Raises InputError where no command line can hold the
+    prompt."""
+    if isinstance(recipe.prompt, str) and "\0" in recipe.prompt:
         raise InputError("prompt: it holds a NUL character, which no command line can hold; copy as Python instead")
     settings = recipe.settings()
     weights = ",".join(f"{name}={weight!r}" for name, weight in settings.pop("weights").items())
-    options = {"prompt": settings.pop("prompt"), "weights": weights, **settings}
+    prompt, piped = settings.pop("prompt"), ""
+    if not isinstance(prompt, str):
+        # ASCII: the shell's locale does not matter, and JSON escapes what no command line can hold.
+        piped = f"printf %s {shlex.quote(json.dumps(messages_of(prompt)))} | "
+    options: dict[str, Any] = {"messages": "-"} if piped else {"prompt": prompt}
+    options |= {"weights": weights, **settings}
     if not recipe.bundled:
         options["config"] = recipe.config
     words = ["python", "-m", "engine", "generate"]
@@ -91,7 +103,7 @@ def as_command(recipe: Recipe) -> str:
         flag, text = f"--{name.replace('_', '-')}", str(value)
         # After an equals sign a minus is no option.
         words += [f"{flag}={shlex.quote(text)}"] if text.startswith("-") else [flag, shlex.quote(text)]
-    return " ".join(words) + "\n"
+    return piped + " ".join(words) + "\n"
 
 
 FORMS: dict[str, Callable[[Recipe], str]] = {"YAML": as_yaml, "Python": as_python, "Command line": as_command}

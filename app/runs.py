@@ -18,6 +18,7 @@ from app.mirror import Mirror
 from app.responses import CANDIDATES, Response
 from app.store import Store
 from engine import Completion, Engine, InputError, Mixture, Sampling
+from engine.messages import Prompt
 
 log = logging.getLogger("mixdesk")
 
@@ -29,7 +30,7 @@ TIME_LIMIT = 120.0  # seconds: a response that takes longer ends as it is, and m
 class Run:
     """Responses to one prompt, by panel, under way or finished. `updates` fills them in; any thread may read it."""
 
-    def __init__(self, prompt: str, responses: dict[str, Response]) -> None:
+    def __init__(self, prompt: Prompt, responses: dict[str, Response]) -> None:
         self.prompt = prompt
         self.responses = responses
         self.choice: str | None = None  # what it was rated
@@ -63,6 +64,11 @@ class Run:
     def rateable(self) -> bool:
         made = self.completions
         return all(side in made and made[side].tokens for side in RATED)
+
+    @property
+    def answered(self) -> list[str]:
+        """The panels with a response that a conversation can go on from; none while any is under way."""
+        return [side for side, made in self.completions.items() if made.text.strip()] if self.done else []
 
     def cancel(self) -> None:
         for response in list(self.responses.values()):
@@ -154,7 +160,7 @@ class Desk:
     def start(
         self,
         session: str,
-        prompt: str,
+        prompt: Prompt,
         mixtures: dict[str, Mixture],
         sampling: Sampling | Mapping[str, Sampling],
         seed: int,

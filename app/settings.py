@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from app.channels import Channels
+from app.turns import Turns
 from engine import InputError
 
 LONGEST = 1_000_000  # characters of a link
@@ -29,12 +30,14 @@ class MixtureSettings(BaseModel):
 class DeskSettings(BaseModel):
     """All that a response depends on. panels: {panel: its choice}; sampling: {setting: number}.
 
-    `v` goes up when an older desk would misread what a newer one writes. What it does not know it leaves alone.
+    `v` goes up when an older desk would misread what a newer one writes: 2 has a conversation before the prompt. What a
+    desk does not know it leaves alone.
     """
 
     model_config = ConfigDict(strict=True, allow_inf_nan=False)
 
-    v: Literal[1] = 1
+    v: Literal[1, 2] = 1
+    turns: Turns = []
     prompt: str
     mixture: MixtureSettings
     panels: dict[str, str]

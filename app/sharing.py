@@ -9,6 +9,7 @@ from typing import Any
 
 import gradio as gr
 
+from app import turns as talk
 from app.controls import Changes, Controls, Values, whole_number
 from app.keeping import mixture_settings, placed, within
 from app.panels import FADERS
@@ -93,7 +94,10 @@ class Sharing:
     def link(self, values: Values) -> str:
         """The link's part after the page's own address."""
         controls = self.controls
+        turns = talk.parse(values[controls.turns])
         settings = DeskSettings(
+            v=2 if turns else 1,
+            turns=turns,
             prompt=values[controls.prompt] or "",
             mixture=mixture_settings(controls, values),
             panels=controls.choices(values),
@@ -119,6 +123,11 @@ class Sharing:
 
     def opened(self, settings: DeskSettings) -> Changes:
         controls = self.controls
+        if settings.turns:
+            try:
+                self.desk.engine.check_prompt(talk.asked(settings.turns, settings.prompt or "?"), 1)
+            except InputError as error:
+                raise InputError(f"link: {error}") from None
         changes = placed(controls, settings.mixture, "link")
         for panel, dropdown in controls.mixtures.items():
             choice = settings.panels.get(panel, dropdown.value)
@@ -132,13 +141,19 @@ class Sharing:
             if name in settings.sampling:
                 changes[slider] = within(slider, settings.sampling[name], f"link: {slider.label}")
         # With the same seed the same responses come.
-        return {**changes, controls.prompt: settings.prompt, controls.seed: settings.seed, controls.new_seed: False}
+        return {
+            **changes,
+            controls.turns: talk.dump(settings.turns),
+            controls.prompt: settings.prompt,
+            controls.seed: settings.seed,
+            controls.new_seed: False,
+        }
 
     def recipe(self, form: str) -> Callable[[Values], str]:
         def make(values: Values) -> str:
             """Of the faders' mixture, as the first panel generates it that has it."""
             controls = self.controls
-            prompt, sampling = values[controls.prompt] or "", controls.sampling(values)
+            prompt, sampling = controls.asked(values), controls.sampling(values)
             self.desk.engine.check_prompt(prompt, sampling.max_new_tokens)
             plays = list(controls.choices(values).values())
             place = plays.index(FADERS) if FADERS in plays else 0

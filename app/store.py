@@ -16,6 +16,7 @@ from typing import Any
 from sqlite_utils import Database, Migrations
 
 from engine import Completion, InputError, Sampling
+from engine.messages import Prompt, last_of, messages_of
 
 CHOICES = ("left", "right", "tie", "both_bad")
 
@@ -107,6 +108,14 @@ def m004_saved_mixtures(db: Database) -> None:
 def m005_branches(db: Database) -> None:
     """How many of a response's tokens it was told to begin with."""
     db.table("completions").add_column("begins_with", int, not_null_default=0)
+
+
+@schema()
+def m006_turns(db: Database) -> None:
+    """All messages of a prompt that is a conversation, as JSON; of one message none. text: the last message's."""
+    db.table("prompts").add_column("messages", str, not_null_default="[]")
+    db.table("prompts").drop_index("idx_prompts_text")
+    db.table("prompts").create_index(["text", "messages"], unique=True)
 
 
 class Store:
@@ -224,7 +233,7 @@ class Store:
         mixture = completion.mixture.as_dict()
         mixture["weights"] = json.dumps(mixture["weights"], sort_keys=True, ensure_ascii=False)
         row = {
-            "prompt_id": self.db.table("prompts").lookup({"text": completion.prompt}),
+            "prompt_id": prompt_id(self.db, completion.prompt),
             "mixture_id": self.db.table("mixtures").lookup(mixture),
             "model": model,
             "seed": completion.seed,
@@ -242,6 +251,14 @@ class Store:
             for objective, value in completion.rewards.items()
         )
         return int(completion_id)
+
+
+def prompt_id(db: Database, prompt: Prompt) -> int:
+    """The id of the prompt's row, which is made if it is missing."""
+    messages = [] if isinstance(prompt, str) else messages_of(prompt)
+    row = {"text": last_of(prompt), "messages": json.dumps(messages, sort_keys=True, ensure_ascii=False)}
+    found: Any = db.table("prompts").lookup(row)
+    return int(found)
 
 
 class Transaction:
@@ -301,18 +318,19 @@ def read_pairs(db: Database, rating_id: str | None = None) -> Iterator[dict[str,
 
 def read_completion(db: Database, completion_id: int) -> dict[str, Any]:
     rows = db.query(
-        "select c.*, p.text as prompt, m.weights, m.rule, m.gain, m.exponent from completions c "
-        "join prompts p on p.id = c.prompt_id join mixtures m on m.id = c.mixture_id where c.id = ?",
+        "select c.*, m.weights, m.rule, m.gain, m.exponent from completions c "
+        "join mixtures m on m.id = c.mixture_id where c.id = ?",
         [completion_id],
     )
     row = next(iter(rows), None)
     if row is None:
         raise InputError(f"completion: there is none with id {completion_id}")
+    prompt = next(iter(db.query("select * from prompts where id = ?", [row["prompt_id"]])))
     rewards = db.table("rewards").rows_where("completion_id = ?", [completion_id], order_by="rowid")
     return {
         "id": row["id"],
         "model": row["model"],
-        "prompt": row["prompt"],
+        "prompt": json.loads(prompt.get("messages", "[]")) or prompt["text"],
         "text": row["text"],
         "tokens": json.loads(row["tokens"]),
         "mixture": {"weights": json.loads(row["weights"]), **{key: row[key] for key in ("rule", "gain", "exponent")}},

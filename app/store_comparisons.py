@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from sqlite_utils import Database, Migrations
 
-from app.store import Store, read_completion
+from app.store import Store, prompt_id, read_completion
 from engine import Completion, InputError, Mixture, Sampling
 
 schema = Migrations("mixdesk-comparisons")
@@ -120,7 +120,7 @@ class ComparisonTables:
                 mixed = {"comparison_id": made, "place": place, "name": name, "mixture_id": known}
                 db.table("comparison_mixtures").insert(mixed)
             db.table("comparison_prompts").insert_all(
-                {"comparison_id": made, "place": place, "prompt_id": db.table("prompts").lookup({"text": prompt})}
+                {"comparison_id": made, "place": place, "prompt_id": prompt_id(db, prompt)}
                 for place, prompt in enumerate(plan.prompts)
             )
         return int(made)

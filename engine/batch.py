@@ -17,6 +17,7 @@ from engine.candidates import Candidates, likeliest
 from engine.config import REFERENCE
 from engine.errors import InputError
 from engine.graphs import StepGraphs
+from engine.messages import Prompt
 from engine.mixing import SOUP, Mixture
 from engine.policies import Policy, PolicySet, first_line
 from engine.sampling import Sampler, Sampling, draw, warp
@@ -41,7 +42,7 @@ class Record:
 class Sequence:
     """One response under way. `mixture` may change between steps, within the policies that have rows."""
 
-    prompt: str
+    prompt: Prompt
     mixture: Mixture
     sampling: Sampling
     sampler: Sampler

@@ -10,6 +10,7 @@ import typer
 from engine.config import DEMO
 from engine.console import print_json
 from engine.errors import InputError
+from engine.messages import Prompt, check_messages, read_messages
 
 if TYPE_CHECKING:
     from engine.weights import Solution
@@ -19,6 +20,9 @@ app = typer.Typer(
 )
 
 ConfigOption = Annotated[Path, typer.Option("--config", help="YAML configuration; the bundled policies unless told")]
+MessagesOption = Annotated[
+    str | None, typer.Option(help="instead: a JSON file, a conversation's messages (role, content); - is stdin")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="one JSON object on stdout")]
 MaxNewTokens = Annotated[int, typer.Option(help="the most tokens of a response")]
 Temperature = Annotated[float, typer.Option(help="0 takes the likeliest token")]
@@ -45,9 +49,17 @@ def parse_weights(text: str | None, what: str = "weights") -> dict[str, float] |
     return weights
 
 
+def asked(prompt: str | None, messages: str | None) -> Prompt:
+    """What one of --prompt and --messages gives. Raises InputError."""
+    if (prompt is None) == (messages is None):
+        raise InputError("give either --prompt TEXT or --messages FILE, a JSON list of messages (- is stdin)")
+    return check_messages(prompt) if messages is None else read_messages(messages)
+
+
 @app.command()
 def generate(
-    prompt: Annotated[str, typer.Option(help="what to ask")],
+    prompt: Annotated[str | None, typer.Option(help="what to ask")] = None,
+    messages: MessagesOption = None,
     weights: Annotated[str | None, typer.Option(help="name=number,...; all policies alike unless told")] = None,
     rule: Annotated[str, typer.Option(help="how the policies are combined")] = "geometric",
     gain: Annotated[float, typer.Option(help="0 the reference, 1 the mixture, above 1 beyond it")] = 1.0,
@@ -66,13 +78,13 @@ def generate(
     json: JsonOption = False,
 ) -> None:
     """Generate a response from a mixture of the policies, and score it."""
-    chosen = parse_weights(weights)
+    chosen, said = parse_weights(weights), asked(prompt, messages)
     from engine.engine import Engine
     from engine.sampling import Sampling
 
     sampling = Sampling(max_new_tokens, temperature, top_k, top_p, min_p, repetition_penalty, particles)
     with Engine.from_config(config) as engine:
-        request = engine.submit(prompt, engine.mixture(chosen, rule, gain, exponent), sampling, seed)
+        request = engine.submit(said, engine.mixture(chosen, rule, gain, exponent), sampling, seed)
         if not json:
             for token in request:
                 typer.echo(token.text, nl=False)
@@ -87,17 +99,19 @@ def generate(
 
 @app.command()
 def score(
-    prompt: Annotated[str, typer.Option(help="what was asked")],
     response: Annotated[str, typer.Option(help="what was answered")],
+    prompt: Annotated[str | None, typer.Option(help="what was asked")] = None,
+    messages: MessagesOption = None,
     config: ConfigOption = DEMO,
     json: JsonOption = False,
 ) -> None:
     """Score a given response: its log-probability under every policy, and its rewards."""
+    said = asked(prompt, messages)
     from engine.engine import Engine
 
     with Engine.from_config(config) as engine:
-        log_probs = engine.token_log_probs(prompt, response)
-        rewards = engine.rewards([(prompt, response, None)])[0]
+        log_probs = engine.token_log_probs(said, response)
+        rewards = engine.rewards([(said, response, None)])[0]
         standard = engine.reward_set.standard(rewards)
     totals = {name: sum(values) for name, values in log_probs.items()}
     if json:

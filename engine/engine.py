@@ -18,6 +18,7 @@ from engine.batch import Batch, Record, Sequence, check
 from engine.config import DEMO, REFERENCE, Config, load_config
 from engine.errors import InputError
 from engine.hub import check_hub
+from engine.messages import Prompt, check_messages, messages_of
 from engine.mixing import SOUP, Mixture, make_mixture
 from engine.particles import check_particles
 from engine.policies import Policy, PolicySet
@@ -87,7 +88,7 @@ class Engine:
 
     def submit(
         self,
-        prompt: str,
+        prompt: Prompt,
         mixture: Mixture,
         sampling: Sampling | None = None,
         seed: int = 0,
@@ -123,7 +124,7 @@ class Engine:
 
     def submit_all(
         self,
-        prompt: str,
+        prompt: Prompt,
         mixtures: list[Mixture],
         sampling: Sampling | list[Sampling],
         seeds: list[int],
@@ -148,7 +149,7 @@ class Engine:
 
     def _request(
         self,
-        prompt: str,
+        prompt: Prompt,
         mixture: Mixture,
         sampling: Sampling,
         seed: int,
@@ -159,6 +160,7 @@ class Engine:
         tokens: TokenIds = (),
         candidates: int = 0,
     ) -> Request:
+        prompt = check_messages(prompt)
         sampler = Sampler(sampling, seed)
         given = self._check_tokens(tokens)
         begun = [place for place in steered if place <= len(given)]
@@ -194,7 +196,7 @@ class Engine:
                 raise InputError(f"tokens: {token} ends a response; give those before it")
         return list(tokens)
 
-    def _read_again(self, prompt: str, tokens: list[int], policies: list[Policy]) -> list[dict[str, float]]:
+    def _read_again(self, prompt: Prompt, tokens: list[int], policies: list[Policy]) -> list[dict[str, float]]:
         """The trace of tokens that were not drawn; a soup's part is unknown."""
         if not tokens:
             return []
@@ -202,13 +204,14 @@ class Engine:
         known = [name for name in names(policies) if name in found]
         return [{name: found[name][place] for name in known} for place in range(len(tokens))]
 
-    def stream(self, prompt: str, weights: Mapping[str, float] | None = None, **settings: Any) -> Stream:
+    def stream(self, prompt: Prompt, weights: Mapping[str, float] | None = None, **settings: Any) -> Stream:
         """Tokens as they are drawn, steered by `.steer(weights=, rule=, gain=)`; the settings are those of `generate`.
         Leaving the iteration, and `.cancel()`, stop the response."""
         return Stream(self.submit(prompt, *self._settings(weights, settings)))
 
-    def generate(self, prompt: str, weights: Mapping[str, float] | None = None, **settings: Any) -> Completion:
-        """A whole response. Settings: rule, gain, exponent; seed; and those of Sampling."""
+    def generate(self, prompt: Prompt, weights: Mapping[str, float] | None = None, **settings: Any) -> Completion:
+        """A whole response. prompt: a text, or messages {"role": "user" or "assistant", "content": text} that take
+        turns, the user's first and last. Settings: rule, gain, exponent; seed; and those of Sampling."""
         return self.submit(prompt, *self._settings(weights, settings)).completion()
 
     def generate_batch(
@@ -226,9 +229,10 @@ class Engine:
             completion.rewards.update(scored)
         return completions
 
-    def token_log_probs(self, prompt: str, response: str | list[int]) -> dict[str, list[float]]:
+    def token_log_probs(self, prompt: Prompt, response: str | list[int]) -> dict[str, list[float]]:
         """{policy or "reference": log-probs of the response's tokens}, teacher-forced. A text is read as a whole
         response, its end of turn included; token ids are taken as they are."""
+        prompt = check_messages(prompt)
         self.check_prompt(prompt, 1)
         tokens = self.policy_set.response_ids(response) if isinstance(response, str) else response
         if not tokens:
@@ -240,27 +244,24 @@ class Engine:
         """{objective: reward} of every (prompt, response, its tokens or None)."""
         return self._on_worker(lambda: self.reward_set.score(items))
 
-    def check_prompt(self, prompt: str, room: int, whose: str = "new") -> dict[str, list[int]]:
-        """{policy: token ids of the prompt as it reads it}. Raises InputError if the prompt is empty, or does not fit
-        the models with `room` more tokens."""
-        if not isinstance(prompt, str) or not prompt.strip():
-            raise InputError("prompt: it is empty; type a question or pick an example")
-        try:
-            prompt.encode()
-        except UnicodeEncodeError:
-            raise InputError("prompt: it holds half a character (a lone surrogate); type it again") from None
+    def check_prompt(self, prompt: Prompt, room: int, whose: str = "new") -> dict[str, list[int]]:
+        """{policy: token ids of the prompt as it reads it}. Raises InputError if the prompt is empty, has messages of
+        wrong roles, or does not fit the models with `room` more tokens."""
+        prompt = check_messages(prompt)
         # Far too long to fit whatever the tokenizer makes of it: not worth reading.
-        if len(prompt) > 64 * self.policy_set.context:
+        length = sum(len(message["content"]) for message in messages_of(prompt))
+        if length > 64 * self.policy_set.context:
             raise InputError(
-                f"prompt: it is {len(prompt):,} characters long, and these models hold {self.policy_set.context:,} "
+                f"prompt: it is {length:,} characters long, and these models hold {self.policy_set.context:,} "
                 "tokens; shorten it"
             )
         prompt_ids = self.policy_set.read(self.policy_set.policies, prompt)
         longest = max(len(ids) for ids in prompt_ids.values())
         if longest + room > self.policy_set.context:
+            longer = "" if isinstance(prompt, str) else ", or leave out turns"
             raise InputError(
                 f"prompt: it is {longest:,} tokens long, and these models hold {self.policy_set.context:,}, of which "
-                f"{room:,} are for {whose} tokens; shorten the prompt or the response"
+                f"{room:,} are for {whose} tokens; shorten the prompt or the response{longer}"
             )
         # A soup reads what the reference reads.
         return {**prompt_ids, SOUP: prompt_ids[REFERENCE]}

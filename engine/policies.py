@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from engine.adapters import Gate, Lora, Unfoldable, adapter_folder, check_foldable, fold, read_lora
 from engine.config import REFERENCE, Config, PolicySettings
 from engine.errors import InputError
+from engine.messages import BETWEEN, Message, Prompt, joined, messages_of
 from engine.mixing import SOUP, Mixture
 from engine.packed import pack
 
@@ -110,24 +111,30 @@ class PolicySet:
         self.models.clear()
         self.gates.clear()
 
-    def prompt_ids(self, policy: Policy, prompt: str) -> list[int]:
-        """Token ids of the prompt as this policy reads it: in the chat template, with its system prompt and prefix."""
-        content = f"{policy.prefix}{prompt}" if policy.prefix else prompt
+    def prompt_ids(self, policy: Policy, prompt: Prompt) -> list[int]:
+        """Token ids of the prompt as this policy reads it: in the chat template, with its system prompt and prefix
+        before the first message. Raises InputError where the template refuses the conversation."""
+        first, *rest = messages_of(prompt)
+        content = f"{policy.prefix or ''}{first['content']}"
+        spoken = [{"role": "user", "content": content}, *rest]
+        # Some templates know no system role; their models expect it before the user's first words.
+        told = [{"role": "user", "content": f"{policy.system_prompt}{BETWEEN}{content}"}, *rest]
         if self.tokenizer.chat_template is None:
-            return self.tokenizer(f"{policy.system_prompt}\n\n{content}" if policy.system_prompt else content).input_ids
-        messages = [{"role": "user", "content": content}]
-        if policy.system_prompt:
-            messages.insert(0, {"role": "system", "content": policy.system_prompt})
+            return self.tokenizer(joined(told if policy.system_prompt else spoken)).input_ids
         try:
-            return self._template(messages)
-        except TemplateError:
-            # Some templates know no system role; their models expect it before the user's first words.
-            return self._template([{"role": "user", "content": f"{policy.system_prompt}\n\n{content}"}])
+            if policy.system_prompt:
+                try:
+                    return self._template([{"role": "system", "content": policy.system_prompt}, *spoken])
+                except TemplateError:
+                    return self._template(told)
+            return self._template(spoken)
+        except TemplateError as error:
+            raise InputError(f"prompt: the model's chat template refuses it: {first_line(error)}") from None
 
-    def _template(self, messages: list[dict[str, str]]) -> list[int]:
+    def _template(self, messages: list[Message]) -> list[int]:
         return self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
 
-    def read(self, policies: list[Policy], prompt: str) -> dict[str, list[int]]:
+    def read(self, policies: list[Policy], prompt: Prompt) -> dict[str, list[int]]:
         """{policy: token ids of the prompt as it reads it}"""
         plain: list[int] | None = None
         found = {}
@@ -148,7 +155,7 @@ class PolicySet:
         return self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
     @torch.inference_mode()
-    def teacher_forced(self, prompt: str, response: list[int]) -> dict[str, list[float]]:
+    def teacher_forced(self, prompt: Prompt, response: list[int]) -> dict[str, list[float]]:
         """{policy: log-probs of the response's tokens}, each model one left-padded forward pass."""
         found: dict[str, list[float]] = {}
         for index in range(len(self.models)):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from engine.batch import Sequence
 from engine.candidates import Candidates
 from engine.errors import InputError
+from engine.messages import Prompt
 from engine.mixing import Mixture
 from engine.particles import Particles
 from engine.policies import PolicySet
@@ -37,12 +38,13 @@ class Token:
 class Completion:
     """A response with all that is needed to generate it again, and its rewards {objective: float}.
 
+    prompt: a text; of a conversation of several turns its messages.
     mixture is the last one that it was steered to; steered {token's place: mixture from there on} is empty if it never
     was. begins_with: how many of the tokens were given rather than drawn; the seed drew the rest. log_normaliser, with
     particles: an estimate of log Σ_y Π_k π_k(y|x)^{λ_k}, y being what was drawn.
     """
 
-    prompt: str
+    prompt: Prompt
     text: str
     tokens: list[int]
     mixture: Mixture

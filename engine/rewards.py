@@ -1,4 +1,4 @@
-"""Rewards: a real number for (prompt, response), one reward an objective."""
+"""Rewards: a real number for (prompt, response), one reward an objective; a prompt may be a conversation."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel, Pr
 from engine.adapters import Unfoldable, merge, read_lora
 from engine.config import REFERENCE, RewardSettings
 from engine.errors import InputError
+from engine.messages import BETWEEN, Message, Prompt, joined, last_of, messages_of
 from engine.packed import pack
 from engine.policies import PolicySet, first_line, load_tokenizer, pick_dtype
 
 log = logging.getLogger("mixdesk")
 
 # (prompt, response text, response tokens if they are known)
-Scored = tuple[str, str, "list[int] | None"]
+Scored = tuple[Prompt, str, "list[int] | None"]
 Scorer = Callable[[list[Scored]], list[float]]
 
 
@@ -98,12 +99,14 @@ def classifier(settings: RewardSettings, policy_set: PolicySet) -> Scorer:
         known = [tokenizer.pad_token_id, tokenizer.eos_token_id]
         model.config.pad_token_id = next((token for token in known if token is not None), 0)
 
+    context = min(getattr(model.config, "max_position_embeddings", None) or 2**31, tokenizer.model_max_length)
+
     @torch.inference_mode()
     def score(items: list[Scored]) -> list[float]:
         rewards: list[float] = []
         for start in range(0, len(items), 32):
             part = items[start : start + 32]
-            rows = [conversation_ids(tokenizer, prompt, text, settings.template) for prompt, text, _ in part]
+            rows = [fitting(tokenizer, prompt, text, settings.template, context) for prompt, text, _ in part]
             # Right-padded: the score is read at the last token that is not padding.
             longest = max(len(row) for row in rows)
             pad = model.config.pad_token_id
@@ -130,23 +133,50 @@ def output_of(model: PreTrainedModel, settings: RewardSettings) -> int:
     return labels[settings.label.lower()]
 
 
-def conversation_ids(
-    tokenizer: PreTrainedTokenizerBase, prompt: str, response: str, template: str | None = None
+def fitting(
+    tokenizer: PreTrainedTokenizerBase, prompt: Prompt, response: str, template: str | None, context: int
 ) -> list[int]:
-    """Token ids of the finished conversation, as reward models are trained on it."""
+    """Token ids of the finished conversation, without its oldest turns where it is longer than `context` tokens."""
+    messages = messages_of(prompt)
+    while True:
+        ids = conversation_ids(tokenizer, messages, response, template, cut=len(messages) == 1)
+        if len(messages) == 1 or len(ids) <= context:
+            return ids
+        messages = messages[2:]
+
+
+def conversation_ids(
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: Prompt,
+    response: str,
+    template: str | None = None,
+    cut: bool = True,
+) -> list[int]:
+    """Token ids of the finished conversation, as reward models are trained on it: in their chat template, or each turn
+    and its response in the template, one after the other. cut: to the tokenizer's length, in a template."""
+    messages = [*messages_of(prompt), {"role": "assistant", "content": response}]
     if template is not None:
-        # Not str.format: what people type may have braces.
-        parts = re.split(r"(\{prompt\}|\{response\})", template)
-        text = "".join({"{prompt}": prompt, "{response}": response}.get(part, part) for part in parts)
-        return tokenizer(text, truncation=True).input_ids
+        return tokenizer(filled(template, messages), truncation=cut).input_ids
     if tokenizer.chat_template is None:
-        return tokenizer(f"{prompt}\n\n{response}").input_ids
-    messages = [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]
+        return tokenizer(joined(messages)).input_ids
     return tokenizer.apply_chat_template(messages, return_dict=False)
 
 
+def filled(template: str, messages: list[Message]) -> str:
+    """The template with each prompt and its response. An empty line stands between two, unless the template itself
+    begins or ends with white space."""
+    # Not str.format: what people type may have braces.
+    parts = re.split(r"(\{prompt\}|\{response\})", template)
+    turns = []
+    for said, answered in zip(messages[::2], messages[1::2], strict=True):
+        words = {"{prompt}": said["content"], "{response}": answered["content"]}
+        turns.append("".join(words.get(part, part) for part in parts))
+    return ("" if template != template.strip() else BETWEEN).join(turns)
+
+
 def function(settings: RewardSettings, policy_set: PolicySet) -> Scorer:
-    """A Python function `(prompt, response) -> float`, named as module:function."""
+    """A Python function `(prompt, response) -> float`, named as module:function. Of a conversation it gets what the
+    user said last."""
     assert settings.function is not None
     module, _, name = settings.function.partition(":")
     try:
@@ -155,7 +185,7 @@ def function(settings: RewardSettings, policy_set: PolicySet) -> Scorer:
         raise InputError(f"reward '{settings.objective}': cannot import {settings.function}: {error}") from None
 
     def score(items: list[Scored]) -> list[float]:
-        rewards = [float(call(prompt, text)) for prompt, text, _ in items]
+        rewards = [float(call(last_of(prompt), text)) for prompt, text, _ in items]
         for reward in rewards:
             if not math.isfinite(reward):
                 raise InputError(f"reward '{settings.objective}': {settings.function} returned {reward}")

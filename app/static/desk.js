@@ -98,10 +98,11 @@ window.mixdesk = (() => {
       entry(id).underlay = traces;
       draw(id);
     },
-    newRating: () => { mixdesk.ratingId = uuid(); },
+    newRating: () => { mixdesk.ratingId = uuid(); document.getElementById("stage").dataset.asked = "true"; },
     ready: () => {
       document.querySelectorAll(".chip").forEach((chip) => { chip.title = chip.textContent.trim(); });
       mixdesk.panels.show("left,right");
+      mixdesk.turns.ready();
       document.body.dataset.ready = "true";
     },
     press,

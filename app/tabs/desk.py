@@ -26,6 +26,7 @@ from app.controls import (
     build_prompt,
     whole_number,
 )
+from app.conversation import Conversation, build_conversation
 from app.drawer import build_drawer
 from app.figures import drawn, figure
 from app.keeping import Keeping, build_keeping
@@ -70,6 +71,7 @@ class DeskTab:
                     keeping, sharing = build_keeping(), build_sharing()
                 more = build_more(min(512, self.desk.engine.policy_set.context // 2))
             with gr.Column(elem_id="stage", min_width=280):
+                conversation = build_conversation()
                 prompt, generate, stop = build_prompt(self.examples)
                 panels = build_panels(self.accents)
                 with gr.Row(elem_id="ratings"):
@@ -89,11 +91,13 @@ class DeskTab:
                 gr.HTML(f'<p class="hint">{RADAR_HINT}</p>')
                 table = gr.HTML(rewards_table(self.objectives, self.colours, {}), elem_id="rewards")
             drawer, go_on, close = build_drawer()
-        controls = Controls(prompt, faders, channels, panels.mixtures, panels.open, **more)
+        controls = Controls(prompt, faders, channels, panels.mixtures, panels.open, conversation.turns, **more)
         outputs = Outputs(
-            *(panels.texts, panels.captions, radar, table, status, drawer, generate, balance, stop), ratings
-        )
+            *(panels.texts, panels.captions, radar, table, status, drawer, generate, balance, stop), ratings,
+            panels.replies, [conversation.back, conversation.fresh],
+        )  # fmt: skip
         self.connect(controls, outputs, go_on)
+        Conversation(self.desk, controls, outputs, conversation, lambda: self.cleared(outputs)).connect()
         Steer(self.desk, controls, outputs, self.mixture).connect(close)
         Balance(self.desk, controls, outputs, expected).connect(tab)
         connect_history(controls.mixing(), undo, redo)
@@ -204,7 +208,7 @@ class DeskTab:
         began = time.perf_counter()
         mine = {side: run.responses[side] for side in sides}
         shown, waited = 0, False
-        idle = {"running": False, "rateable": False}
+        idle = outputs.buttons(running=False, rateable=False)
         try:
             async for _ in run.updates(sides=sides):
                 # Another branch may have taken a panel's place.
@@ -221,18 +225,18 @@ class DeskTab:
                     changes |= self.results(run, outputs)
                 yield changes
         except InputError as error:
-            yield {**outputs.buttons(**idle), **outputs.say(str(error), "bad")}
+            yield {**idle, **outputs.say(str(error), "bad")}
             return
         except Exception:
             log.exception("the engine failed")
             failed = "The engine failed at these responses; its log says why. Press Generate to try again."
             if self.desk.engine.restarts > restarts:
                 failed = "The engine had to begin again, and is ready now. Press Generate to try again."
-            yield {**outputs.buttons(**idle), **outputs.say(failed, "bad")}
+            yield {**idle, **outputs.say(failed, "bad")}
             return
         yield {
             **self.results(run, outputs),
-            **outputs.buttons(running=not run.done, rateable=run.done and run.rateable and run.choice is None),
+            **outputs.buttons(not run.done, run.done and run.rateable and run.choice is None, run.answered),
             **outputs.say(summary(run, sides, time.perf_counter() - began)),
         }
 
@@ -243,11 +247,21 @@ class DeskTab:
         table = rewards_table(self.objectives, self.colours, made, columns)
         return {**captions, outputs.radar: drawn(self.radar(run)), outputs.table: table}
 
+    def cleared(self, outputs: Outputs) -> Changes:
+        return {
+            **dict.fromkeys(outputs.texts.values()),
+            **dict.fromkeys(outputs.captions.values(), ""),
+            **outputs.buttons(running=False, rateable=False),
+            outputs.radar: drawn(self.radar(None)),
+            outputs.table: rewards_table(self.objectives, self.colours, {}),
+            outputs.drawer: None,
+        }
+
     def start(self, who: str, controls: Controls, values: Values, seed: int) -> Run:
         plays = controls.choices(values)
         return self.desk.start(
             who,
-            values[controls.prompt] or "",
+            controls.asked(values),
             {side: self.mixture(choice, controls, values) for side, choice in plays.items()},
             {side: self.sampling(controls, values, choice) for side, choice in plays.items()},
             seed,

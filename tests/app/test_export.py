@@ -32,7 +32,9 @@ def test_trl_pairs_are_read_by_datasets(rated, tmp_path):
 def test_jsonl_holds_everything_of_every_rating(rated, tmp_path):
     export(rated.path, "jsonl", tmp_path / "all.jsonl")
     lines = (tmp_path / "all.jsonl").read_text(encoding="utf-8").split("\n")[:-1]
-    assert [json.loads(line) for line in lines] == list(rated.pairs())
+    pairs = list(rated.pairs())
+    told = [{**pair, "messages": [{"role": "user", "content": pair["prompt"]}]} for pair in pairs]
+    assert [json.loads(line) for line in lines] == told
 
 
 def test_csv_holds_everything_of_every_rating(rated, tmp_path):

@@ -110,7 +110,9 @@ def test_ratings_are_pushed_to_the_dataset(hub: Hub, store: Store, tiny_engine: 
     assert created.get("visibility") == "private" or created["private"]  # hubs of different versions are told so
     (path,) = hub.files
     assert path.startswith("ratings/ratings-")
-    assert [json.loads(line) for line in hub.files[path].splitlines()] == list(store.pairs())
+    asked = [{"role": "user", "content": "mix"}]
+    told = [{**pair, "messages": asked} for pair in store.pairs()]
+    assert [json.loads(line) for line in hub.files[path].splitlines()] == told
 
 
 def test_a_hub_that_refuses_is_told_in_one_line(hub: Hub) -> None:

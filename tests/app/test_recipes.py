@@ -27,11 +27,19 @@ RECIPES = {
 }
 
 
-@pytest.fixture(params=RECIPES)
+TURNS = [
+    {"role": "user", "content": "It's a \0 and a % and \\n"},
+    {"role": "assistant", "content": 'über\n"quoted" $HOME'},
+    {"role": "user", "content": PROMPT},
+]
+
+
+@pytest.fixture(params=[*RECIPES, "conversation"])
 def recipe(request, tiny: Tiny) -> Recipe:
-    settings = {"rule": "geometric", "gain": 1.0, "exponent": 1.0, **RECIPES[request.param]}
+    settings = {"rule": "geometric", "gain": 1.0, "exponent": 1.0, **RECIPES.get(request.param, RECIPES["geometric"])}
     sampling = Sampling(max_new_tokens=12, temperature=0.7, min_p=0.05)
-    return Recipe(PROMPT, **settings, sampling=sampling, seed=20, config=tiny.config)
+    prompt = TURNS if request.param == "conversation" else PROMPT
+    return Recipe(prompt, **settings, sampling=sampling, seed=20, config=tiny.config)
 
 
 @pytest.fixture
@@ -39,7 +47,9 @@ def tokens(recipe: Recipe, store, tiny_engine: Engine) -> list[int]:
     """As the desk generates them."""
     mixture = tiny_engine.mixture(recipe.weights, recipe.rule, recipe.gain, recipe.exponent)
     other = tiny_engine.mixture({"reference": 1.0})
-    run = Desk(tiny_engine, store).start("me", PROMPT, {"left": mixture, "right": other}, recipe.sampling, recipe.seed)
+    run = Desk(tiny_engine, store).start(
+        "me", recipe.prompt, {"left": mixture, "right": other}, recipe.sampling, recipe.seed
+    )
     return run.responses["left"].request.completion().tokens
 
 
@@ -63,7 +73,7 @@ def test_the_command_line_makes_the_same_tokens(recipe, tokens):
     )
     assert made.returncode == 0, made.stderr
     completion = json.loads(made.stdout)
-    assert completion["prompt"] == PROMPT
+    assert completion["prompt"] == recipe.prompt
     assert completion["tokens"] == tokens
 
 

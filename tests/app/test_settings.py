@@ -8,6 +8,7 @@ import pytest
 
 from app.channels import Channels
 from app.settings import DeskSettings, MixtureSettings, from_link, to_link
+from app.turns import Turn
 from engine import InputError
 
 PROMPT = "Quotes \" ' `, $HOME, <b>, Zeilen\nund 你好 \U0001f39a️"
@@ -51,6 +52,10 @@ def test_what_a_newer_desk_adds_is_left_alone():
         packed({**RAW, "mixture": {"faders": {"a": 7}, "rule": "power", "gain": 1, "exponent": 1}}),
         packed({**RAW, "sampling": {"temperature": float("nan")}}),
         packed({**RAW, "sampling": {"temperature": 10**400}}),
+        packed({**RAW, "turns": "a"}), packed({**RAW, "turns": [["user", "a"]]}),
+        packed({**RAW, "turns": [{"role": "system", "content": "a"}]}),
+        packed({**RAW, "turns": [{"role": "user", "content": {"a": 1}}]}),
+        packed({**RAW, "turns": [{"role": "assistant", "content": "a", "made": "x" * 501}]}),
     ],
 )  # fmt: skip
 def test_a_broken_link_is_told_in_one_line(link):
@@ -61,7 +66,14 @@ def test_a_broken_link_is_told_in_one_line(link):
 
 def test_a_link_from_another_version_is_told():
     with pytest.raises(InputError, match="another version"):
-        from_link(packed({**RAW, "v": 2}))
+        from_link(packed({**RAW, "v": 3}))
+
+
+def test_a_link_has_the_conversation_before_the_prompt():
+    turns = [Turn(role="user", content=PROMPT), Turn(role="assistant", content=" b\n", made="Left · helpful")]
+    made = settings(v=2, turns=turns)
+    assert from_link(to_link(made)) == made
+    assert from_link(packed({key: RAW[key] for key in RAW if key != "turns"})).turns == []
 
 
 def test_half_a_character_has_no_link():

@@ -168,6 +168,8 @@ def test_an_older_database_is_read_as_it_is(store, completion):
     store.rate("r", completion(), completion("b"), "left", "anna")
     for column in ("particles", "repetition_penalty", "steered", "begins_with"):
         store.db.execute(f"alter table completions drop column {column}")
+    store.db.execute("drop index idx_prompts_text_messages")
+    store.db.execute("alter table prompts drop column messages")
     (pair,) = read_pairs(open_to_read(store.path))
     assert pair["left"]["sampling"]["particles"] == 1
     assert pair["left"]["sampling"]["repetition_penalty"] == 1.0

@@ -14,10 +14,9 @@ from tests.conftest import Tiny
 ROOT = Path(__file__).parent.parent.parent
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-m", "engine", *arguments], capture_output=True, text=True, timeout=120, cwd=ROOT
-    )
+def run(*arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "engine", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=ROOT, input=stdin)
 
 
 def test_generate_json_is_one_object_and_repeats(tiny: Tiny) -> None:
@@ -88,7 +87,12 @@ def test_evaluate(tiny: Tiny, tmp_path: Path) -> None:
         (["generate", "--prompt", "x " * 50_000], "100,000 characters long"),
         (["generate", "--prompt", "mix", "--rule", "alchemy"], "no rule is called 'alchemy'"),
         (["generate", "--prompt", "mix", "--seed", "some"], "--seed"),
-        (["generate"], "Missing option '--prompt'"),
+        (["generate"], "give either --prompt TEXT or --messages FILE"),
+        (["score", "--response", "mix"], "give either --prompt TEXT or --messages FILE"),
+        (["generate", "--prompt", "mix", "--messages", "-"], "give either --prompt TEXT or --messages FILE"),
+        (["generate", "--messages", "/nowhere/at.all"], "/nowhere/at.all: No such file"),
+        (["generate", "--messages", ""], "a JSON file, a list of messages"),
+        (["score", "--prompt", "mix"], "Missing option '--response'"),
         (["score", "--prompt", "mix", "--response", "x " * 50_000], "response's tokens"),
         (["conjure"], "No such command 'conjure'"),
         (["evaluate"], "prompts: found nothing"),

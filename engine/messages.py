@@ -1,0 +1,86 @@
+"""A prompt: a text, or the messages of a conversation that the user has spoken last in."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from engine.errors import InputError
+
+Message: TypeAlias = dict[str, str]  # {"role": "user" or "assistant", "content": text}
+# Of several messages the roles take turns, "user" first and last.
+Prompt: TypeAlias = str | Sequence[Message]
+
+ROLES = ("user", "assistant")
+BETWEEN = "\n\n"  # two messages, where no chat template says what stands there
+
+
+def check_messages(prompt: Any) -> str | list[Message]:
+    """The prompt, checked: a text as it is, the only message of a conversation as a text, of several a copy.
+
+    Raises InputError for what is no prompt, empty, of wrong roles, or not to be encoded.
+    """
+    if isinstance(prompt, str):
+        check_text(prompt, "prompt", "type a question or pick an example")
+        return prompt
+    if not isinstance(prompt, Sequence) or isinstance(prompt, (bytes, bytearray)):
+        raise InputError(f"prompt: found {type(prompt).__name__}; give a text, or a list of messages")
+    if not prompt:
+        raise InputError("prompt: it has no messages; give one at least")
+    found: list[Message] = []
+    for number, message in enumerate(prompt, 1):
+        what, role = f"prompt, message {number}", ROLES[(number - 1) % 2]
+        if not isinstance(message, dict) or not {"role", "content"} <= set(message):
+            raise InputError(f'{what}: expected {{"role": "{role}", "content": text}}')
+        if message["role"] != role:
+            said = str(message["role"])[:40]
+            raise InputError(f"{what}: the role is {said!r}, expected '{role}'; user and assistant take turns")
+        if not isinstance(message["content"], str):
+            raise InputError(f"{what}: the content is {type(message['content']).__name__}, expected a text")
+        check_text(message["content"], what, "give it some text, or leave this turn out")
+        found.append({"role": role, "content": message["content"]})
+    if found[-1]["role"] != "user":
+        raise InputError("prompt: its last message is the assistant's; end with one of the user's")
+    return found if len(found) > 1 else found[0]["content"]
+
+
+def check_text(text: str, what: str, remedy: str) -> None:
+    if not text.strip():
+        raise InputError(f"{what}: it is empty; {remedy}")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InputError(f"{what}: it holds half a character (a lone surrogate); type it again") from None
+
+
+def messages_of(prompt: Prompt) -> list[Message]:
+    """All messages, of a text the one that it is."""
+    return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else [dict(said) for said in prompt]
+
+
+def last_of(prompt: Prompt) -> str:
+    """What the user said last."""
+    return prompt if isinstance(prompt, str) else prompt[-1]["content"]
+
+
+def joined(messages: Sequence[Message]) -> str:
+    """The messages for a model without a chat template: one after the other, with an empty line between."""
+    return BETWEEN.join(message["content"] for message in messages)
+
+
+def read_messages(file: str | Path) -> str | list[Message]:
+    """A prompt from a JSON file, a list of messages; '-' is stdin. Raises InputError naming the file."""
+    name = "stdin" if str(file) == "-" else str(file)
+    try:
+        text = sys.stdin.buffer.read() if str(file) == "-" else Path(file).read_bytes()
+        found = json.loads(text.decode("utf-8-sig"))
+    except OSError as error:
+        raise InputError(f"{name}: {error.strerror}; give a JSON file, a list of messages") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{name}: not JSON ({error}); give a list of messages") from None
+    if not isinstance(found, list):
+        raise InputError(f'{name}: expected a list of messages, such as [{{"role": "user", "content": "Hello"}}]')
+    return check_messages(found)
