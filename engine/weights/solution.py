@@ -18,7 +18,8 @@ class Solution:
     objective: F(λ) in nats, the less the fairer. weight_errors, objective_error: standard errors by bootstrap over
     prompts. share: effective sample size divided by the samples. gap: how far F̂ may be above its minimum over the
     simplex; None where that is not known. policy_tokens: tokens drawn times policies computed. path: the weights on the
-    way, to plot. note: what a person should know before using them. lottery: mixtures, each with its probability.
+    way, to plot. note: what a person should know before using them. lottery: mixtures, each with its probability and
+    the standard error of that.
 
     From ratings, where nothing is sampled, share and policy_tokens are 0; what the objective is stands with the solver.
     """
