@@ -20,6 +20,8 @@ from engine.weights import Solution
 
 log = logging.getLogger("mixdesk")
 
+DRAG = "Drag a dot to ask for more."
+
 
 class Balance:
     """Handlers; `expected` is the line under the radar, which hands its polygon on to it."""
@@ -77,7 +79,9 @@ class Balance:
                         **outputs.say(f"Sampling a bank to balance with: {done} of {wanted or '…'} responses."),
                     }
             yield outputs.say("Balancing…")
-            solution = await asyncio.to_thread(expected.balanced)
+            channels = Channels.parse(values[self.controls.channels])
+            fixed = channels.fixed(self.controls.faders)
+            solution = await asyncio.to_thread(expected.balanced, fixed)
         except InputError as error:
             yield {**idle, **outputs.say(str(error), "bad")}
             return
@@ -88,11 +92,9 @@ class Balance:
                 **outputs.say("Balancing failed; the engine's log says why. Press Balance to try again.", "bad"),
             }
             return
-        channels = Channels.parse(values[self.controls.channels])
-        moved = channels.unlocked(faders_of(solution.weights), self.controls.faders)
-        said = sentence(solution) + (
-            " Locked, soloed and muted faders make another mixture of them." if channels else ""
-        )
+        free = {name: weight for name, weight in solution.weights.items() if name not in fixed}
+        moved = channels.unlocked(faders_of(free), self.controls.faders)
+        said = sentence(solution) + (" Around what is locked and silent." if fixed else "")
         yield {
             **idle,
             **moved,
@@ -102,11 +104,14 @@ class Balance:
 
 
 def build_expected() -> gr.HTML:
-    """The line under the radar. Its value: {line: HTML, traces: what lies under the radar's own}."""
+    """The line under the radar. Its value: {line: HTML, traces: what lies under the radar's own, standard: rewards}."""
     return gr.HTML(
-        {"line": "", "traces": []},
+        {"line": "", "traces": [], "standard": {}},
         html_template='<p class="hint" role="status">${value.line}</p>',
-        js_on_load="const show = () => mixdesk.underlay('radar', props.value.traces); watch('value', show); show();",
+        js_on_load=(
+            "const show = () => { mixdesk.underlay('radar', props.value.traces);"
+            " mixdesk.target.expect(props.value.standard); }; watch('value', show); show();"
+        ),
         elem_id="expected",
     )
 
@@ -114,10 +119,11 @@ def build_expected() -> gr.HTML:
 def shown(objectives: list[str], reading: Reading) -> dict[str, Any]:
     """The value of the line under the radar."""
     if not reading.standard:
-        return {"line": expected_line(reading.text, None), "traces": []}
+        return {"line": expected_line(reading.text, None), "traces": [], "standard": {}}
     rewards = plots.Rewards(reading.raw, reading.standard)
     trace = plots.expected(objectives, rewards, reading.errors, reading.sound)
-    return {"line": expected_line(reading.text, reading.sound), "traces": [trace]}
+    text = f"{reading.text} {DRAG}" if reading.sound else reading.text
+    return {"line": expected_line(text, reading.sound), "traces": [trace], "standard": reading.standard}
 
 
 def sentence(solution: Solution) -> str:

@@ -7,7 +7,7 @@ are to follow a hand at once.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -38,7 +38,7 @@ class Channels(BaseModel):
         Solo silences all that are not soloed, Mute silences one, soloed or not. A locked policy keeps its weight as
         long as it is heard, and the others share what is left as their faders say.
         """
-        heard = [name for name in faders if name not in self.mute and (not self.solo or name in self.solo)]
+        heard = self.heard(faders)
         locked = {name: self.lock[name] for name in heard if name in self.lock}
         free = {name: faders[name] for name in heard if name not in self.lock}
         weights = dict.fromkeys(faders, 0.0)
@@ -48,9 +48,21 @@ class Channels(BaseModel):
         left, total = max(0.0, 1 - math.fsum(locked.values())), math.fsum(free.values())
         return weights | locked | {name: left * fader / total if total else 0.0 for name, fader in free.items()}
 
+    def heard(self, names: Iterable[str]) -> list[str]:
+        return [name for name in names if name not in self.mute and (not self.solo or name in self.solo)]
+
+    def fixed(self, names: Iterable[str]) -> dict[str, float]:
+        """{policy: weight} of those whose weight no fader can move: 0 where it is silent, or what it is locked at.
+
+        A solver finds the weights of the others around them.
+        """
+        heard = self.heard(names)
+        silent = {name: 0.0 for name in names if name not in heard}
+        return silent | {name: self.lock[name] for name in heard if name in self.lock}
+
     def unlocked(self, positions: Mapping[str, float], faders: Mapping[str, Any]) -> dict[Any, float]:
-        """{fader: position} of those that may be moved."""
-        return {fader: positions[name] for name, fader in faders.items() if name not in self.lock}
+        """{fader: position} of those that may be moved and have one."""
+        return {fader: positions[name] for name, fader in faders.items() if name not in self.lock and name in positions}
 
     def of(self, policies: list[str]) -> Channels:
         """Without what is said of other policies."""

@@ -11,7 +11,7 @@ from app.export_comparison import serve_exports
 from app.figures import serve_library
 from app.header import Menu, build_header
 from app.runs import Desk
-from app.tabs import compare, explore
+from app.tabs import compare, explore, ratings
 from app.tabs import desk as desk_tab
 
 STATIC = Path(__file__).parent / "static"
@@ -30,6 +30,8 @@ def build(desk: Desk, menu: Menu | None = None) -> gr.Blocks:
                 explore.build(desk, second, steering)
             with gr.Tab("Compare", id="compare", elem_id="compare-tab") as third:
                 compare.build(desk, third, steering)
+            with gr.Tab("Ratings", id="ratings-tab", elem_id="ratings-tab") as fourth:
+                ratings.build(desk, fourth, steering)
     return blocks
 
 

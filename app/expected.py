@@ -33,6 +33,20 @@ class Reading:
     sound: bool = True
 
 
+@dataclass(frozen=True)
+class Aimed:
+    """What came of a target. weights: of all policies; free: those that could move. By objective, in standard
+    deviations: how much more was asked of some, what every one gains, and the standard error of that."""
+
+    weights: Mapping[str, float]
+    free: list[str]
+    asked: Mapping[str, float]
+    gained: Mapping[str, float]
+    errors: Mapping[str, float]
+    share: float
+    sound: bool
+
+
 @dataclass
 class Job:
     """A bank being sampled, for as long as somebody waits for it."""
@@ -180,18 +194,63 @@ class Expected:
     def _named(self, values: np.ndarray) -> dict[str, float]:
         return dict(zip(self.objectives, values.tolist(), strict=True))
 
-    def balanced(self) -> Solution:
-        """The max-min weights, computed once a bank."""
+    def balanced(self, fixed: Mapping[str, float] | None = None) -> Solution:
+        """The max-min weights, those of all policies computed once a bank. fixed: {policy: the weight that it keeps}.
+
+        Raises InputError if nothing is left to move.
+        """
         there = self._there()
+        if fixed:
+            return mpo.solve(there.holding(fixed)).among(there.policies, fixed)
         if self._balanced is None or self._balanced[0] is not there:
             self._balanced = there, mpo.solve(there)
         return self._balanced[1]
 
-    def reaching(self, floors: Mapping[str, float]) -> Solution:
+    def reaching(self, floors: Mapping[str, float], fixed: Mapping[str, float] | None = None) -> Solution:
         """The weights with the most reward in all above floors, {objective: standard deviations}. Raises InputError."""
         if not floors:
             raise InputError("Type a floor for at least one objective, such as 0.2.")
-        return target.solve(self._there(), self.centre, self.scale, {}, floors, repeats=0)
+        there, fixed = self._there(), fixed or {}
+        part = there.holding(fixed)
+        return target.solve(part, self.centre, self.scale, {}, floors, repeats=0).among(there.policies, fixed)
+
+    def aim(
+        self,
+        faders: Mapping[str, float],
+        goal: Mapping[str, float],
+        fixed: Mapping[str, float],
+        gain: float,
+        quick: bool,
+    ) -> Aimed:
+        """The weights whose expected rewards come nearest to those of the faders' weights, but for the goal's.
+
+        goal: {objective: standard deviations}; fixed: {policy: the weight that it keeps}; quick: search from these
+        weights alone. Raises InputError, also where there is nothing to move.
+        """
+        there, total = self._there(), sum(faders.values())
+        if not total:
+            raise InputError("All faders are at zero or silent: raise one.")
+        if unknown := set(goal) - set(self.objectives):
+            raise InputError(f"target: no reward is for '{unknown.pop()}'; there are {', '.join(self.objectives)}")
+        before = np.array([faders[name] for name in there.policies]) / total
+        now = self._named((there.estimate(gain * before).rewards - self.centre) / self.scale)
+        part, start = there.holding(fixed, gain), None
+        free = np.array([faders[name] for name in part.policies])
+        if quick:
+            start = free / free.sum() if free.any() else np.full(len(free), 1 / len(free))
+        found = target.solve(part, self.centre, self.scale, {**now, **goal}, {}, repeats=0, start=start)
+        found = found.among(there.policies, fixed)
+        after = np.array(list(found.weights.values()))
+        gained, errors = there.change(gain * before, gain * after)
+        return Aimed(
+            weights=found.weights,
+            free=part.policies,
+            asked={name: value - now[name] for name, value in goal.items()},
+            gained=self._named(gained / self.scale),
+            errors=self._named(errors / self.scale),
+            share=found.share,
+            sound=bool(there.estimate(gain * after).sound),
+        )
 
     def front(self) -> Front:
         """Expected rewards over all weights, computed once a bank."""

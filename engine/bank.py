@@ -11,7 +11,7 @@ such policies geometrically gives what mixing first and then taking the temperat
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -104,6 +104,23 @@ class Bank:
             rewards=self.rewards[chosen],
         )
 
+    def holding(self, fixed: Mapping[str, float], gain: float = 1.0) -> Bank:
+        """The bank of the policies that are not fixed, for solvers: at μ on their simplex it says what this one says at
+        gain · λ, where λ has the fixed weights, and (1 - Σ fixed) μ for the others. Raises InputError if these are
+        fewer than two, or have no weight to share.
+        """
+        free = [i for i, name in enumerate(self.policies) if name not in fixed]
+        left = 1 - sum(fixed.values())
+        if fixed and (len(free) < 2 or left < 1e-6):
+            raise InputError("weights: no two policies are free to share; release a Lock, Solo or Mute")
+        kept = np.array([fixed.get(name, 0.0) for name in self.policies])
+        return replace(
+            self,
+            policies=[self.policies[i] for i in free],
+            log_ratios=gain * left * self.log_ratios[..., free],
+            log_base=self.log_base + gain * self.log_ratios @ kept,
+        )
+
     def log_weights(self, weights: ArrayLike) -> Array:
         """λ [..., K] -> log w_i(λ) [..., P, N]"""
         return np.einsum("pnk,...k->...pn", self.log_ratios, np.asarray(weights, float)) + self.log_base
@@ -135,6 +152,19 @@ class Bank:
             share=effective / count,
             count=effective,
         )
+
+    def change(self, before: Array, after: Array) -> tuple[Array, Array]:
+        """How much each expected reward gains from one λ [K] to another, and its standard error for these very prompts
+        -> [R], [R]. Smaller than the errors of both: the same responses stand behind them."""
+        residuals = []
+        for weights in (before, after):
+            log_w = self.log_weights(weights)
+            own = np.exp(log_w - np.logaddexp.reduce(log_w, -1)[:, None])
+            mean = np.einsum("pn,pnr->pr", own, self.rewards)
+            residuals.append((mean, own[..., None] * (self.rewards - mean[:, None])))
+        (mean_before, rest_before), (mean_after, rest_after) = residuals
+        spread = ((rest_after - rest_before) ** 2).sum(1)  # delta method, [P, R]
+        return (mean_after - mean_before).mean(0), np.sqrt(spread.sum(0)) / len(self.prompts)
 
     def reward_slopes(self, weights: ArrayLike) -> Array:
         """λ [K] -> [R, K]: how each expected reward changes with each weight, Cov_λ(r, log π_k/π_ref), over prompts."""

@@ -47,7 +47,10 @@ window.mixdesk = (() => {
     if (!figure || !place || !place.isConnected) return;
     const fresh = !place.classList.contains("js-plotly-plot");
     await Plotly.react(place, [...underlay, ...figure.data], figure.layout, { displayModeBar: false });
+    const told = () => document.dispatchEvent(new CustomEvent("figure-drawn", { detail: id }));
+    told();
     if (!fresh) return;
+    place.on("plotly_afterplot", told);
     new ResizeObserver(() => { if (place.offsetWidth) Plotly.Plots.resize(place); }).observe(place);
     place.on("plotly_click", (event) => choose(id, event.points[0]));
   };

@@ -90,7 +90,7 @@ mixdesk.mixer = (() => {
   // ------------------------------------------------------------------------------------------- Undo and Redo
   const LONGEST = 200; // steps
   const PAUSE = 400; // ms without a change that end a gesture, when no pointer is held down
-  let steps = [], at = 0, latest = null, timer = 0, held = false;
+  let steps = [], at = 0, latest = null, timer = 0, held = false, waiting = false;
   const same = (a, b) => JSON.stringify(a) === JSON.stringify(b);
 
   const mark = () => {
@@ -107,10 +107,15 @@ mixdesk.mixer = (() => {
   };
   const settle = () => {
     clearTimeout(timer);
-    timer = setTimeout(() => { if (!held) commit(latest); }, PAUSE);
+    timer = setTimeout(() => { if (!held && !waiting) commit(latest); }, PAUSE);
   };
   const note = (now) => {
     latest = now;
+    settle();
+  };
+  // A gesture that the server answers goes on until the answer is there.
+  const hold = (value) => {
+    waiting = value;
     settle();
   };
   const begin = (now) => {
@@ -148,5 +153,5 @@ mixdesk.mixer = (() => {
     fader.querySelector(`.mark-${KEYS[key]}`).click();
   });
 
-  return { begin, even, note, placed, show, step, toggle };
+  return { begin, even, hold, note, placed, show, step, toggle };
 })();

@@ -36,6 +36,7 @@ from app.parts import caption, message, rewards_table
 from app.runs import SIDES, Desk, Run, new_seed, session
 from app.sharing import Sharing, build_sharing
 from app.steer import Steer
+from app.target import build_target
 from engine import InputError, Mixture, Sampling
 from engine.config import REFERENCE
 from engine.prompts import read_prompts
@@ -100,6 +101,7 @@ class DeskTab:
         Conversation(self.desk, controls, outputs, conversation, lambda: self.cleared(outputs)).connect()
         Steer(self.desk, controls, outputs, self.mixture).connect(close)
         Balance(self.desk, controls, outputs, expected).connect(tab)
+        build_target(self.desk, controls, status)
         connect_history(controls.mixing(), undo, redo)
         Keeping(self.desk, controls, status, keeping).connect()
         Sharing(self.desk, controls, status, sharing).connect()

@@ -155,11 +155,13 @@ class ExploreTab:
             floors = {
                 name: number(values[box], name) for name, box in self.floors.items() if (values[box] or "").strip()
             }
-            solution = self.expected.reaching(floors)
             channels = Channels.parse(values[self.steering.channels])
+            fixed = channels.fixed(self.policies)
+            solution = self.expected.reaching(floors, fixed)
         except InputError as error:
             return {self.status: message(str(error), "bad")}
-        moved = channels.unlocked(faders_of(solution.weights), self.steering.faders)
+        free = {name: weight for name, weight in solution.weights.items() if name not in fixed}
+        moved = channels.unlocked(faders_of(free), self.steering.faders)
         kept = ", ".join(f"{name} at least {floor:g}" for name, floor in floors.items())
         said = f"Target: the most reward with {kept} — {in_words(solution.weights)}."
         return {

@@ -41,14 +41,14 @@ def nash(policies: list[str], ratings: list[Rating], seed: int = 0) -> Solution:
     payoff = payoffs(pairs, wins, np.ones(len(ratings)), len(mixtures))
     lottery = maximal_lottery(payoff)
     rng = np.random.default_rng(seed)
-    again, beaten = [], []
+    lotteries, beaten = [], []
     for _ in range(REPEATS):
         counts = rng.multinomial(len(ratings), np.full(len(ratings), 1 / len(ratings))).astype(float)
         other = payoffs(pairs, wins, counts, len(mixtures))
-        again.append(maximal_lottery(other) @ weights_of)
+        lotteries.append(maximal_lottery(other))
         beaten.append((other @ lottery).max())
     weights = dict(zip(names, (lottery @ weights_of).tolist(), strict=True))
-    errors = dict(zip(names, np.std(again, 0).tolist(), strict=True))
+    errors = dict(zip(names, np.std(np.array(lotteries) @ weights_of, 0).tolist(), strict=True))
     if not weights_of[:, -1].any():
         del weights[REFERENCE], errors[REFERENCE]
     return Solution(
@@ -61,7 +61,10 @@ def nash(policies: list[str], ratings: list[Rating], seed: int = 0) -> Solution:
         gap=duality_gap(payoff, lottery),
         policy_tokens=0,
         path=[list(weights.values())],
-        lottery=[{**mixture.as_dict(), "probability": float(p)} for mixture, p in zip(mixtures, lottery, strict=True)],
+        lottery=[
+            {**mixture.as_dict(), "probability": float(p), "error": float(error)}
+            for mixture, p, error in zip(mixtures, lottery, np.std(lotteries, 0), strict=True)
+        ],
         note=note(mixtures, pairs, len(ratings)),
     )
 
@@ -91,10 +94,16 @@ def payoffs(pairs: np.ndarray, left_wins: Array, counts: Array, mixtures: int) -
     Rates are (wins + SMOOTHING) / (ratings + 2 SMOOTHING), so that one rating is no certainty, and a pair that never
     met is even. counts: how often each rating counts.
     """
+    wins = tally(pairs, left_wins, counts, mixtures)
+    return (wins - wins.T) / 2 / (wins + wins.T + 2 * SMOOTHING)
+
+
+def tally(pairs: np.ndarray, left_wins: Array, counts: Array, mixtures: int) -> Array:
+    """[M, M]: how many comparisons with each other a mixture won, ties as halves."""
     wins = np.zeros((mixtures, mixtures))
     np.add.at(wins, (pairs[:, 0], pairs[:, 1]), counts * left_wins)
     np.add.at(wins, (pairs[:, 1], pairs[:, 0]), counts * (1 - left_wins))
-    return (wins - wins.T) / 2 / (wins + wins.T + 2 * SMOOTHING)
+    return wins
 
 
 def maximal_lottery(payoff: Array) -> Array:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,8 @@ class Solution:
     objective: F(λ) in nats, the less the fairer. weight_errors, objective_error: standard errors by bootstrap over
     prompts. share: effective sample size divided by the samples. gap: how far F̂ may be above its minimum over the
     simplex; None where that is not known. policy_tokens: tokens drawn times policies computed. path: the weights on the
-    way, to plot. note: what a person should know before using them. lottery: mixtures, each with its probability.
+    way, to plot. note: what a person should know before using them. lottery: mixtures, each with its probability and
+    the standard error of that.
 
     From ratings, where nothing is sampled, share and policy_tokens are 0; what the objective is stands with the solver.
     """
@@ -36,6 +37,20 @@ class Solution:
     reward_errors: dict[str, float] = field(default_factory=dict)
     note: str = ""
     lottery: list[dict[str, Any]] = field(default_factory=list)
+
+    def among(self, policies: Sequence[str], fixed: Mapping[str, float]) -> Solution:
+        """The same with the policies whose weights were fixed (Bank.holding), in the order of `policies`."""
+        left = 1 - sum(fixed.values())
+
+        def whole(found: Mapping[str, float], of_fixed: Mapping[str, float]) -> dict[str, float]:
+            return {name: of_fixed[name] if name in fixed else left * found[name] for name in policies}
+
+        return replace(
+            self,
+            weights=whole(self.weights, fixed),
+            weight_errors=whole(self.weight_errors, dict.fromkeys(fixed, 0.0)),
+            path=[list(whole(dict(zip(self.weights, at, strict=True)), fixed).values()) for at in self.path],
+        )
 
     def as_dict(self) -> dict[str, Any]:
         return dict(vars(self))

@@ -58,10 +58,12 @@ def solve(
     floors: Mapping[str, float],
     seed: int = 0,
     repeats: int = REPEATS,
+    start: Array | None = None,
 ) -> Solution:
-    """centre, scale [R]: what a reward's standard value is counted from, and in."""
+    """centre, scale [R]: what a reward's standard value is counted from, and in. start [K]: the only weights to search
+    from, where it must be quick; else the best of many."""
     rng = np.random.default_rng(seed)
-    weights, path = reach(bank, centre, scale, goal, floors, rng)
+    weights, path = reach(bank, centre, scale, goal, floors, rng, start)
     size = len(bank.prompts)
     again = []
     for _ in range(repeats if size > 1 else 0):

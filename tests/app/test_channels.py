@@ -40,6 +40,24 @@ def test_a_locked_weight_stays_while_the_others_move():
     assert locked.weights({"a": 0.9, "b": 0, "c": 0}) == {"a": 0.3, "b": 0, "c": 0}
 
 
+@pytest.mark.parametrize(
+    ("channels", "fixed"),
+    [
+        ({}, {}),
+        ({"lock": {"a": 0.8}}, {"a": 0.8}),
+        ({"mute": ["b"], "lock": {"a": 0.8}}, {"a": 0.8, "b": 0}),
+        ({"mute": ["a"], "lock": {"a": 0.8}}, {"a": 0}),
+        ({"solo": ["a", "c"]}, {"b": 0}),
+    ],
+)
+def test_what_no_fader_can_move(channels, fixed):
+    found = Channels(**channels)
+    assert found.fixed(FADERS) == fixed
+    # Whatever the faders of the others are, those weights are these.
+    total = {name: weight for name, weight in found.weights(FADERS).items() if name in fixed}
+    assert total == pytest.approx(fixed)
+
+
 def test_what_is_locked_is_not_moved():
     assert Channels(lock={"a": 0.3}).unlocked({"a": 1, "b": 0.5}, {"a": "fader a", "b": "fader b"}) == {"fader b": 0.5}
 

@@ -155,6 +155,13 @@ def test_solvers_on_the_bank(engine: Engine) -> None:
     assert sum(weights.values()) == pytest.approx(1)
     with pytest.raises(InputError, match="no weights keep to"):
         expected.reaching({"plain": 1e6})
+    fixed = {"stabilized": 0.0, "narrow": 0.3}
+    with pytest.raises(InputError, match="release a Lock"):
+        expected.balanced(fixed)
+    for found in (expected.balanced({"narrow": 0.3}), expected.reaching({"plain": float(lowest)}, {"narrow": 0.3})):
+        assert found.weights["narrow"] == 0.3
+        assert sum(found.weights.values()) == pytest.approx(1)
+    assert expected.balanced() is solution
     with pytest.raises(InputError, match="at least one"):
         expected.reaching({})
 

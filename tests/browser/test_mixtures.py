@@ -151,7 +151,7 @@ def test_a_locked_weight_stays(page: Page) -> None:
     expect_shares(page, 0.5, 1 / 6, 1 / 6, 1 / 6)
     expect_positions(page, 0.9, 0.5, 0.5, 0.5)
     page.locator("#balance").click()
-    wait_for_status(page, "Locked, soloed and muted faders")
+    wait_for_status(page, "Around what is locked and silent.")
     assert fader(page, 0) == 0.9
     assert shares(page)[0] == pytest.approx(0.5)
     # Explore's way to the faders.
