@@ -46,7 +46,7 @@ mixdesk.trace = (() => {
     tip.hidden = !text;
     if (!text) return;
     tip.textContent = text;
-    document.body.append(tip);
+    document.querySelector("main").append(tip);
     const at = target.getBoundingClientRect();
     tip.style.left = `${Math.max(8, Math.min(at.left, innerWidth - tip.offsetWidth - 8))}px`;
     tip.style.top = `${at.top - tip.offsetHeight - 6 < 4 ? at.bottom + 6 : at.top - tip.offsetHeight - 6}px`;
