@@ -23,11 +23,11 @@ def build(desk: Desk, menu: Menu | None = None) -> gr.Blocks:
     with gr.Blocks(title="Mixdesk", fill_width=True, analytics_enabled=False) as blocks:
         build_header(desk.warning, menu)
         with gr.Tabs(elem_id="tabs", overflow_behavior="wrap") as tabs:
-            with gr.Tab("Desk", id="desk", elem_id="desk-tab") as first:
+            with gr.Tab("Desk (D)", id="desk", elem_id="desk-tab") as first:
                 steering = desk_tab.build(desk, first, tabs)
-            with gr.Tab("Explore", id="explore", elem_id="explore-tab") as second:
+            with gr.Tab("Explore (X)", id="explore", elem_id="explore-tab") as second:
                 explore.build(desk, second, steering)
-            with gr.Tab("Compare", id="compare", elem_id="compare-tab") as third:
+            with gr.Tab("Compare (R)", id="compare", elem_id="compare-tab") as third:
                 compare.build(desk, third, steering)
     return blocks
 

@@ -87,6 +87,7 @@ window.mixdesk = (() => {
 
   const mixdesk = {
     ratingId: "",
+    choose,
     chosen: [],
     figure: (id, element, json, chosen) => {
       const place = element.querySelector(".figure");

@@ -78,6 +78,9 @@ def test_what_is_wrong_is_found(page: Page) -> None:
 
 def test_the_desk(page: Page) -> None:
     check(page, "as it is opened")
+    page.keyboard.press("?")
+    check(page, "with Help open")
+    page.keyboard.press("Escape")
     page.locator("#configurations summary").click()
     check(page, "with the menu open")
     page.keyboard.press("Escape")
