@@ -104,6 +104,7 @@ window.mixdesk = (() => {
       document.querySelectorAll(".chip").forEach((chip) => { chip.title = chip.textContent.trim(); });
       mixdesk.panels.show("left,right");
       document.body.dataset.ready = "true";
+      mixdesk.tour.greet();
     },
     press,
     showShares,

@@ -6,6 +6,11 @@
     const wanted = event.target.closest("[data-help]")?.dataset.help;
     if (wanted === "open") dialog().showModal();
     else if (wanted === "close" || event.target === dialog()) dialog().close();
+    else if (wanted === "tour") {
+      dialog().close();
+      document.getElementById("desk-tab-button").click();
+      mixdesk.tour.start();
+    }
   });
   // An open dialog keeps its keys: nothing behind it is pressed.
   document.addEventListener("keydown", (event) => {
