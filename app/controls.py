@@ -168,7 +168,7 @@ def build_faders(
     muted; and Balance."""
     with gr.Row(elem_classes="heading"):
         gr.HTML("<h2>Faders</h2>")
-        even = gr.Button("Even", size="sm", elem_id="even", min_width=50, scale=0)
+        even = gr.Button("Even (E)", size="sm", elem_id="even", min_width=70, scale=0)
         balance = gr.Button("Balance (B)", size="sm", elem_id="balance", min_width=90, scale=0)
     gr.HTML(mixture_bar(colours))
     faders, marks = {}, []
@@ -189,7 +189,7 @@ def build_faders(
 
 def build_more(longest: int) -> dict[str, Any]:
     """The settings that a newcomer need not see. longest: of max new tokens."""
-    with gr.Accordion("More", open=False, elem_id="more"):
+    with gr.Accordion("More (O)", open=False, elem_id="more"):
         rule = gr.Dropdown(list(RULES), value="geometric", label="Rule", filterable=False)
         exponent = gr.Slider(
             -5,

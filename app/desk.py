@@ -13,22 +13,21 @@ from app.header import Menu, build_header
 from app.runs import Desk
 from app.tabs import compare, explore, ratings
 from app.tabs import desk as desk_tab
+from app.theme import theme
 
 STATIC = Path(__file__).parent / "static"
 UPLOAD = "24mb"  # the most that is taken in at all; app and engine say what each kind of file may have
-FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
-MONO = ["ui-monospace", "SF Mono", "Menlo", "Consolas", "monospace"]
 
 
 def build(desk: Desk, menu: Menu | None = None) -> gr.Blocks:
     with gr.Blocks(title="Mixdesk", fill_width=True, analytics_enabled=False) as blocks:
         build_header(desk.warning, menu)
         with gr.Tabs(elem_id="tabs", overflow_behavior="wrap") as tabs:
-            with gr.Tab("Desk", id="desk", elem_id="desk-tab") as first:
+            with gr.Tab("Desk (D)", id="desk", elem_id="desk-tab") as first:
                 steering = desk_tab.build(desk, first, tabs)
-            with gr.Tab("Explore", id="explore", elem_id="explore-tab") as second:
+            with gr.Tab("Explore (X)", id="explore", elem_id="explore-tab") as second:
                 explore.build(desk, second, steering)
-            with gr.Tab("Compare", id="compare", elem_id="compare-tab") as third:
+            with gr.Tab("Compare (R)", id="compare", elem_id="compare-tab") as third:
                 compare.build(desk, third, steering)
             with gr.Tab("Ratings", id="ratings-tab", elem_id="ratings-tab") as fourth:
                 ratings.build(desk, fourth, steering)
@@ -45,7 +44,6 @@ def web_app(blocks: gr.Blocks, desk: Desk, root: str = "") -> FastAPI:
     """The page as an ASGI application. root: where a browser finds it, if that is not /.
 
     Not Blocks.launch: that asks itself for the page first, and gives up where a busy machine or a proxy is in the way.
-    Fonts are the system's: nothing is fetched from elsewhere.
     """
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     serve_library(app)
@@ -57,7 +55,7 @@ def web_app(blocks: gr.Blocks, desk: Desk, root: str = "") -> FastAPI:
         app,
         blocks,
         path="/",
-        theme=gr.themes.Default(primary_hue="violet", neutral_hue="zinc", font=FONTS, font_mono=MONO),
+        theme=theme(),
         root_path=root or None,
         css=static("css"),
         head=f"<script>{static('js')}</script>",

@@ -14,13 +14,19 @@ import gradio as gr
 import plotly.graph_objects as go
 from fastapi import FastAPI, Request, Response
 
+KEYS = "Left and right: efficient points by a reward; up and down: by another; Enter: its weights to the faders."
 
-def figure(value: go.Figure | None, elem_id: str, label: str) -> gr.HTML:
-    """A figure; its later values are `drawn(figure)`. It triggers `select` when a point is clicked."""
+
+def figure(value: go.Figure | None, elem_id: str, label: str, points: bool = False) -> gr.HTML:
+    """A figure; its later values are `drawn(figure)`. It triggers `select` when a point is clicked.
+
+    points: they can be chosen, from the keyboard too (static/explore.js); otherwise it is an image.
+    """
+    role = f'role="application" tabindex="0" aria-description="{KEYS}"' if points else 'role="img"'
     shown = f"() => mixdesk.figure({json.dumps(elem_id)}, element, props.value, () => trigger('select'))"
     return gr.HTML(
         drawn(value),
-        html_template=f'<div class="figure" role="img" aria-label="{escape(label)}"></div>',
+        html_template=f'<div class="figure" {role} aria-label="{escape(label)}"></div>',
         js_on_load=f"const show = {shown}; watch('value', show); show();",
         apply_default_css=False,
         elem_id=elem_id,

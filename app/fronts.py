@@ -41,7 +41,7 @@ def ternary(front: Front, policies: Sequence[str], colours: Sequence[str], objec
         for axis, name, colour in zip("abc", policies, colours, strict=True)
     }
     figure.update_layout(ternary={"bgcolor": "rgba(0,0,0,0)", **axes})
-    return finished(figure, len(policies), {"l": 80, "r": 80, "t": 50, "b": 50})
+    return finished(figure, policies, objectives, {"l": 80, "r": 80, "t": 50, "b": 50})
 
 
 def parallel(front: Front, policies: Sequence[str], colours: Sequence[str], objectives: Sequence[str]) -> go.Figure:
@@ -65,7 +65,7 @@ def parallel(front: Front, policies: Sequence[str], colours: Sequence[str], obje
     figure.update_yaxes(
         **AXIS, zerolinecolor=TEXT, title={"text": "expected reward, σ from the reference", "font": {"size": 12}}
     )
-    return finished(figure, len(policies), {"l": 50, "t": 10})
+    return finished(figure, policies, objectives, {"l": 50, "t": 10})
 
 
 def scatter(
@@ -107,7 +107,8 @@ def scatter(
     for i in range(size):
         figure.update_xaxes(title={"text": escape(objectives[i]), "font": {"size": 13}}, row=size, col=i + 1)
         figure.update_yaxes(title={"text": escape(objectives[i + 1]), "font": {"size": 13}}, row=i + 1, col=1)
-    return finished(figure, len(policies), {"l": 54, "t": 10, "b": 44}).update_layout(showlegend=True)
+    finished(figure, policies, objectives, {"l": 54, "t": 10, "b": 44})
+    return figure.update_layout(showlegend=True)
 
 
 def edge(rewards: np.ndarray, sound: np.ndarray, in_legend: bool) -> go.Scatter:
@@ -171,18 +172,26 @@ def hover(front: Front, rows: np.ndarray, policies: Sequence[str], objectives: S
     places = enumerate(objectives, len(policies))
     lines += [f"{escape(name)} %{{customdata[{i}]:+.2f}}σ" for i, name in places]
     lines.append(f"%{{customdata[{len(policies) + len(objectives)}]:.0%}} of the bank counts")
-    return {"customdata": data.round(3).tolist(), "hovertemplate": "<br>".join(lines) + "<extra></extra>"}
+    return {
+        "customdata": data.round(3).tolist(),
+        "hovertemplate": "<br>".join(lines) + "<extra></extra>",
+        "meta": {"efficient": bool(front.efficient[rows].all())},
+    }
 
 
 def label(name: str, colour: str) -> str:
     return f'<span style="color:{colour}">●</span> {escape(name)}'
 
 
-def finished(figure: go.Figure, policies: int, margin: dict[str, int]) -> go.Figure:
-    """policies: how many of a point's numbers are weights, for whoever clicks it."""
+def finished(
+    figure: go.Figure, policies: Sequence[str], objectives: Sequence[str], margin: dict[str, int]
+) -> go.Figure:
+    """What a point's numbers are goes along, for whoever chooses it."""
+    names = {"policies": [*map(escape, policies)], "rewards": [*map(escape, objectives)]}
     legend = {"x": 1, "y": 1, "xanchor": "right", "yanchor": "top", "font": {"size": 12, "color": TEXT}}
     styled(figure).update_layout(
-        height=600, margin={"l": 40, "r": 16, "t": 20, "b": 40, **margin}, meta={"policies": policies},
+        height=600, margin={"l": 40, "r": 16, "t": 20, "b": 40, **margin},
+        meta={"policies": len(policies), "names": names},
         hovermode="closest", legend={**legend, "bgcolor": "rgba(0,0,0,0)", "itemsizing": "constant"},
     )  # fmt: skip
     return figure.update_layout(

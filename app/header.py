@@ -9,6 +9,8 @@ from html import escape
 
 import gradio as gr
 
+from app.help import help_button, help_dialog
+
 TAGLINE = "Mix language-model policies while they write, and say which mixture is better."
 
 
@@ -34,7 +36,9 @@ def build_header(warning: str = "", menu: Menu | None = None) -> None:
     """Notices first, so that the tabs find the title's line where it always is. app/static/configurations.js is their
     other half."""
     gr.HTML(warning_line(warning) + loading_line(menu), elem_id="notices")
-    gr.HTML(f"<header><h1>Mixdesk</h1>{menu_of(menu)}<p>{TAGLINE}</p></header>", elem_id="top")
+    gr.HTML(
+        f"<header><h1>Mixdesk</h1>{menu_of(menu)}{help_button()}<p>{TAGLINE}</p></header>{help_dialog()}", elem_id="top"
+    )
 
 
 def warning_line(warning: str) -> str:

@@ -16,6 +16,8 @@ PARTICLES = 16  # of Faders exact
 REPLY = {"left": "5", "right": "6", "third": "7", "fourth": "8"}  # keys, beside those of the ratings
 FIRST = {"left": FADERS, "right": REFERENCE, "third": EXACT, "fourth": UNIFORM}  # what each panel begins with
 
+KEYS = "Left and right: its tokens; Enter on one: what else could have been said there."
+
 
 @dataclass
 class Panels:
@@ -83,7 +85,8 @@ def response(side: str, policies: Mapping[str, str]) -> gr.HTML:
     return gr.HTML(
         None,
         html_template=(
-            f'<div class="response" role="group" tabindex="0" aria-label="{side.title()} response">'
+            f'<div class="response" role="group" tabindex="0" '
+            f'aria-label="{side.title()} response" aria-description="{KEYS}">'
             '<p class="empty">The response appears here.</p><div class="tokens"></div></div>'
             '<div class="sums"><svg viewBox="0 0 100 40" preserveAspectRatio="none" role="img"></svg><ul></ul></div>'
         ),

@@ -35,7 +35,7 @@ class SharingParts:
 
 def build_sharing() -> SharingParts:
     with gr.Row(elem_classes="tools"):
-        link = gr.Button("Copy link", size="sm", elem_id="copy-link", min_width=80)
+        link = gr.Button("Copy link (K)", size="sm", elem_id="copy-link", min_width=80)
     with gr.Row(elem_classes="tools", elem_id="copy-as"):
         gr.HTML('<p class="hint">Copy as</p>')
         forms = {

@@ -88,19 +88,21 @@ window.mixdesk.compare = (() => {
     const now = view.sort === sort;
     const button = make("button", { type: "button", className: "sort" }, ...parts, make("span", { className: "arrow" }, now ? (view.down ? "▼" : "▲") : "↕"));
     button.setAttribute("aria-label", `Sort by ${label}`);
+    button.dataset.key = `sort ${label}`;
     button.onclick = () => {
       // Down, up, and as the file has them.
       if (view.sort !== sort) [view.sort, view.down] = [sort, sort !== "prompt"];
       else if (view.down === (sort !== "prompt")) view.down = !view.down;
       else view.sort = null;
-      draw(`[aria-label="${CSS.escape(`Sort by ${label}`)}"]`);
+      draw();
     };
     return make("th", { scope: "col", className, "aria-sort": now ? (view.down ? "descending" : "ascending") : "none" }, button);
   };
 
   let parts = null; // of the table on the page
-  const draw = (focused) => {
+  const draw = () => {
     const { head, body, count, more } = parts;
+    const focused = parts.element.contains(document.activeElement) && document.activeElement.dataset.key;
     const rows = wanted();
     order = rows.map(({ place }) => place);
     head.replaceChildren(make("tr", {},
@@ -109,6 +111,7 @@ window.mixdesk.compare = (() => {
     ));
     body.replaceChildren(...rows.slice(0, view.limit).map((row) => {
       const opener = make("button", { type: "button", className: "open" }, row.prompt);
+      opener.dataset.key = row.place;
       const line = make("tr", {}, make("th", { scope: "row", className: "prompt" }, opener), ...value.mixtures.map((_, i) => cell(row, i)));
       line.onclick = () => open(row.place);
       return line;
@@ -117,7 +120,7 @@ window.mixdesk.compare = (() => {
     count.textContent = `${rows.length} of ${value.rows.length} prompts`;
     more.hidden = rows.length <= view.limit;
     more.textContent = `Show ${Math.min(STEP, rows.length - view.limit)} more`;
-    if (focused) parts.element.querySelector(focused)?.focus();
+    if (focused) parts.element.querySelector(`[data-key="${CSS.escape(focused)}"]`)?.focus();
   };
 
   // The tools are made once a comparison: a search is not lost while responses come in.
@@ -166,9 +169,11 @@ window.mixdesk.compare = (() => {
   compare.prompt = (element, given) => {
     const dialog = element.querySelector("dialog");
     if (!dialog || !given) return;
+    const stepped = document.activeElement.dataset.step;
     const step = (by, label) => {
       const next = order[order.indexOf(compare.place) + by];
       const button = make("button", { type: "button", disabled: next === undefined }, label);
+      button.dataset.step = by;
       button.onclick = () => open(next);
       return button;
     };
@@ -198,8 +203,12 @@ window.mixdesk.compare = (() => {
       make("p", { className: "asked" }, given.prompt),
       make("div", { className: "cards", style: { "--columns": cards.length < 5 ? cards.length || 1 : 3 } }, ...(cards.length ? cards : [nothing])));
     dialog.onclick = (event) => { if (event.target === dialog) dialog.close(); };
+    dialog.onkeydown = (event) => {
+      const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+      if (by && !event.altKey) dialog.querySelector(`[data-step="${by}"]`).click();
+    };
     if (!dialog.open) dialog.showModal();
-    close.focus();
+    (stepped ? dialog.querySelector(`[data-step="${stepped}"]:enabled`) ?? close : close).focus();
   };
 
   document.addEventListener("keydown", (event) => {

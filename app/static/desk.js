@@ -90,6 +90,7 @@ window.mixdesk = (() => {
 
   const mixdesk = {
     ratingId: "",
+    choose,
     chosen: [],
     figure: (id, element, json, chosen) => {
       const place = element.querySelector(".figure");
@@ -107,6 +108,7 @@ window.mixdesk = (() => {
       mixdesk.panels.show("left,right");
       mixdesk.turns.ready();
       document.body.dataset.ready = "true";
+      mixdesk.tour.greet();
     },
     press,
     showShares,

@@ -11,7 +11,9 @@ mixdesk.panels = (() => {
     const add = document.getElementById("add-panel");
     add.disabled = sides.length === SIDES.length;
     for (const side of ["third", "fourth"]) {
-      document.getElementById(`remove-${side}`).setAttribute("aria-label", `Remove the ${side} panel`);
+      const remove = document.getElementById(`remove-${side}`);
+      remove.setAttribute("aria-label", `Remove the ${side} panel`);
+      remove.title = `Remove the ${side} panel (⇧+P removes the last)`;
     }
   };
   const changed = (sides) => {
@@ -23,8 +25,9 @@ mixdesk.panels = (() => {
     show,
     add: (open) => changed([...list(open), SIDES.find((side) => !list(open).includes(side))]),
     remove: (open, gone) => {
+      const rest = changed(list(open).filter((side) => side !== gone));
       document.getElementById("add-panel").focus();
-      return changed(list(open).filter((side) => side !== gone));
+      return rest;
     },
   };
 })();
@@ -46,7 +49,7 @@ mixdesk.trace = (() => {
     tip.hidden = !text;
     if (!text) return;
     tip.textContent = text;
-    document.body.append(tip);
+    document.querySelector("main").append(tip);
     const at = target.getBoundingClientRect();
     tip.style.left = `${Math.max(8, Math.min(at.left, innerWidth - tip.offsetWidth - 8))}px`;
     tip.style.top = `${at.top - tip.offsetHeight - 6 < 4 ? at.bottom + 6 : at.top - tip.offsetHeight - 6}px`;
@@ -171,9 +174,16 @@ mixdesk.trace = (() => {
       const here = all.indexOf(document.activeElement.closest(".token"));
       const steps = { ArrowRight: here + 1, ArrowLeft: here - 1, Home: 0, End: all.length - 1 };
       if (event.ctrlKey || event.metaKey || event.altKey || !all.length) return;
-      if (event.key === "Enter" && here >= 0) choose(all[here]);
-      else if (event.key === "Enter" && document.activeElement === root) all[0].focus();
-      else if (event.key in steps) all[Math.max(0, Math.min(all.length - 1, steps[event.key]))].focus();
+      // One token is among the tab stops: the last that was gone to.
+      const go = (span) => {
+        root.querySelectorAll(".token[tabindex='0']").forEach((other) => { other.tabIndex = -1; });
+        span.tabIndex = 0;
+        span.focus();
+      };
+      if (event.key === "Enter" && here >= 0 && all[here].matches(".chosen")) document.querySelector("#drawer.open .scroll")?.focus();
+      else if (event.key === "Enter" && here >= 0) choose(all[here]);
+      else if (event.key === "Enter" && document.activeElement === root) go(root.querySelector(".token[tabindex='0']") ?? all[0]);
+      else if (event.key in steps) go(all[Math.max(0, Math.min(all.length - 1, steps[event.key]))]);
       else return;
       event.preventDefault();
     });
@@ -188,7 +198,7 @@ mixdesk.trace = (() => {
 
   document.addEventListener("keydown", (event) => {
     if (event.repeat || event.isComposing || event.ctrlKey || event.metaKey || event.altKey) return;
-    if (mixdesk.typing(event.target)) return;
+    if (event.shiftKey || mixdesk.typing(event.target)) return;
     const id = { t: "trace", p: "add-panel", c: "continue" }[event.key.toLowerCase()];
     if (!id) return;
     event.preventDefault();

@@ -68,7 +68,7 @@ class DeskTab:
             with gr.Column(elem_id="mix", min_width=200):
                 faders, channels, balance = build_faders(policies, [self.colours[p.objective] for p in policies])
                 undo, redo = build_history()
-                with gr.Accordion("Save and share", open=False, elem_id="shelf"):
+                with gr.Accordion("Save and share (V)", open=False, elem_id="shelf"):
                     keeping, sharing = build_keeping(), build_sharing()
                 more = build_more(min(512, self.desk.engine.policy_set.context // 2))
             with gr.Column(elem_id="stage", min_width=280):

@@ -51,8 +51,10 @@ class ExploreTab:
             self.empty = gr.HTML(EMPTY, elem_id="empty", visible=False)
             with gr.Column(visible=False) as self.content:
                 with gr.Row(elem_id="fronts"):
-                    self.weights = figure(None, "weights-figure", "Expected rewards of all weights")
-                    self.pairs = figure(None, "pairs-figure", "Expected rewards, every two against each other")
+                    self.weights = figure(None, "weights-figure", "Expected rewards of all weights", points=True)
+                    self.pairs = figure(
+                        None, "pairs-figure", "Expected rewards, every two against each other", points=True
+                    )
                 with gr.Row(elem_id="target", equal_height=True):
                     gr.HTML(
                         "<h2>Target</h2><p class='hint'>The most reward in all, with no expected reward under its "
@@ -68,7 +70,9 @@ class ExploreTab:
                         )
                         for i, name in enumerate(self.expected.objectives)
                     }
-                    self.find = gr.Button("Find weights", elem_id="find", variant="primary", min_width=120, scale=0)
+                    self.find = gr.Button(
+                        "Find weights (Enter)", elem_id="find", variant="primary", min_width=190, scale=0
+                    )
         self.connect(tab)
 
     def connect(self, tab: gr.Tab) -> None:
@@ -85,7 +89,8 @@ class ExploreTab:
                 [*faders, self.steering.status],
                 js=f"(...now) => [...mixdesk.mixer.placed(now, mixdesk.chosen), {json.dumps(CHOSEN)}]",
             )
-        self.find.click(
+        gr.on(
+            [self.find.click, *(floor.submit for floor in self.floors.values())],
             self.target,
             {*self.floors.values(), self.steering.channels},
             [*faders, self.steering.status, self.steering.tabs, self.status],

@@ -59,7 +59,7 @@ def test_every_pair_has_its_panel_with_all_points() -> None:
     first = figure.data[0]
     assert first.name == "few responses count" and first.marker.color == fronts.GUESSED
     assert np.array(first.customdata)[0, :4] == pytest.approx(front.weights[1], abs=1e-3)
-    assert figure.layout.meta == {"policies": 4}
+    assert figure.layout.meta["policies"] == 4
     of_two = fronts.scatter(made(2, 2), NAMES[:2], colours(2), NAMES[:2], {})
     assert {(trace.xaxis, trace.yaxis) for trace in of_two.data} == {("x", "y")}
 

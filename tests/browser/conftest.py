@@ -25,9 +25,14 @@ def browser() -> Iterator[Browser]:
 
 
 @contextmanager
-def opened(browser: Browser, url: str) -> Iterator[Page]:
-    """The desk at this address, ready. Errors in its scripts and requests to elsewhere fail the test."""
+def opened(browser: Browser, url: str, tour: bool = False) -> Iterator[Page]:
+    """The desk at this address, ready. Errors in its scripts and requests to elsewhere fail the test.
+
+    tour: it is the first visit, and the tour comes.
+    """
     context = browser.new_context(viewport={"width": 1440, "height": 900})
+    if not tour:
+        context.add_init_script("localStorage.setItem('mixdesk-tour', 'seen')")
     page = context.new_page()
     page.set_default_timeout(60_000)
     wrong: list[str] = []

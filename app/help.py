@@ -1,0 +1,73 @@
+"""Help: every keyboard shortcut and the tour, in one dialog. What opens it is in static/help.js."""
+
+from __future__ import annotations
+
+from html import escape
+
+# where: [(keys, what they do)]
+SHORTCUTS = {
+    "Everywhere": [
+        ("D", "Desk"),
+        ("X", "Explore"),
+        ("R", "Compare"),
+        ("?", "Help"),
+        ("Ctrl+Enter", "Generate; on Compare, begin the comparison"),
+        ("Esc", "Stop what is under way, or close what is open"),
+    ],
+    "Mixture": [
+        ("E", "Even"),
+        ("B", "Balance"),
+        ("Ctrl+Z", "Undo"),
+        ("Ctrl+⇧+Z", "Redo"),
+        ("V", "Save and share"),
+        ("Ctrl+S", "Save under a name"),
+        ("K", "Copy link, where Save and share is open"),
+        ("O", "More"),
+    ],
+    "On a fader": [
+        ("← →", "Move it"),
+        ("S", "Solo"),
+        ("M", "Mute"),
+        ("L", "Lock"),
+    ],
+    "Panels and ratings": [
+        ("P", "Add panel"),
+        ("⇧+P", "Remove the last panel"),
+        ("T", "Trace"),
+        ("1", "Left is better"),
+        ("2", "Right is better"),
+        ("3", "Tie"),
+        ("4", "Both bad"),
+    ],
+    "In a response": [
+        ("← →", "From token to token"),
+        ("Enter", "What else could have been said there; again, into that drawer"),
+        ("C", "Continue from there with these weights"),
+    ],
+    "Explore and Compare": [
+        ("← →", "In a figure: the efficient point with less or more of a reward"),
+        ("↑ ↓", "In a figure: of another reward"),
+        ("Enter", "In a figure: send the point's weights to the faders; in a field: Find weights, Add"),
+        ("← →", "In an open prompt: Previous, Next"),
+    ],
+}
+
+
+def help_button() -> str:
+    return '<button type="button" data-help="open">Help (?)</button>'
+
+
+def help_dialog() -> str:
+    groups = "".join(
+        f"<section><h3>{escape(where)}</h3><dl>"
+        + "".join(f"<div><dt><kbd>{escape(keys)}</kbd></dt><dd>{escape(what)}</dd></div>" for keys, what in shortcuts)
+        + "</dl></section>"
+        for where, shortcuts in SHORTCUTS.items()
+    )
+    return (
+        '<dialog id="help" aria-labelledby="help-title"><header><h2 id="help-title">Keyboard shortcuts</h2>'
+        '<button type="button" data-help="tour">Start the tour</button>'
+        '<button type="button" data-help="close">Close (Esc)</button></header>'
+        f'<div class="shortcuts">{groups}</div>'
+        '<p class="hint">Letters and digits work wherever you are not typing.</p></dialog>'
+    )
