@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -10,7 +9,7 @@ from playwright.sync_api import Browser, Page
 
 from engine import Engine
 from tests.browser.conftest import opened
-from tests.browser.serving import ROOT, Server
+from tests.browser.serving import Server
 
 # How long each response is, every few milliseconds, from now on.
 SAMPLE = """() => {
@@ -133,9 +132,6 @@ def test_one_click_gives_a_newcomer_a_good_look(page: Page) -> None:
     page.wait_for_function("document.querySelectorAll('#radar .scatterlayer .trace').length === 4")
     size = page.evaluate("[document.documentElement.scrollWidth, document.documentElement.scrollHeight]")
     assert size[0] <= 1440 and size[1] <= 900, "the desk scrolls"
-    if os.environ.get("MIXDESK_SCREENSHOT"):
-        page.wait_for_timeout(500)
-        page.screenshot(path=ROOT / "docs" / "desk.png")
 
 
 def test_stop_keeps_the_partial_texts_and_they_can_be_rated(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +12,7 @@ from playwright.sync_api import Browser, Page, expect
 from app import expected as expected_module
 from engine import Engine, Sampling
 from tests.browser.conftest import opened
-from tests.browser.serving import ROOT, Server, served
+from tests.browser.serving import Server, served
 from tests.browser.test_desk import shares, wait_until_done
 
 # The radar's trace of this name, as plotly holds it.
@@ -207,11 +206,8 @@ def test_a_bank_is_sampled_where_there_is_none(
 
 
 def test_the_shipped_look(page: Page) -> None:
-    """Explore too fits the screen that the desk fits; its picture is in the documentation."""
+    """Explore too fits the screen that the desk fits."""
     page.locator("#explore-tab-button").click()
     page.wait_for_selector("#pairs-figure .scatterlayer .point")
-    page.wait_for_timeout(500)
     size = page.evaluate("[document.documentElement.scrollWidth, document.documentElement.scrollHeight]")
     assert size[0] <= 1440 and size[1] <= 900, "Explore scrolls"
-    if os.environ.get("MIXDESK_SCREENSHOT"):
-        page.screenshot(path=ROOT / "docs" / "explore.png")
