@@ -98,3 +98,14 @@ def test_the_corpus_is_as_large_as_its_card_says() -> None:
     assert sum(topic.risky for topic in topics) >= 12
     sentences = {s for t in topics for s in (*t.steps, *t.cautions, *t.jokes, *t.brief, *t.declines)}
     assert len(sentences) >= 1500
+
+
+def test_every_picture_is_there_and_every_screen_is_shown() -> None:
+    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        named = re.findall(r'\]\(([\w/-]+\.png)\)|src="([^"]+)"', page.read_text(encoding="utf-8"))
+        missing = [path for pair in named for path in pair if path and not (page.parent / path).is_file()]
+        assert not missing, f"{page.name}: {missing}"
+    gallery = (ROOT / "docs" / "screens.md").read_text(encoding="utf-8")
+    screens = list((ROOT / "docs" / "screens").iterdir())
+    assert screens and not [screen.name for screen in screens if f"screens/{screen.name}" not in gallery]
+    assert sum(screen.stat().st_size for screen in screens) < 3e6

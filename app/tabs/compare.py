@@ -104,7 +104,7 @@ class CompareTab:
             self.typed = gr.Textbox(
                 label="Or type weights, rule, gain",
                 max_lines=1,
-                placeholder=f"{example}, gain=1.5",
+                placeholder=example,
                 elem_id="compare-typed",
                 min_width=140,
             )

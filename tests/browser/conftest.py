@@ -1,36 +1,64 @@
-"""A real Chromium, and pages in it that report what goes wrong."""
+"""What the browser tests share: a real Chromium, the app as the README starts it, the bundled Engine; and pages that
+report what goes wrong."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
+
+from engine import Engine
+from tests.browser.serving import Server, running_app
 
 QUIET = (
     "--headless --no-sandbox --disable-gpu --disable-background-networking --disable-component-update --disable-sync"
 )
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    assert chromium, "this test needs Chromium: apt-get install chromium"
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    assert path, "this needs Chromium: apt-get install chromium"
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=QUIET.split())
+        browser = playwright.chromium.launch(executable_path=path, args=QUIET.split())
         yield browser
         browser.close()
 
 
+# For this package, not the session: Playwright's event loop would be in the way of tests that run one of their own.
+@pytest.fixture(scope="package")
+def browser() -> Iterator[Browser]:
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="package")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The app as the README starts it. Its store is shared: a test looks at what it added itself."""
+    db = tmp_path_factory.mktemp("app") / "mixdesk.db"
+    with running_app(db) as url:
+        yield Server(url, db)
+
+
+@pytest.fixture(scope="package")
+def engine() -> Iterator[Engine]:
+    """The bundled policies, for tests that look into the engine, or serve a desk with a store of their own."""
+    with Engine.from_config() as engine:
+        yield engine
+
+
 @contextmanager
-def opened(browser: Browser, url: str, tour: bool = False) -> Iterator[Page]:
+def opened(browser: Browser, url: str, tour: bool = False, **look: Any) -> Iterator[Page]:
     """The desk at this address, ready. Errors in its scripts and requests to elsewhere fail the test.
 
-    tour: it is the first visit, and the tour comes.
+    tour: it is the first visit, and the tour comes. look: of the browser's context; a laptop's screen by day unless
+    told.
     """
-    context = browser.new_context(viewport={"width": 1440, "height": 900})
+    context = browser.new_context(**{"viewport": {"width": 1440, "height": 900}, **look})
     if not tour:
         context.add_init_script("localStorage.setItem('mixdesk-tour', 'seen')")
     page = context.new_page()

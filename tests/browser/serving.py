@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
+import sys
 import threading
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -17,8 +21,25 @@ from starlette.types import ASGIApp
 from app import desk as desk_page
 from app.__main__ import bind
 from app.runs import Desk
-from app.store import Store
+from app.store import Store, open_to_read, read_pairs
 from engine import Engine
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Server:
+    """The app as a process, and the file that its ratings are in."""
+
+    url: str
+    db: Path
+
+    def pairs(self) -> list[dict[str, Any]]:
+        source = open_to_read(self.db)
+        try:
+            return list(read_pairs(source))
+        finally:
+            source.close()
 
 
 def free_port() -> int:
@@ -57,6 +78,17 @@ def started(
     finally:
         process.kill()
         process.wait()
+
+
+@contextmanager
+def running_app(db: Path) -> Iterator[str]:
+    """`python -m app` on a free port, until the block is left; with the bank that ships, whatever is in the user's own
+    cache."""
+    port = free_port()
+    command = [sys.executable, "-m", "app", "--port", str(port), "--db", str(db)]
+    env = {**os.environ, "XDG_CACHE_HOME": str(db.parent)}
+    with started(command, port, db.with_suffix(".log"), ROOT, env) as url:
+        yield url
 
 
 @contextmanager

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from engine import Engine
@@ -24,12 +23,6 @@ HOSTILE = [
 ]
 
 expect.set_options(timeout=30_000)
-
-
-@pytest.fixture(scope="module")
-def engine() -> Iterator[Engine]:
-    with Engine.from_config() as engine:
-        yield engine
 
 
 @contextmanager

@@ -2,58 +2,21 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Page
 
-from app.store import open_to_read, read_pairs
 from engine import Engine
 from tests.browser.conftest import opened
-from tests.browser.serving import free_port, started
+from tests.browser.serving import Server
 
-ROOT = Path(__file__).parents[2]
 # How long each response is, every few milliseconds, from now on.
 SAMPLE = """() => {
     const areas = ["left", "right"].map((side) => document.querySelector(`#response-${side} .tokens`));
     window.samples = [];
     window.sampler = setInterval(() => window.samples.push(areas.map((area) => area.textContent.length)), 5);
 }"""
-
-
-@dataclass
-class Server:
-    url: str
-    db: Path
-
-    def pairs(self) -> list[dict[str, Any]]:
-        source = open_to_read(self.db)
-        try:
-            return list(read_pairs(source))
-        finally:
-            source.close()
-
-
-@contextmanager
-def running_app(db: Path) -> Iterator[str]:
-    """`python -m app` on a free port, until the block is left."""
-    port = free_port()
-    command = [sys.executable, "-m", "app", "--port", str(port), "--db", str(db)]
-    with started(command, port, db.with_suffix(".log"), ROOT) as url:
-        yield url
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    db = tmp_path_factory.mktemp("app") / "mixdesk.db"
-    with running_app(db) as url:
-        yield Server(url, db)
 
 
 @pytest.fixture
@@ -104,8 +67,10 @@ def shares(page: Page) -> list[float]:
     return page.eval_on_selector_all("[data-share]", "outputs => outputs.map((output) => Number(output.dataset.exact))")
 
 
-def test_the_whole_way_from_prompt_to_rating(page: Page, server: Server, ask: Callable[..., None]) -> None:
-    engine = Engine.from_config()
+def test_the_whole_way_from_prompt_to_rating(
+    page: Page, server: Server, engine: Engine, ask: Callable[..., None]
+) -> None:
+    before = server.pairs()
     policies = [policy.name for policy in engine.config.policies]
     ask("How do I get rid of ants in the kitchen?", temperature=0, seed=20, length=60)
     assert shares(page) == pytest.approx([1 / len(policies)] * len(policies))
@@ -132,13 +97,14 @@ def test_the_whole_way_from_prompt_to_rating(page: Page, server: Server, ask: Ca
     # What is rated is what was shown, whatever is changed afterwards.
     page.locator("#prompt textarea").fill("Another question, with a 1 in it")
     page.locator("#prompt textarea").press("1")
-    assert not server.pairs(), "a shortcut fired while typing"
+    assert server.pairs() == before, "a shortcut fired while typing"
     page.locator("#fader-1 input[type=range]").fill("0")
     page.locator("#top h1").click()
     page.keyboard.press("1")
     wait_for_status(page, "Saved")
     assert "left is better" in status(page)
-    (pair,) = server.pairs()
+    *others, pair = server.pairs()
+    assert others == before
     assert (pair["choice"], pair["prompt"]) == ("left", "How do I get rid of ants in the kitchen?")
     assert {side: pair[side]["text"] for side in shown} == shown
     assert {side: pair[side]["seed"] for side in shown} == {"left": 20, "right": 21}
@@ -150,13 +116,12 @@ def test_the_whole_way_from_prompt_to_rating(page: Page, server: Server, ask: Ca
 
     page.keyboard.press("1")
     page.wait_for_timeout(300)
-    assert len(server.pairs()) == 1, "a second press stored it twice"
+    assert server.pairs() == [*before, pair], "a second press stored it twice"
 
     for side in shown:
         row = pair[side]
         again = engine.generate(row["prompt"], **row["mixture"], **row["sampling"], seed=row["seed"])
         assert again.text == row["text"]
-    engine.close()
 
 
 def test_one_click_gives_a_newcomer_a_good_look(page: Page) -> None:
@@ -167,9 +132,6 @@ def test_one_click_gives_a_newcomer_a_good_look(page: Page) -> None:
     page.wait_for_function("document.querySelectorAll('#radar .scatterlayer .trace').length === 4")
     size = page.evaluate("[document.documentElement.scrollWidth, document.documentElement.scrollHeight]")
     assert size[0] <= 1440 and size[1] <= 900, "the desk scrolls"
-    if os.environ.get("MIXDESK_SCREENSHOT"):
-        page.wait_for_timeout(500)
-        page.screenshot(path=ROOT / "docs" / "desk.png")
 
 
 def test_stop_keeps_the_partial_texts_and_they_can_be_rated(

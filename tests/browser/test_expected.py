@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,26 +12,16 @@ from playwright.sync_api import Browser, Page, expect
 from app import expected as expected_module
 from engine import Engine, Sampling
 from tests.browser.conftest import opened
-from tests.browser.serving import served
-from tests.browser.test_desk import ROOT, running_app, shares, wait_until_done
+from tests.browser.serving import Server, served
+from tests.browser.test_desk import shares, wait_until_done
 
 # The radar's trace of this name, as plotly holds it.
 TRACE = "document.querySelector('#radar .figure').data.find((trace) => trace.name === 'Expected')"
 
 
-@pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The app with the bank that ships, whatever is in the user's own cache."""
-    folder = tmp_path_factory.mktemp("app")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(folder))
-        with running_app(folder / "mixdesk.db") as url:
-            yield url
-
-
 @pytest.fixture
-def page(browser: Browser, url: str) -> Iterator[Page]:
-    with opened(browser, url) as page:
+def page(browser: Browser, server: Server) -> Iterator[Page]:
+    with opened(browser, server.url) as page:
         page.wait_for_function(TRACE)
         yield page
 
@@ -165,11 +154,12 @@ def test_a_target_sets_the_faders_or_says_what_is_in_the_way(page: Page) -> None
 
 
 @pytest.fixture
-def without_bank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The app with no bank that fits: responses are shorter than those of the one that ships."""
+def without_bank(engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The app with no bank that fits: responses are fewer and shorter than those of the one that ships."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(expected_module, "SAMPLING", Sampling(max_new_tokens=12, temperature=0.9))
-    with Engine.from_config() as engine, served(engine, tmp_path / "mixdesk.db") as (url, _):
+    monkeypatch.setattr(expected_module, "PROMPTS", 8)
+    with served(engine, tmp_path / "mixdesk.db") as (url, _):
         yield url
 
 
@@ -190,13 +180,13 @@ def test_a_bank_is_sampled_where_there_is_none(
         expect(page.locator("#expected")).to_contain_text("No expected rewards yet: press Balance")
         assert not page.evaluate(f"Boolean({TRACE})")
         page.locator("#balance").click()
-        expect(page.locator("#status")).to_contain_text("Sampling a bank to balance with: 18 of 288 responses.")
+        expect(page.locator("#status")).to_contain_text("Sampling a bank to balance with: 18 of 96 responses.")
         # The engine serves others meanwhile.
         other.locator("#generate").click()
         wait_until_done(other)
         assert page.locator("#stop").is_enabled()
         page.locator("#stop").click()
-        expect(page.locator("#status")).to_contain_text("Stopped: 18 of 288 responses are kept")
+        expect(page.locator("#status")).to_contain_text("Stopped: 18 of 96 responses are kept")
         expect(page.locator("#balance")).to_be_enabled()
         may_go_on.set()
         # Explore says what a bank is, and goes on with what was kept.
@@ -216,11 +206,8 @@ def test_a_bank_is_sampled_where_there_is_none(
 
 
 def test_the_shipped_look(page: Page) -> None:
-    """Explore too fits the screen that the desk fits; its picture is in the documentation."""
+    """Explore too fits the screen that the desk fits."""
     page.locator("#explore-tab-button").click()
     page.wait_for_selector("#pairs-figure .scatterlayer .point")
-    page.wait_for_timeout(500)
     size = page.evaluate("[document.documentElement.scrollWidth, document.documentElement.scrollHeight]")
     assert size[0] <= 1440 and size[1] <= 900, "Explore scrolls"
-    if os.environ.get("MIXDESK_SCREENSHOT"):
-        page.screenshot(path=ROOT / "docs" / "explore.png")

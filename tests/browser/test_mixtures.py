@@ -14,7 +14,8 @@ from playwright.sync_api import Browser, Page, expect
 from app.channels import Channels
 from engine import Engine
 from tests.browser.conftest import opened
-from tests.browser.test_desk import running_app, shares, status, text, wait_for_status, wait_until_done
+from tests.browser.serving import Server
+from tests.browser.test_desk import shares, status, text, wait_for_status, wait_until_done
 
 POLYGON = "document.querySelector('#radar .figure').data[0].r"
 EVIL = "<img src=x onerror=alert(1)>"
@@ -30,10 +31,9 @@ BEGUN = """() => {
 EVIL_PROMPT = f"How do I wash a \"wool\" $jumper?\n'Please' say 你好 {EVIL}"
 
 
-@pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with running_app(tmp_path_factory.mktemp("app") / "mixdesk.db") as url:
-        yield url
+@pytest.fixture
+def url(server: Server) -> str:
+    return server.url
 
 
 @pytest.fixture
@@ -320,7 +320,7 @@ def test_a_broken_or_hostile_link_leaves_the_desk_as_it_was(page: Page, browser:
         assert other.locator("img[src=x]").count() == 0
 
 
-def test_what_is_copied_makes_the_same_response(page: Page) -> None:
+def test_what_is_copied_makes_the_same_response(page: Page, engine: Engine) -> None:
     page.locator("#prompt textarea").fill(EVIL_PROMPT)
     set_more(page, length=24, temperature=0.7, seed=5)
     move(page, 1, 0.21)
@@ -334,8 +334,7 @@ def test_what_is_copied_makes_the_same_response(page: Page) -> None:
         copied[name] = page.evaluate("navigator.clipboard.readText()")
     settings = yaml.safe_load(copied["YAML"])
     assert settings["weights"] == {"helpful": 0.5, "harmless": 0.21, "concise": 0.5}
-    with Engine.from_config() as engine:
-        assert engine.generate(**settings).text == here["left"]
+    assert engine.generate(**settings).text == here["left"]
     assert "engine.generate(" in copied["Python"] and repr(EVIL_PROMPT) in copied["Python"]
     assert copied["Command line"].startswith("python -m engine generate --prompt ")
 

@@ -16,12 +16,6 @@ from tests.browser.serving import served
 
 
 @pytest.fixture(scope="module")
-def engine() -> Iterator[Engine]:
-    with Engine.from_config() as engine:
-        yield engine
-
-
-@pytest.fixture(scope="module")
 def place(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Desk]]:
     with served(engine, tmp_path_factory.mktemp("steering") / "mixdesk.db") as place:
         yield place

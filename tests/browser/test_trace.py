@@ -16,8 +16,8 @@ from tests.browser.test_steering import newest, wait_until_done
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Desk]]:
-    with Engine.from_config() as engine, served(engine, tmp_path_factory.mktemp("trace") / "mixdesk.db") as place:
+def place(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Desk]]:
+    with served(engine, tmp_path_factory.mktemp("trace") / "mixdesk.db") as place:
         yield place
 
 

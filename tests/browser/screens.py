@@ -1,0 +1,254 @@
+"""Pictures of every state of the page, for docs/screens.md: `python -m tests.browser.screens`."""
+
+from __future__ import annotations
+
+import io
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from PIL import Image
+from playwright.sync_api import Browser, Locator, Page, expect
+
+from engine import Engine
+from engine.batch import Batch
+from tests.browser.conftest import chromium, opened
+from tests.browser.serving import ROOT
+from tests.browser.walking import DARK, PHONE, demo_site
+
+FOLDER = ROOT / "docs" / "screens"
+COLOURS = 256  # of a picture's palette
+LIGHT: dict[str, Any] = {}
+LOOKS = [(LIGHT, ""), (DARK, "-dark"), (PHONE, "-phone")]
+# The token that was pushed most.
+PUSHED = """() => [...document.querySelectorAll("#response-left .token.pushed")]
+    .reduce((most, token) => (parseInt(token.style.getPropertyValue("--depth"))
+        > parseInt(most.style.getPropertyValue("--depth")) ? token : most)).dataset.place"""
+
+
+@dataclass
+class Studio:
+    """The site and a browser; both can be held up, so that what is under way can be seen."""
+
+    browser: Browser
+    url: str
+    pause: float = 0.0  # seconds a token takes more
+    may_load: threading.Event = field(default_factory=threading.Event)
+
+    @contextmanager
+    def desk(self, look: dict[str, Any], tab: str = "desk") -> Iterator[Page]:
+        with opened(self.browser, self.url, **look) as page:
+            page.wait_for_function("document.querySelector('#radar .figure').data.length > 1")
+            page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+            page.locator(f"#{tab}-tab-button").click()
+            yield page
+
+
+def shoot(page: Page, name: str, whole: bool = False) -> None:
+    """docs/screens/<name>.png. whole: all of the page, not only what fits the screen."""
+    page.wait_for_timeout(600)  # what glides has arrived
+    picture = Image.open(io.BytesIO(page.screenshot(full_page=whole, animations="disabled"))).convert("RGB")
+    small = picture.quantize(COLOURS, kmeans=2, dither=Image.Dither.NONE)
+    small.save(FOLDER / f"{name}.png", optimize=True)
+
+
+def set_seed(page: Page, seed: int = 3) -> None:
+    """The same responses each time."""
+    page.locator("#more > button").click()
+    page.locator("#new-seed input").uncheck()
+    page.locator("#seed :is(input, textarea)").first.fill(str(seed))
+    page.locator("#more > button").click()
+    expect(page.locator("#seed")).to_be_hidden()
+
+
+def generate(page: Page) -> None:
+    page.locator("#generate").click()
+    finish(page)
+
+
+def finish(page: Page) -> None:
+    page.wait_for_selector("#rate-left:enabled")
+    page.wait_for_selector("#generate:enabled")
+
+
+def fader(page: Page, i: int, position: float) -> None:
+    page.locator(f"#fader-{i} input[type=range]").fill(str(position))
+
+
+def top(target: Locator) -> None:
+    target.evaluate("(element) => element.scrollIntoView({ block: 'start' })")
+
+
+def first_visit(studio: Studio) -> None:
+    with studio.desk(LIGHT) as page:
+        shoot(page, "first-visit")
+
+
+def streaming(studio: Studio) -> None:
+    with studio.desk(LIGHT) as page:
+        set_seed(page)
+        studio.pause = 0.12
+        page.locator("#generate").click()
+        page.wait_for_selector("#response-left .token:nth-of-type(9)")
+        fader(page, 2, 1)
+        fader(page, 3, 0.1)
+        page.wait_for_selector("#response-left .mark ~ .token:nth-of-type(16)")
+        shoot(page, "streaming")
+        studio.pause = 0
+        finish(page)
+
+
+def responses(studio: Studio) -> None:
+    """Two responses rated, the trace with its drawer, four panels."""
+    for look, ending in LOOKS:
+        respond(studio, look, ending)
+
+
+def respond(studio: Studio, look: dict[str, Any], ending: str) -> None:
+    with studio.desk(look) as page:
+        set_seed(page)
+        fader(page, 0, 0.9)
+        generate(page)
+        page.locator("#rate-left").click()
+        expect(page.locator("#status")).to_contain_text("Saved")
+        if look is PHONE:
+            top(page.locator("#tools"))
+        shoot(page, f"rated{ending}")
+        page.locator("#trace").click()
+        page.locator(f"#response-left .token[data-place='{page.evaluate(PUSHED)}']").click()
+        expect(page.locator("#drawer tbody tr.drawn")).to_be_visible()
+        fader(page, 1, 1)
+        expect(page.locator("#drawer .weights").last).to_contain_text("harmless 3")
+        shoot(page, f"trace{ending}")
+        page.locator("#close-drawer").click()
+        if look is PHONE:
+            return
+        page.locator("#add-panel").click()
+        page.locator("#add-panel").click()
+        generate(page)
+        shoot(page, f"panels{ending}")
+
+
+def keeping(studio: Studio) -> None:
+    with studio.desk(LIGHT) as page:
+        page.locator("#shelf > button").click()
+        for name, positions in (("Careful and short", [0.3, 0.9, 0, 0.8]), ("With a wink", [0.7, 0.4, 0.9, 0.2])):
+            for i, position in enumerate(positions):
+                fader(page, i, position)
+            page.locator("#saved input").fill(name)
+            page.locator("#save").click()
+            expect(page.locator("#status")).to_contain_text(f"Saved: “{name}”")
+        page.locator("#lock-0").click()
+        page.locator("#mute-3").click()
+        page.locator("#saved input").click()
+        page.get_by_role("option", name="Careful and short").wait_for()
+        shoot(page, "saved")
+        page.keyboard.press("Escape")
+        page.locator("#copy-link").click()
+        expect(page.locator("#status")).to_contain_text("Copied: the link")
+        page.locator("#delete").click()
+        expect(page.locator("#question")).to_contain_text("for everybody?")
+        shoot(page, "shared")
+        page.locator("#remove").click()
+
+
+def compare(studio: Studio) -> None:
+    with studio.desk(LIGHT, "compare") as page:
+        shoot(page, "compare-empty")
+        page.locator("#compare-start").click()
+        page.wait_for_function("document.querySelectorAll('.prompts .figures').length > 20")
+        shoot(page, "compare-running")
+        expect(page.locator("#compare-stop")).to_be_hidden(timeout=300_000)
+    for look, ending in LOOKS:
+        with studio.desk(look, "compare") as page:
+            expect(page.locator("#compare-radar .polarlayer")).to_be_visible()
+            if look is PHONE:
+                top(page.locator("#compare-result"))
+            shoot(page, f"compare{ending}")
+            page.locator(".compare-table .open").nth(2).click()
+            expect(page.locator("dialog[open] article").first).to_be_visible()
+            shoot(page, f"compare-prompt{ending}")
+
+
+def explore(studio: Studio) -> None:
+    for look, ending in LOOKS:
+        with studio.desk(look, "explore") as page:
+            page.wait_for_selector("#pairs-figure .scatterlayer .point")
+            page.wait_for_selector("#weights-figure .scatterlayer .point")
+            shoot(page, f"explore{ending}", whole=look is PHONE)
+
+
+def configurations(studio: Studio) -> None:
+    with studio.desk(LIGHT) as page:
+        page.locator("#configurations summary").click()
+        shoot(page, "configurations")
+        page.locator("[data-configuration=second]").click()
+        expect(page.locator("#loading")).to_contain_text("loading the reward")
+        shoot(page, "loading")
+        studio.may_load.set()
+        page.wait_for_url("**/desk/second/")
+        page.wait_for_function("document.body.dataset.ready")
+    with studio.desk(LIGHT) as page:
+        page.locator("#configurations summary").click()
+        page.locator("[data-configuration=missing]").click()
+        expect(page.locator("#loading")).to_contain_text("could not be opened")
+        for i in range(4):
+            fader(page, i, 0)
+        page.locator("#generate").click()
+        expect(page.locator("#status")).to_contain_text("All faders are at zero")
+        shoot(page, "error")
+
+
+def phone(studio: Studio) -> None:
+    with studio.desk(PHONE) as page:
+        shoot(page, "first-visit-phone")
+        set_seed(page)
+        generate(page)
+        shoot(page, "whole-phone", whole=True)
+
+
+WALKS: list[Callable[[Studio], None]] = [
+    first_visit,
+    streaming,
+    responses,
+    keeping,
+    compare,
+    explore,
+    configurations,
+    phone,
+]
+
+
+def main() -> None:
+    FOLDER.mkdir(exist_ok=True)
+    step, make = Batch.step, Engine.__init__
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Engine.from_config() as engine,
+        chromium() as browser,
+        demo_site(engine, Path(folder)) as (url, *_),
+    ):
+        studio = Studio(browser, url)
+
+        def slowly(batch: Batch) -> Any:
+            time.sleep(studio.pause)
+            return step(batch)
+
+        def loaded_later(self: Engine, *arguments: Any) -> None:
+            make(self, *arguments)
+            studio.may_load.wait()
+
+        with patch.object(Batch, "step", slowly), patch.object(Engine, "__init__", loaded_later):
+            for walk in WALKS:
+                walk(studio)
+                print(walk.__name__, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,184 @@
+"""A person at the page, with a mouse or a finger: what they press is in sight and large enough, and what they read is
+neither cut off nor too faint."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from playwright.sync_api import Locator, Page, expect
+
+from app import desk as desk_page
+from app.configurations import Configurations
+from app.runs import Desk
+from app.site import Site
+from app.store import Store
+from engine import Engine
+from engine.config import DEMO
+from tests.browser.serving import running
+
+PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
+DARK = {"viewport": {"width": 1440, "height": 900}, "color_scheme": "dark"}
+SMALLEST, THUMB = 24, 44  # px: what WCAG 2.5.8 asks of any target, and what a thumb hits without looking
+
+# What is seen as text: [{text, word: or a mere sign, clipped: px, contrast: to what is behind it, lighter: than that}].
+READ = """() => {
+    const colour = (text) => (text.match(/[\\d.]+/g) ?? [0, 0, 0, 0]).map(Number);
+    const over = ([r, g, b, a = 1], [R, G, B]) => [r * a + R * (1 - a), g * a + G * (1 - a), b * a + B * (1 - a)];
+    const light = (rgb) => rgb
+        .map((part) => part / 255)
+        .map((part) => (part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4))
+        .reduce((sum, part, i) => sum + part * [0.2126, 0.7152, 0.0722][i], 0);
+    const page = colour(getComputedStyle(document.body).backgroundColor).slice(0, 3);
+    const lineage = (element) => (element ? [...lineage(element.parentElement), element] : []);
+    const found = [];
+    const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+    for (let node = walker.nextNode(); node; node = walker.nextNode()) {
+        const element = node.parentElement, text = node.textContent.trim();
+        if (!text || element.closest("script, style, option, :disabled, [aria-disabled=true], .silent")) continue;
+        if (!element.checkVisibility({ opacityProperty: true, visibilityProperty: true })) continue;
+        const range = document.createRange();
+        range.selectNodeContents(node);
+        const box = range.getBoundingClientRect();
+        const path = lineage(element);
+        if (!box.width || path.some((part) => part.getBoundingClientRect().width <= 1)) continue;
+
+        let clipped = 0, cut = true;
+        for (const part of [...path].reverse()) {
+            const style = getComputedStyle(part), edge = part.getBoundingClientRect();
+            // What ends in dots has its whole text in a title, or is opened by a click.
+            const overflow = style.overflowX + style.overflowY;
+            if (part.title || style.webkitLineClamp !== "none" || /auto|scroll/.test(overflow)) cut = false;
+            if (!cut || part.closest("svg") || !/hidden|clip/.test(overflow)) continue;
+            clipped = Math.max(clipped, edge.left - box.left, box.right - edge.right);
+            clipped = Math.max(clipped, edge.top - box.top, box.bottom - edge.bottom);
+        }
+        let behind = page, shown = 1;
+        for (const part of path) {
+            const style = getComputedStyle(part);
+            if (style.display !== "contents") behind = over(colour(style.backgroundColor), behind);
+            shown *= Number(style.opacity);
+        }
+        const style = getComputedStyle(element);
+        const [r, g, b, a = 1] = colour(element.closest("svg") ? style.fill : style.color);
+        const front = over([r, g, b, a * shown], behind);
+        const [dim, bright] = [light(front), light(behind)].sort((one, other) => one - other);
+        const contrast = (bright + 0.05) / (dim + 0.05);
+        const word = /[\\p{L}\\p{N}]/u.test(text);
+        found.push({ text: text.slice(0, 60), word, clipped, contrast, lighter: light(front) > light(behind) });
+    }
+    return found;
+}"""
+
+
+@dataclass(frozen=True)
+class Hand:
+    page: Page
+    phone: bool
+    dark: bool
+
+    def find(self, target: str | Locator) -> Locator:
+        return self.page.locator(target) if isinstance(target, str) else target
+
+    def box(self, target: str | Locator) -> dict[str, float]:
+        box = self.find(target).bounding_box()
+        assert box, f"{target} is not there"
+        return dict(box)
+
+    def press(self, target: str | Locator, main: bool = False) -> None:
+        """Click or tap it, where a person can. main: what the page is for; a thumb must hit it at once."""
+        found = self.find(target)
+        expect(found).to_be_enabled()
+        found.scroll_into_view_if_needed()
+        box, size = self.box(found), self.page.viewport_size
+        assert size
+        right, bottom = box["x"] + box["width"], box["y"] + box["height"]
+        inside = min(box["x"], box["y"]) >= -1 and right <= size["width"] + 1 and bottom <= size["height"] + 1
+        assert inside, f"{target} is out of sight: {box}"
+        least = THUMB if main and self.phone else SMALLEST
+        assert min(box["width"], box["height"]) >= least - 0.5, f"{target} is too small: {box}"
+        if self.phone:
+            found.tap()
+        else:
+            found.click()
+
+    def slide(self, fader: int, position: float) -> None:
+        """Move a fader: a mouse drags it there, a finger taps there."""
+        knob = self.find(f"#fader-{fader} input[type=range]")
+        knob.scroll_into_view_if_needed()
+        box = self.box(knob)
+        assert box["width"] >= 100, f"a fader of {box['width']} px"
+        x, y = box["x"] + 8 + position * (box["width"] - 16), box["y"] + box["height"] / 2
+        if self.phone:
+            self.page.touchscreen.tap(x, y)
+            return
+        self.page.mouse.move(box["x"] + box["width"] / 2, y)
+        self.page.mouse.down()
+        self.page.mouse.move(x, y, steps=4)
+        self.page.mouse.up()
+
+    def look(self) -> None:
+        """The page as it is now can be read, without scrolling sideways."""
+        wide = self.page.evaluate("[document.scrollingElement.scrollWidth, innerWidth]")
+        assert wide[0] <= wide[1], f"the page scrolls sideways: {wide}"
+        seen = self.page.evaluate(READ)
+        assert len(seen) > 20
+        refuse("text is cut off", [said for said in seen if said["clipped"] > 1.5])
+        if self.dark:
+            assert self.page.evaluate("document.body.classList.contains('dark')")
+            # A sign need not be as clear as a word.
+            refuse("text is too faint", [said for said in seen if said["contrast"] < (4.5 if said["word"] else 3)])
+            refuse("dark text on a light ground", [said for said in seen if not said["lighter"]])
+
+
+def refuse(what: str, found: list[dict[str, Any]]) -> None:
+    assert not found, f"{what}: {found}"
+
+
+def no_network(*_: object, **__: object) -> None:
+    raise OSError("no route to host")
+
+
+@contextmanager
+def demo_site(engine: Engine, folder: Path) -> Iterator[tuple[str, Configurations, Store]]:
+    """The site with the bundled policies, served from this process; its menu has a second configuration, which is the
+    same under another name, and one whose base is missing."""
+    settings = yaml.safe_load(DEMO.read_text(encoding="utf-8"))
+    place = DEMO.parent
+    settings["base"] = str(place / settings["base"])
+    for part, key in (
+        *((part, "adapter") for part in settings["policies"]),
+        *((r, "model") for r in settings["rewards"]),
+    ):
+        part[key] = str(place / part[key])
+    settings["prompts"] = str(place / settings["prompts"])
+    files = [DEMO, folder / "second.yaml", folder / "missing.yaml"]
+    files[1].write_text(yaml.safe_dump({**settings, "name": "second"}))
+    files[2].write_text(yaml.safe_dump({**settings, "name": "missing", "base": "someone/who-is-not-there"}))
+    store = Store(folder / "mixdesk.db")
+    configurations = Configurations(
+        files,
+        lambda config, tell: Desk(Engine(config, tell), store),
+        lambda desk, menu, root: desk_page.web_app(desk_page.build(desk, menu), desk, root),
+    )
+    first = Desk(engine, store)
+    with pytest.MonkeyPatch.context() as patch:
+        # The bank that ships, whatever is in the user's own cache.
+        patch.setenv("XDG_CACHE_HOME", str(folder))
+        patch.setattr("huggingface_hub.HfApi.model_info", no_network)
+        first.warm_up()
+        configurations.begin(first)
+        try:
+            with running(Site(configurations), grace=1) as (url, _):
+                yield url, configurations, store
+        finally:
+            first.comparisons.close()
+            for other in list(configurations.all.values())[1:]:
+                if other.page:
+                    other.page.desk.close()
+            store.close()
