@@ -20,7 +20,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import statistics
 import subprocess
 import sys
@@ -35,11 +34,11 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page
 
 from engine import Engine
 from engine.policies import PolicySet
-from tests.browser.conftest import QUIET
+from tests.browser.conftest import TOURED, chromium
 from tests.browser.serving import served
 
 WINDOW = 1.5  # seconds: a response has 256 tokens at most, and must not end before
@@ -113,6 +112,7 @@ class Bench:
     def open(self) -> None:
         page = self.page
         page.set_default_timeout(120_000)
+        page.add_init_script(TOURED)
         page.goto(self.url)
         page.wait_for_selector("#radar .polarlayer")
         page.wait_for_function("document.body.dataset.ready")
@@ -226,9 +226,8 @@ def main() -> None:
         Engine.from_config() as engine,
         tempfile.TemporaryDirectory() as folder,
         served(engine, Path(folder) / "bench.db") as (url, _),
-        sync_playwright() as playwright,
+        chromium() as browser,
     ):
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=QUIET.split())
         bench = Bench(browser.new_context(viewport={"width": 1440, "height": 900}).new_page(), url)
         steer, hand_over = engine._steer, engine._hand_over
         first = engine.policy_set.names[0]
@@ -247,7 +246,6 @@ def main() -> None:
         for count in map(int, options.visitors.split(",")):
             results[count] = bench.measure(options.drags, count - 1)
             print(count, json.dumps(results[count]), file=sys.stderr, flush=True)
-        browser.close()
     print(json.dumps({"visitors": results, "drags": options.drags, "cores": os.cpu_count(), "load": os.getloadavg()}))
 
 

@@ -17,6 +17,8 @@ from tests.browser.serving import Server, running_app
 QUIET = (
     "--headless --no-sandbox --disable-gpu --disable-background-networking --disable-component-update --disable-sync"
 )
+# For a page that is opened: somebody was here before.
+TOURED = "localStorage.setItem('mixdesk-tour', 'seen')"
 
 
 @contextmanager
@@ -60,7 +62,7 @@ def opened(browser: Browser, url: str, tour: bool = False, **look: Any) -> Itera
     """
     context = browser.new_context(**{"viewport": {"width": 1440, "height": 900}, **look})
     if not tour:
-        context.add_init_script("localStorage.setItem('mixdesk-tour', 'seen')")
+        context.add_init_script(TOURED)
     page = context.new_page()
     page.set_default_timeout(60_000)
     wrong: list[str] = []

@@ -10,7 +10,8 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
 from tests.browser.conftest import opened
-from tests.browser.test_desk import running_app, wait_for_status, wait_until_done
+from tests.browser.serving import Server
+from tests.browser.test_desk import wait_for_status, wait_until_done
 
 SIZES = ((1440, 900), (390, 844))
 ALL: dict[str, Any] = {"resultTypes": ["violations"]}
@@ -24,15 +25,9 @@ STILL = "*, *::before, *::after { transition: none !important; animation: none !
 expect.set_options(timeout=30_000)
 
 
-@pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with running_app(tmp_path_factory.mktemp("app") / "mixdesk.db") as url:
-        yield url
-
-
 @pytest.fixture
-def page(browser: Browser, url: str) -> Iterator[Page]:
-    with opened(browser, url) as page:
+def page(browser: Browser, server: Server) -> Iterator[Page]:
+    with opened(browser, server.url) as page:
         page.add_style_tag(content=STILL)
         yield page
 

@@ -77,8 +77,8 @@ class Keys:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Desk]]:
-    with Engine.from_config() as engine, served(engine, tmp_path_factory.mktemp("keys") / "mixdesk.db") as place:
+def place(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Desk]]:
+    with served(engine, tmp_path_factory.mktemp("keys") / "mixdesk.db") as place:
         yield place
 
 

@@ -9,19 +9,21 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from app.store import Store
-from engine import Mixture
+from engine import Engine, Mixture
 from tests.app.conftest import make_completion
 from tests.browser.conftest import opened
-from tests.browser.test_desk import Server, running_app, shares
+from tests.browser.serving import Server, served
+from tests.browser.test_desk import shares
 
 FIRST = Mixture({"helpful": 0.75, "concise": 0.25})
 SECOND, THIRD = Mixture({"harmless": 1.0}), Mixture({"humorous": 0.4, "reference": 0.6})
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    db: Path = tmp_path_factory.mktemp("app") / "mixdesk.db"
-    with running_app(db) as url:
+def server(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A desk that nobody rated at."""
+    db: Path = tmp_path_factory.mktemp("ratings") / "mixdesk.db"
+    with served(engine, db) as (url, _):
         yield Server(url, db)
 
 

@@ -12,28 +12,19 @@ from app import expected as expected_module
 from app import plots
 from app.figures import drawn
 from engine import Engine, Sampling
-from tests.browser.conftest import opened
-from tests.browser.serving import served
-from tests.browser.test_desk import running_app, shares
+from tests.browser.conftest import TOURED, opened
+from tests.browser.serving import Server, served
+from tests.browser.test_desk import shares
 from tests.browser.test_expected import TRACE, heights
+from tests.browser.walking import PHONE
 from tests.conftest import Tiny
 
 EVEN = "Math.abs(Number(document.querySelector('[data-share]').dataset.exact) - 0.25) < 0.001"
 
 
-@pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The app with the bank that ships."""
-    folder = tmp_path_factory.mktemp("app")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(folder))
-        with running_app(folder / "mixdesk.db") as url:
-            yield url
-
-
 @pytest.fixture
-def page(browser: Browser, url: str) -> Iterator[Page]:
-    with opened(browser, url) as page:
+def page(browser: Browser, server: Server) -> Iterator[Page]:
+    with opened(browser, server.url) as page:
         page.wait_for_selector("#radar-target .handle >> nth=3")
         yield page
 
@@ -170,25 +161,20 @@ def test_what_is_locked_stays(page: Page) -> None:
     assert 0 < gained < 1.42, "less than with all free"
 
 
-def test_by_touch(browser: Browser, url: str) -> None:
-    context = browser.new_context(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
-    page = context.new_page()
-    page.goto(url)
-    page.wait_for_selector("#radar-target .handle >> nth=3")
-    page.wait_for_function("document.body.dataset.ready")
-    knob = handle(page, "helpful").locator(".knob")
-    knob.scroll_into_view_if_needed()
-    x, y = middle(knob.bounding_box())
-    touch = context.new_cdp_session(page)
-    scrolled = page.evaluate("scrollY")
-    touch.send("Input.dispatchTouchEvent", {"type": "touchStart", "touchPoints": [{"x": x, "y": y}]})
-    for by in (8, 16, 24):
-        touch.send("Input.dispatchTouchEvent", {"type": "touchMove", "touchPoints": [{"x": x - by, "y": y - by}]})
-    touch.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
-    expect(page.locator("#status")).to_contain_text("your target: helpful +", timeout=60_000)
-    assert shares(page)[0] > 0.5
-    assert page.evaluate("scrollY") == scrolled, "the page went along"
-    context.close()
+def test_by_touch(browser: Browser, server: Server) -> None:
+    with opened(browser, server.url, **PHONE) as page:
+        knob = handle(page, "helpful").locator(".knob")
+        knob.scroll_into_view_if_needed()
+        x, y = middle(knob.bounding_box())
+        touch = page.context.new_cdp_session(page)
+        scrolled = page.evaluate("scrollY")
+        touch.send("Input.dispatchTouchEvent", {"type": "touchStart", "touchPoints": [{"x": x, "y": y}]})
+        for by in (8, 16, 24):
+            touch.send("Input.dispatchTouchEvent", {"type": "touchMove", "touchPoints": [{"x": x - by, "y": y - by}]})
+        touch.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+        expect(page.locator("#status")).to_contain_text("your target: helpful +", timeout=60_000)
+        assert shares(page)[0] > 0.5
+        assert page.evaluate("scrollY") == scrolled, "the page went along"
 
 
 def markers(page: Page) -> list[tuple[float, float]]:
@@ -250,6 +236,7 @@ def test_without_a_bank_there_is_nothing_to_drag_and_two_objectives_have_bars(
         served(engine, tmp_path / "mixdesk.db") as (url, _),
     ):
         page = browser.new_page()
+        page.add_init_script(TOURED)
         page.goto(url)
         page.wait_for_function("document.body.dataset.ready")
         expect(page.locator("#expected")).to_contain_text("press Balance, which samples a bank", timeout=60_000)

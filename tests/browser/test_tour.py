@@ -8,8 +8,9 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests.browser.conftest import opened
+from tests.browser.serving import Server
 from tests.browser.test_accessibility import STILL, violations
-from tests.browser.test_desk import running_app, wait_until_done
+from tests.browser.test_desk import wait_until_done
 
 expect.set_options(timeout=30_000)
 
@@ -27,16 +28,10 @@ PLACED = """selector => {
 WELL = {"over": False, "seen": True, "wide": True}
 
 
-@pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with running_app(tmp_path_factory.mktemp("app") / "mixdesk.db") as url:
-        yield url
-
-
 @pytest.fixture
-def page(browser: Browser, url: str) -> Iterator[Page]:
+def page(browser: Browser, server: Server) -> Iterator[Page]:
     """The first visit."""
-    with opened(browser, url, tour=True) as page:
+    with opened(browser, server.url, tour=True) as page:
         page.add_style_tag(content=STILL)
         yield page
 

@@ -13,25 +13,13 @@ from playwright.sync_api import Browser, Page, expect
 
 from engine import Engine
 from tests.browser.conftest import opened
-from tests.browser.test_desk import Server, running_app, status, text, wait_for_status
+from tests.browser.serving import Server
+from tests.browser.test_desk import status, text, wait_for_status
 from tests.browser.test_mixtures import EVIL, set_more, shelf
 from tests.browser.test_mixtures import generate as generated
 
 FIRST = f"How do I wash a wool jumper? {EVIL}"
 SECOND, THIRD = "And when it is still dirty?", "What about silk?"
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    db = tmp_path_factory.mktemp("app") / "mixdesk.db"
-    with running_app(db) as url:
-        yield Server(url, db)
-
-
-@pytest.fixture(scope="module")
-def engine() -> Iterator[Engine]:
-    with Engine.from_config() as engine:
-        yield engine
 
 
 @pytest.fixture
@@ -87,7 +75,7 @@ def as_messages(*said: str) -> list[dict[str, str]]:
 def test_three_turns_right_then_left_rated_back_and_shared(
     page: Page, browser: Browser, server: Server, engine: Engine
 ) -> None:
-    conversation = page.locator("#conversation")
+    conversation, before = page.locator("#conversation"), len(server.pairs())
     expect(conversation).to_be_hidden()
     expect(page.locator("#reply-left")).to_be_hidden()
     expect(page.locator("#examples")).to_be_visible()
@@ -122,7 +110,7 @@ def test_three_turns_right_then_left_rated_back_and_shared(
     third = generate(page, THIRD)
     assert fits(page), "the desk scrolls"
 
-    pairs = server.pairs()
+    pairs = server.pairs()[before:]
     assert [(pair["choice"], pair["prompt"]) for pair in pairs] == [("right", FIRST), ("left", history)]
     row = pairs[1]["left"]
     again = engine.generate(row["prompt"], **row["mixture"], **row["sampling"], seed=row["seed"])
