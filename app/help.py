@@ -67,7 +67,7 @@ def help_dialog() -> str:
     return (
         '<dialog id="help" aria-labelledby="help-title"><header><h2 id="help-title">Keyboard shortcuts</h2>'
         '<button type="button" data-help="tour">Start the tour</button>'
-        '<button type="button" data-help="close">Close (Esc)</button></header>'
+        '<button type="button" data-help="close" autofocus>Close (Esc)</button></header>'
         f'<div class="shortcuts">{groups}</div>'
         '<p class="hint">Letters and digits work wherever you are not typing.</p></dialog>'
     )
