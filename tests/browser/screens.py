@@ -1,8 +1,9 @@
-"""Pictures of every state of the page, for docs/screens.md: `python -m tests.browser.screens`."""
+"""Pictures of every state of the page, for docs/screens.md: `python -m tests.browser.screens [WALK ...]`."""
 
 from __future__ import annotations
 
 import io
+import sys
 import tempfile
 import threading
 import time
@@ -53,7 +54,14 @@ class Studio:
 def shoot(page: Page, name: str, whole: bool = False) -> None:
     """docs/screens/<name>.png. whole: all of the page, not only what fits the screen."""
     page.wait_for_timeout(600)  # what glides has arrived
-    picture = Image.open(io.BytesIO(page.screenshot(full_page=whole, animations="disabled"))).convert("RGB")
+    save(photograph(page, whole), name)
+
+
+def photograph(page: Page, whole: bool = False) -> Image.Image:
+    return Image.open(io.BytesIO(page.screenshot(full_page=whole, animations="disabled"))).convert("RGB")
+
+
+def save(picture: Image.Image, name: str) -> None:
     small = picture.quantize(COLOURS, kmeans=2, dither=Image.Dither.NONE)
     small.save(FOLDER / f"{name}.png", optimize=True)
 
@@ -86,22 +94,75 @@ def top(target: Locator) -> None:
 
 
 def first_visit(studio: Studio) -> None:
-    with studio.desk(LIGHT) as page:
+    with studio.desk({"tour": True}) as page:
+        shoot(page, "tour")
+        page.keyboard.press("Escape")
         shoot(page, "first-visit")
+        page.keyboard.press("?")
+        shoot(page, "help")
 
 
 def streaming(studio: Studio) -> None:
     with studio.desk(LIGHT) as page:
         set_seed(page)
+        page.locator("#trace").click()
+        fader(page, 3, 0)
         studio.pause = 0.12
         page.locator("#generate").click()
-        page.wait_for_selector("#response-left .token:nth-of-type(9)")
-        fader(page, 2, 1)
-        fader(page, 3, 0.1)
-        page.wait_for_selector("#response-left .mark ~ .token:nth-of-type(16)")
-        shoot(page, "streaming")
+        # The faders' positions from then on, each at so many tokens.
+        frames = []
+        for tokens, positions in ((10, [0, 0, 1, 0]), (24, [1, 0, 0, 0.1]), (40, [0, 0, 0, 1]), (54, None)):
+            page.wait_for_selector(f"#response-left .token[data-place='{tokens}']")
+            frames.append(photograph(page).crop((0, 60, 680, 700)))
+            if tokens == 40:
+                shoot(page, "streaming")
+            for i, position in enumerate(positions or []):
+                fader(page, i, position)
         studio.pause = 0
         finish(page)
+    strip = Image.new("RGB", (sum(frame.width for frame in frames), frames[0].height))
+    for i, frame in enumerate(frames):
+        strip.paste(frame, (i * frame.width, 0))
+    save(strip.resize((strip.width * 3 // 4, strip.height * 3 // 4), Image.Resampling.LANCZOS), "steering")
+
+
+def conversation(studio: Studio) -> None:
+    with studio.desk(LIGHT) as page:
+        set_seed(page)
+        generate(page)
+        page.locator("#reply-left").click()
+        page.locator("#prompt textarea").fill("And how do I keep it dry inside?")
+        generate(page)
+        shoot(page, "conversation")
+
+
+def target(studio: Studio) -> None:
+    with studio.desk(LIGHT) as page:
+        knob = page.get_by_role("slider", name="Target for harmless").locator(".knob").bounding_box()
+        assert knob is not None
+        x, y = knob["x"] + knob["width"] / 2, knob["y"] + knob["height"] / 2
+        page.mouse.move(x, y)
+        page.mouse.down()
+        page.mouse.move(x + 30, y - 30, steps=6)
+        page.mouse.up()
+        expect(page.locator("#status")).to_contain_text("your target")
+        shoot(page, "target")
+
+
+def ratings(studio: Studio) -> None:
+    """Each of two mixtures against the reference, rated as a person would who likes the first best."""
+    with studio.desk(LIGHT) as page:
+        for number, (name, verdicts) in enumerate((("helpful", "left left right"), ("concise", "right left right"))):
+            page.locator("#mixture-left input").click()
+            page.get_by_role("option", name=name, exact=True).click()
+            for seed, verdict in enumerate(verdicts.split()):
+                set_seed(page, 10 * number + 2 * seed)
+                generate(page)
+                page.locator(f"#rate-{verdict}").click()
+                expect(page.locator("#status")).to_contain_text("Saved")
+        page.locator("#ratings-tab-button").click()
+        expect(page.locator("#lottery tbody tr").first).to_be_visible()
+        shoot(page, "ratings")
 
 
 def responses(studio: Studio) -> None:
@@ -217,15 +278,19 @@ WALKS: list[Callable[[Studio], None]] = [
     first_visit,
     streaming,
     responses,
+    conversation,
+    target,
     keeping,
     compare,
     explore,
     configurations,
     phone,
+    ratings,
 ]
 
 
-def main() -> None:
+def main(names: list[str]) -> None:
+    """names: of the walks to take, else all."""
     FOLDER.mkdir(exist_ok=True)
     step, make = Batch.step, Engine.__init__
     with (
@@ -245,10 +310,10 @@ def main() -> None:
             studio.may_load.wait()
 
         with patch.object(Batch, "step", slowly), patch.object(Engine, "__init__", loaded_later):
-            for walk in WALKS:
+            for walk in [walk for walk in WALKS if not names or walk.__name__ in names]:
                 walk(studio)
                 print(walk.__name__, flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])
