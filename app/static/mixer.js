@@ -29,6 +29,7 @@ mixdesk.mixer = (() => {
   const show = (now) => {
     const state = read(now);
     const { names, solo, mute, lock } = state;
+    mixdesk.target.heard(now);
     mixdesk.showShares(weights(state));
     names.forEach((name, i) => {
       const pressed = { solo: solo.includes(name), mute: mute.includes(name), lock: name in lock };

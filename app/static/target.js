@@ -262,7 +262,9 @@ mixdesk.target = (() => {
       now = values;
       settled();
     },
-    placed: (values) => values.slice(0, count()).map((fader, i) => positions?.[i] ?? fader),
+    // The faders and channels as they are shown: a lock holds from then on, not only when `note` comes.
+    heard: (values) => { now &&= [...values, ...now.slice(values.length)]; },
+    placed: (values) => mixdesk.mixer.placed(values, values.slice(0, count()).map((fader, i) => positions?.[i] ?? fader)),
     said: () => sentence,
   };
 })();
