@@ -23,6 +23,7 @@ TOURED = "localStorage.setItem('mixdesk-tour', 'seen')"
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
+    """The machine's Chromium, headless, until the block is left."""
     path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     assert path, "this needs Chromium: apt-get install chromium"
     with sync_playwright() as playwright:

@@ -297,7 +297,7 @@ def main(names: list[str]) -> None:
         tempfile.TemporaryDirectory() as folder,
         Engine.from_config() as engine,
         chromium() as browser,
-        demo_site(engine, Path(folder)) as (url, *_),
+        demo_site(engine, Path(folder)) as url,
     ):
         studio = Studio(browser, url)
 

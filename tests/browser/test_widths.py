@@ -27,7 +27,7 @@ WATCH = """() => {
 
 @pytest.fixture(scope="module")
 def url(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with demo_site(engine, tmp_path_factory.mktemp("widths")) as (url, *_):
+    with demo_site(engine, tmp_path_factory.mktemp("widths")) as url:
         yield url
 
 

@@ -78,6 +78,8 @@ READ = """() => {
 
 @dataclass(frozen=True)
 class Hand:
+    """phone: a finger on a narrow screen, else a mouse. dark: what is read must be light on dark."""
+
     page: Page
     phone: bool
     dark: bool
@@ -145,17 +147,14 @@ def no_network(*_: object, **__: object) -> None:
 
 
 @contextmanager
-def demo_site(engine: Engine, folder: Path) -> Iterator[tuple[str, Configurations, Store]]:
-    """The site with the bundled policies, served from this process; its menu has a second configuration, which is the
-    same under another name, and one whose base is missing."""
+def demo_site(engine: Engine, folder: Path) -> Iterator[str]:
+    """The address of the site with the bundled policies, served from this process; its menu has a second configuration,
+    which is the same under another name, and one whose base is missing."""
     settings = yaml.safe_load(DEMO.read_text(encoding="utf-8"))
     place = DEMO.parent
     settings["base"] = str(place / settings["base"])
-    for part, key in (
-        *((part, "adapter") for part in settings["policies"]),
-        *((r, "model") for r in settings["rewards"]),
-    ):
-        part[key] = str(place / part[key])
+    for part in (*settings["policies"], *settings["rewards"]):
+        part.update({key: str(place / part[key]) for key in ("adapter", "model") if key in part})
     settings["prompts"] = str(place / settings["prompts"])
     files = [DEMO, folder / "second.yaml", folder / "missing.yaml"]
     files[1].write_text(yaml.safe_dump({**settings, "name": "second"}))
@@ -175,7 +174,7 @@ def demo_site(engine: Engine, folder: Path) -> Iterator[tuple[str, Configuration
         configurations.begin(first)
         try:
             with running(Site(configurations), grace=1) as (url, _):
-                yield url, configurations, store
+                yield url
         finally:
             first.comparisons.close()
             for other in list(configurations.all.values())[1:]:
