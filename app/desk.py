@@ -29,7 +29,7 @@ def build(desk: Desk, menu: Menu | None = None) -> gr.Blocks:
                 explore.build(desk, second, steering)
             with gr.Tab("Compare (R)", id="compare", elem_id="compare-tab") as third:
                 compare.build(desk, third, steering)
-            with gr.Tab("Ratings", id="ratings-tab", elem_id="ratings-tab") as fourth:
+            with gr.Tab("Ratings (G)", id="ratings-tab", elem_id="ratings-tab") as fourth:
                 ratings.build(desk, fourth, steering)
     return blocks
 

@@ -10,6 +10,7 @@ SHORTCUTS = {
         ("D", "Desk"),
         ("X", "Explore"),
         ("R", "Compare"),
+        ("G", "Ratings"),
         ("?", "Help"),
         ("Ctrl+Enter", "Generate; on Compare, begin the comparison"),
         ("Esc", "Stop what is under way, or close what is open"),
@@ -30,6 +31,10 @@ SHORTCUTS = {
         ("M", "Mute"),
         ("L", "Lock"),
     ],
+    "On a dot of the radar": [
+        ("← →", "Ask for less or more of its reward"),
+        ("Delete", "Clear target"),
+    ],
     "Panels and ratings": [
         ("P", "Add panel"),
         ("⇧+P", "Remove the last panel"),
@@ -38,6 +43,12 @@ SHORTCUTS = {
         ("2", "Right is better"),
         ("3", "Tie"),
         ("4", "Both bad"),
+    ],
+    "Conversation": [
+        ("5", "Reply to the left response"),
+        ("6", "Reply to the right one; 7 and 8, to the third and fourth"),
+        ("⇧+⌫", "Back"),
+        ("⇧+N", "New conversation"),
     ],
     "In a response": [
         ("← →", "From token to token"),

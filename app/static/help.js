@@ -19,7 +19,7 @@
 
   // What is opened or gone to gets the focus: Tab goes on from there.
   const LETTERS = {
-    d: "#desk-tab-button", x: "#explore-tab-button", r: "#compare-tab-button",
+    d: "#desk-tab-button", x: "#explore-tab-button", r: "#compare-tab-button", g: "#ratings-tab-button",
     v: "#shelf > button", o: "#more > button", e: "#even", k: "#copy-link",
   };
   const seen = (selector) => {

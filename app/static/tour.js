@@ -135,7 +135,7 @@ mixdesk.tour = (() => {
   // Escape stops what is under way and closes what else is open; with nothing of that it closes the tour.
   document.addEventListener("keydown", (event) => {
     if (event.key !== "Escape" || at < 0 || !document.getElementById("stop").disabled) return;
-    if (document.querySelector("dialog[open], details[open], #drawer.open, [role=combobox][aria-expanded=true]")) return;
+    if (document.querySelector("dialog[open], #configurations[open], #drawer.open, [role=combobox][aria-expanded=true]")) return;
     close();
   });
 

@@ -77,6 +77,7 @@ def set_seed(page: Page, seed: int = 3) -> None:
 
 def generate(page: Page) -> None:
     page.locator("#generate").click()
+    page.wait_for_selector("#stop:enabled")
     finish(page)
 
 
@@ -113,7 +114,7 @@ def streaming(studio: Studio) -> None:
         frames = []
         for tokens, positions in ((10, [0, 0, 1, 0]), (24, [1, 0, 0, 0.1]), (40, [0, 0, 0, 1]), (54, None)):
             page.wait_for_selector(f"#response-left .token[data-place='{tokens}']")
-            frames.append(photograph(page).crop((0, 60, 680, 700)))
+            frames.append(photograph(page).crop((0, 60, 680, 640)))
             if tokens == 40:
                 shoot(page, "streaming")
             for i, position in enumerate(positions or []):

@@ -107,6 +107,12 @@ def test_the_desk(page: Page) -> None:
     wait_for_status(page, "Saved")
     check(page, "with four panels, rated")
 
+    page.locator("#reply-left").click()
+    expect(page.locator("#conversation")).to_be_visible()
+    page.get_by_role("slider", name="Target for harmless").press("ArrowRight")
+    expect(page.get_by_role("button", name="Clear target")).to_be_visible()
+    check(page, "with a conversation and a target")
+
 
 def test_compare(page: Page) -> None:
     page.locator("#compare-tab-button").click()

@@ -294,9 +294,27 @@ def test_every_shortcut_is_told_on_its_button_and_in_help(keys: Keys) -> None:
     keys.expect_at("#top [data-help=open]")
     listed = {key for shortcuts in SHORTCUTS.values() for key, _ in shortcuts}
     told = set()
-    for tab in ("x", "r", "d", "v", "o"):
+    for tab in ("x", "r", "g", "d", "v", "o"):
         keys.press(tab)
         labels = page.locator("button:visible").all_inner_texts()
         told |= {key for label in labels for key in re.findall(r"\(([^()]+)\)", label.split("\n")[0])}
     assert told - {"C"} <= listed
-    assert {"D", "X", "R", "?", "Ctrl+Enter", "Esc", "E", "B", "Ctrl+Z", "Ctrl+S", "K", "V", "O", "P", "T", "1"} <= told
+    assert {
+        "D",
+        "X",
+        "R",
+        "G",
+        "?",
+        "Ctrl+Enter",
+        "Esc",
+        "E",
+        "B",
+        "Ctrl+Z",
+        "Ctrl+S",
+        "K",
+        "V",
+        "O",
+        "P",
+        "T",
+        "1",
+    } <= told

@@ -13,6 +13,7 @@ from engine import Engine, Mixture
 from tests.app.conftest import make_completion
 from tests.browser.conftest import opened
 from tests.browser.serving import Server, served
+from tests.browser.test_accessibility import STILL, violations
 from tests.browser.test_desk import shares
 
 FIRST = Mixture({"helpful": 0.75, "concise": 0.25})
@@ -67,6 +68,8 @@ def test_from_no_ratings_to_the_desk(page: Page, server: Server) -> None:
     expect(page.locator("#standing")).to_contain_text("duality gap 0.0000")
     expect(page.locator("#lottery .means")).to_contain_text("harmless 33% ± ")
     assert page.evaluate("document.documentElement.scrollHeight") <= 900, "the tab scrolls"
+    page.add_style_tag(content=STILL)
+    assert not violations(page)
     # The mean: a fifth of it is the reference's, which is a lower gain.
     page.locator("#lottery .means .send").click()
     page.locator("#desk").wait_for(state="visible")
