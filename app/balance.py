@@ -39,8 +39,6 @@ class Balance:
             "show_progress": "hidden",
             "api_visibility": "private",
         }
-        # While a fader is dragged, what comes meanwhile waits, and of that only the last is asked.
-        gr.on([component.change for component in read], self.follow, trigger_mode="always_last", **asked)
         tab.select(self.follow, **asked)  # a bank may have been sampled in another tab
         blocks = gr.context.Context.root_block
         assert blocks is not None

@@ -31,6 +31,10 @@ def build(desk: Desk, menu: Menu | None = None) -> gr.Blocks:
                 compare.build(desk, third, steering)
             with gr.Tab("Ratings (G)", id="ratings-tab", elem_id="ratings-tab") as fourth:
                 ratings.build(desk, fourth, steering)
+    # At every event, also a fader's, Gradio's page copies all that any event's progress might be shown on. Here what is
+    # under way says so itself.
+    for event in blocks.fns.values():
+        event.show_progress_on = []
     return blocks
 
 

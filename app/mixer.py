@@ -32,12 +32,6 @@ def build_channels(faders: list[Any], marks: list[dict[str, gr.Button]]) -> gr.T
                 [*faders, channels],
                 js=f"(...now) => mixdesk.mixer.toggle({mark!r}, {i}, now)",
             )
-    gr.on(
-        [component.change for component in [*faders, channels]],
-        fn=None,
-        inputs=[*faders, channels],
-        js="(...now) => mixdesk.mixer.show(now)",
-    )
     return channels
 
 

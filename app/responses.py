@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -45,6 +46,7 @@ class Response:
         self.error: Exception | None = None
         self.over = False
         self._target: Mixture | None = None
+        self._lines: list[Any] = [self._line(place) for place in range(len(self.texts))]
 
     @property
     def text(self) -> str:
@@ -74,6 +76,7 @@ class Response:
             completion = self.request.completion()
             if self.texts and (rest := completion.text[len(self.text) :]):
                 self.texts[-1] += rest  # bytes of a character that was never finished
+                self._lines.append({"rest": rest})
             self.completion = completion
         except Exception as error:
             self.error = error
@@ -92,17 +95,23 @@ class Response:
         self.mixtures.append(token.mixture)
         self.candidates.append(token.candidates)
         self.texts.append(token.text)
+        self._lines.append(self._line(place))
 
-    def shown(self) -> dict[str, Any]:
-        """What the page draws. Only what is new goes over the wire: Gradio sends the differences of two values."""
-        count = len(self.texts)
-        particles = self.request.sampling.particles
-        drawing = f"Drawing {particles} particles: {self.request.drawn} tokens so far. The text comes at the end."
-        return {
-            "id": id(self),
-            "texts": self.texts[:count],
-            "pushes": self.pushes[:count],
-            "marks": self.marks,
-            "kept": self.kept,
-            "note": drawing if particles > 1 and not count and self.request.drawn else "",
-        }
+    def shown(self) -> str:
+        """What the page draws: a line of JSON for each thing that it learns, in that order.
+
+        {"id", "kept"} of a response that begins, [text, pushes, mark or nothing] of a token, {"rest"} of its last one's
+        text, {"note"} where there is no token yet. It only grows, so that Gradio sends what is new; and it is one
+        string, because its page copies all values part by part at every event, also those of a fader.
+        """
+        particles, drawn = self.request.sampling.particles, self.request.drawn
+        if particles > 1 and not self.texts and drawn:
+            note = {"note": f"Drawing {particles} particles: {drawn} tokens so far. The text comes at the end."}
+            if self._lines[-1:] != [note]:
+                self._lines.append(note)
+        lines = [{"id": id(self), "kept": self.kept}, *self._lines]
+        # No tag can be in it, though nothing reads it as HTML.
+        return "".join(json.dumps(line).replace("<", "\\u003c") + "\n" for line in lines)
+
+    def _line(self, place: int) -> list[Any]:
+        return [self.texts[place], self.pushes[place], *(mark[1:] for mark in self.marks if mark[0] == place)]

@@ -7,6 +7,7 @@ from typing import Any
 
 import gradio as gr
 
+from app.balance import Balance
 from app.controls import Changes, Controls, Outputs, Values
 from app.drawer import table
 from app.panels import FADERS
@@ -20,8 +21,8 @@ Chosen = Callable[[str, Controls, Values], Mixture]
 class Steer:
     """Handlers of the faders (rule, gain and exponent too), and of a token that was clicked."""
 
-    def __init__(self, desk: Desk, controls: Controls, outputs: Outputs, mixture: Chosen) -> None:
-        self.desk, self.controls, self.outputs, self.mixture = desk, controls, outputs, mixture
+    def __init__(self, desk: Desk, controls: Controls, outputs: Outputs, mixture: Chosen, balance: Balance) -> None:
+        self.desk, self.controls, self.outputs, self.mixture, self.balance = desk, controls, outputs, mixture, balance
         policies = desk.engine.config.policies
         self.accents = {policy.name: desk.colours[policy.objective] for policy in policies}
 
@@ -29,12 +30,13 @@ class Steer:
         controls, outputs = self.controls, self.outputs
         read = controls.mixing()
         quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-        # While a fader is dragged, what comes meanwhile waits, and of that only the last is asked.
+        # While a fader is dragged, what comes meanwhile waits, and of that only the last is asked. One event for all
+        # that follows: each costs the page more than the server.
         gr.on(
             [component.change for component in read],
             self.follow,
             inputs=set(read),
-            outputs=[outputs.drawer, outputs.status],
+            outputs=[outputs.drawer, outputs.status, self.balance.expected],
             trigger_mode="always_last",
             **quiet,
         )
@@ -44,6 +46,9 @@ class Steer:
 
     async def follow(self, values: Values, request: gr.Request) -> Changes:
         # Here rather than on a thread: it takes less time than going there.
+        return {**self.steered(values, request), self.balance.expected: await self.balance.follow(values)}
+
+    def steered(self, values: Values, request: gr.Request) -> Changes:
         run = self.desk.runs.get(session(request))
         if run is None or (run.done and run.chosen is None):
             return {self.outputs.drawer: gr.skip()}

@@ -61,7 +61,6 @@ def build_target(desk: Desk, controls: Controls, status: gr.HTML) -> None:
     mixing = controls.mixing()
     handles.select(None, mixing, list(controls.faders.values()), js="(...now) => mixdesk.target.placed(now)")
     handles.submit(None, None, [status], js="() => mixdesk.target.said()")
-    gr.on([one.change for one in mixing], fn=None, inputs=mixing, js="(...now) => mixdesk.target.note(now)")
     blocks = gr.context.Context.root_block
     assert blocks is not None
     blocks.load(None, mixing, js="(...now) => mixdesk.target.note(now)")

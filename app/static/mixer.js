@@ -110,8 +110,11 @@ mixdesk.mixer = (() => {
     clearTimeout(timer);
     timer = setTimeout(() => { if (!held && !waiting) commit(latest); }, PAUSE);
   };
+  // Of all that makes the mixture: faders, channels, rule, gain and exponent.
   const note = (now) => {
     latest = now;
+    show(now.slice(0, -3));
+    mixdesk.target.note(now);
     settle();
   };
   // A gesture that the server answers goes on until the answer is there.

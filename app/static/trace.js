@@ -60,27 +60,27 @@ mixdesk.trace = (() => {
 
   const pushes = (span) => {
     const panel = panels[span.closest("[data-side]").dataset.side];
-    const values = panel.value.pushes[span.dataset.place];
+    const values = panel.pushes[span.dataset.place];
     return panel.accents.map(({ name }, i) => `${name} ${signed(values[i])}`).join("   ");
   };
 
-  const token = (panel, place) => {
-    const { texts, pushes, kept } = panel.value;
-    const span = document.createElement("span");
-    span.className = place < kept ? "token kept" : "token";
+  const token = (panel, text, pushes) => {
+    const place = panel.pushes.push(pushes) - 1, span = document.createElement("span");
+    span.className = place < panel.kept ? "token kept" : "token";
     span.dataset.place = place;
     span.tabIndex = -1;
-    span.textContent = texts[place];
-    const most = Math.max(...pushes[place]);
+    span.textContent = text;
+    const most = Math.max(...pushes);
     if (most >= LEAST) {
       span.classList.add("pushed");
-      span.style.setProperty("--push", panel.accents[pushes[place].indexOf(most)].colour);
+      span.style.setProperty("--push", panel.accents[pushes.indexOf(most)].colour);
       span.style.setProperty("--depth", `${Math.round(6 + 49 * Math.min(1, most / FULL))}%`);
     }
+    panel.sums.forEach((sum, i) => sum.push(sum.at(-1) + pushes[i]));
     return span;
   };
 
-  const mark = ([, kind, label]) => {
+  const mark = ([kind, label]) => {
     const sign = document.createElement("i");
     sign.className = `mark ${kind}`;
     sign.tabIndex = 0;
@@ -90,8 +90,9 @@ mixdesk.trace = (() => {
     return sign;
   };
 
-  const draw = (side, element, given, accents, trigger) => {
-    const value = given?.texts ? given : null; // a value of None comes as something else
+  // The value is lines of JSON that only grow (Response.shown): what was drawn stays.
+  const draw = (side, element, value, accents, trigger) => {
+    if (typeof value !== "string") value = "";
     const root = element.querySelector(".response"), tokens = root.querySelector(".tokens");
     let panel = panels[side];
     if (panel?.root !== root) {
@@ -99,29 +100,32 @@ mixdesk.trace = (() => {
       element.dataset.side = side;
       listen(root, panel);
     }
-    const empty = root.querySelector(".empty");
-    empty.textContent = value?.note || "The response appears here.";
-    empty.hidden = Boolean(value?.texts.length);
-    if (!value || value.id !== panel.value?.id) {
+    const head = value.slice(0, value.indexOf("\n") + 1);
+    if (!head || head !== panel.head) {
       tokens.replaceChildren();
-      panel.drawn = 0;
-      panel.sums = accents.map(() => [0]);
+      Object.assign(panel, { head, read: head.length, pushes: [], sums: accents.map(() => [0]), note: "" });
+      panel.kept = head ? JSON.parse(head).kept : 0;
     }
-    panel.value = value;
-    if (value) {
-      const follow = root.scrollHeight - root.scrollTop - root.clientHeight < 40;
-      const fresh = document.createDocumentFragment(), marks = new Map(value.marks.map((found) => [found[0], found]));
-      const last = tokens.lastElementChild;
-      // A character may be finished, or given up, when the response ends.
-      if (last && last.textContent !== value.texts[panel.drawn - 1]) last.textContent = value.texts[panel.drawn - 1];
-      for (; panel.drawn < value.texts.length; panel.drawn++) {
-        if (marks.has(panel.drawn)) fresh.append(mark(marks.get(panel.drawn)));
-        fresh.append(token(panel, panel.drawn));
-        panel.sums.forEach((sum, i) => sum.push(sum.at(-1) + value.pushes[panel.drawn][i]));
+    // To ask how far it is scrolled makes the browser lay out the page: only where there is something new.
+    if (head && panel.read === value.length && tokens.childElementCount) return;
+    const follow = root.scrollHeight - root.scrollTop - root.clientHeight < 40, fresh = document.createDocumentFragment();
+    for (const line of value.slice(panel.read).split("\n").filter(Boolean)) {
+      const said = JSON.parse(line);
+      if ("note" in said) panel.note = said.note;
+      // A character may be given up when the response ends.
+      else if ("rest" in said) (fresh.lastElementChild ?? tokens.lastElementChild).textContent += said.rest;
+      else {
+        const [text, pushes, sign] = said;
+        if (sign) fresh.append(mark(sign));
+        fresh.append(token(panel, text, pushes));
       }
-      tokens.append(fresh);
-      if (follow) root.scrollTop = root.scrollHeight;
     }
+    panel.read = value.length;
+    tokens.append(fresh);
+    const empty = root.querySelector(".empty");
+    empty.textContent = panel.note || "The response appears here.";
+    empty.hidden = panel.pushes.length > 0;
+    if (follow && panel.pushes.length) root.scrollTop = root.scrollHeight;
     if (on) chart(element, panel);
   };
 

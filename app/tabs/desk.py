@@ -99,8 +99,9 @@ class DeskTab:
         )  # fmt: skip
         self.connect(controls, outputs, go_on)
         Conversation(self.desk, controls, outputs, conversation, lambda: self.cleared(outputs)).connect()
-        Steer(self.desk, controls, outputs, self.mixture).connect(close)
-        Balance(self.desk, controls, outputs, expected).connect(tab)
+        balancing = Balance(self.desk, controls, outputs, expected)
+        balancing.connect(tab)
+        Steer(self.desk, controls, outputs, self.mixture, balancing).connect(close)
         build_target(self.desk, controls, status)
         connect_history(controls.mixing(), undo, redo)
         Keeping(self.desk, controls, status, keeping).connect()
