@@ -95,13 +95,13 @@ def rated(store, completion):
 
 def test_with_a_conversation_all_trl_pairs_are_conversational(rated, tmp_path):
     from datasets import load_dataset
-    from trl.data_utils import is_conversational
 
     out = tmp_path / "pairs.jsonl"
     assert export(rated.path, "trl", out)["rows"] == 3
     pairs = load_dataset("json", data_files=str(out), split="train", cache_dir=str(tmp_path / "cache"))
     assert pairs.column_names == ["prompt", "chosen", "rejected"]
-    assert all(is_conversational(pair) for pair in pairs)
+    # What TRL takes for conversational.
+    assert all(set(message) == {"role", "content"} for pair in pairs for said in pair.values() for message in said)
     assert pairs[0] == {
         "prompt": [{"role": "user", "content": "A stain?"}],
         "chosen": [{"role": "assistant", "content": "b"}],

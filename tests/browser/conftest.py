@@ -17,8 +17,8 @@ from tests.browser.serving import Server, running_app
 QUIET = (
     "--headless --no-sandbox --disable-gpu --disable-background-networking --disable-component-update --disable-sync"
 )
-# For a page that is opened: somebody was here before.
-TOURED = "localStorage.setItem('mixdesk-tour', 'seen')"
+# For a page that is opened: somebody was here before. A download's document has no storage.
+TOURED = "try { localStorage.setItem('mixdesk-tour', 'seen'); } catch {}"
 
 
 @contextmanager

@@ -28,6 +28,8 @@ REMEMBER = """() => {
             const { outline, boxShadow, borderColor } = getComputedStyle(part);
             parts.push([outline, boxShadow, i ? "" : borderColor].join());
         }
+        // What is drawn has a ring of its own.
+        for (const part of element.closest("svg") ? element.children : []) parts.push(getComputedStyle(part).stroke);
         return parts.join(" | ");
     };
     for (const element of document.querySelectorAll("a, button, input, select, textarea, summary, [tabindex]")) {

@@ -169,6 +169,7 @@ def test_comparing(hand: Hand) -> None:
     page.locator("#compare-length :is(input, textarea)").first.fill("12")
     hand.press("#compare-start", main=True)
     expect(page.locator("#compare-delete")).to_be_visible()
+    expect(page.locator("#compare-stop")).to_be_hidden()  # the table is not drawn anew any more
     expect(page.locator(".wins")).to_contain_text("lowest of all")
     expect(page.locator("#compare-radar .polarlayer")).to_be_visible()
     expect(page.locator(".compare-table .count")).to_have_text("6 of 6 prompts")
