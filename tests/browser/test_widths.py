@@ -178,7 +178,10 @@ def test_comparing(hand: Hand) -> None:
     hand.press(page.locator(".compare-table tbody .prompt").first)
     expect(page.locator("dialog[open] article")).to_have_count(6)
     hand.look()
+    title = page.locator("dialog[open] h2")
+    before = title.inner_text()
     hand.press(page.get_by_role("button", name="Next →"))
+    expect(title).not_to_have_text(before)  # the dialog is built anew
     hand.press("dialog[open] .close")
     expect(page.locator("dialog[open]")).to_have_count(0)
     with page.expect_download() as download:
