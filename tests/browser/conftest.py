@@ -74,6 +74,10 @@ def opened(browser: Browser, url: str, tour: bool = False, **look: Any) -> Itera
     # Filled in when the page's own load event has run: before that its buttons do nothing.
     page.wait_for_function("document.body.dataset.ready")
     yield page
+    # Chromium may answer that it closes a page while it is on its way elsewhere, and never close it: Playwright would
+    # wait for ever.
+    for still in context.pages:
+        still.goto("about:blank")
     context.close()
     assert not wrong
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -161,11 +160,10 @@ def test_a_desk_that_was_closed_says_so_and_opens_again(served: Served, browser:
         loop = served.server.servers[0].get_loop()
         asyncio.run_coroutine_threadsafe(served.configurations._close(configuration), loop).result(30)
         page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+        page.evaluate("document.body.dataset.closed = true")  # on the page that was, not on the one to come
         page.get_by_role("button", name="Open it again").click()
-        deadline = time.monotonic() + 30
-        while configuration.state != "ready":
-            assert time.monotonic() < deadline
-            page.wait_for_timeout(50)
+        page.wait_for_function("document.body.dataset.ready && !document.body.dataset.closed")
+        assert configuration.state == "ready" and page.url == f"{served.url}/desk/other-i-one-i/"
 
 
 def test_the_warning_is_text_and_hidden_for_the_visit(served: Served, browser: Browser) -> None:
