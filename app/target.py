@@ -17,7 +17,7 @@ from app import plots
 from app.channels import Channels
 from app.controls import Controls
 from app.expected import Aimed, faders_of
-from app.parts import message
+from app.parts import message, signed
 from app.runs import Desk
 from engine import InputError
 
@@ -105,7 +105,3 @@ def sentence(aimed: Aimed) -> str:
     if aimed.sound:
         return f"{said} {aimed.share:.0%} of the bank counts."
     return f"{said} But a guess, only {aimed.share:.0%} of the bank counts: sample more in Explore."
-
-
-def signed(value: float) -> str:
-    return f"{round(value, 2) + 0.0:+.2f}".replace("-", "−")
