@@ -58,12 +58,8 @@ def build_target(desk: Desk, controls: Controls, status: gr.HTML) -> None:
         server_functions=[aim],
         elem_id="target-handles",
     )
-    mixing = controls.mixing()
-    handles.select(None, mixing, list(controls.faders.values()), js="(...now) => mixdesk.target.placed(now)")
+    handles.select(None, controls.mixing(), list(controls.faders.values()), js="(...now) => mixdesk.target.placed(now)")
     handles.submit(None, None, [status], js="() => mixdesk.target.said()")
-    blocks = gr.context.Context.root_block
-    assert blocks is not None
-    blocks.load(None, mixing, js="(...now) => mixdesk.target.note(now)")
 
 
 def answer(desk: Desk, policies: list[str], given: dict[str, Any]) -> dict[str, Any]:
