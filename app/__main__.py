@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import socket
@@ -88,6 +89,8 @@ def serve(
         files, open_desk, lambda desk, menu, root: page.web_app(page.build(desk, menu), desk, root), loaded, root_path
     )
     configurations.begin(desk)
+    # Libraries and the first desk are here to stay: a full collection, which nobody else runs beside, passes over them.
+    gc.freeze()
     threading.Thread(target=desk.warm_up, name="mixdesk-warm-up", daemon=True).start()
     shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host
     url = f"http://{shown}:{listener.getsockname()[1]}"

@@ -12,7 +12,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from app import plots
-from app.parts import how_made, message
+from app.parts import how_made, message, signed
 from app.plots import GRID, TEXT, styled
 from app.store_comparisons import Answers, Plan
 from engine import Completion, Mixture, Sampling
@@ -99,10 +99,6 @@ def standard(answers: Answers) -> np.ndarray:
     """[prompts, mixtures, objectives] in standard deviations from the reference's mean."""
     scale = np.array([*answers.plan.scale.values()], float).reshape(-1, 2)
     return (answers.rewards - scale[:, 0]) / scale[:, 1]
-
-
-def signed(value: float) -> str:
-    return f"{round(value, 2) + 0.0:+.2f}".replace("-", "−")
 
 
 def win_table(summary: Summary, styles: Sequence[Look], objectives: Mapping[str, str]) -> str:

@@ -169,8 +169,13 @@ class Configurations:
         page.closed.set()
         await page.running.aclose()
         # Gradio may hold the page for a while yet.
-        await aside(page.desk.release)
-        gc.collect()  # models are in cycles with their own layers
+        await aside(partial(let_go, page.desk))
+
+
+def let_go(desk: Desk) -> None:
+    """Free the models of a desk: they are in cycles with their own layers."""
+    desk.release()
+    gc.collect()
 
 
 def read(file: Path) -> Config:

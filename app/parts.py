@@ -20,6 +20,11 @@ def message(text: str, kind: str = "info") -> str:
     return f'<span class="message {kind}">{escape(text)}</span>'
 
 
+def signed(value: float) -> str:
+    """With its sign, a minus as wide as the plus; what rounds to nothing is +0.00."""
+    return f"{round(value, 2) + 0.0:+.2f}".replace("-", "−")
+
+
 def expected_line(text: str, sound: bool | None) -> str:
     """What is said under the radar; sound: of the polygon it speaks of, None if there is none."""
     swatch = "" if sound is None else f'<span class="line expected{"" if sound else " guess"}"></span>'
@@ -87,7 +92,7 @@ def rewards_table(
         cells = ""
         for side in columns:
             value = values.get(side)
-            shown = "–" if value is None else f"{round(value, 2) + 0.0:.2f}".replace("-", "−")
+            shown = "–" if value is None else signed(value).removeprefix("+")
             cells += f"<td><b>{shown}</b></td>" if value is not None and value == best else f"<td>{shown}</td>"
         head = f'<th scope="row" style="--accent:{colours[name]}"><span class="dot"></span>{escape(name)}</th>'
         rows += f"<tr>{head}{cells}</tr>"

@@ -46,7 +46,8 @@ class Response:
         self.error: Exception | None = None
         self.over = False
         self._target: Mixture | None = None
-        self._lines: list[Any] = [self._line(place) for place in range(len(self.texts))]
+        # Written once: the whole of it is asked for at every update, on the thread of everybody's events.
+        self._lines = [written({"id": id(self), "kept": kept}), *map(self._line, range(len(self.texts)))]
 
     @property
     def text(self) -> str:
@@ -76,7 +77,7 @@ class Response:
             completion = self.request.completion()
             if self.texts and (rest := completion.text[len(self.text) :]):
                 self.texts[-1] += rest  # bytes of a character that was never finished
-                self._lines.append({"rest": rest})
+                self._lines.append(written({"rest": rest}))
             self.completion = completion
         except Exception as error:
             self.error = error
@@ -106,12 +107,15 @@ class Response:
         """
         particles, drawn = self.request.sampling.particles, self.request.drawn
         if particles > 1 and not self.texts and drawn:
-            note = {"note": f"Drawing {particles} particles: {drawn} tokens so far. The text comes at the end."}
-            if self._lines[-1:] != [note]:
-                self._lines.append(note)
-        lines = [{"id": id(self), "kept": self.kept}, *self._lines]
-        # No tag can be in it, though nothing reads it as HTML.
-        return "".join(json.dumps(line).replace("<", "\\u003c") + "\n" for line in lines)
+            note = f"Drawing {particles} particles: {drawn} tokens so far. The text comes at the end."
+            if self._lines[-1] != (line := written({"note": note})):
+                self._lines.append(line)
+        return "".join(self._lines)
 
-    def _line(self, place: int) -> list[Any]:
-        return [self.texts[place], self.pushes[place], *(mark[1:] for mark in self.marks if mark[0] == place)]
+    def _line(self, place: int) -> str:
+        return written([self.texts[place], self.pushes[place], *(mark[1:] for mark in self.marks if mark[0] == place)])
+
+
+def written(line: Any) -> str:
+    """A line of JSON. No tag can be in it, though nothing reads it as HTML."""
+    return json.dumps(line).replace("<", "\\u003c") + "\n"

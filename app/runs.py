@@ -139,6 +139,12 @@ class Desk:
         return {objective: plots.colour(i) for i, objective in enumerate(every)}
 
     @property
+    def accents(self) -> dict[str, str]:
+        """{policy: its objective's accent colour}"""
+        colours = self.colours
+        return {policy.name: colours[policy.objective] for policy in self.engine.config.policies}
+
+    @property
     def busy(self) -> bool:
         """Whether something is at work for somebody: the engine, a bank, a comparison."""
         return self.engine.busy or self.expected.sampling or bool(self.comparisons.jobs)

@@ -23,8 +23,6 @@ class Steer:
 
     def __init__(self, desk: Desk, controls: Controls, outputs: Outputs, mixture: Chosen, balance: Balance) -> None:
         self.desk, self.controls, self.outputs, self.mixture, self.balance = desk, controls, outputs, mixture, balance
-        policies = desk.engine.config.policies
-        self.accents = {policy.name: desk.colours[policy.objective] for policy in policies}
 
     def connect(self, close: gr.Button) -> None:
         controls, outputs = self.controls, self.outputs
@@ -84,7 +82,7 @@ class Steer:
             now = None
         title = f"{side.title()}, token {place + 1}"
         try:
-            shown = table(title, response, place, now, self.accents, self.desk.engine.policy_set)
+            shown = table(title, response, place, now, self.desk.accents, self.desk.engine.policy_set)
         except InputError as error:
             run.chosen = None
             return {self.outputs.drawer: None, **self.outputs.say(str(error), "bad")}

@@ -17,7 +17,7 @@ from app import plots
 from app.channels import Channels
 from app.controls import Controls
 from app.expected import Aimed, faders_of
-from app.parts import message
+from app.parts import message, signed
 from app.runs import Desk
 from engine import InputError
 
@@ -58,12 +58,8 @@ def build_target(desk: Desk, controls: Controls, status: gr.HTML) -> None:
         server_functions=[aim],
         elem_id="target-handles",
     )
-    mixing = controls.mixing()
-    handles.select(None, mixing, list(controls.faders.values()), js="(...now) => mixdesk.target.placed(now)")
+    handles.select(None, controls.mixing(), list(controls.faders.values()), js="(...now) => mixdesk.target.placed(now)")
     handles.submit(None, None, [status], js="() => mixdesk.target.said()")
-    blocks = gr.context.Context.root_block
-    assert blocks is not None
-    blocks.load(None, mixing, js="(...now) => mixdesk.target.note(now)")
 
 
 def answer(desk: Desk, policies: list[str], given: dict[str, Any]) -> dict[str, Any]:
@@ -105,7 +101,3 @@ def sentence(aimed: Aimed) -> str:
     if aimed.sound:
         return f"{said} {aimed.share:.0%} of the bank counts."
     return f"{said} But a guess, only {aimed.share:.0%} of the bank counts: sample more in Explore."
-
-
-def signed(value: float) -> str:
-    return f"{round(value, 2) + 0.0:+.2f}".replace("-", "−")

@@ -32,18 +32,12 @@ def parse(text: str | None) -> Turns:
         turns = _adapter.validate_json(text or "[]")
     except ValidationError:
         raise InputError("conversation: it cannot be read; begin a new one") from None
-    check_turns(turns)
+    asked(turns, "?")  # a message of the user's can follow
     return turns
 
 
 def dump(turns: Turns) -> str:
     return _adapter.dump_json(turns).decode()
-
-
-def check_turns(turns: Turns) -> None:
-    """Raises InputError unless a message of the user's can follow."""
-    if turns:
-        check_messages([*plain(turns), {"role": "user", "content": "?"}])
 
 
 def plain(turns: Turns) -> list[Message]:

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import softmax
 
 from engine.bank_file import BankFile, Unit
 from engine.batch import Record
@@ -158,8 +159,7 @@ class Bank:
         -> [R], [R]. Smaller than the errors of both: the same responses stand behind them."""
         residuals = []
         for weights in (before, after):
-            log_w = self.log_weights(weights)
-            own = np.exp(log_w - np.logaddexp.reduce(log_w, -1)[:, None])
+            own = softmax(self.log_weights(weights), -1)
             mean = np.einsum("pn,pnr->pr", own, self.rewards)
             residuals.append((mean, own[..., None] * (self.rewards - mean[:, None])))
         (mean_before, rest_before), (mean_after, rest_after) = residuals
@@ -168,8 +168,7 @@ class Bank:
 
     def reward_slopes(self, weights: ArrayLike) -> Array:
         """λ [K] -> [R, K]: how each expected reward changes with each weight, Cov_λ(r, log π_k/π_ref), over prompts."""
-        log_w = self.log_weights(weights)
-        own = np.exp(log_w - np.logaddexp.reduce(log_w, -1)[:, None])
+        own = softmax(self.log_weights(weights), -1)
         centred = self.log_ratios - np.einsum("pn,pnk->pk", own, self.log_ratios)[:, None]
         return np.einsum("pn,pnr,pnk->rk", own, self.rewards, centred) / len(self.prompts)
 

@@ -8,17 +8,7 @@ window.mixdesk.compare = (() => {
   let order = []; // places as they are shown now
   const view = { search: "", reward: ALL, filter: "", sort: null, down: true, limit: STEP };
 
-  const make = (tag, properties = {}, ...children) => {
-    const element = document.createElement(tag);
-    const { style, dataset, ...rest } = properties;
-    for (const [name, given] of Object.entries(rest)) {
-      if (name in element) element[name] = given;
-      else element.setAttribute(name, given);
-    }
-    for (const [name, given] of Object.entries(style ?? {})) element.style.setProperty(name, given);
-    element.append(...children);
-    return element;
-  };
+  const { make } = mixdesk;
   const option = (given, label) => make("option", { value: given }, label);
   const signed = (number) => `${number <= -0.005 ? "−" : "+"}${Math.abs(number).toFixed(2)}`;
   const swatch = ({ line }) => make("span", { className: "line", style: { "border-top": line } });

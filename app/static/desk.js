@@ -10,6 +10,19 @@ window.mixdesk = (() => {
     return hex.replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, "$1-$2-$3-$4-$5");
   };
 
+  // An element. Of the properties, what it has none of becomes an attribute; children that are strings stay text.
+  const make = (tag, properties = {}, ...children) => {
+    const element = document.createElement(tag);
+    const { style, ...rest } = properties;
+    for (const [name, given] of Object.entries(rest)) {
+      if (name in element) element[name] = given;
+      else element.setAttribute(name, given);
+    }
+    for (const [name, given] of Object.entries(style ?? {})) element.style.setProperty(name, given);
+    element.append(...children);
+    return element;
+  };
+
   const showShares = (raw) => {
     const total = raw.reduce((sum, value) => sum + Number(value), 0);
     raw.forEach((value, i) => {
@@ -74,7 +87,11 @@ window.mixdesk = (() => {
     target.isContentEditable ||
     target.matches("textarea:read-write, input:read-write, select");
 
-  const RATINGS = { 1: "rate-left", 2: "rate-right", 3: "rate-tie", 4: "rate-both_bad" };
+  // A key by itself, or with Shift, pressed once where nobody types.
+  const plain = (event) =>
+    !(event.repeat || event.isComposing || event.ctrlKey || event.metaKey || event.altKey || typing(event.target));
+
+  const KEYS = { b: "balance", 1: "rate-left", 2: "rate-right", 3: "rate-tie", 4: "rate-both_bad" };
 
   document.addEventListener("keydown", (event) => {
     if (event.repeat || event.isComposing) return;
@@ -83,12 +100,9 @@ window.mixdesk = (() => {
       press("generate");
     } else if (event.key === "Escape") {
       press("stop", "explore-stop");
-    } else if (event.key.toLowerCase() === "b" && !event.ctrlKey && !event.metaKey && !event.altKey && !typing(event.target)) {
+    } else if (KEYS[event.key.toLowerCase()] && plain(event)) {
       event.preventDefault();
-      press("balance");
-    } else if (RATINGS[event.key] && !event.ctrlKey && !event.metaKey && !event.altKey && !typing(event.target)) {
-      event.preventDefault();
-      press(RATINGS[event.key]);
+      press(KEYS[event.key.toLowerCase()]);
     }
   });
 
@@ -115,6 +129,8 @@ window.mixdesk = (() => {
       (window.requestIdleCallback ?? setTimeout)(usable); // whoever presses something at once comes first
       mixdesk.tour.greet();
     },
+    make,
+    plain,
     press,
     showShares,
     typing,

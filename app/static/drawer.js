@@ -2,32 +2,19 @@
 mixdesk.drawer = (() => {
   const percent = (value) => (value === null ? "–" : value >= 0.0995 ? `${Math.round(100 * value)}%` : `${(100 * value).toFixed(1)}%`);
   const HEADS = { was: "As it was", now: "Now" };
+  const { make } = mixdesk;
   let shown = null;
-
-  const made = (kind, text, className) => {
-    const element = document.createElement(kind);
-    if (text !== undefined) element.textContent = text;
-    if (className) element.className = className;
-    return element;
-  };
 
   // A space before a word is part of its token, and a token may be nothing else.
   const visible = (text) => text.replace(/^ (?=\S)/, "").replaceAll(" ", "␣").replaceAll("\n", "↵") || "(nothing)";
 
   const cell = (column, value) => {
-    const place = made("td", percent(value), column.name === "now" || column.name === "was" ? column.name : "policy");
-    if (column.colour) place.style.setProperty("--accent", column.colour);
-    place.style.setProperty("--share", `${Math.round(100 * (value ?? 0))}%`);
-    return place;
+    const style = { "--accent": column.colour ?? "", "--share": `${Math.round(100 * (value ?? 0))}%` };
+    return make("td", { className: column.name in HEADS ? column.name : "policy", style }, percent(value));
   };
 
-  const row = (head, columns, values, className) => {
-    const line = made("tr", undefined, className);
-    const label = made("th", head);
-    label.scope = "row";
-    line.append(label, ...columns.map((column, i) => cell(column, values[i])));
-    return line;
-  };
+  const row = (head, columns, values, className) =>
+    make("tr", { className }, make("th", { scope: "row" }, head), ...columns.map((column, i) => cell(column, values[i])));
 
   const draw = (element, given) => {
     const value = given?.columns ? given : null; // a value of None comes as something else
@@ -43,36 +30,20 @@ mixdesk.drawer = (() => {
     if (!value) return;
     const { columns, tokens } = value;
     const drawn = tokens.find((token) => token.drawn);
-    const title = made("h2", `${value.title}: `);
-    title.append(made("q", visible(drawn.text)));
-    const table = made("table"), head = made("tr");
-    table.style.minWidth = `${86 + 64 * columns.length}px`;
-    head.append(made("th", "Token"));
-    for (const { name, colour, hint } of columns) {
-      const label = made("th");
-      if (colour) {
-        label.append(made("i", undefined, "dot"));
-        label.style.setProperty("--accent", colour);
-      }
-      label.append(made("span", HEADS[name] ?? name));
-      label.scope = "col";
-      label.title = hint ?? name;
-      head.append(label);
-    }
-    const body = made("tbody");
-    tokens.forEach((token, i) =>
-      body.append(row(visible(token.text), columns, columns.map((column) => column.values[i]), token.drawn ? "drawn" : "")),
-    );
-    body.append(row("all others", columns, columns.map((column) => column.rest), "rest"));
-    const top = made("thead");
-    top.append(head);
-    table.append(top, body);
-    const scroll = made("div", undefined, "scroll");
-    scroll.tabIndex = 0;
-    scroll.append(table);
-    const notes = columns.filter(({ name }) => name in HEADS).map(({ name, hint }) => made("p", `${HEADS[name]}: ${hint}`, "weights"));
+    const title = make("h2", {}, `${value.title}: `, make("q", {}, visible(drawn.text)));
+    const heads = columns.map(({ name, colour, hint }) =>
+      make("th", { scope: "col", title: hint ?? name, style: { "--accent": colour ?? "" } },
+        ...(colour ? [make("i", { className: "dot" })] : []), make("span", {}, HEADS[name] ?? name)));
+    const rows = tokens.map((token, i) =>
+      row(visible(token.text), columns, columns.map((column) => column.values[i]), token.drawn ? "drawn" : ""));
+    const rest = row("all others", columns, columns.map((column) => column.rest), "rest");
+    const table = make("table", { style: { "min-width": `${86 + 64 * columns.length}px` } },
+      make("thead", {}, make("tr", {}, make("th", {}, "Token"), ...heads)), make("tbody", {}, ...rows, rest));
+    const scroll = make("div", { className: "scroll", tabIndex: 0 }, table);
+    const notes = columns.filter(({ name }) => name in HEADS)
+      .map(({ name, hint }) => make("p", { className: "weights" }, `${HEADS[name]}: ${hint}`));
     const before = place.querySelector(".scroll")?.scrollTop ?? 0;
-    place.replaceChildren(title, scroll, ...notes, made("p", value.hint, "hint"));
+    place.replaceChildren(title, scroll, ...notes, make("p", { className: "hint" }, value.hint));
     scroll.scrollTop = opening ? 0 : before;
   };
 

@@ -126,6 +126,7 @@ mixdesk.mixer = (() => {
     steps = [now];
     at = 0;
     show(now);
+    mixdesk.target.note(now);
     mark();
   };
   const step = (by, now) => {

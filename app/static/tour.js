@@ -15,11 +15,7 @@ mixdesk.tour = (() => {
   ];
   let at = -1, dialog = null, ring = null, from = null;
 
-  const make = (tag, properties, ...children) => {
-    const element = Object.assign(document.createElement(tag), properties);
-    element.append(...children);
-    return element;
-  };
+  const { make } = mixdesk;
 
   // Storage may be forbidden, in a frame of another site: then nobody could say that it was seen.
   const isNew = () => {
@@ -33,20 +29,16 @@ mixdesk.tour = (() => {
   const build = () => {
     const button = (label, name, action) => make("button", { type: "button", className: name, textContent: label, onclick: action });
     const title = make("h2", { id: "tour-title" }), text = make("p", { id: "tour-text" }), count = make("small");
-    const words = make("div", {}, title, text);
-    words.setAttribute("aria-live", "polite");
+    const words = make("div", { "aria-live": "polite" }, title, text);
     const buttons = make("div", { className: "buttons" }, count,
       button("← Back", "back", () => go(at - 1)), button("Next →", "next", () => go(at + 1)));
-    dialog = make("div", { id: "tour", tabIndex: -1 }, button("Skip (Esc)", "skip", close), words, buttons);
-    dialog.setAttribute("role", "dialog");
-    dialog.setAttribute("aria-labelledby", title.id);
-    dialog.setAttribute("aria-describedby", text.id);
+    const names = { role: "dialog", "aria-labelledby": title.id, "aria-describedby": text.id };
+    dialog = make("div", { id: "tour", tabIndex: -1, ...names }, button("Skip (Esc)", "skip", close), words, buttons);
     dialog.addEventListener("keydown", (event) => {
       const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
       if (by && at + by >= 0 && at + by < STEPS.length) go(at + by);
     });
-    ring = make("div", { id: "tour-ring" });
-    ring.setAttribute("aria-hidden", "true");
+    ring = make("div", { id: "tour-ring", "aria-hidden": "true" });
     document.querySelector(".gradio-container").append(ring, dialog);
   };
 

@@ -201,8 +201,7 @@ mixdesk.trace = (() => {
   };
 
   document.addEventListener("keydown", (event) => {
-    if (event.repeat || event.isComposing || event.ctrlKey || event.metaKey || event.altKey) return;
-    if (event.shiftKey || mixdesk.typing(event.target)) return;
+    if (event.shiftKey || !mixdesk.plain(event)) return;
     const id = { t: "trace", p: "add-panel", c: "continue" }[event.key.toLowerCase()];
     if (!id) return;
     event.preventDefault();

@@ -2,14 +2,10 @@
 mixdesk.turns = (() => {
   const REPLIES = { 5: "reply-left", 6: "reply-right", 7: "reply-third", 8: "reply-fourth" };
 
-  const block = ({ role, content, made }) => {
-    const turn = document.createElement("div"), who = document.createElement("b"), said = document.createElement("p");
-    turn.className = `turn ${role === "user" ? "user" : "assistant"}`;
-    who.textContent = role === "user" ? "You" : made || "Response";
-    said.textContent = content;
-    turn.append(who, said);
-    return turn;
-  };
+  const { make } = mixdesk;
+  const block = ({ role, content, made }) =>
+    make("div", { className: `turn ${role === "user" ? "user" : "assistant"}` },
+      make("b", {}, role === "user" ? "You" : made || "Response"), make("p", {}, content));
 
   // The newest turn from its beginning, or all of it where it is short; again when its room changes.
   const FADE = 9; // pixels at the top, as in turns.css
@@ -40,8 +36,7 @@ mixdesk.turns = (() => {
   const write = () => document.querySelector("#prompt textarea").focus();
 
   document.addEventListener("keydown", (event) => {
-    if (event.repeat || event.isComposing || event.ctrlKey || event.metaKey || event.altKey) return;
-    if (mixdesk.typing(event.target)) return;
+    if (!mixdesk.plain(event)) return;
     const shifted = { N: "new-conversation", Backspace: "back" };
     const id = event.shiftKey ? shifted[event.key] : REPLIES[event.key];
     if (!id) return;

@@ -41,8 +41,6 @@ class CompareTab:
     def __init__(self, desk: Desk, steering: Steering) -> None:
         self.desk, self.comparisons = desk, desk.comparisons
         self.faders, self.channels, self.mixing = steering.faders, steering.channels, steering.mixing
-        policies = desk.engine.config.policies
-        self.accents = {policy.name: desk.colours[policy.objective] for policy in policies}
         file = desk.engine.config.prompts
         self.bundled: PromptSet | None = None
         if file:
@@ -52,7 +50,7 @@ class CompareTab:
             ("Reference", REFERENCE),
             ("Uniform", "uniform"),
             ("Faders, as they stand", "faders"),
-            *((policy.name, f"policy:{policy.name}") for policy in policies),
+            *((name, f"policy:{name}") for name in desk.policies),
         ]
 
     # ------------------------------------------------------------------------------------------------------ the page
@@ -98,8 +96,8 @@ class CompareTab:
             label="Mixtures (the first is to win against)",
             elem_id="compare-mixtures",
         )
-        names = list(self.accents)
-        example = ", ".join(f"{name}={weight}" for name, weight in zip(names, ("0.6", "0.4"), strict=False))
+        weights = zip(self.desk.policies, ("0.6", "0.4"), strict=False)
+        example = ", ".join(f"{name}={weight}" for name, weight in weights)
         with gr.Row(elem_id="compare-typed-row", equal_height=True):
             self.typed = gr.Textbox(
                 label="Or type weights, rule, gain",
@@ -337,7 +335,7 @@ class CompareTab:
         answers = self.comparisons.tables.answers(comparison)
         plan = answers.plan
         objectives = {name: self.desk.colours.get(name, "#71717a") for name in plan.scale}
-        styles = views.looks(plan.mixtures, self.accents)
+        styles = views.looks(plan.mixtures, self.desk.accents)
         summary = summarise(views.standard(answers), plan.seed)
         answered = len(answers.answered)
         return {
@@ -370,7 +368,7 @@ class CompareTab:
         rows = tables.completions(comparison or 0, place)
         # A value that is the same again would not open a dialog that was closed.
         opened = {"opened": time.monotonic()}
-        return opened | views.prompt_value(plan, place, rows, views.looks(plan.mixtures, self.accents), objectives)
+        return opened | views.prompt_value(plan, place, rows, views.looks(plan.mixtures, self.desk.accents), objectives)
 
     def entry_label(self, entry: Entry) -> str:
         when = datetime.fromisoformat(entry.created_at).strftime("%d %b %H:%M")

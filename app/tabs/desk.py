@@ -56,17 +56,16 @@ class DeskTab:
         self.desk = desk
         config = desk.engine.config
         self.colours, self.objectives = desk.colours, desk.engine.reward_set.objectives
-        self.accents = {policy.name: self.colours[policy.objective] for policy in config.policies}
         self.examples = read_prompts(config.prompts)[:EXAMPLES] if config.prompts else []
 
     # ------------------------------------------------------------------------------------------------------ the page
 
     def build(self, tab: gr.Tab, tabs: gr.Tabs) -> Steering:
         """What other tabs may move, read and write."""
-        policies = self.desk.engine.config.policies
+        policies, accents = self.desk.engine.config.policies, self.desk.accents
         with gr.Row(elem_id="desk", equal_height=False):
             with gr.Column(elem_id="mix", min_width=200):
-                faders, channels, balance = build_faders(policies, [self.colours[p.objective] for p in policies])
+                faders, channels, balance = build_faders(policies, list(accents.values()))
                 undo, redo = build_history()
                 with gr.Accordion("Save and share (V)", open=False, elem_id="shelf"):
                     keeping, sharing = build_keeping(), build_sharing()
@@ -74,7 +73,7 @@ class DeskTab:
             with gr.Column(elem_id="stage", min_width=280):
                 conversation = build_conversation()
                 prompt, generate, stop = build_prompt(self.examples)
-                panels = build_panels(self.accents)
+                panels = build_panels(accents)
                 with gr.Row(elem_id="ratings"):
                     ratings = {
                         choice: gr.Button(f"{label} ({key})", interactive=False, elem_id=f"rate-{choice}", min_width=90)

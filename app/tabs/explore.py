@@ -36,7 +36,7 @@ class ExploreTab:
 
     def __init__(self, desk: Desk, steering: Steering) -> None:
         self.desk, self.expected, self.steering = desk, desk.expected, steering
-        self.policies = [policy.name for policy in desk.engine.config.policies]
+        self.policies = desk.policies
         self.drawn: tuple[Bank, str, str] | None = None
 
     def build(self, tab: gr.Tab) -> None:
@@ -126,7 +126,7 @@ class ExploreTab:
         assert bank is not None
         if self.drawn is None or self.drawn[0] is not bank:
             objectives, front = self.expected.objectives, self.expected.front()
-            accents = [self.desk.colours[policy.objective] for policy in self.desk.engine.config.policies]
+            accents = list(self.desk.accents.values())
             kind = fronts.ternary if len(self.policies) == 3 else fronts.parallel
             of_all = kind(front, self.policies, accents, objectives) if len(self.policies) > 2 else None
             paths = self.expected.paths()

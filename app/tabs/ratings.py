@@ -23,8 +23,7 @@ class RatingsTab:
 
     def __init__(self, desk: Desk, steering: Steering) -> None:
         self.desk, self.steering = desk, steering
-        self.policies = [policy.name for policy in desk.engine.config.policies]
-        self.colours = {policy.name: desk.colours[policy.objective] for policy in desk.engine.config.policies}
+        self.policies = desk.policies
 
     def build(self, tab: gr.Tab) -> None:
         with gr.Column(elem_id="from-ratings"):
@@ -61,7 +60,7 @@ class RatingsTab:
             return {self.about: message(f"The ratings cannot be read: the database says “{error}”.", "bad")}
         if found.solution is None:
             return self.nothing(found)
-        shown = lottery.means(found, self.policies) + lottery.table(found, self.policies, self.colours)
+        shown = lottery.means(found, self.policies) + lottery.table(found, self.policies, self.desk.accents)
         return {
             self.about: lottery.about(found),
             self.empty: gr.HTML(visible=False),

@@ -9,18 +9,20 @@ drawn is their ratio, so that points of different minutes can be compared.
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
 import plotly.graph_objects as go
 import typer
-from playwright.sync_api import sync_playwright
 from plotly.subplots import make_subplots
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-sys.path.insert(0, str(ROOT))
+from engine.bench import bench
+from tests.browser.conftest import chromium
+from tests.browser.serving import ROOT
+
 DOCS = ROOT / "docs"
 POLICIES = (1, 2, 4, 8)
 LENGTHS = (64, 512, 2048)
@@ -62,15 +64,12 @@ def screenshot(figure: go.Figure, path: Path, drawn: str) -> None:
     """drawn: what is in the page when the figure is there."""
     page_file = path.with_suffix(".html")
     figure.write_html(page_file, include_plotlyjs=True, config={"staticPlot": True})
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=flags)
+    with chromium() as browser:
         size = {"width": figure.layout.width + 20, "height": figure.layout.height + 20}
         page = browser.new_page(viewport=size)
         page.goto(page_file.as_uri())
         page.wait_for_selector(drawn)
         page.screenshot(path=path)
-        browser.close()
     page_file.unlink()
 
 
@@ -79,8 +78,6 @@ def main(
     steps: Annotated[int, typer.Option()] = 30,
     dtype: Annotated[str, typer.Option()] = "bfloat16",
 ) -> None:
-    from engine.bench import bench
-
     settings: dict[str, Any] = {"shape": shape, "steps": steps, "dtype": dtype, "device": "cpu"}
     found = {
         "policies": [bench(k=k, ways=("naive",), **settings) for k in POLICIES],

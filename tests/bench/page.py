@@ -11,22 +11,19 @@ import argparse
 import json
 import os
 import platform
-import shutil
-import socket
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from pathlib import Path
 
-from playwright.sync_api import Page, sync_playwright
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
-ROOT = Path(__file__).parents[2]
-QUIET = (
-    "--headless --no-sandbox --disable-gpu --disable-background-networking --disable-component-update --disable-sync"
-)
+from playwright.sync_api import Page
+
+from tests.browser.conftest import chromium
+from tests.browser.serving import ROOT, free_port, started
+
 # Resolves once both responses are finished: seconds from the click to the first text of each side and to the last text.
 MEASURE = """() => new Promise((done) => {
     const areas = ["left", "right"].map((side) => document.querySelector(`#response-${side} .tokens`));
@@ -68,44 +65,26 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=10)
     parser.add_argument("--config")
     options = parser.parse_args()
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        sys.exit("this needs Chromium: apt-get install chromium")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "app", "--port", str(port), "--db", f"{folder}/bench.db"]
         command += ["--config", options.config] if options.config else []
         began = time.monotonic()
-        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        try:
-            while True:
-                if process.poll() is not None:
-                    sys.exit(f"the app ended with {process.returncode}; start it by hand to see why")
-                try:
-                    urllib.request.urlopen(f"http://127.0.0.1:{port}", timeout=5).close()
-                    break
-                except OSError:
-                    time.sleep(0.05)
-            started = time.monotonic() - began
-            with sync_playwright() as playwright:
-                browser = playwright.chromium.launch(executable_path=chromium, args=QUIET.split())
+        with started(command, port, Path(folder) / "app.log", ROOT) as url:
+            answers = time.monotonic() - began
+            with chromium() as browser:
                 page = browser.new_page(viewport={"width": 1440, "height": 900})
-                page.goto(f"http://127.0.0.1:{port}")
+                page.goto(url)
                 page.wait_for_function("document.body.dataset.ready")
                 runs = []
                 for _ in range(options.runs):
                     runs.append(measure(page))
                     page.wait_for_timeout(300)
-                browser.close()
-        finally:
-            process.terminate()
-            process.wait(timeout=30)
     figures = {name: [run[name] for run in runs] for name in runs[0]}
     print(
         json.dumps(
             {
-                "page_answers_s": round(started, 2),
+                "page_answers_s": round(answers, 2),
                 "runs": len(runs),
                 "cores": os.cpu_count(),
                 "machine": platform.machine(),

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from app.runs import Desk
 from engine import Engine
-from tests.browser.serving import Server, running_app
+from tests.browser.serving import Server, running_app, served
 
 QUIET = (
     "--headless --no-sandbox --disable-gpu --disable-background-networking --disable-component-update --disable-sync"
@@ -52,6 +53,13 @@ def engine() -> Iterator[Engine]:
     """The bundled policies, for tests that look into the engine, or serve a desk with a store of their own."""
     with Engine.from_config() as engine:
         yield engine
+
+
+@pytest.fixture(scope="module")
+def place(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Desk]]:
+    """A desk with a store of the module's own: its address, and what is behind it."""
+    with served(engine, tmp_path_factory.mktemp("place") / "mixdesk.db") as place:
+        yield place
 
 
 @contextmanager

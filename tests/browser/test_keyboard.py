@@ -11,10 +11,8 @@ from playwright.sync_api import Browser, Page, expect
 
 from app.help import SHORTCUTS
 from app.runs import Desk
-from engine import Engine
 from engine.batch import Batch
 from tests.browser.conftest import opened
-from tests.browser.serving import served
 from tests.browser.test_accessibility import STILL
 
 expect.set_options(timeout=30_000)
@@ -76,12 +74,6 @@ class Keys:
 
     def status(self, words: str) -> None:
         expect(self.page.locator("#status")).to_contain_text(words)
-
-
-@pytest.fixture(scope="module")
-def place(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Desk]]:
-    with served(engine, tmp_path_factory.mktemp("keys") / "mixdesk.db") as place:
-        yield place
 
 
 @pytest.fixture

@@ -9,16 +9,8 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from app.runs import Desk, Run
-from engine import Engine
 from engine.batch import Batch
 from tests.browser.conftest import opened
-from tests.browser.serving import served
-
-
-@pytest.fixture(scope="module")
-def place(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Desk]]:
-    with served(engine, tmp_path_factory.mktemp("steering") / "mixdesk.db") as place:
-        yield place
 
 
 @pytest.fixture
