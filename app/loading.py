@@ -25,7 +25,7 @@ PAGE = Template("""<!doctype html>
 <title>Mixdesk is starting</title>
 <style>
   :root { color-scheme: light dark; font-family: system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
-  body { margin: 18px 32px; color: light-dark(#27272a, #f4f4f5); background: light-dark(#fff, #0f0f11); }
+  body { margin: 13px 20px; color: light-dark(#27272a, #f4f4f5); background: light-dark(#fff, #0f0f11); }
   h1 { margin: 0 0 14px; font-size: 22px; font-weight: 750; letter-spacing: -0.02em; }
   p { margin: 0; padding: 8px 12px; border: 1px solid light-dark(#e4e4e7, #3f3f46); border-radius: 8px;
       font-size: 14px; line-height: 1.4; overflow-wrap: anywhere; background: light-dark(#fafafa, #18181b); }
