@@ -55,42 +55,53 @@ def serve(
     if context.invoked_subcommand is not None:
         return
     listener = bind(host, port)
-    from app.place import find_place
-    from app.store import Store
+    from app.loading import answering
 
-    place = find_place(db)
-    store = Store(place.db)
+    with answering(listener) as tell:
+        # Of 800,000 objects that are imported one in seventy becomes garbage: to look through them again and again is
+        # a fifth of the start's work. Frozen, they are not looked through later either, while a response is written.
+        gc.disable()
+        import uvicorn
 
-    import uvicorn
+        from app import desk as page
+        from app import zero
+        from app.configurations import Configurations, find, read
+        from app.mirror import Mirror
+        from app.place import find_place
+        from app.runs import Desk
+        from app.site import Site
+        from app.store import Store
+        from engine import Engine
+        from engine.config import DEMO, Config
 
-    from app import desk as page
-    from app import zero
-    from app.configurations import Configurations, find, read
-    from app.mirror import Mirror
-    from app.runs import Desk
-    from app.site import Site
-    from engine import Engine
-    from engine.config import DEMO, Config
+        gc.freeze()
+        gc.enable()  # before there are models: what is let go of while they are loaded may be large
 
-    first, *others = config or [DEMO]
-    files = find(first, others)
-    on_cpu = zero.on_zero()
-    mirror = Mirror(place.dataset, place.token) if place.dataset and place.token else None
-    if place.warning:
-        print(place.warning, file=sys.stderr)
+        place = find_place(db)
+        store = Store(place.db)
+        first, *others = config or [DEMO]
+        files = find(first, others)
+        on_cpu = zero.on_zero()
+        mirror = Mirror(place.dataset, place.token) if place.dataset and place.token else None
+        if place.warning:
+            print(place.warning, file=sys.stderr)
 
-    def open_desk(settings: Config, tell: Callable[[str], None]) -> Desk:
-        if on_cpu:
-            settings.device = "cpu"
-        return Desk(Engine(settings, tell), store, mirror=mirror, warning=place.warning)
+        def open_desk(settings: Config, tell: Callable[[str], None]) -> Desk:
+            if on_cpu:
+                settings.device = "cpu"
+            return Desk(Engine(settings, tell), store, mirror=mirror, warning=place.warning)
 
-    desk = open_desk(read(files[0]), lambda _: None)
-    configurations = Configurations(
-        files, open_desk, lambda desk, menu, root: page.web_app(page.build(desk, menu), desk, root), loaded, root_path
-    )
-    configurations.begin(desk)
-    # Libraries and the first desk are here to stay: a full collection, which nobody else runs beside, passes over them.
-    gc.freeze()
+        desk = open_desk(read(files[0]), tell)
+        tell("building its desk")
+        configurations = Configurations(
+            files,
+            open_desk,
+            lambda desk, menu, root: page.web_app(page.build(desk, menu), desk, root),
+            loaded,
+            root_path,
+        )
+        configurations.begin(desk)
+        gc.freeze()  # the first desk, too, is here to stay
     threading.Thread(target=desk.warm_up, name="mixdesk-warm-up", daemon=True).start()
     shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host
     url = f"http://{shown}:{listener.getsockname()[1]}"
@@ -130,12 +141,13 @@ def say(what: dict[str, Any] | str) -> None:
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Take the address before the models are loaded. Raises InputError if it is not to be had."""
+    """Listen at the address, before the models are loaded. Raises InputError if it is not to be had."""
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
+        listener.listen()
     except OSError as error:
         raise InputError(f"--port: cannot listen on {host}:{port}: {error.strerror}; give another") from None
     return listener

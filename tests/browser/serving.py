@@ -92,10 +92,12 @@ def running_app(db: Path) -> Iterator[str]:
 
 
 @contextmanager
-def running(web_app: ASGIApp, grace: int = 0) -> Iterator[tuple[str, uvicorn.Server]]:
+def running(
+    web_app: ASGIApp, grace: int = 0, listener: socket.socket | None = None
+) -> Iterator[tuple[str, uvicorn.Server]]:
     """The address of an application, and the server that runs it on a thread. grace: seconds that requests get at the
-    end."""
-    listener = bind("127.0.0.1", 0)
+    end. listener: where it is to answer; else at a port that is free."""
+    listener = listener or bind("127.0.0.1", 0)
     server = uvicorn.Server(uvicorn.Config(web_app, log_level="warning", timeout_graceful_shutdown=grace))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
@@ -107,11 +109,11 @@ def running(web_app: ASGIApp, grace: int = 0) -> Iterator[tuple[str, uvicorn.Ser
 
 
 @contextmanager
-def served(engine: Engine, db: Path) -> Iterator[tuple[str, Desk]]:
-    """A desk's address, and what is behind it."""
+def served(engine: Engine, db: Path, listener: socket.socket | None = None) -> Iterator[tuple[str, Desk]]:
+    """A desk's address, and what is behind it. listener: where it is to answer; else at a port that is free."""
     desk = Desk(engine, Store(db))
     try:
-        with running(desk_page.web_app(desk_page.build(desk), desk)) as (url, _):
+        with running(desk_page.web_app(desk_page.build(desk), desk), listener=listener) as (url, _):
             yield url, desk
     finally:
         desk.comparisons.close()

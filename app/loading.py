@@ -1,0 +1,117 @@
+"""While libraries and models are loaded: a page that says so, where the port would refuse. Of the standard library
+alone, to be there before all that it waits for."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from html import escape
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from string import Template
+from typing import Any
+
+log = logging.getLogger("mixdesk")
+
+# The desk's colours, and its title where it will be. Read out when the words change, not each second.
+PAGE = Template("""<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Mixdesk is starting</title>
+<style>
+  :root { color-scheme: light dark; font-family: system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
+  body { margin: 13px 20px; color: light-dark(#27272a, #f4f4f5); background: light-dark(#fff, #0f0f11); }
+  h1 { margin: 0 0 14px; font-size: 22px; font-weight: 750; letter-spacing: -0.02em; }
+  p { margin: 0; padding: 8px 12px; border: 1px solid light-dark(#e4e4e7, #3f3f46); border-radius: 8px;
+      font-size: 14px; line-height: 1.4; overflow-wrap: anywhere; background: light-dark(#fafafa, #18181b); }
+</style>
+<main>
+  <h1>Mixdesk</h1>
+  <p><span role="status">$words</span> <span id="seconds">$seconds</span></p>
+</main>
+<script>
+  const theme = new URLSearchParams(location.search).get("__theme");
+  if (theme === "light" || theme === "dark") document.documentElement.style.colorScheme = theme;
+  const say = (words, seconds) => {
+    const line = document.querySelector("[role=status]");
+    if (line.textContent !== words) line.textContent = words;
+    document.getElementById("seconds").textContent = seconds;
+  };
+  const look = async () => {
+    try {
+      const answer = await fetch(location.href, { cache: "no-store" });
+      if (answer.status < 500) return location.reload();
+      const [, words, seconds] = (await answer.text()).match(/^(Mixdesk .+) (\\d+ s)$$/m);
+      say(words, seconds);
+    } catch {
+      say("Mixdesk does not answer; if it has ended, its log says why.", "");
+    }
+    setTimeout(look, 500);
+  };
+  setTimeout(look, 500);
+</script>
+</html>
+""")
+
+
+class Answer(BaseHTTPRequestHandler):
+    """To everything: not yet."""
+
+    server: Loading
+    timeout = 10  # seconds for a request to come
+
+    def do_GET(self) -> None:
+        words, seconds = f"Mixdesk is starting: {self.server.says}.", f"{time.monotonic() - self.server.began:.0f} s"
+        page = "text/html" in self.headers.get("Accept", "")
+        text = PAGE.substitute(words=escape(words), seconds=seconds) if page else f"{words} {seconds}\n"
+        body = text.encode()
+        self.send_response(HTTPStatus.SERVICE_UNAVAILABLE)
+        self.send_header("Content-Type", f"text/{'html' if page else 'plain'}; charset=utf-8")
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Retry-After", "1")
+        self.send_header("Cache-Control", "no-store")
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = do_GET  # noqa: N815
+
+    def log_message(self, *_: Any) -> None:
+        """As quiet as the app that follows."""
+
+
+class Loading(ThreadingHTTPServer):
+    """says: what is being loaded, since `began`."""
+
+    def __init__(self, listener: socket.socket) -> None:
+        super().__init__(("", 0), Answer, bind_and_activate=False)
+        self.socket.close()  # its own, that nobody asked for
+        self.socket = listener
+        self.says, self.began = "importing the libraries", time.monotonic()
+
+    def tell(self, says: str) -> None:
+        self.says = says
+
+    def handle_error(self, *_: Any) -> None:
+        """Most likely whoever asked has gone."""
+        log.debug("the loading page could not be sent", exc_info=True)
+
+
+@contextmanager
+def answering(listener: socket.socket) -> Iterator[Callable[[str], None]]:
+    """Answer whoever asks at this listening socket, until the block is left, with what was told last.
+
+    The socket is left open and listening: who comes between the block and the next to accept waits, and is not refused.
+    """
+    server = Loading(listener)
+    # How often it looks whether the block was left.
+    threading.Thread(target=server.serve_forever, args=(0.05,), name="mixdesk-loading-page", daemon=True).start()
+    try:
+        yield server.tell
+    finally:
+        server.shutdown()
