@@ -114,6 +114,8 @@ def test_a_click_in_explore_sets_the_faders(page: Page) -> None:
     figure = page.locator("#pairs-figure .figure")
     page.wait_for_selector("#pairs-figure .scatterlayer .point")
     page.wait_for_selector("#weights-figure .scatterlayer .point")
+    size = page.evaluate("[document.documentElement.scrollWidth, document.documentElement.scrollHeight]")
+    assert size[0] <= 1440 and size[1] <= 900, "Explore scrolls"
     page.keyboard.press("1")  # what is not seen is not rated
     # The point furthest out in the first panel, where nothing else lies over it.
     x, y, *weights = figure.evaluate(
@@ -203,11 +205,3 @@ def test_a_bank_is_sampled_where_there_is_none(
         page.wait_for_function(TRACE)
         page.locator("#balance").click()
         expect(page.locator("#status")).to_contain_text("Balanced: ")
-
-
-def test_the_shipped_look(page: Page) -> None:
-    """Explore too fits the screen that the desk fits."""
-    page.locator("#explore-tab-button").click()
-    page.wait_for_selector("#pairs-figure .scatterlayer .point")
-    size = page.evaluate("[document.documentElement.scrollWidth, document.documentElement.scrollHeight]")
-    assert size[0] <= 1440 and size[1] <= 900, "Explore scrolls"

@@ -208,20 +208,22 @@ def packed(turns: Any) -> str:
     return base64.urlsafe_b64encode(json.dumps(link).encode()).decode().rstrip("=")
 
 
-@pytest.mark.parametrize(
-    ("turns", "says"),
-    [
-        ([{"role": "system", "content": EVIL}], "link: it is broken"),
-        (EVIL, "link: it is broken"),
-        (as_messages(EVIL), "link: prompt, message 2: the role is 'user', expected 'assistant'"),
-        (as_messages(EVIL, " "), "link: prompt, message 2: it is empty"),
-        (as_messages(EVIL, "word " * 100_000), "characters long, and these models hold 512 tokens"),
-    ],
-)
-def test_a_hostile_conversation_in_a_link_is_told_in_one_line(page: Page, turns: Any, says: str) -> None:
+HOSTILE = [
+    ([{"role": "system", "content": EVIL}], "link: it is broken"),
+    (as_messages(EVIL), "link: prompt, message 2: the role is 'user', expected 'assistant'"),
+    (EVIL, "link: it is broken"),
+    (as_messages(EVIL, " "), "link: prompt, message 2: it is empty"),
+    (as_messages(EVIL, "word " * 100_000), "characters long, and these models hold 512 tokens"),
+]
+
+
+def test_a_hostile_conversation_in_a_link_is_told_in_one_line(page: Page) -> None:
+    """One after another on one page, which stays as it was; no two in a row are told the same."""
     before = prompt(page)
-    page.evaluate("hash => { location.hash = hash; }", f"#mix={packed(turns)}")
-    wait_for_status(page, says)
-    assert "\n" not in status(page).strip()
-    assert prompt(page) == before
-    expect(page.locator("#conversation")).to_be_hidden()
+    for turns, says in HOSTILE:
+        assert says not in status(page)
+        page.evaluate("hash => { location.hash = hash; }", f"#mix={packed(turns)}")
+        wait_for_status(page, says)
+        assert "\n" not in status(page).strip()
+        assert prompt(page) == before
+        expect(page.locator("#conversation")).to_be_hidden()

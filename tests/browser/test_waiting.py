@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
@@ -15,9 +14,9 @@ from tests.browser.conftest import opened
 from tests.browser.serving import served
 
 
-@pytest.fixture
-def url(engine: Engine, tmp_path: Path) -> Iterator[str]:
-    with served(engine, tmp_path / "mixdesk.db") as (url, _):
+@pytest.fixture(scope="module")
+def url(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with served(engine, tmp_path_factory.mktemp("waiting") / "mixdesk.db") as (url, _):
         yield url
 
 

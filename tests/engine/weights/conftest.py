@@ -145,12 +145,14 @@ def enumerate_all(engine: Engine) -> Exact:
     texts = [policy_set.text(list(response)) for response in responses]
     tables, even, rewards = [], [], []
     prefix_of = {prefix[:n]: i for i, prefix in enumerate(prefixes) for n in range(LENGTH)}
-    rows = [prefix_of[response[:-1]] for response in responses]
+    rows = torch.tensor([prefix_of[response[:-1]] for response in responses])
+    said = torch.tensor([[*response, *[0] * (LENGTH - len(response))] for response in responses])
+    ended = torch.arange(LENGTH) >= torch.tensor([[len(response)] for response in responses])
 
     def totals(next_token: torch.Tensor) -> list[float]:
         """[prefixes, LENGTH, 5], after every part of a prefix -> the log-prob of every response"""
-        pairs = zip(next_token[rows].tolist(), responses, strict=True)
-        return [sum(row[i][token] for i, token in enumerate(said)) for row, said in pairs]
+        each = next_token[rows].gather(-1, said[..., None])[..., 0]  # [responses, LENGTH]
+        return each.masked_fill(ended, 0).sum(-1).tolist()
 
     for prompt in PROMPTS:
         ids = policy_set.prompt_ids(policy_set.policies[0], prompt)

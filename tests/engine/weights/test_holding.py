@@ -17,12 +17,12 @@ from tests.engine.weights.test_target import CENTRE, SCALE, standard
 FIXED = {"p1": 0.35}
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def exact(small: Callable[[int, int], Small]) -> Exact:
     return small(4, 0).exact
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def bank(exact: Exact) -> Bank:
     return exact.sample(proposals(exact), 2000, np.random.default_rng(0))
 

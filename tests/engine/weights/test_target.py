@@ -16,12 +16,12 @@ from tests.engine.weights.test_enumeration import proposals
 CENTRE, SCALE = np.array([-3.0, 0.5]), np.array([1.0, 0.5])
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def exact(small: Callable[[int, int], Small]) -> Exact:
     return small(3, 0).exact
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def bank(exact: Exact) -> Bank:
     return exact.sample(proposals(exact), 2000, np.random.default_rng(0))
 
