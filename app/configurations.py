@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
 import re
 import threading
 import time
@@ -138,7 +139,8 @@ class Configurations:
                 await self.start(page)
                 configuration.page, configuration.state, configuration.says = page, "ready", ""
         except InputError as error:
-            configuration.state, configuration.says = "failed", " ".join(str(error).split())
+            log.warning("the configuration %s could not be loaded: %s", configuration.file, error)
+            configuration.state, configuration.says = "failed", for_visitors(str(error), configuration.file)
         except Exception as error:
             log.exception("the configuration %s could not be loaded", configuration.file)
             configuration.state = "failed"
@@ -176,6 +178,16 @@ def let_go(desk: Desk) -> None:
     """Free the models of a desk: they are in cycles with their own layers."""
     desk.release()
     gc.collect()
+
+
+def for_visitors(said: str, file: Path) -> str:
+    """What is wrong in one line, without where this machine keeps its files: paths begin at the configuration's folder,
+    and of what lies elsewhere only the name is said."""
+    folder = file.resolve().parent
+    for up, parent in enumerate((folder, *folder.parents[:-1])):
+        said = said.replace(f"{parent}{os.sep}", "../" * up)
+    said = re.sub(r"(?<![\w./~])/(?:[\w.~ -]+/)*([\w.~-]+)", r"\1", said)
+    return " ".join(said.split())
 
 
 def read(file: Path) -> Config:

@@ -12,7 +12,7 @@ SHORTCUTS = {
         ("R", "Compare"),
         ("G", "Ratings"),
         ("?", "Help"),
-        ("Ctrl+Enter", "Generate; on Compare, begin the comparison"),
+        ("Ctrl+Enter", "Generate; on Compare, begin the comparison; on Explore, sample"),
         ("Esc", "Stop what is under way, or close what is open"),
     ],
     "Mixture": [
@@ -22,7 +22,8 @@ SHORTCUTS = {
         ("Ctrl+⇧+Z", "Redo"),
         ("V", "Save and share"),
         ("Ctrl+S", "Save under a name"),
-        ("K", "Copy link, where Save and share is open"),
+        ("Ctrl+O", "Load, where Save and share is open"),
+        ("K", "Copy link, likewise"),
         ("O", "More"),
     ],
     "On a fader": [
@@ -55,13 +56,21 @@ SHORTCUTS = {
         ("Enter", "What else could have been said there; again, into that drawer"),
         ("C", "Continue from there with these weights"),
     ],
-    "Explore and Compare": [
+    "Explore, Compare, Ratings": [
         ("← →", "In a figure: the efficient point with less or more of a reward"),
         ("↑ ↓", "In a figure: of another reward"),
         ("Enter", "In a figure: send the point's weights to the faders; in a field: Find weights, Add"),
+        ("U", "Upload prompts"),
+        ("C", "Resume a comparison"),
         ("← →", "In an open prompt: Previous, Next"),
+        ("F", "Refresh the ratings"),
     ],
 }
+# Without a key: Delete, so that no slip deletes; the forms of Copy as, to which Tab comes from Copy link.
+SWITCH = (
+    '<label class="switch"><input type="checkbox" role="switch" id="single-keys" checked>'
+    "<span>Single-key shortcuts: letters, digits and ? work wherever you are not typing</span></label>"
+)
 
 
 def help_button() -> str:
@@ -79,6 +88,5 @@ def help_dialog() -> str:
         '<dialog id="help" aria-labelledby="help-title"><header><h2 id="help-title">Keyboard shortcuts</h2>'
         '<button type="button" data-help="tour">Start the tour</button>'
         '<button type="button" data-help="close" autofocus>Close (Esc)</button></header>'
-        f'<div class="shortcuts">{groups}</div>'
-        '<p class="hint">Letters and digits work wherever you are not typing.</p></dialog>'
+        f'{SWITCH}<div class="shortcuts">{groups}</div></dialog>'
     )

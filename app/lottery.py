@@ -17,11 +17,10 @@ from app.store import Store
 from engine import InputError, Mixture
 from engine.config import REFERENCE
 from engine.ratings import LEFT_WINS, Rating, mixture_of
-from engine.weights.nash import group, nash, tally
+from engine.weights.nash import ENOUGH, group, nash, tally, too_few
 from engine.weights.solution import Solution
 
 SHOWN = 12  # mixtures in the table, the likeliest first
-ENOUGH = 10  # ratings of a pair: its share of wins has a standard error of 16 points, or less
 WIN, LOSS = "#0072b2", "#d55e00"
 # As read_ratings has it: overall, and of responses that are each of one mixture.
 QUERY = """
@@ -77,8 +76,7 @@ def standing(store: Store, model: str, policies: list[str]) -> Standing:
             continue
         ratings.append(Rating(sides[0], sides[1], LEFT_WINS[row["choice"]]))
     mixtures, pairs = group(ratings)
-    wins = tally(pairs, np.array([rating.left_wins for rating in ratings]), np.ones(len(ratings)), len(mixtures))
-    np.fill_diagonal(wins, 0)  # a mixture against itself says nothing
+    wins = tally(pairs, np.array([rating.left_wins for rating in ratings]), len(mixtures))
     return Standing(len(ratings), others, mixtures, wins, nash(policies, ratings) if len(mixtures) > 1 else None)
 
 
@@ -108,7 +106,7 @@ def on_desk(mixture: Mixture, policies: Sequence[str]) -> dict[str, Any] | None:
 
 
 def about(found: Standing) -> str:
-    """How many ratings it stands on, and how near it is to what it should be."""
+    """How many ratings it stands on, first of all whether they are too few, and how near it is to what it should be."""
     made = found.solution
     assert made is not None and made.gap is not None
     size = len(found.mixtures)
@@ -117,7 +115,7 @@ def about(found: Standing) -> str:
     said = f"{found.ratings} ratings of {size} mixtures; {met} of {pairs} pairs met. "
     said += (
         "The lottery draws a mixture for each response, so that none wins more than half of the comparisons with it: "
-        f"the best wins {0.5 + made.objective:.0%}, give or take {made.objective_error:.0%} with other ratings "
+        f"the best wins {0.5 + made.objective:.0%}, give or take {made.objective_error:.0%} "
         f"(duality gap {max(made.gap, 0.0):.4f})."
     )
     if (pair := found.rarest()) is not None:
@@ -125,6 +123,8 @@ def about(found: Standing) -> str:
         times = int(found.met[pair])
         ever = {0: "never met", 1: "met once"}.get(times, f"met {times} times")
         said += f" Surer still: rate “{left}” against “{right}”, which {ever}."
+    if few := too_few(found.wins):
+        return f"{message(f'{few.capitalize()}.', 'bad')}<br>{message(said)}"
     return message(said)
 
 

@@ -25,11 +25,12 @@ from engine.config import REFERENCE
 from engine.engine import Engine
 from engine.errors import InputError
 from engine.mixing import Mixture
-from engine.requests import Request
+from engine.requests import Request, wait
 from engine.sampling import Sampling
 
 Array = NDArray[np.float64]
 
+STOPPED = "bank: it was stopped; what was sampled is kept, start it again to go on"
 EVEN = "even"  # the proposal that mixes all policies alike
 # What a bank is made of unless told: so many of the configuration's prompts, responses of each, and how they are drawn.
 PROMPTS = 24
@@ -240,13 +241,15 @@ def collect(
                 }
                 under_way.append(((prompt, number), requests, records))
             if i >= window:
+                if any(wait(request, stopped) is None for request in under_way[0][1].values()):
+                    raise InputError(STOPPED)
                 unit, requests, records = under_way.pop(0)
                 found[unit] = finish(engine, requests, records)
                 if file:
                     file.add(unit, found[unit])
                 progress(len(found) * len(sources), len(wanted) * len(sources))
             if stopped():
-                raise InputError("bank: it was stopped; what was sampled is kept, start it again to go on")
+                raise InputError(STOPPED)
     finally:
         for _, requests, _ in under_way:
             for request in requests.values():

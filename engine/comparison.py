@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import TimeoutError as NotYet
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +13,7 @@ from engine.errors import InputError
 from engine.evaluate import wins
 from engine.methods import with_intervals
 from engine.mixing import Mixture
-from engine.requests import Completion, Request
+from engine.requests import Completion, wait
 from engine.sampling import Sampling
 
 MAX_MIXTURES = 6
@@ -84,16 +83,6 @@ def answers(
         for _, requests in under_way:
             for request in requests:
                 request.cancel()
-
-
-def wait(request: Request, stopped: Callable[[], bool]) -> Completion | None:
-    """Its completion; None once stopped() is true."""
-    while not stopped():
-        try:
-            return request.completion(timeout=0.1)
-        except NotYet:
-            continue
-    return None
 
 
 def summarise(rewards: Array, seed: int = 0) -> Summary:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import queue
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
+from concurrent.futures import TimeoutError as NotYet
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -219,3 +220,13 @@ class Stream:
 
     def __del__(self) -> None:
         self.request.cancel()
+
+
+def wait(request: Request, stopped: Callable[[], bool]) -> Completion | None:
+    """Its completion; None once stopped() is true."""
+    while not stopped():
+        try:
+            return request.completion(timeout=0.1)
+        except NotYet:
+            continue
+    return None

@@ -1,6 +1,6 @@
 // The tour: a few steps beside what they explain, once. The page stays as it is: all of it can be used meanwhile.
 mixdesk.tour = (() => {
-  const SEEN = "mixdesk-tour", GAP = 12; // px
+  const SEEN = "mixdesk-tour", GAP = 8; // px
   const STEPS = [
     { at: "#mix :is(.mixture-bar, .fader)", title: "Mix the policies",
       text: "Each fader is a policy with one objective. Raise those that you want more of; the bar shows the mixture." },
@@ -39,7 +39,8 @@ mixdesk.tour = (() => {
       if (by && at + by >= 0 && at + by < STEPS.length) go(at + by);
     });
     ring = make("div", { id: "tour-ring", "aria-hidden": "true" });
-    document.querySelector(".gradio-container").append(ring, dialog);
+    // There, since what Gradio makes of @media rules holds for nothing outside.
+    document.querySelector(".gradio-container .contain").append(ring, dialog);
   };
 
   // Around all that the step speaks of, in the window's px; nothing where that is not seen.
@@ -53,7 +54,7 @@ mixdesk.tour = (() => {
 
   const overlap = (a, b) => a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom;
 
-  // Beside what it explains, and never over that nor over Generate; nor over the prompt, if there is room elsewhere.
+  // Beside what it explains, and never over that, the title, nor Generate; nor over the prompt, if there is room elsewhere.
   const place = () => {
     if (at < 0) return;
     const box = target();
@@ -62,10 +63,13 @@ mixdesk.tour = (() => {
     const { offsetWidth: width, offsetHeight: height } = dialog, wide = document.documentElement.clientWidth;
     const clamp = (value, most) => Math.max(8, Math.min(value, most - 8));
     const x = clamp(box.left, wide - width), y = clamp(box.top, innerHeight - height);
-    const below = [x, box.bottom + GAP];
-    const spots = [[box.right + GAP, y], [box.right + GAP, box.bottom - height], [box.left - GAP - width, y], below, [x, box.top - GAP - height]];
+    const below = [x, box.bottom + GAP], title = document.querySelector("#top h1").getBoundingClientRect();
+    const spots = [
+      [box.right + GAP, y], [box.right + GAP, box.bottom - height], [box.left - GAP - width, y], below,
+      [x, box.top - GAP - height], [x, title.bottom + GAP],
+    ];
     const free = (...ids) => {
-      const taken = [box, ...ids.map((id) => document.getElementById(id).getBoundingClientRect())];
+      const taken = [box, title, ...ids.map((id) => document.getElementById(id).getBoundingClientRect())];
       return spots.find(([left, top]) => {
         const spot = { left, top, right: left + width, bottom: top + height };
         return left >= 8 && spot.right <= wide - 8 && top >= 8 && spot.bottom <= innerHeight - 8 && !taken.some((other) => overlap(spot, other));

@@ -35,6 +35,7 @@ mixdesk.panels = (() => {
 mixdesk.trace = (() => {
   const LEAST = 0.05, FULL = 3; // log-odds from which a token is coloured, and at which its colour is deepest
   const panels = {}; // {side: what is drawn}
+  const narrow = matchMedia("(max-width: 720px)"); // as in trace.css
   let on = false;
 
   const signed = (value) => (value < 0 ? "−" : "+") + Math.abs(value).toFixed(1);
@@ -108,7 +109,9 @@ mixdesk.trace = (() => {
     }
     // To ask how far it is scrolled makes the browser lay out the page: only where there is something new.
     if (head && panel.read === value.length && tokens.childElementCount) return;
-    const follow = root.scrollHeight - root.scrollTop - root.clientHeight < 40, fresh = document.createDocumentFragment();
+    const end = root.scrollHeight - root.scrollTop - root.clientHeight < 40, fresh = document.createDocumentFragment();
+    // On a narrow screen six lines are seen, or none yet: they stay for whoever reads them, until a hand goes to the end.
+    const follow = end && (root.scrollTop > 0 || !narrow.matches);
     for (const line of value.slice(panel.read).split("\n").filter(Boolean)) {
       const said = JSON.parse(line);
       if ("note" in said) panel.note = said.note;

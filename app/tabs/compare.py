@@ -78,7 +78,7 @@ class CompareTab:
             elem_id="compare-prompts",
         )
         self.upload = gr.UploadButton(
-            "Upload JSONL or CSV", size="sm", elem_id="compare-upload", file_count="single", type="filepath"
+            "Upload JSONL or CSV (U)", size="sm", elem_id="compare-upload", file_count="single", type="filepath"
         )
         gr.HTML(
             f'<p class="hint">With a <b>prompt</b> on each line, or in a column of that name: up to {MAX_PROMPTS:,}, '
@@ -123,7 +123,7 @@ class CompareTab:
         with gr.Row(elem_id="compare-head"):
             self.title = gr.HTML("", elem_id="compare-title")
             self.stop = gr.Button("Stop (Esc)", size="sm", elem_id="compare-stop", min_width=90, scale=0)
-            self.resume = gr.Button("Resume", size="sm", elem_id="compare-resume", min_width=90, scale=0)
+            self.resume = gr.Button("Resume (C)", size="sm", elem_id="compare-resume", min_width=90, scale=0)
             self.delete = gr.Button("Delete…", size="sm", elem_id="compare-delete", min_width=90, scale=0)
         with gr.Row(visible=False, elem_id="compare-confirm") as self.confirm:
             self.question = gr.HTML("", elem_id="compare-question")
@@ -266,7 +266,7 @@ class CompareTab:
                 await asyncio.to_thread(self.comparisons.resume, self.desk.engine, comparison)
         except InputError as error:
             return {self.status: message(str(error), "bad")}
-        return await self.refresh(comparison)
+        return {**await self.refresh(comparison), self.status: ""}
 
     def stopping(self, comparison: int | None) -> Changes:
         if comparison is not None:

@@ -43,7 +43,7 @@ class ExploreTab:
         with gr.Column(elem_id="explore"):
             with gr.Row(elem_id="explore-head"):
                 self.about = gr.HTML("", elem_id="about")
-                self.sample = gr.Button("Sample a bank", elem_id="sample", min_width=130, scale=0)
+                self.sample = gr.Button("Sample a bank (Ctrl+Enter)", elem_id="sample", min_width=230, scale=0)
                 self.stop = gr.Button("Stop (Esc)", interactive=False, elem_id="explore-stop", min_width=110, scale=0)
             self.status = gr.HTML(
                 "", elem_id="explore-status", html_template='<p role="status" aria-live="polite">${value}</p>'
@@ -106,14 +106,14 @@ class ExploreTab:
             missing = self.expected.missing
             return {
                 self.about: "" if missing is None else message(missing, "bad"),
-                self.sample: gr.Button("Sample a bank", interactive=missing is None, variant="primary"),
+                self.sample: gr.Button("Sample a bank (Ctrl+Enter)", interactive=missing is None, variant="primary"),
                 self.empty: gr.HTML(visible=True),
                 self.content: gr.Column(visible=False),
             }
         bank, weights, pairs = await asyncio.to_thread(self.draw)
         return {
             self.about: about(bank),
-            self.sample: gr.Button("Sample more", interactive=True, variant="secondary"),
+            self.sample: gr.Button("Sample more (Ctrl+Enter)", interactive=True, variant="secondary"),
             self.empty: gr.HTML(visible=False),
             self.content: gr.Column(visible=True),
             self.weights: gr.HTML(weights, visible=bool(weights)),

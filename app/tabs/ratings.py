@@ -31,7 +31,7 @@ class RatingsTab:
                 about = gr.HTML(
                     "", html_template='<p role="status" aria-live="polite">${value}</p>', elem_id="standing"
                 )
-                refresh = gr.Button("Refresh", elem_id="refresh", min_width=100, scale=0)
+                refresh = gr.Button("Refresh (F)", elem_id="refresh", min_width=100, scale=0)
             empty = gr.HTML("", elem_id="no-ratings", visible=False)
             found = gr.HTML(
                 "",

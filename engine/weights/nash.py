@@ -19,15 +19,24 @@ from engine.weights.solution import Solution
 
 DIGITS = 2  # mixtures whose weights agree so far are one mixture
 SMOOTHING = 1.0  # wins that every mixture is given against every other, beside those that were rated
-REPEATS = 200  # of the bootstrap
+ENOUGH = 10  # ratings of a pair: its share of wins has a standard error of 16 points, or less
+REPEATS = 200  # draws from the posterior
 SLACK = 1000.0  # see maximal_lottery
 
 
 def nash(policies: list[str], ratings: list[Rating], seed: int = 0) -> Solution:
-    """The mean weights of the lottery, Σ p_m λ_m, with standard errors by bootstrap over ratings.
+    """The mean weights of the lottery, Σ p_m λ_m, with standard errors: the spread over lotteries of win rates that are
+    drawn from their posterior.
+
+    A pair's rate of wins has the posterior Beta(wins + SMOOTHING, losses + SMOOTHING), whose mean is the rate that
+    `payoffs` takes (Laplace's rule of succession; Gelman et al., Bayesian Data Analysis, 3rd ed., section 2.4). Drawing
+    the ratings anew instead, as the bootstrap does, has no spread where ratings are few and all the same way, which is
+    where intervals from the observed rate alone are known to fail (Brown, Cai and DasGupta 2001,
+    doi.org/10.1214/ss/1009213286). After 3 wins of 3 a rate is under a half with probability (1/2)^4, so that all the
+    weight is the winner's, give or take √(1/16 · 15/16) = 24 points. A pair that never met may have any rate.
 
     Its objective is how much more than half of the comparisons the best mixture wins against the lottery, 0 but for
-    rounding; objective_error is the same lottery's in other ratings (root mean square over the bootstrap).
+    rounding; objective_error is the same lottery's where the rates are other ones (root mean square over the draws).
     Raises InputError.
     """
     mixtures, pairs = group(ratings)
@@ -38,13 +47,13 @@ def nash(policies: list[str], ratings: list[Rating], seed: int = 0) -> Solution:
     names = [*policies, REFERENCE]
     weights_of = np.array([[mixture.weights.get(name, 0.0) for name in names] for mixture in mixtures])
     wins = np.array([rating.left_wins for rating in ratings])
-    payoff = payoffs(pairs, wins, np.ones(len(ratings)), len(mixtures))
+    won = tally(pairs, wins, len(mixtures))
+    payoff = payoffs(won)
     lottery = maximal_lottery(payoff)
     rng = np.random.default_rng(seed)
     lotteries, beaten = [], []
     for _ in range(REPEATS):
-        counts = rng.multinomial(len(ratings), np.full(len(ratings), 1 / len(ratings))).astype(float)
-        other = payoffs(pairs, wins, counts, len(mixtures))
+        other = drawn(won, rng)
         lotteries.append(maximal_lottery(other))
         beaten.append((other @ lottery).max())
     weights = dict(zip(names, (lottery @ weights_of).tolist(), strict=True))
@@ -65,7 +74,7 @@ def nash(policies: list[str], ratings: list[Rating], seed: int = 0) -> Solution:
             {**mixture.as_dict(), "probability": float(p), "error": float(error)}
             for mixture, p, error in zip(mixtures, lottery, np.std(lotteries, 0), strict=True)
         ],
-        note=note(mixtures, pairs, len(ratings)),
+        note=note(mixtures, won, len(ratings)),
     )
 
 
@@ -88,22 +97,40 @@ def group(ratings: list[Rating]) -> tuple[list[Mixture], np.ndarray]:
     return mixtures, np.array(pairs, dtype=int).reshape(-1, 2)
 
 
-def payoffs(pairs: np.ndarray, left_wins: Array, counts: Array, mixtures: int) -> Array:
-    """[M, M]: how often a mixture wins against another, less a half. A tie is half a win for both.
+def payoffs(won: Array) -> Array:
+    """[M, M]: how often a mixture wins against another, less a half. won: see tally.
 
     Rates are (wins + SMOOTHING) / (ratings + 2 SMOOTHING), so that one rating is no certainty, and a pair that never
-    met is even. counts: how often each rating counts.
+    met is even.
     """
-    wins = tally(pairs, left_wins, counts, mixtures)
-    return (wins - wins.T) / 2 / (wins + wins.T + 2 * SMOOTHING)
+    return (won - won.T) / 2 / (won + won.T + 2 * SMOOTHING)
 
 
-def tally(pairs: np.ndarray, left_wins: Array, counts: Array, mixtures: int) -> Array:
-    """[M, M]: how many comparisons with each other a mixture won, ties as halves."""
-    wins = np.zeros((mixtures, mixtures))
-    np.add.at(wins, (pairs[:, 0], pairs[:, 1]), counts * left_wins)
-    np.add.at(wins, (pairs[:, 1], pairs[:, 0]), counts * (1 - left_wins))
-    return wins
+def drawn(won: Array, rng: np.random.Generator) -> Array:
+    """Payoffs [M, M] of rates from the posterior of each pair."""
+    above = np.triu(rng.beta(won + SMOOTHING, won.T + SMOOTHING) - 0.5, 1)
+    return above - above.T
+
+
+def tally(pairs: np.ndarray, left_wins: Array, mixtures: int) -> Array:
+    """[M, M]: how many comparisons with another a mixture won, ties as halves."""
+    won = np.zeros((mixtures, mixtures))
+    np.add.at(won, (pairs[:, 0], pairs[:, 1]), left_wins)
+    np.add.at(won, (pairs[:, 1], pairs[:, 0]), 1 - left_wins)
+    np.fill_diagonal(won, 0)  # a mixture against itself says nothing
+    return won
+
+
+def too_few(won: Array) -> str:
+    """What is to be known before the weights are used where a pair has fewer than ENOUGH ratings on average, else
+    nothing."""
+    each = won.sum() / (len(won) * (len(won) - 1) / 2)
+    if each >= ENOUGH:
+        return ""
+    return (
+        f"too few ratings for the weights to mean much: {each:.2g} a pair, where some {ENOUGH} tell a preference from "
+        "chance"
+    )
 
 
 def maximal_lottery(payoff: Array) -> Array:
@@ -135,11 +162,12 @@ def duality_gap(payoff: Array, lottery: Array) -> float:
     return float((payoff @ lottery).max() - (lottery @ payoff).min())
 
 
-def note(mixtures: list[Mixture], pairs: np.ndarray, ratings: int) -> str:
-    met = len({tuple(sorted(pair)) for pair in pairs.tolist() if pair[0] != pair[1]})
-    said = (
-        f"{ratings} ratings of {len(mixtures)} mixtures; {met} of {len(mixtures) * (len(mixtures) - 1) // 2} pairs met"
-    )
+def note(mixtures: list[Mixture], won: Array, ratings: int) -> str:
+    size = len(mixtures)
+    met = int((won + won.T)[np.triu_indices(size, 1)].astype(bool).sum())
+    said = f"{ratings} ratings of {size} mixtures; {met} of {size * (size - 1) // 2} pairs met"
+    if few := too_few(won):
+        said += f"; {few}"
     if len({(mixture.rule, mixture.gain) for mixture in mixtures}) > 1:
         said += "; they differ in rule or gain, which the mean weights leave out: see the lottery"
     return said

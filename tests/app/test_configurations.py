@@ -16,7 +16,7 @@ from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from app import building, zero
-from app.configurations import Configuration, Configurations, find, read, slug_of
+from app.configurations import Configuration, Configurations, find, for_visitors, read, slug_of
 from app.desk import build, web_app
 from app.runs import Desk
 from app.site import Site
@@ -188,6 +188,27 @@ def test_one_that_cannot_be_loaded_says_why(scene: Scene, client: TestClient, mo
     assert scene["two"].state == "ready", "room was made for nothing"
     scene.configurations.open_desk = lambda *_: (_ for _ in ()).throw(MemoryError("x" * 1000))
     assert wait(client, "three")["state"] == "failed"
+    tiny.write("three.yaml", name="three", base="../models/not there")
+    says = wait(client, "three")["says"]
+    missing = "expected a path that exists (../models/not there does not) or a hub id"
+    assert says == f"three.yaml: base: found '../models/not there', {missing}"
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("/srv/desk/data/configs/a.yaml: base: none", "a.yaml: base: none"),
+        ("a.yaml: (/srv/desk/data/configs/demo/my base does not)", "a.yaml: (demo/my base does not)"),
+        ("found '../demo', expected (/srv/desk/data/demo does not)", "found '../demo', expected (../demo does not)"),
+        ("expected (/srv/models/llama does not)", "expected (../../../models/llama does not)"),
+        ("expected (/home/somebody/own models/llama does not)", "expected (llama does not)"),
+        ("the hub says 404 for https://hub.example/org/model:\n see to it", "the hub says 404 for "
+         "https://hub.example/org/model: see to it"),
+        ("mend 'org/model' and/or ./here, ../there and ~/else", "mend 'org/model' and/or ./here, ../there and ~/else"),
+    ],
+)  # fmt: skip
+def test_visitors_are_not_told_where_this_machine_keeps_its_files(said: str, shown: str) -> None:
+    assert for_visitors(said, Path("/srv/desk/data/configs/a.yaml")) == shown
 
 
 def test_what_was_closed_is_gone_from_memory(tiny, store) -> None:

@@ -68,6 +68,16 @@ def test_a_circle_is_a_lottery_and_its_errors_are_those_of_other_ratings(store: 
     assert told == pytest.approx(np.std(drawn, 0), rel=0.35)
     assert found.rarest() is None and "Surer still" not in about(found)
     assert "Mean weights" in means(found, NAMES)
+    assert "too few" not in about(found).lower()
+
+
+def test_too_few_ratings_are_told_first_and_in_the_errors(store: Store) -> None:
+    rate(store, of("a", "b", "left", 3))
+    found = standing(store, "here", NAMES)
+    told = "Too few ratings for the weights to mean much: 3 a pair, where some 10 tell a preference from chance."
+    assert unescape(re.sub("<[^>]*>", "|", about(found))).startswith(f"|{told}|")
+    # √(1/16 · 15/16), as in tests/engine/weights/test_nash.py; with 200 draws.
+    assert (found.solution.lottery[0]["error"] if found.solution else 0) == pytest.approx(0.242, abs=0.04)
 
 
 def test_only_what_counts_counts(store: Store) -> None:

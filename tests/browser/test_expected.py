@@ -196,11 +196,11 @@ def test_a_bank_is_sampled_where_there_is_none(
         expect(page.locator("#empty")).to_contain_text("What can be had?")
         title = page.locator("#top h1").bounding_box()
         assert title is not None and title["x"] < 100, "the page shrank to what is in it"
-        page.locator("#sample").click()
+        page.keyboard.press("Control+Enter")
         expect(page.locator("#explore-status")).to_contain_text("The bank is there", timeout=120_000)
         page.wait_for_selector("#pairs-figure .scatterlayer .point")
         assert page.locator("#empty").is_hidden()
-        assert page.locator("#sample").inner_text() == "Sample more" and page.locator("#sample").is_enabled()
+        assert page.locator("#sample").inner_text().startswith("Sample more") and page.locator("#sample").is_enabled()
         page.locator("#desk-tab-button").click()
         page.wait_for_function(TRACE)
         page.locator("#balance").click()

@@ -194,9 +194,9 @@ def test_mixtures_are_kept_and_shared(keys: Keys) -> None:
     keys.press("e")
     expect(first).to_have_value("0.5")
     keys.expect_at("#even")
-    keys.to("#load")
-    keys.press("Enter")
+    keys.press("Control+o")
     expect(first).to_have_value("1")
+    keys.expect_at("#load")
     keys.press("k")
     keys.status("Copied: the link")
     assert "#mix=" in page.evaluate("navigator.clipboard.readText()")
@@ -214,17 +214,27 @@ def test_mixtures_are_kept_and_shared(keys: Keys) -> None:
     keys.expect_at("#shelf > button")
 
 
-def test_compare(keys: Keys) -> None:
+def test_compare(keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
     page = keys.page
+    step, pause = Batch.step, [0.3]
+    monkeypatch.setattr(Batch, "step", lambda batch: (time.sleep(pause[0]), step(batch))[1])
     keys.press("r")
     keys.expect_at("#compare-tab-button")
+    with page.expect_file_chooser():
+        keys.press("u")
     for name, value in (("most", "3"), ("length", "4")):
         keys.to(f"#compare-{name} :is(input, textarea)")
         keys.type(value)
     keys.to("#compare-start")
     keys.press("Enter")
+    expect(page.locator("#compare-stop")).to_be_visible()
+    keys.press("Escape")
+    expect(page.locator("#compare-resume")).to_be_visible()
+    pause[0] = 0
+    keys.press("c")
     expect(page.locator("#compare-delete")).to_be_visible()
-    keys.expect_at("#compare-start")
+    expect(page.locator("#compare-resume")).to_be_hidden()
+    keys.to("#compare-start", back=True)
     keys.to(".compare-table .sort")
     keys.press("Enter")
     keys.expect_at(".compare-table .sort")
@@ -293,7 +303,7 @@ def test_every_shortcut_is_told_on_its_button_and_in_help(keys: Keys) -> None:
         keys.press(tab)
         labels = page.locator("button:visible").all_inner_texts()
         told |= {key for label in labels for key in re.findall(r"\(([^()]+)\)", label.split("\n")[0])}
-    assert told - {"C"} <= listed
+    assert told <= listed
     assert {
         "D",
         "X",
@@ -306,6 +316,9 @@ def test_every_shortcut_is_told_on_its_button_and_in_help(keys: Keys) -> None:
         "B",
         "Ctrl+Z",
         "Ctrl+S",
+        "Ctrl+O",
+        "U",
+        "F",
         "K",
         "V",
         "O",
@@ -313,3 +326,34 @@ def test_every_shortcut_is_told_on_its_button_and_in_help(keys: Keys) -> None:
         "T",
         "1",
     } <= told
+
+
+def test_without_single_keys_only_what_has_the_focus_hears_them(keys: Keys, place: tuple[str, Desk]) -> None:
+    page = keys.page
+    keys.press("?")
+    switch = page.get_by_role("switch", name="Single-key shortcuts")
+    expect(switch).to_be_checked()
+    keys.to("#single-keys")
+    keys.press("Space")
+    expect(switch).not_to_be_checked()
+    keys.press("Escape")
+    page.reload()
+    page.wait_for_function("document.body.dataset.ready")
+    keys.press("x", "p", "t", "v", "5", "?", "Shift+P")
+    assert page.locator("#desk").is_visible() and page.locator("#help").is_hidden()
+    assert page.locator("#panel-third").is_hidden() and page.locator("#copy-link").is_hidden()
+    expect(page.locator("#trace")).not_to_have_attribute("aria-pressed", "true")
+    keys.press("Control+s")
+    expect(page.locator("#copy-link")).to_be_visible()
+    keys.to("#fader-0 input[type=range]", back=True)
+    keys.press("b", "s")
+    expect(page.locator("#solo-0")).to_have_attribute("aria-pressed", "true")
+    assert "Balanc" not in page.locator("#status").inner_text()
+    keys.to("#prompt textarea")
+    keys.type("xpt?")
+    expect(page.locator("#prompt textarea")).to_have_value("xpt?")
+    page.locator("#top [data-help=open]").press("Enter")
+    expect(switch).not_to_be_checked()
+    page.locator("#single-keys").press("Space")
+    keys.press("Escape", "x")
+    expect(page.locator("#explore-tab-button")).to_have_attribute("aria-selected", "true")

@@ -51,7 +51,7 @@ def test_from_no_ratings_to_the_desk(page: Page, server: Server) -> None:
     assert page.locator("#lottery").is_hidden()
     # Rated meanwhile, elsewhere.
     rate(server.db, "first", FIRST, SECOND, 9, 3)
-    page.locator("#refresh").click()
+    page.keyboard.press("f")
     expect(page.locator("#standing")).to_contain_text("12 ratings of 2 mixtures; 1 of 1 pairs met.")
     assert page.locator("#no-ratings").is_hidden()
     cells = page.locator("#lottery tbody tr")
@@ -89,11 +89,3 @@ def test_from_no_ratings_to_the_desk(page: Page, server: Server) -> None:
     page.locator("#undo").click()
     page.wait_for_function("Number(document.querySelectorAll('[data-share]')[1].dataset.exact) > 0.4")
     assert page.locator("#gain input[type=number]").input_value() == "0.8"
-
-
-def test_on_a_telephone_the_table_scrolls_and_the_page_does_not(page: Page, server: Server) -> None:
-    rate(server.db, "fourth", Mixture({"concise": 1.0}), FIRST, 2, 1)
-    page.set_viewport_size({"width": 390, "height": 844})
-    page.locator("#ratings-tab-button").click()
-    expect(page.locator("#lottery tbody tr").nth(1)).to_be_visible()
-    assert page.evaluate("document.documentElement.scrollWidth") <= 390

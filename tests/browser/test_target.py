@@ -1,4 +1,4 @@
-"""A target on the radar in a real Chromium: by mouse, by touch, by keyboard."""
+"""A target on the radar in a real Chromium: by mouse, by keyboard; by touch: test_widths.py."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from tests.browser.conftest import TOURED, opened
 from tests.browser.serving import Server, served
 from tests.browser.test_desk import shares
 from tests.browser.test_expected import TRACE, heights
-from tests.browser.walking import PHONE
 from tests.conftest import Tiny
 
 EVEN = "Math.abs(Number(document.querySelector('[data-share]').dataset.exact) - 0.25) < 0.001"
@@ -159,22 +158,6 @@ def test_what_is_locked_stays(page: Page) -> None:
     # Around it the others have all of what is left, as the sentence's figure says.
     gained = float(page.locator("#status").inner_text().split("helpful ")[1].split(" ")[0])
     assert 0 < gained < 1.42, "less than with all free"
-
-
-def test_by_touch(browser: Browser, server: Server) -> None:
-    with opened(browser, server.url, **PHONE) as page:
-        knob = handle(page, "helpful").locator(".knob")
-        knob.scroll_into_view_if_needed()
-        x, y = middle(knob.bounding_box())
-        touch = page.context.new_cdp_session(page)
-        scrolled = page.evaluate("scrollY")
-        touch.send("Input.dispatchTouchEvent", {"type": "touchStart", "touchPoints": [{"x": x, "y": y}]})
-        for by in (8, 16, 24):
-            touch.send("Input.dispatchTouchEvent", {"type": "touchMove", "touchPoints": [{"x": x - by, "y": y - by}]})
-        touch.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
-        expect(page.locator("#status")).to_contain_text("your target: helpful +", timeout=60_000)
-        assert shares(page)[0] > 0.5
-        assert page.evaluate("scrollY") == scrolled, "the page went along"
 
 
 def markers(page: Page) -> list[tuple[float, float]]:

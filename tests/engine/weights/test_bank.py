@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 
 from engine import InputError, Sampling
 from engine.bank import BankFile, collect, proposals
+from engine.batch import Batch
 from engine.config import REFERENCE, load_config
 from engine.weights import SOLVERS
 from tests.conftest import Tiny
@@ -69,6 +71,20 @@ def test_a_bank_that_was_stopped_goes_on(small: Callable[[int, int], Small], tmp
     seen.clear()
     collect(some.engine, PROMPTS, 40, SAMPLING, file=file, progress=lambda done, wanted: seen.append(done))
     assert seen == [320]
+
+
+def test_stop_does_not_wait_for_the_responses_under_way(
+    small: Callable[[int, int], Small], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, held, ended, step = threading.Event(), threading.Event(), [], Batch.step
+    hold = lambda batch: (begun.set(), held.wait(10), step(batch), ended.append(batch))[2]  # noqa: E731
+    monkeypatch.setattr(Batch, "step", hold)
+    try:
+        with pytest.raises(InputError, match="it was stopped"):
+            collect(small(2, 0).engine, PROMPTS[:1], 1, SAMPLING, stopped=begun.is_set)
+        assert not ended, "it waited for a token"
+    finally:
+        held.set()
 
 
 def test_a_torn_line_is_sampled_again(small: Callable[[int, int], Small], tmp_path: Path) -> None:

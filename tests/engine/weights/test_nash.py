@@ -81,12 +81,12 @@ def test_where_all_are_even_all_are_alike() -> None:
 
 
 def test_ratings_that_go_round() -> None:
-    solution = nash(NAMES, rate("a", "b", 1, 5) + rate("b", "c", 1, 5) + rate("a", "c", 0, 5))
+    solution = nash(NAMES, rate("a", "b", 1, 10) + rate("b", "c", 1, 10) + rate("a", "c", 0, 10))
     assert solution.weights == pytest.approx(dict.fromkeys(NAMES, 1 / 3))
     assert solution.gap == pytest.approx(0, abs=1e-9)
     assert solution.objective == pytest.approx(0, abs=1e-9)
     assert min(solution.weight_errors.values()) > 0
-    assert solution.note == "15 ratings of 3 mixtures; 3 of 3 pairs met"
+    assert solution.note == "30 ratings of 3 mixtures; 3 of 3 pairs met"
     assert json.loads(json.dumps(solution.as_dict()))["weights"] == solution.weights
 
 
@@ -133,6 +133,27 @@ def test_the_stated_errors_are_those_of_other_ratings(monkeypatch: pytest.Monkey
     ratio = np.mean(stated, 0) / np.std(found, 0)
     assert (ratio > 0.7).all()
     assert (ratio < 1.6).all()
+
+
+@pytest.mark.parametrize("times", [1, 2, 3])
+def test_few_ratings_all_the_same_way_are_not_sure(times: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By hand: after n wins of n the rate has the density (n + 1) p^n. It is under a half, where b has all the weight,
+    with probability q = 2^-(n + 1): a's weight, 1 or 0, spreads by √(q (1 - q)). There a wins 1/2 - p less than half:
+    ∫ (1/2 - p)² (n + 1) p^n from 0 to 1/2 is 2^-(n + 2) / ((n + 2) (n + 3))."""
+    monkeypatch.setattr("engine.weights.nash.REPEATS", 1000)
+    solution = nash(NAMES, rate("a", "b", 1, times))
+    assert solution.weights == pytest.approx({"a": 1, "b": 0, "c": 0})
+    q = 2 ** -(times + 1)
+    error = (q * (1 - q)) ** 0.5
+    assert solution.weight_errors == pytest.approx({"a": error, "b": error, "c": 0}, rel=0.1)
+    assert solution.objective_error == pytest.approx((q / 2 / (times + 2) / (times + 3)) ** 0.5, rel=0.2)
+    assert f"too few ratings for the weights to mean much: {times} a pair" in solution.note
+
+
+def test_enough_ratings_of_a_pair_are_enough() -> None:
+    assert "too few" in nash(NAMES, rate("a", "b", 1, 9)).note
+    assert "too few" not in nash(NAMES, rate("a", "b", 1, 10)).note
+    assert "7 a pair" in nash(NAMES, rate("a", "b", 1, 10) + rate("a", "c", 1, 11)).note, "b and c never met"
 
 
 def test_what_cannot_be_solved_is_told() -> None:
