@@ -32,17 +32,8 @@ class Balance:
     def connect(self, tab: gr.Tab) -> None:
         controls, outputs = self.controls, self.outputs
         read: list[Any] = [*controls.faders.values(), controls.channels, controls.rule, controls.gain]
-        asked: dict[str, Any] = {
-            "inputs": set(read),
-            "outputs": [self.expected],
-            "queue": False,
-            "show_progress": "hidden",
-            "api_visibility": "private",
-        }
-        tab.select(self.follow, **asked)  # a bank may have been sampled in another tab
-        blocks = gr.context.Context.root_block
-        assert blocks is not None
-        blocks.load(self.begin, **asked)
+        # A bank may have been sampled in another tab.
+        tab.select(None, None, None, js="() => mixdesk.steer.again()")
         outputs.balance.click(
             self.balance,
             inputs=set(read),
@@ -52,12 +43,10 @@ class Balance:
             api_visibility="private",
         )
 
-    async def begin(self, values: Values) -> dict[str, Any]:
-        """The page was opened, maybe before the bank was read."""
-        await asyncio.to_thread(self.desk.expected.load)
-        return await self.follow(values)
-
     async def follow(self, values: Values) -> dict[str, Any]:
+        """The value of the line under the radar."""
+        if self.desk.expected.bank is None:
+            await asyncio.to_thread(self.desk.expected.load)  # the page may be opened before the bank was read
         # Here rather than on a thread: it takes less time than going there.
         weights = self.controls.weights(values)
         reading = self.desk.expected.read(weights, values[self.controls.rule], float(values[self.controls.gain]))
@@ -109,6 +98,7 @@ def build_expected() -> gr.HTML:
         js_on_load=(
             "const show = () => { mixdesk.underlay('radar', props.value.traces);"
             " mixdesk.target.expect(props.value.standard); }; watch('value', show); show();"
+            " mixdesk.steer.expected = (value) => { props.value = value; show(); };"
         ),
         elem_id="expected",
     )

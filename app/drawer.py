@@ -27,7 +27,10 @@ def build_drawer() -> tuple[gr.HTML, gr.Button, gr.Button]:
         view = gr.HTML(
             None,
             html_template='<div class="drawer" role="region" aria-label="What else could have been said"></div>',
-            js_on_load="const draw = () => mixdesk.drawer.draw(element, props.value); watch('value', draw); draw();",
+            js_on_load=(
+                "const draw = () => mixdesk.drawer.draw(element, props.value); watch('value', draw); draw();"
+                " mixdesk.steer.drawer = (value) => { props.value = value; draw(); };"
+            ),
             apply_default_css=False,
             elem_id="candidates",
         )

@@ -29,8 +29,8 @@ class SharingParts:
     forms: dict[str, gr.Button]
     made: gr.Textbox  # unseen: what the server made, for the clipboard
     shown: gr.Textbox  # the same, where there is no clipboard
-    arriving: gr.Textbox  # unseen: the link that the page was opened with
-    arrived: gr.Button  # unseen: pressed when another link is opened in the same page
+    arriving: gr.Textbox  # unseen: the link in the page's address
+    arrived: gr.Button  # unseen: pressed when there is one, at first or later
 
 
 def build_sharing() -> SharingParts:
@@ -71,16 +71,13 @@ class Sharing:
                 [parts.shown, self.status],
                 js=f"(text, said) => mixdesk.sharing.copy(text, said, {dumps(copied)}, {dumps(refused)})",
             )
-        blocks = gr.context.Context.root_block
-        assert blocks is not None
-        for event in (blocks.load, parts.arrived.click):
-            event(
-                self.open,
-                [parts.arriving],
-                [*controls.all(), self.status],
-                js="() => [mixdesk.sharing.arriving()]",
-                **quiet,
-            )
+        parts.arrived.click(
+            self.open,
+            [parts.arriving],
+            [*controls.all(), self.status],
+            js="() => [mixdesk.sharing.arriving()]",
+            **quiet,
+        )
 
     def told(self, make: Callable[[Values], str]) -> Callable[[Values], Changes]:
         def handle(values: Values) -> Changes:
@@ -114,8 +111,6 @@ class Sharing:
 
     def open(self, link: str) -> Changes:
         """The desk as the link has it; as it was, if the link cannot be read."""
-        if not link:
-            return {self.status: gr.skip()}
         try:
             return {**self.opened(from_link(link)), self.status: message("The desk is as the link has it.")}
         except InputError as error:

@@ -11,7 +11,8 @@ from app.balance import Balance
 from app.controls import Changes, Controls, Outputs, Values
 from app.drawer import table
 from app.panels import FADERS
-from app.runs import SIDES, Desk, session
+from app.parts import message
+from app.runs import SIDES, Desk, Run, session
 from engine import InputError, Mixture
 
 # The mixture that a panel's choice names.
@@ -26,37 +27,45 @@ class Steer:
 
     def connect(self, close: gr.Button) -> None:
         controls, outputs = self.controls, self.outputs
-        read = controls.mixing()
         quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-        # While a fader is dragged, what comes meanwhile waits, and of that only the last is asked. One event for all
-        # that follows: each costs the page more than the server.
-        gr.on(
-            [component.change for component in read],
-            self.follow,
-            inputs=set(read),
-            outputs=[outputs.drawer, outputs.status, self.balance.expected],
-            trigger_mode="always_last",
-            **quiet,
+
+        async def follow(now: list[Any], request: gr.Request) -> dict[str, Any]:
+            # Gradio hands on the plain request: whose page it is from is said in its body.
+            body = await request.json()
+            return await self.follow(str(body["session_hash"]), now)
+
+        follower = gr.HTML(
+            None,
+            html_template="<i></i>",
+            js_on_load="mixdesk.steer.begin(server, trigger);",
+            server_functions=[follow],
+            elem_id="follower",
         )
+        follower.submit(None, None, [outputs.status], js="() => mixdesk.steer.said()")
         for side, text in outputs.texts.items():
-            text.select(self.choosing(side), set(read), [outputs.drawer, outputs.status], **quiet)
+            text.select(self.choosing(side), set(controls.mixing()), [outputs.drawer, outputs.status], **quiet)
         close.click(self.close, None, [outputs.drawer], **quiet)
 
-    async def follow(self, values: Values, request: gr.Request) -> Changes:
+    async def follow(self, who: str, now: list[Any]) -> dict[str, Any]:
+        """What follows the faders, for static/steer.js: expected, the line under the radar; drawer, if somebody looks
+        at a token; said, if something is wrong. now: what the page's components have, as Controls.mixing has them."""
         # Here rather than on a thread: it takes less time than going there.
-        return {**self.steered(values, request), self.balance.expected: await self.balance.follow(values)}
+        values = {
+            component: component.preprocess(value) for component, value in zip(self.controls.mixing(), now, strict=True)
+        }
+        return {"expected": await self.balance.follow(values), **self.steered(who, values)}
 
-    def steered(self, values: Values, request: gr.Request) -> Changes:
-        run = self.desk.runs.get(session(request))
+    def steered(self, who: str, values: Values) -> dict[str, Any]:
+        run = self.desk.runs.get(who)
         if run is None or (run.done and run.chosen is None):
-            return {self.outputs.drawer: gr.skip()}
-        changes: Changes = {}
+            return {}
+        said: dict[str, Any] = {}
         try:
             run.steer(self.mixture(FADERS, self.controls, values))
         except InputError as error:
             if not run.done:
-                changes |= self.outputs.say(str(error), "bad")
-        return changes | self.drawn(session(request), values)
+                said = {"said": message(str(error), "bad")}
+        return said | self.drawn(run, values)
 
     def choosing(self, side: str) -> Callable[..., Coroutine[Any, Any, Changes]]:
         async def choose(values: Values, event: gr.EventData, request: gr.Request) -> Changes:
@@ -65,15 +74,16 @@ class Steer:
             if run is None or side not in run.responses or not isinstance(place, int):
                 return {self.outputs.drawer: None}
             run.chosen = run.responses[side], place
-            return self.drawn(session(request), values)
+            drawn = self.drawn(run, values)
+            outputs = {"drawer": self.outputs.drawer, "said": self.outputs.status}
+            return {outputs[name]: value for name, value in drawn.items()}
 
         return choose
 
-    def drawn(self, who: str, values: Values) -> Changes:
-        """The drawer as the faders stand, if somebody looks at a token."""
-        run = self.desk.runs[who]
+    def drawn(self, run: Run, values: Values) -> dict[str, Any]:
+        """The drawer as the faders stand, if somebody looks at a token; else maybe why it is gone."""
         if run.chosen is None:
-            return {self.outputs.drawer: gr.skip()}
+            return {}
         response, place = run.chosen
         side = next((side for side in SIDES if run.responses.get(side) is response), "gone")
         try:
@@ -85,8 +95,8 @@ class Steer:
             shown = table(title, response, place, now, self.desk.accents, self.desk.engine.policy_set)
         except InputError as error:
             run.chosen = None
-            return {self.outputs.drawer: None, **self.outputs.say(str(error), "bad")}
-        return {self.outputs.drawer: {**shown, "side": side}}
+            return {"drawer": None, "said": message(str(error), "bad")}
+        return {"drawer": {**shown, "side": side}}
 
     async def close(self, request: gr.Request) -> None:
         if run := self.desk.runs.get(session(request)):

@@ -125,6 +125,7 @@ window.mixdesk = (() => {
       document.querySelectorAll(".chip").forEach((chip) => { chip.title = chip.textContent.trim(); });
       mixdesk.panels.show("left,right");
       mixdesk.turns.ready();
+      mixdesk.sharing.open();
       document.body.dataset.ready = "true";
       (window.requestIdleCallback ?? setTimeout)(usable); // whoever presses something at once comes first
       mixdesk.tour.greet();

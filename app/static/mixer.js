@@ -115,6 +115,7 @@ mixdesk.mixer = (() => {
     latest = now;
     show(now.slice(0, -3));
     mixdesk.target.note(now);
+    mixdesk.steer.note(now);
     settle();
   };
   // A gesture that the server answers goes on until the answer is there.
@@ -127,6 +128,7 @@ mixdesk.mixer = (() => {
     at = 0;
     show(now);
     mixdesk.target.note(now);
+    mixdesk.steer.note(now);
     mark();
   };
   const step = (by, now) => {

@@ -3,7 +3,8 @@ mixdesk.sharing = (() => {
   const MARK = "#mix=";
   // Only handed on: the server reads it, and says what is wrong with it.
   const arriving = () => (location.hash.startsWith(MARK) ? location.hash.slice(MARK.length) : "");
-  window.addEventListener("hashchange", () => { if (arriving()) document.getElementById("link-arrived").click(); });
+  const open = () => { if (arriving()) document.getElementById("link-arrived").click(); };
+  window.addEventListener("hashchange", open);
 
   // Returns what the box for pages without a clipboard shows, and the status line.
   const copy = async (made, said, copied, refused) => {
@@ -18,5 +19,5 @@ mixdesk.sharing = (() => {
       return [{ __type__: "update", visible: true, value: text }, refused];
     }
   };
-  return { arriving, copy };
+  return { arriving, copy, open };
 })();

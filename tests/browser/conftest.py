@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from app.runs import Desk
 from engine import Engine
@@ -20,6 +20,9 @@ QUIET = (
 )
 # For a page that is opened: somebody was here before. A download's document has no storage.
 TOURED = "try { localStorage.setItem('mixdesk-tour', 'seen'); } catch {}"
+
+# How long something that must come may take: a busy machine is no failure.
+expect.set_options(timeout=30_000)
 
 
 @contextmanager
