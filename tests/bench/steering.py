@@ -18,6 +18,7 @@ Each of the last four is given while nothing moves (still) and while the fader d
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import statistics
@@ -38,7 +39,7 @@ from playwright.sync_api import Page
 
 from engine import Engine
 from engine.policies import PolicySet
-from tests.browser.conftest import TOURED, chromium
+from tests.browser.conftest import TOURED, chromium, unfold
 from tests.browser.serving import served
 
 WINDOW = 1.5  # seconds: a response has 256 tokens at most, and must not end before
@@ -116,7 +117,7 @@ class Bench:
         page.goto(self.url)
         page.wait_for_selector("#radar .polarlayer")
         page.wait_for_function("document.body.dataset.ready")
-        page.locator("#more > button").click()
+        unfold(page, "more")
         page.locator("#length input[type=number]").fill("256")
         page.keyboard.press("Tab")
         page.wait_for_function("document.querySelector('#length input[type=range]').value === '256'")
@@ -241,6 +242,7 @@ def main() -> None:
             bench.tokens.append(time.time())
 
         engine._steer, engine._hand_over = steering, handing_over  # type: ignore[method-assign]
+        gc.freeze()  # as python -m app does: a full collection stops everybody for a second
         bench.open()
         results = {}
         for count in map(int, options.visitors.split(",")):

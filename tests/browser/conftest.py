@@ -21,6 +21,7 @@ QUIET = (
 # For a page that is opened: somebody was here before. A download's document has no storage.
 TOURED = "try { localStorage.setItem('mixdesk-tour', 'seen'); } catch {}"
 
+UNFOLDING = 500  # ms
 # How long something that must come may take: a busy machine is no failure.
 expect.set_options(timeout=30_000)
 
@@ -91,6 +92,13 @@ def opened(browser: Browser, url: str, tour: bool = False, **look: Any) -> Itera
         still.goto("about:blank")
     context.close()
     assert not wrong
+
+
+def unfold(page: Page, name: str) -> None:
+    """Open what is folded away ("more", "shelf"), and wait until it can be filled in: just after it is opened Gradio
+    may set what is in it once more. No hand is as fast."""
+    page.locator(f"#{name} > button").click()
+    page.wait_for_timeout(UNFOLDING)
 
 
 def is_elsewhere(url: str) -> bool:

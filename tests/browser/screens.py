@@ -19,7 +19,7 @@ from playwright.sync_api import Browser, Locator, Page, expect
 
 from engine import Engine
 from engine.batch import Batch
-from tests.browser.conftest import chromium, opened
+from tests.browser.conftest import chromium, opened, unfold
 from tests.browser.serving import ROOT
 from tests.browser.walking import DARK, PHONE, demo_site
 
@@ -68,7 +68,7 @@ def save(picture: Image.Image, name: str) -> None:
 
 def set_seed(page: Page, seed: int = 3) -> None:
     """The same responses each time."""
-    page.locator("#more > button").click()
+    unfold(page, "more")
     page.locator("#new-seed input").uncheck()
     page.locator("#seed :is(input, textarea)").first.fill(str(seed))
     page.locator("#more > button").click()
@@ -199,7 +199,7 @@ def respond(studio: Studio, look: dict[str, Any], ending: str) -> None:
 
 def keeping(studio: Studio) -> None:
     with studio.desk(LIGHT) as page:
-        page.locator("#shelf > button").click()
+        unfold(page, "shelf")
         for name, positions in (("Careful and short", [0.3, 0.9, 0, 0.8]), ("With a wink", [0.7, 0.4, 0.9, 0.2])):
             for i, position in enumerate(positions):
                 fader(page, i, position)

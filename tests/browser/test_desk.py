@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Browser, Page
 
 from engine import Engine
-from tests.browser.conftest import opened
+from tests.browser.conftest import opened, unfold
 from tests.browser.serving import Server
 
 # How long each response is, every few milliseconds, from now on.
@@ -33,7 +33,7 @@ def ask(page: Page) -> Callable[..., None]:
         page.locator("#prompt textarea").fill(prompt)
         if settings:
             if not page.locator("#seed input, #seed textarea").is_visible():
-                page.locator("#more > button").click()
+                unfold(page, "more")
             page.locator("#new-seed input").uncheck()
         for name, value in settings.items():
             page.locator(f"#{name} input[type=number], #{name} textarea, #{name} input[type=text]").first.fill(

@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from app import expected as expected_module
 from engine import Engine, Sampling
-from tests.browser.conftest import opened
+from tests.browser.conftest import opened, unfold
 from tests.browser.serving import Server, served
 from tests.browser.test_desk import shares, wait_until_done
 
@@ -35,7 +35,7 @@ def said(page: Page) -> str:
 
 
 def choose_rule(page: Page, rule: str) -> None:
-    page.locator("#more > button").click()
+    unfold(page, "more")
     page.get_by_label("Rule").click()
     page.get_by_role("option", name=rule, exact=True).click()
 
@@ -68,7 +68,7 @@ def test_the_polygon_follows_a_fader_while_it_is_dragged(page: Page) -> None:
 
 def test_where_little_counts_it_is_grey_and_says_so(page: Page) -> None:
     colour = page.evaluate(f"{TRACE}.line.color")
-    page.locator("#more > button").click()
+    unfold(page, "more")
     page.locator("#gain input[type=number]").fill("4")
     page.keyboard.press("Tab")
     page.locator("#solo-2").click()

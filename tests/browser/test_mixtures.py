@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from app.channels import Channels
 from engine import Engine
-from tests.browser.conftest import opened
+from tests.browser.conftest import opened, unfold
 from tests.browser.serving import Server
 from tests.browser.test_desk import shares, status, text, wait_for_status, wait_until_done
 
@@ -73,7 +73,7 @@ def expect_positions(page: Page, *positions: float) -> None:
 
 def set_more(page: Page, **settings: float | str) -> None:
     if not page.locator("#new-seed input").is_visible():
-        page.locator("#more > button").click()
+        unfold(page, "more")
     page.locator("#new-seed input").uncheck()
     for name, value in settings.items():
         page.locator(f"#{name} input[type=number], #{name} textarea, #{name} input[type=text]").first.fill(str(value))
@@ -93,7 +93,7 @@ def made(page: Page) -> str:
 
 
 def shelf(page: Page) -> None:
-    page.locator("#shelf > button").click()
+    unfold(page, "shelf")
     expect(page.locator("#copy-link")).to_be_visible()
 
 

@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, Page, expect
 from app.store import Store
 from engine import Engine, Mixture
 from tests.app.conftest import make_completion
-from tests.browser.conftest import opened
+from tests.browser.conftest import opened, unfold
 from tests.browser.serving import Server, served
 from tests.browser.test_accessibility import STILL, violations
 from tests.browser.test_desk import shares
@@ -44,7 +44,7 @@ def rate(db: Path, name: str, left: Mixture, right: Mixture, wins: int, losses: 
 
 
 def test_from_no_ratings_to_the_desk(page: Page, server: Server) -> None:
-    page.locator("#more > button").click()
+    unfold(page, "more")
     page.locator("#ratings-tab-button").click()
     expect(page.locator("#no-ratings")).to_contain_text("No ratings yet.")
     expect(page.locator("#no-ratings")).to_contain_text("choose what Left and Right play")

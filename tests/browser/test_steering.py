@@ -10,7 +10,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from app.runs import Desk, Run
 from engine.batch import Batch
-from tests.browser.conftest import opened
+from tests.browser.conftest import opened, unfold
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def test_panels_are_added_and_removed(page: Page, place: tuple[str, Desk]) -> No
     assert page.evaluate("document.documentElement.scrollHeight") <= 900, "four panels scroll the page"
     page.get_by_label("Remove the fourth panel").click()
     expect(fourth).to_be_hidden()
-    page.locator("#more > button").click()
+    unfold(page, "more")
     page.locator("#length input[type=number]").fill("12")
     page.keyboard.press("Tab")
     page.locator("#generate").click()

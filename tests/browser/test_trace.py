@@ -9,7 +9,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from app.runs import Desk
 from engine.batch import Batch
-from tests.browser.conftest import opened
+from tests.browser.conftest import opened, unfold
 from tests.browser.test_steering import newest, wait_until_done
 
 
@@ -17,7 +17,7 @@ from tests.browser.test_steering import newest, wait_until_done
 def page(browser: Browser, place: tuple[str, Desk]) -> Iterator[Page]:
     """The desk with two finished responses."""
     with opened(browser, place[0]) as page:
-        page.locator("#more > button").click()
+        unfold(page, "more")
         page.locator("#length input[type=number]").fill("40")
         page.keyboard.press("Tab")
         page.locator("#generate").click()

@@ -54,7 +54,7 @@ def test_the_desk(hand: Hand, monkeypatch: pytest.MonkeyPatch) -> None:
     # As slow as a large model, until the fader has moved.
     monkeypatch.setattr(Batch, "step", lambda batch: (time.sleep(pause[0]), step(batch))[1])
     hand.look()
-    hand.press("#more > button")
+    hand.unfold("more")
     hand.look()
     hand.press("#new-seed label")
     page.locator("#temperature input[type=number]").fill("0")
@@ -157,7 +157,7 @@ def test_the_desk(hand: Hand, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_saving_sharing_exploring_and_the_menu(hand: Hand, url: str) -> None:
     page, status = hand.page, hand.page.locator("#status")
-    hand.press("#shelf > button")
+    hand.unfold("shelf")
     name = f"Evening {'phone' if hand.phone else 'dark'}"
     page.locator("#saved input").fill(name)
     hand.slide(0, 1)

@@ -20,6 +20,7 @@ from app.site import Site
 from app.store import Store
 from engine import Engine
 from engine.config import DEMO
+from tests.browser.conftest import UNFOLDING
 from tests.browser.serving import running
 
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
@@ -27,6 +28,11 @@ DARK = {"viewport": {"width": 1440, "height": 900}, "color_scheme": "dark"}
 SMALLEST, THUMB = 24, 44  # px: what WCAG 2.5.8 asks of any target, and what a thumb hits without looking
 
 # What is seen as text: [{text, word: or a mere sign, clipped: px, contrast: to what is behind it, lighter: than that}].
+# What changes its colour is looked at when it has it. (A field that the browser filled in has hours to change its own.)
+COLOURED = """() => document.getAnimations().every((moving) => {
+    const passing = moving instanceof CSSTransition && moving.effect.getComputedTiming().duration < 5000;
+    return !passing || moving.playState !== "running";
+})"""
 READ = """() => {
     const colour = (text) => (text.match(/[\\d.]+/g) ?? [0, 0, 0, 0]).map(Number);
     const over = ([r, g, b, a = 1], [R, G, B]) => [r * a + R * (1 - a), g * a + G * (1 - a), b * a + B * (1 - a)];
@@ -109,6 +115,10 @@ class Hand:
         else:
             found.click()
 
+    def unfold(self, name: str) -> None:
+        self.press(f"#{name} > button")
+        self.page.wait_for_timeout(UNFOLDING)
+
     def slide(self, fader: int, position: float) -> None:
         """Move a fader: a mouse drags it there, a finger taps there."""
         knob = self.find(f"#fader-{fader} input[type=range]")
@@ -149,6 +159,7 @@ class Hand:
         """The page as it is now can be read, without scrolling sideways."""
         wide = self.page.evaluate("[document.scrollingElement.scrollWidth, innerWidth]")
         assert wide[0] <= wide[1], f"the page scrolls sideways: {wide}"
+        self.page.wait_for_function(COLOURED)
         seen = self.page.evaluate(READ)
         assert len(seen) > 10
         refuse("text is cut off", [said for said in seen if said["clipped"] > 1.5])
