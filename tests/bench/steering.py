@@ -174,10 +174,10 @@ class Bench:
 
 
 def waits(events: list[tuple[float, str]], steered: list[tuple[float, float]]) -> list[float]:
-    """Of each event, the ms until the engine had its mixture or a later one's: the others' faders stand at 1."""
+    """Of each event, the ms until the engine had its mixture or a later one's: the other three faders stand at 0.5."""
     found = []
     for at, value in events:
-        asked = float(value) / (float(value) + 3)
+        asked = float(value) / (float(value) + 1.5)
         after = [when for when, weight in steered if weight >= asked - 1e-6 and when * 1000 >= at]
         found.append(after[0] * 1000 - at if after else 30_000.0)
     return found
