@@ -31,12 +31,11 @@ class Balance:
 
     def connect(self, tab: gr.Tab) -> None:
         controls, outputs = self.controls, self.outputs
-        read: list[Any] = [*controls.faders.values(), controls.channels, controls.rule, controls.gain]
         # A bank may have been sampled in another tab.
         tab.select(None, None, None, js="() => mixdesk.steer.again()")
         outputs.balance.click(
             self.balance,
-            inputs=set(read),
+            inputs={*controls.faders.values(), controls.channels, controls.rule, controls.gain},
             outputs=[*controls.faders.values(), *outputs.all(), self.expected],
             concurrency_limit=None,
             show_progress="hidden",
@@ -47,7 +46,6 @@ class Balance:
         """The value of the line under the radar."""
         if self.desk.expected.bank is None:
             await asyncio.to_thread(self.desk.expected.load)  # the page may be opened before the bank was read
-        # Here rather than on a thread: it takes less time than going there.
         weights = self.controls.weights(values)
         reading = self.desk.expected.read(weights, values[self.controls.rule], float(values[self.controls.gain]))
         return shown(self.desk.expected.objectives, reading)

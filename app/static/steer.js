@@ -12,19 +12,18 @@ mixdesk.steer = (() => {
     last = newest = now;
     if (busy || !server) return;
     busy = true;
-    while (newest) {
-      const asked = newest;
-      newest = null;
-      try {
-        const { expected, drawer, said } = await server.follow(asked);
-        steer.expected(expected);
+    try {
+      while (newest) {
+        const asked = newest;
+        newest = null;
+        const { expected, drawer, said } = await server.follow(asked).catch(() => ({ said: FAILED }));
+        if (expected) steer.expected(expected);
         if (drawer !== undefined) steer.drawer(drawer);
         if (said) say(said);
-      } catch {
-        say(FAILED);
       }
+    } finally {
+      busy = false;
     }
-    busy = false;
   };
 
   // expected and drawer: handed in by what shows them

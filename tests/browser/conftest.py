@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from app.runs import Desk
 from engine import Engine
@@ -86,12 +86,16 @@ def opened(browser: Browser, url: str, tour: bool = False, **look: Any) -> Itera
     # Filled in when the page's own load event has run: before that its buttons do nothing.
     page.wait_for_function("document.body.dataset.ready")
     yield page
-    # Chromium may answer that it closes a page while it is on its way elsewhere, and never close it: Playwright would
-    # wait for ever.
-    for still in context.pages:
-        still.goto("about:blank")
-    context.close()
+    close(context)
     assert not wrong
+
+
+def close(context: BrowserContext) -> None:
+    """Chromium may answer that it closes a page while it is on its way elsewhere, and never close it: Playwright would
+    wait for ever. So each is brought to rest first."""
+    for page in context.pages:
+        page.goto("about:blank")
+    context.close()
 
 
 def unfold(page: Page, name: str) -> None:

@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, Page, expect
 from app.__main__ import bind
 from app.loading import answering
 from engine import Engine
-from tests.browser.conftest import TOURED
+from tests.browser.conftest import TOURED, close
 from tests.browser.serving import served
 
 
@@ -25,7 +25,7 @@ def page(browser: Browser) -> Iterator[Page]:
     page.set_default_timeout(60_000)
     page.on("pageerror", lambda error: wrong.append(str(error)))
     yield page
-    context.close()
+    close(context)
     assert not wrong
 
 

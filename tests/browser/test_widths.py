@@ -305,7 +305,7 @@ def test_ratings_help_and_the_tour(hand: Hand, folder: Path) -> None:
         store.execute("delete from ratings")
     hand.press("#ratings-tab-button", main=True)
     expect(page.locator("#no-ratings")).to_contain_text("No ratings yet.")
-    hand.look()
+    hand.look(least=10)
     for i, (left, right) in enumerate(((FIRST, SECOND), (SECOND, THIRD), (THIRD, FIRST))):
         rate(db, f"{'phone' if hand.phone else 'dark'}-{i}", left, right, 2, 1)
     hand.press("#refresh")

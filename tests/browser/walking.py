@@ -155,13 +155,13 @@ class Hand:
             self.page.mouse.up()
         assert self.page.evaluate("scrollY") == scrolled, "the page went along"
 
-    def look(self) -> None:
-        """The page as it is now can be read, without scrolling sideways."""
+    def look(self, least: int = 20) -> None:
+        """The page as it is now can be read, without scrolling sideways. least: so many texts are more than that."""
         wide = self.page.evaluate("[document.scrollingElement.scrollWidth, innerWidth]")
         assert wide[0] <= wide[1], f"the page scrolls sideways: {wide}"
         self.page.wait_for_function(COLOURED)
         seen = self.page.evaluate(READ)
-        assert len(seen) > 10
+        assert len(seen) > least
         refuse("text is cut off", [said for said in seen if said["clipped"] > 1.5])
         if self.dark:
             assert self.page.evaluate("document.body.classList.contains('dark')")
