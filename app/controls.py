@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,9 +47,13 @@ class Controls:
     max_new_tokens: gr.Slider
     seed: gr.Textbox
     new_seed: gr.Checkbox
+    gathered: gr.Textbox  # what all of them have, as JSON; unseen
 
-    def all(self) -> set[Any]:
-        rest = {
+    def all(self) -> list[Any]:
+        return [
+            self.prompt,
+            *self.faders.values(),
+            *self.mixtures.values(),
             self.channels,
             self.panels,
             self.turns,
@@ -61,8 +65,25 @@ class Controls:
             self.max_new_tokens,
             self.seed,
             self.new_seed,
-        }
-        return {self.prompt, *self.faders.values(), *self.mixtures.values(), *rest}
+        ]
+
+    def gather(self, event: Callable[..., Any], first: str = "") -> Any:
+        """Gather all of them, for a handler that comes `.then` and has `gathered` as its input.
+
+        Gradio's page copies every component that an event has read, whenever any later event says something. first:
+        JavaScript that goes before.
+        """
+        return event(
+            None, self.all(), [self.gathered], js=f"(...values) => {{ {first} return JSON.stringify(values); }}"
+        )
+
+    def read(self, gathered: str) -> Values:
+        """What they had when they were gathered. Raises InputError."""
+        try:
+            values = dict(zip(self.all(), json.loads(gathered), strict=True))
+        except (TypeError, ValueError):
+            raise InputError("The page's settings cannot be read: load it again.") from None
+        return {component: component.preprocess(value) for component, value in values.items()}
 
     def mixing(self) -> list[Any]:
         """What makes the faders' mixture: what Undo goes back over, and what is kept under a name."""
@@ -114,10 +135,11 @@ class Steering:
 
 @dataclass
 class Outputs:
-    """What a generation or a rating writes."""
+    """What a generation or a rating writes. run: Run.stage; when it changes, its text is streamed into `text`."""
 
-    texts: dict[str, gr.HTML]  # by side
-    captions: dict[str, gr.HTML]
+    run: gr.Textbox
+    text: gr.HTML
+    captions: dict[str, gr.HTML]  # by side
     radar: gr.HTML
     table: gr.HTML
     status: gr.HTML
@@ -130,9 +152,10 @@ class Outputs:
     turning: list[gr.Button]  # Back and New conversation
 
     def all(self) -> list[Any]:
-        panels = [*self.texts.values(), *self.captions.values()]
         return [
-            *panels,
+            self.run,
+            self.text,
+            *self.captions.values(),
             self.radar,
             self.table,
             self.status,

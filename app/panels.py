@@ -21,18 +21,20 @@ KEYS = "Left and right: its tokens; Enter on one: what else could have been said
 
 @dataclass
 class Panels:
-    """What the panels consist of, by side. open: a hidden text, the sides that are there."""
+    """What the panels consist of, by side. open: a hidden text, the sides that are there; text: of all responses, as
+    Run.shown() gives it; responses: where a token is selected."""
 
     mixtures: dict[str, gr.Dropdown]
-    texts: dict[str, gr.HTML]
+    responses: dict[str, gr.HTML]
     captions: dict[str, gr.HTML]
     open: gr.Textbox
     replies: dict[str, gr.Button]
+    text: gr.HTML
 
 
 def build_panels(policies: Mapping[str, str]) -> Panels:
     """policies: {name: accent colour}. The first two panels are always there, the others come and go."""
-    panels = Panels({}, {}, {}, gr.Textbox(",".join(RATED), visible="hidden", label="Open panels"), {})
+    panels = Panels({}, {}, {}, gr.Textbox(",".join(RATED), visible="hidden", label="Open panels"), {}, streamed())
     with gr.Row(elem_id="tools"):
         trace = gr.Button("Trace (T)", size="sm", elem_id="trace", min_width=80, scale=0)
         gr.HTML(legend(policies), elem_id="legend")
@@ -74,14 +76,23 @@ def build_panel(panels: Panels, side: str, policies: Mapping[str, str]) -> None:
                 remove.click(
                     None, [panels.open], [panels.open], js=f"(open) => mixdesk.panels.remove(open, {json.dumps(side)})"
                 )
-        panels.texts[side] = response(side, policies)
+        panels.responses[side] = response(side, policies)
         panels.captions[side] = gr.HTML("", elem_id=f"caption-{side}", elem_classes="caption")
 
 
+def streamed() -> gr.HTML:
+    """The text of all responses, which static/trace.js hands on to their panels."""
+    return gr.HTML(
+        None,
+        html_template="<i></i>",
+        js_on_load="watch('value', () => mixdesk.trace.read(props.value));",
+        elem_id="streamed",
+    )
+
+
 def response(side: str, policies: Mapping[str, str]) -> gr.HTML:
-    """A response; its values are those of Response.shown(). It triggers `select` with the place of a token."""
+    """A response. It triggers `select` with the place of a token."""
     accents = json.dumps([{"name": name, "colour": colour} for name, colour in policies.items()])
-    draw = f"() => mixdesk.trace.draw({json.dumps(side)}, element, props.value, {accents}, trigger)"
     return gr.HTML(
         None,
         html_template=(
@@ -90,7 +101,7 @@ def response(side: str, policies: Mapping[str, str]) -> gr.HTML:
             '<p class="empty">The response appears here.</p><div class="tokens"></div></div>'
             '<div class="sums"><svg viewBox="0 0 100 40" preserveAspectRatio="none" role="img"></svg><ul></ul></div>'
         ),
-        js_on_load=f"const draw = {draw}; watch('value', draw); draw();",
+        js_on_load=f"mixdesk.trace.panel({json.dumps(side)}, element, {accents}, trigger);",
         apply_default_css=False,
         elem_id=f"response-{side}",
     )

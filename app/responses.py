@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -46,8 +45,7 @@ class Response:
         self.error: Exception | None = None
         self.over = False
         self._target: Mixture | None = None
-        # Written once: the whole of it is asked for at every update, on the thread of everybody's events.
-        self._lines = [written({"id": id(self), "kept": kept}), *map(self._line, range(len(self.texts)))]
+        self._note = ""
 
     @property
     def text(self) -> str:
@@ -64,20 +62,28 @@ class Response:
             self._target = mixture
             self.request.steer_to(mixture)
 
-    def read(self, tell: Callable[[], None]) -> None:
-        """Read to the end, on a thread of its own; `tell` is called whenever there is news."""
-        threading.Thread(target=self._read, args=[tell], name="mixdesk-response", daemon=True).start()
+    def read(self, write: Callable[[Any], None], tell: Callable[[], None]) -> None:
+        """Read to the end, on a thread of its own.
 
-    def _read(self, tell: Callable[[], None]) -> None:
+        write: takes what the page learns, in this order: {"kept"} of a response that begins, [text, pushes, mark or
+        nothing] of a token, {"rest"} of its last one's text. tell: is called whenever there is news.
+        """
+        write({"kept": self.kept})
+        for place in range(self.kept):
+            write(self._line(place))
+        threading.Thread(target=self._read, args=[write, tell], name="mixdesk-response", daemon=True).start()
+
+    def _read(self, write: Callable[[Any], None], tell: Callable[[], None]) -> None:
         try:
             for place, token in enumerate(self.request):
                 if place >= self.kept:
                     self._add(place, token)
+                    write(self._line(place))
                     tell()
             completion = self.request.completion()
             if self.texts and (rest := completion.text[len(self.text) :]):
                 self.texts[-1] += rest  # bytes of a character that was never finished
-                self._lines.append(written({"rest": rest}))
+                write({"rest": rest})
             self.completion = completion
         except Exception as error:
             self.error = error
@@ -96,26 +102,13 @@ class Response:
         self.mixtures.append(token.mixture)
         self.candidates.append(token.candidates)
         self.texts.append(token.text)
-        self._lines.append(self._line(place))
 
-    def shown(self) -> str:
-        """What the page draws: a line of JSON for each thing that it learns, in that order.
-
-        {"id", "kept"} of a response that begins, [text, pushes, mark or nothing] of a token, {"rest"} of its last one's
-        text, {"note"} where there is no token yet. It only grows, so that Gradio sends what is new; and it is one
-        string, because its page copies all values part by part at every event, also those of a fader.
-        """
-        particles, drawn = self.request.sampling.particles, self.request.drawn
+    def note(self) -> str:
+        """What is said in the place of a text that comes at its end; empty if that is nothing new."""
+        particles, drawn, before = self.request.sampling.particles, self.request.drawn, self._note
         if particles > 1 and not self.texts and drawn:
-            note = f"Drawing {particles} particles: {drawn} tokens so far. The text comes at the end."
-            if self._lines[-1] != (line := written({"note": note})):
-                self._lines.append(line)
-        return "".join(self._lines)
+            self._note = f"Drawing {particles} particles: {drawn} tokens so far. The text comes at the end."
+        return self._note if self._note != before else ""
 
-    def _line(self, place: int) -> str:
-        return written([self.texts[place], self.pushes[place], *(mark[1:] for mark in self.marks if mark[0] == place)])
-
-
-def written(line: Any) -> str:
-    """A line of JSON. No tag can be in it, though nothing reads it as HTML."""
-    return json.dumps(line).replace("<", "\\u003c") + "\n"
+    def _line(self, place: int) -> list[Any]:
+        return [self.texts[place], self.pushes[place], *(mark[1:] for mark in self.marks if mark[0] == place)]

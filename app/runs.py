@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import random
-from collections.abc import AsyncIterator, Collection, Mapping
+import secrets
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import gradio as gr
 
@@ -28,13 +31,37 @@ TIME_LIMIT = 120.0  # seconds: a response that takes longer ends as it is, and m
 
 
 class Run:
-    """Responses to one prompt, by panel, under way or finished. `updates` fills them in; any thread may read it."""
+    """Responses to one prompt, by panel, under way or finished. Threads fill them in; any thread may read it."""
 
-    def __init__(self, prompt: Prompt, responses: dict[str, Response]) -> None:
+    def __init__(self, prompt: Prompt, responses: Mapping[str, Response]) -> None:
+        self.id = secrets.token_hex(4)
         self.prompt = prompt
-        self.responses = responses
+        self.responses: dict[str, Response] = {}
         self.choice: str | None = None  # what it was rated
         self.chosen: tuple[Response, int] | None = None  # the token that somebody looks at: whose, and its place
+        self.turn = 0  # of the newest question that steered it
+        self.streamed = False  # whether its page is being sent the text
+        # Written once: the whole of it is asked for at every update, on the thread of everybody's events.
+        self._lines = [written({"run": self.id})]
+        self._every: list[Response] = []  # also those whose panel has another by now
+        self._listeners: list[Callable[[], None]] = []
+        for side, response in responses.items():
+            self.add(side, response)
+
+    def add(self, side: str, response: Response) -> None:
+        """Let it be written in this panel; what was being written there ends."""
+        if side in self.responses:
+            self.responses[side].request.cancel()
+        self.responses[side] = response
+        number = len(self._every)
+        self._every.append(response)
+        self._lines.append(written([number, side]))
+        response.read(lambda line: self._lines.append(written([number, line])), self._tell)
+
+    @property
+    def stage(self) -> str:
+        """Which run this is, and how many responses it has had: another when there is more to stream."""
+        return f"{self.id} {len(self._every)}"
 
     @property
     def texts(self) -> dict[str, str]:
@@ -79,25 +106,50 @@ class Run:
         for response in list(self.responses.values()):
             response.steer(mixture)
 
-    async def updates(self, interval: float = 0.04, sides: Collection[str] | None = None) -> AsyncIterator[None]:
-        """Yields at the first token, then at most every `interval` seconds while there is news, and at the end; every
-        half second while it waits for its turn, or draws particles.
+    def shown(self) -> str:
+        """What the page draws: a line of JSON for each thing that it learns, in that order.
 
-        sides: of which panels; else all. Leaving the iteration stops their responses.
+        {"run"} first, then for response number n: [n, panel] when it begins, and [n, what Response.read writes], or
+        [n, {"note"}]. It only grows, so that Gradio sends what is new; and it is one string in one component, because
+        Gradio makes every component anew that an event may write, at each of its updates.
+        """
+        for number, response in enumerate(list(self._every)):
+            if note := response.note():
+                self._lines.append(written([number, {"note": note}]))
+        return "".join(self._lines)
+
+    async def stream(self, interval: float = 0.04) -> AsyncIterator[str]:
+        """What the page draws, as often as there is something new, until all responses are over. Leaving it early stops
+        them."""
+        self.streamed = True
+        try:
+            async for _ in self.updates(interval):
+                yield self.shown()
+        finally:
+            self.streamed = False
+            if not self.done:
+                self.cancel()
+
+    async def updates(self, interval: float = 0.04, sides: Collection[str] | None = None) -> AsyncIterator[None]:
+        """Yields at once, then at most every `interval` seconds while there is news, and at the end; every half second
+        while it waits for its turn, or draws particles.
+
+        sides: of the responses that are in these panels now; else of all, also of those that come later.
         """
         loop, news = asyncio.get_running_loop(), asyncio.Event()
-        responses = [self.responses[side] for side in (self.responses if sides is None else sides)]
+        mine = None if sides is None else [self.responses[side] for side in sides]
 
         def tell() -> None:
             # The loop is closed only when the app goes down, and then nobody waits for news.
             if not loop.is_closed():
                 loop.call_soon_threadsafe(news.set)
 
-        for response in responses:
-            response.read(tell)
+        self._listeners.append(tell)
         try:
+            news.set()
             finished = False
             while not finished:
+                responses = list(self.responses.values()) if mine is None else mine
                 begun = all(response.over or response.count > response.kept for response in responses)
                 with contextlib.suppress(asyncio.TimeoutError):
                     await asyncio.wait_for(news.wait(), None if begun else 0.5)
@@ -108,11 +160,11 @@ class Run:
                 if not finished:
                     await asyncio.sleep(interval)
         finally:
-            for response in responses:
-                if not response.over:
-                    response.request.cancel()
-        if error := next((response.error for response in responses if response.error is not None), None):
-            raise error
+            self._listeners.remove(tell)
+
+    def _tell(self) -> None:
+        for tell in list(self._listeners):
+            tell()
 
 
 @dataclass
@@ -188,13 +240,11 @@ class Desk:
             time_limit=TIME_LIMIT,
             candidates=CANDIDATES,
         )
-        run = self.runs[session] = Run(
-            prompt,
-            {
-                side: Response(request, self.policies, side in steerable)
-                for side, request in zip(mixtures, requests, strict=True)
-            },
-        )
+        responses = [
+            Response(request, self.policies, side in steerable)
+            for side, request in zip(mixtures, requests, strict=True)
+        ]
+        run = self.runs[session] = Run(prompt, dict(zip(mixtures, responses, strict=True)))
         return run
 
     def branch(self, session: str, side: str, mixture: Mixture, sampling: Sampling, seed: int) -> Run:
@@ -211,9 +261,7 @@ class Desk:
             tokens=before.tokens[:place],
             candidates=CANDIDATES,
         )
-        if side in run.responses:
-            run.responses[side].request.cancel()
-        run.responses[side] = Response(request, self.policies, True, before, place)
+        run.add(side, Response(request, self.policies, True, before, place))
         return run
 
     def stop(self, session: str) -> None:
@@ -261,6 +309,11 @@ class Desk:
         """The person has left."""
         self.stop(session)
         self.runs.pop(session, None)
+
+
+def written(line: Any) -> str:
+    """A line of JSON. No tag can be in it, though nothing reads it as HTML."""
+    return json.dumps(line).replace("<", "\\u003c") + "\n"
 
 
 def session(request: gr.Request) -> str:

@@ -65,7 +65,10 @@ class Sharing:
         ):
             copied = message(f"Copied: {what}.", "good")
             refused = message("This page may not use the clipboard: copy the text beside the faders yourself.", "bad")
-            button.click(self.told(make), controls.all(), [parts.made, self.status], **quiet).then(
+            told = controls.gather(button.click).then(
+                self.told(make), [controls.gathered], [parts.made, self.status], **quiet
+            )
+            told.then(
                 None,
                 [parts.made, self.status],
                 [parts.shown, self.status],
@@ -79,10 +82,10 @@ class Sharing:
             **quiet,
         )
 
-    def told(self, make: Callable[[Values], str]) -> Callable[[Values], Changes]:
-        def handle(values: Values) -> Changes:
+    def told(self, make: Callable[[Values], str]) -> Callable[[str], Changes]:
+        def handle(gathered: str) -> Changes:
             try:
-                return {self.parts.made: make(values)}
+                return {self.parts.made: make(self.controls.read(gathered))}
             except InputError as error:
                 return {self.parts.made: "", self.status: message(str(error), "bad")}
 

@@ -25,14 +25,14 @@ class Steer:
     def __init__(self, desk: Desk, controls: Controls, outputs: Outputs, mixture: Chosen, balance: Balance) -> None:
         self.desk, self.controls, self.outputs, self.mixture, self.balance = desk, controls, outputs, mixture, balance
 
-    def connect(self, close: gr.Button) -> None:
+    def connect(self, responses: dict[str, gr.HTML], close: gr.Button) -> None:
         controls, outputs = self.controls, self.outputs
         quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 
-        async def follow(now: list[Any], request: gr.Request) -> dict[str, Any]:
+        async def follow(asked: dict[str, Any], request: gr.Request) -> dict[str, Any]:
             # Gradio hands on the plain request: whose page it is from is said in its body.
             body = await request.json()
-            return await self.follow(str(body["session_hash"]), now)
+            return await self.follow(str(body["session_hash"]), int(asked["turn"]), asked["now"])
 
         follower = gr.HTML(
             None,
@@ -42,23 +42,25 @@ class Steer:
             elem_id="follower",
         )
         follower.submit(None, None, [outputs.status], js="() => mixdesk.steer.said()")
-        for side, text in outputs.texts.items():
+        for side, text in responses.items():
             text.select(self.choosing(side), set(controls.mixing()), [outputs.drawer, outputs.status], **quiet)
         close.click(self.close, None, [outputs.drawer], **quiet)
 
-    async def follow(self, who: str, now: list[Any]) -> dict[str, Any]:
+    async def follow(self, who: str, turn: int, now: list[Any]) -> dict[str, Any]:
         """What follows the faders, for static/steer.js: expected, the line under the radar; drawer, if somebody looks
-        at a token; said, if something is wrong. now: what the page's components have, as Controls.mixing has them."""
+        at a token; said, if something is wrong. turn: counts the page's questions, of which a few may be under way and
+        arrive in any order; now: what its components have, as Controls.mixing has them."""
         # Here rather than on a thread: it takes less time than going there.
         values = {
             component: component.preprocess(value) for component, value in zip(self.controls.mixing(), now, strict=True)
         }
-        return {"expected": await self.balance.follow(values), **self.steered(who, values)}
+        return {"expected": await self.balance.follow(values), **self.steered(who, turn, values)}
 
-    def steered(self, who: str, values: Values) -> dict[str, Any]:
+    def steered(self, who: str, turn: int, values: Values) -> dict[str, Any]:
         run = self.desk.runs.get(who)
-        if run is None or (run.done and run.chosen is None):
+        if run is None or turn < run.turn or (run.done and run.chosen is None):
             return {}
+        run.turn = turn
         said: dict[str, Any] = {}
         try:
             run.steer(self.mixture(FADERS, self.controls, values))

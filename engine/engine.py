@@ -31,6 +31,8 @@ T = TypeVar("T")
 TokenIds = list[int] | tuple[int, ...]
 log = logging.getLogger("mixdesk")
 
+SCORED_AT_ONCE = 8  # responses that wait for their rewards, for each further reward between two steps
+
 
 class Engine:
     """All policies and rewards of a configuration, ready to generate. Thread-safe."""
@@ -46,6 +48,7 @@ class Engine:
         self._closed = False
         self._waiting: FairQueue[Request] = FairQueue()
         self._running: dict[Request, None] = {}  # in the order in which they joined
+        self._scored: dict[Request, dict[str, float]] = {}  # finished but for their rewards: those that are there
         self.restarts = 0  # how often the worker had to begin again
         self._worker = threading.Thread(target=self._work, name="mixdesk-engine", daemon=True)
         self._worker.start()
@@ -79,7 +82,7 @@ class Engine:
     @property
     def busy(self) -> bool:
         """Whether any response is under way, or waits for its turn."""
-        return bool(self._running) or self.waiting > 0
+        return bool(self._running or self._scored) or self.waiting > 0
 
     @property
     def waiting(self) -> int:
@@ -328,7 +331,7 @@ class Engine:
     def _take_jobs(self) -> bool:
         """Do what was asked since the last step; with nothing under way, wait for something. False at the end."""
         while True:
-            idle = not self._running and not len(self._waiting)
+            idle = not self._running and not self._scored and not len(self._waiting)
             try:
                 job = self._jobs.get(block=idle)
             except queue.Empty:
@@ -358,7 +361,8 @@ class Engine:
         try:
             if joining:
                 self._batch.join(joining)
-            self._batch.step()
+            if self._running:
+                self._batch.step()
             for request in self._running:
                 if request._particles:
                     request._particles.resample(self._batch)
@@ -370,6 +374,10 @@ class Engine:
             self._make_do(failure)
         elif failure is not None:
             self._sort_out(failure)
+        # Of sixteen responses that end together the rewards take as long as fifty tokens of everybody's: a few between
+        # two steps, the more of them wait the more, and text goes on meanwhile.
+        for _ in range(1 + len(self._scored) // SCORED_AT_ONCE):
+            self._score()
 
     def _hand_over(self, request: Request) -> None:
         """Give out the new tokens, and the whole when they are the last."""
@@ -396,19 +404,32 @@ class Engine:
         return particles.finished or particles.error is not None
 
     def _finish(self, request: Request) -> None:
-        sequence, rewards = request._sequence, {}
         self._running.pop(request, None)
         request._tokens.put(None)
+        if request._sequence.error is not None:
+            request._future.set_exception(request._sequence.error)
+        elif request._with_rewards:
+            self._scored[request] = {}
+        else:
+            request._finish({}, self.policy_set)
+
+    def _score(self) -> None:
+        """One more reward of the response that has waited longest; with its last one it is finished."""
+        if not self._scored:
+            return
+        request, rewards = next(iter(self._scored.items()))
+        sequence = request._sequence
+        missing = [objective for objective in self.reward_set.objectives if objective not in rewards][:1]
         try:
-            if sequence.error is not None:
-                raise sequence.error
-            if request._with_rewards:
-                text = self.policy_set.text(sequence.tokens)
-                rewards = self.reward_set.score([(sequence.prompt, text, sequence.tokens)])[0]
+            text = self.policy_set.text(sequence.tokens)
+            rewards |= self.reward_set.score([(sequence.prompt, text, sequence.tokens)], missing)[0]
         except Exception as error:
+            del self._scored[request]
             request._future.set_exception(error)
             return
-        request._finish(rewards, self.policy_set)
+        if len(rewards) == len(self.reward_set.objectives):
+            del self._scored[request]
+            request._finish(rewards, self.policy_set)
 
     def _end(self, request: Request, reason: str) -> None:
         """End a response as it is, and free its rows at once."""
@@ -448,6 +469,8 @@ class Engine:
             waiting.append(self._waiting.pop())
         for request in [*self._running, *waiting]:
             self._end(request, "stopped")
+        while self._scored:
+            self._score()
 
     # ---------------------------------------- when something goes wrong
 

@@ -6,7 +6,7 @@ import importlib
 import logging
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import torch
@@ -53,9 +53,10 @@ class RewardSet:
         """Let go of the reward models."""
         self._scorers.clear()
 
-    def score(self, items: list[Scored]) -> list[dict[str, float]]:
-        """{objective: reward} of every (prompt, response, tokens)."""
-        columns = {objective: scorer(items) for objective, scorer in self._scorers.items()}
+    def score(self, items: list[Scored], objectives: Collection[str] | None = None) -> list[dict[str, float]]:
+        """{objective: reward} of every (prompt, response, tokens); of these objectives, else of all."""
+        asked = self._scorers if objectives is None else objectives
+        columns = {objective: self._scorers[objective](items) for objective in asked}
         return [{objective: column[i] for objective, column in columns.items()} for i in range(len(items))]
 
     def standard(self, rewards: dict[str, float]) -> dict[str, float]:

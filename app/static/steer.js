@@ -1,36 +1,51 @@
-// What follows the faders: the text still to come, the expected rewards, the drawer. app/steer.py answers, one question
-// at a time and always the newest; not as an event of Gradio's, whose page copies the state of its components at each.
+// What follows the faders: the text still to come, the expected rewards, the drawer. app/steer.py answers, of what is
+// asked always the newest; not as an event of Gradio's, whose page copies the state of its components at each.
 mixdesk.steer = (() => {
   const FAILED = '<span class="message bad">The faders were not heard: the server cannot be reached. Move one again.</span>';
-  let server, trigger, last = null, newest = null, busy = false, sentence = "";
+  const GAP = 40; // ms from one question to the next: a fader that is dragged moves with every frame of the screen
+  const UNDERWAY = 3; // questions at most: who waits for each answer steers no faster than the network and the page
+  let server, trigger, last = null, newest = null, sentence = "";
+  let turn = 0, drawn = 0, underway = 0, asked = -Infinity, timer = 0;
 
   const say = (text) => {
     sentence = text;
     trigger("submit");
   };
-  const note = async (now) => {
+  const note = (now) => {
     last = newest = now;
-    if (busy || !server) return;
-    busy = true;
-    try {
-      while (newest) {
-        const asked = newest;
-        newest = null;
-        const { expected, drawer, said } = await server.follow(asked).catch(() => ({ said: FAILED }));
-        if (expected) steer.expected(expected);
-        if (drawer !== undefined) steer.drawer(drawer);
-        if (said) say(said);
-      }
-    } finally {
-      busy = false;
+    ask();
+  };
+  const ask = async () => {
+    clearTimeout(timer);
+    if (!newest || !server || underway >= UNDERWAY) return;
+    const early = asked + GAP - performance.now();
+    if (early > 0) {
+      timer = setTimeout(ask, early);
+      return;
     }
+    const mine = (turn += 1), now = newest;
+    [newest, asked] = [null, performance.now()];
+    underway += 1;
+    try {
+      const answer = await server.follow({ turn: mine, now }).catch(() => ({ said: FAILED }));
+      if (mine > drawn) show(mine, answer);
+    } finally {
+      underway -= 1;
+      ask();
+    }
+  };
+  const show = (mine, { expected, drawer, said }) => {
+    drawn = mine;
+    if (expected) steer.expected(expected);
+    if (drawer !== undefined) steer.drawer(drawer);
+    if (said) say(said);
   };
 
   // expected and drawer: handed in by what shows them
   const steer = {
     begin: (asked, fire) => {
       [server, trigger] = [asked, fire];
-      if (newest) note(newest);
+      ask();
     },
     note,
     again: () => { if (last) note(last); },

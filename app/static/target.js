@@ -15,7 +15,7 @@ mixdesk.target = (() => {
   let now = null; // the faders, and what else makes the mixture
   let positions = null; // of the newest answer
   let sentence = "";
-  let wanted = 0, cancelled = 0, busy = false, arriving = false, timer = 0;
+  let wanted = 0, cancelled = 0, busy = false, arriving = false, timer = 0, due = 0;
 
   const made = (kind, attributes, parent) => {
     const element = document.createElementNS(SVG, kind);
@@ -256,7 +256,9 @@ mixdesk.target = (() => {
     expect: (standard) => {
       expected = standard ?? {};
       if (!Object.keys(expected).length) target = null;
-      place();
+      // To ask where the plot is makes the browser lay out the page: once a frame, when it does so anyway.
+      cancelAnimationFrame(due);
+      due = requestAnimationFrame(place);
     },
     note: (values) => {
       now = values;

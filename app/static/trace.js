@@ -35,6 +35,9 @@ mixdesk.panels = (() => {
 mixdesk.trace = (() => {
   const LEAST = 0.05, FULL = 3; // log-odds from which a token is coloured, and at which its colour is deepest
   const panels = {}; // {side: what is drawn}
+  let value = "", at = 0; // what was streamed, and how far it is read
+  let placed = []; // of each response of the run: its panel's side
+  const gone = new Set(); // runs whose last words may still come
   const narrow = matchMedia("(max-width: 720px)"); // as in trace.css
   let on = false;
 
@@ -91,30 +94,54 @@ mixdesk.trace = (() => {
     return sign;
   };
 
-  // The value is lines of JSON that only grow (Response.shown): what was drawn stays.
-  const draw = (side, element, value, accents, trigger) => {
-    if (typeof value !== "string") value = "";
-    const root = element.querySelector(".response"), tokens = root.querySelector(".tokens");
-    let panel = panels[side];
-    if (panel?.root !== root) {
-      panel = panels[side] = { root, accents, trigger };
-      element.dataset.side = side;
-      listen(root, panel);
+  const panel = (side, element, accents, trigger) => {
+    const root = element.querySelector(".response");
+    element.dataset.side = side;
+    panels[side] = { root, accents, trigger };
+    listen(root, panels[side]);
+    clear(panels[side]);
+  };
+
+  const clear = (panel) => {
+    Object.assign(panel, { kept: 0, pushes: [], sums: panel.accents.map(() => [0]), note: "", end: !narrow.matches });
+    panel.root.querySelector(".tokens").replaceChildren();
+    draw(panel, []);
+  };
+
+  // Lines of JSON that only grow (Run.shown): what was drawn stays.
+  const read = (streamed) => {
+    streamed ??= "";
+    const head = streamed.slice(0, streamed.indexOf("\n") + 1);
+    if (head && gone.has(head)) return;
+    if (!head || !value.startsWith(head)) {
+      gone.add(value.slice(0, value.indexOf("\n") + 1));
+      [at, placed] = [head.length, []];
+      Object.values(panels).forEach(clear);
     }
-    const head = value.slice(0, value.indexOf("\n") + 1);
-    if (!head || head !== panel.head) {
-      tokens.replaceChildren();
-      Object.assign(panel, { head, read: head.length, pushes: [], sums: accents.map(() => [0]), note: "" });
-      panel.kept = head ? JSON.parse(head).kept : 0;
+    value = streamed;
+    const fresh = new Map(); // {panel: what it learns}
+    for (const line of value.slice(at).split("\n").filter(Boolean)) {
+      const [number, said] = JSON.parse(line);
+      if (typeof said === "string") {
+        // A response begins, maybe in the place of another, which is heard no more.
+        placed = [...placed.map((side) => side === said ? null : side), said];
+        fresh.delete(panels[said]);
+        clear(panels[said]);
+      } else if (placed[number]) {
+        const panel = panels[placed[number]];
+        if (!fresh.has(panel)) fresh.set(panel, []);
+        fresh.get(panel).push(said);
+      }
     }
-    // To ask how far it is scrolled makes the browser lay out the page: only where there is something new.
-    if (head && panel.read === value.length && tokens.childElementCount) return;
-    const end = root.scrollHeight - root.scrollTop - root.clientHeight < 40, fresh = document.createDocumentFragment();
-    // On a narrow screen six lines are seen, or none yet: they stay for whoever reads them, until a hand goes to the end.
-    const follow = end && (root.scrollTop > 0 || !narrow.matches);
-    for (const line of value.slice(panel.read).split("\n").filter(Boolean)) {
-      const said = JSON.parse(line);
-      if ("note" in said) panel.note = said.note;
+    at = value.length;
+    fresh.forEach((lines, panel) => draw(panel, lines));
+  };
+
+  const draw = (panel, lines) => {
+    const { root } = panel, tokens = root.querySelector(".tokens"), fresh = document.createDocumentFragment();
+    for (const said of lines) {
+      if ("kept" in said) panel.kept = said.kept;
+      else if ("note" in said) panel.note = said.note;
       // A character may be given up when the response ends.
       else if ("rest" in said) (fresh.lastElementChild ?? tokens.lastElementChild).textContent += said.rest;
       else {
@@ -123,13 +150,13 @@ mixdesk.trace = (() => {
         fresh.append(token(panel, text, pushes));
       }
     }
-    panel.read = value.length;
     tokens.append(fresh);
     const empty = root.querySelector(".empty");
     empty.textContent = panel.note || "The response appears here.";
     empty.hidden = panel.pushes.length > 0;
-    if (follow && panel.pushes.length) root.scrollTop = root.scrollHeight;
-    if (on) chart(element, panel);
+    // To scroll makes the browser lay out the page: once a frame, when it does so anyway.
+    if (panel.end && panel.pushes.length) requestAnimationFrame(() => { root.scrollTop = root.scrollHeight; });
+    if (on) chart(root.closest("[data-side]"), panel);
   };
 
   // The running sum of each policy's push: its implied reward so far, up to β.
@@ -167,6 +194,14 @@ mixdesk.trace = (() => {
 
   // A click, or arrows and Enter.
   const listen = (root, panel) => {
+    // Whoever reads further up stays there, until a hand goes to the end; only a hand goes up. On a narrow screen six
+    // lines are seen, or none yet: there the beginning stays.
+    let top = 0;
+    root.addEventListener("scroll", () => {
+      const end = root.scrollHeight - root.scrollTop - root.clientHeight < 40 && (root.scrollTop > 0 || !narrow.matches);
+      panel.end = end || (panel.end && root.scrollTop >= top);
+      top = root.scrollTop;
+    });
     const choose = (span) => {
       document.querySelectorAll(".token.chosen").forEach((other) => other.classList.remove("chosen"));
       span.classList.add("chosen");
@@ -211,5 +246,5 @@ mixdesk.trace = (() => {
     mixdesk.press(id);
   });
 
-  return { draw, toggle };
+  return { panel, read, toggle };
 })();

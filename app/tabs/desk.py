@@ -91,16 +91,20 @@ class DeskTab:
                 gr.HTML(f'<p class="hint">{RADAR_HINT}</p>')
                 table = gr.HTML(rewards_table(self.objectives, self.colours, {}), elem_id="rewards")
             drawer, go_on, close = build_drawer()
-        controls = Controls(prompt, faders, channels, panels.mixtures, panels.open, conversation.turns, **more)
+        gathered = gr.Textbox(visible="hidden", label="Settings")
+        controls = Controls(
+            *(prompt, faders, channels, panels.mixtures, panels.open, conversation.turns), **more, gathered=gathered
+        )
+        run = gr.Textbox("", visible="hidden", label="Run")
         outputs = Outputs(
-            *(panels.texts, panels.captions, radar, table, status, drawer, generate, balance, stop), ratings,
-            panels.replies, [conversation.back, conversation.fresh],
+            *(run, panels.text, panels.captions, radar, table, status, drawer, generate, balance, stop),
+            *(ratings, panels.replies, [conversation.back, conversation.fresh]),
         )  # fmt: skip
         self.connect(controls, outputs, go_on)
         Conversation(self.desk, controls, outputs, conversation, lambda: self.cleared(outputs)).connect()
         balancing = Balance(self.desk, controls, outputs, expected)
         balancing.connect(tab)
-        Steer(self.desk, controls, outputs, self.mixture, balancing).connect(close)
+        Steer(self.desk, controls, outputs, self.mixture, balancing).connect(panels.responses, close)
         build_target(self.desk, controls, status)
         connect_history(controls.mixing(), undo, redo)
         Keeping(self.desk, controls, status, keeping).connect()
@@ -123,20 +127,28 @@ class DeskTab:
     def connect(self, controls: Controls, outputs: Outputs, go_on: gr.Button) -> None:
         annotator = gr.BrowserState(None, storage_key="mixdesk-annotator", secret="mixdesk")
         rating_id = gr.Textbox(visible="hidden", elem_id="rating-id", label="Rating id")
-        outputs.generate.click(
+        controls.gather(outputs.generate.click, "mixdesk.newRating();").then(
             self.generating(controls, outputs),
-            inputs=controls.all(),
+            inputs=[controls.gathered],
             outputs=[*outputs.all(), controls.seed],
-            js="(...values) => { mixdesk.newRating(); return values; }",
             concurrency_limit=None,  # the engine has a queue of its own, and says how long it is
             show_progress="hidden",
             api_visibility="private",
         )
-        go_on.click(
+        controls.gather(go_on.click).then(
             self.branching(controls, outputs),
-            inputs=controls.all(),
+            inputs=[controls.gathered],
             outputs=[*outputs.all(), controls.panels, *controls.mixtures.values()],
             concurrency_limit=None,
+            show_progress="hidden",
+            api_visibility="private",
+        )
+        outputs.run.change(
+            self.stream,
+            None,
+            [outputs.text],
+            concurrency_limit=None,
+            trigger_mode="multiple",
             show_progress="hidden",
             api_visibility="private",
         )
@@ -159,9 +171,10 @@ class DeskTab:
         blocks.unload(self.leave)
 
     def generating(self, controls: Controls, outputs: Outputs) -> Callable[..., AsyncIterator[Changes]]:
-        async def generate(values: Values, request: gr.Request) -> AsyncIterator[Changes]:
+        async def generate(gathered: str, request: gr.Request) -> AsyncIterator[Changes]:
             restarts = self.desk.engine.restarts
             try:
+                values = controls.read(gathered)
                 seed = self.seed(controls, values)
                 # Reading a long prompt takes a while, and everybody's events go through this loop.
                 run = await asyncio.to_thread(self.start, session(request), controls, values, seed)
@@ -169,7 +182,8 @@ class DeskTab:
                 yield outputs.say(str(error), "bad")
                 return
             yield {
-                **dict.fromkeys(outputs.texts.values()),
+                outputs.run: run.stage,
+                outputs.text: run.shown(),
                 **dict.fromkeys(outputs.captions.values(), ""),
                 **outputs.buttons(running=True, rateable=False),
                 **outputs.say("Generating…"),
@@ -182,10 +196,12 @@ class DeskTab:
         return generate
 
     def branching(self, controls: Controls, outputs: Outputs) -> Callable[..., AsyncIterator[Changes]]:
-        async def branch(values: Values, request: gr.Request) -> AsyncIterator[Changes]:
-            restarts, opened = self.desk.engine.restarts, values[controls.panels].split(",")
-            side = next((side for side in SIDES if side not in opened), SIDES[-1])
+        async def branch(gathered: str, request: gr.Request) -> AsyncIterator[Changes]:
+            restarts = self.desk.engine.restarts
             try:
+                values = controls.read(gathered)
+                opened = values[controls.panels].split(",")
+                side = next((side for side in SIDES if side not in opened), SIDES[-1])
                 mixture, sampling = self.mixture(FADERS, controls, values), self.sampling(controls, values, FADERS)
                 seed = self.seed(controls, values) + SIDES.index(side)
                 run = await asyncio.to_thread(self.desk.branch, session(request), side, mixture, sampling, seed)
@@ -195,7 +211,7 @@ class DeskTab:
             yield {
                 controls.panels: ",".join(one for one in SIDES if one in (*opened, side)),
                 controls.mixtures[side]: FADERS,
-                outputs.texts[side]: run.responses[side].shown(),
+                outputs.run: run.stage,
                 outputs.captions[side]: "",
                 **outputs.buttons(running=True, rateable=False),
                 **outputs.say("Going on from there…"),
@@ -205,17 +221,26 @@ class DeskTab:
 
         return branch
 
+    async def stream(self, request: gr.Request) -> AsyncIterator[Any]:
+        """The text of the session's responses. An event with one output: Gradio makes all that an event may write anew
+        at each of its updates, which took more time than the models."""
+        run = self.desk.runs.get(session(request))
+        if run is None or run.streamed:  # what is under way goes on with what is new
+            yield gr.skip()
+            return
+        async for text in run.stream():
+            yield text
+
     async def following(self, run: Run, sides: list[str], outputs: Outputs, restarts: int) -> AsyncIterator[Changes]:
-        """What these panels show, until they are finished. restarts: the engine's when they were asked for."""
+        """What is shown around the text of these panels, until they are finished. restarts: the engine's when they
+        were asked for."""
         began = time.perf_counter()
-        mine = {side: run.responses[side] for side in sides}
+        mine = [run.responses[side] for side in sides]
         shown, waited = 0, False
         idle = outputs.buttons(running=False, rateable=False)
         try:
             async for _ in run.updates(sides=sides):
-                # Another branch may have taken a panel's place.
-                here = {side: response for side, response in mine.items() if run.responses[side] is response}
-                changes: Changes = {outputs.texts[side]: response.shown() for side, response in here.items()}
+                changes: Changes = {}
                 if (ahead := run.ahead) is not None:
                     changes |= outputs.say(f"Waiting for a turn: {ahead or 'nobody'} before you.")
                     waited = True
@@ -225,7 +250,10 @@ class DeskTab:
                 if len(run.completions) > shown:
                     shown = len(run.completions)
                     changes |= self.results(run, outputs)
-                yield changes
+                if changes:
+                    yield changes
+            if error := next((response.error for response in mine if response.error is not None), None):
+                raise error
         except InputError as error:
             yield {**idle, **outputs.say(str(error), "bad")}
             return
@@ -251,7 +279,8 @@ class DeskTab:
 
     def cleared(self, outputs: Outputs) -> Changes:
         return {
-            **dict.fromkeys(outputs.texts.values()),
+            outputs.run: "",
+            outputs.text: None,
             **dict.fromkeys(outputs.captions.values(), ""),
             **outputs.buttons(running=False, rateable=False),
             outputs.radar: drawn(self.radar(None)),

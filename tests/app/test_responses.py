@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
@@ -38,21 +39,28 @@ def finish(run: Run, sides: list[str] | None = None) -> None:
     asyncio.run(follow())
 
 
+def lines(shown: str, number: int) -> list[Any]:
+    """What the page learns of one response of a run."""
+    return [said for of, said in map(json.loads, shown.splitlines()[1:]) if of == number]
+
+
 def test_what_is_shown_grows_and_is_plain_data(desk: Desk) -> None:
     run, seen = desk.start("me", "mix", {"left": desk.engine.mixture()}, SHORT, 1), []
 
     async def follow() -> None:
-        async for _ in run.updates(interval=0.001):
-            seen.append(run.responses["left"].shown())
+        async for shown in run.stream(interval=0.001):
+            seen.append(shown)
 
     asyncio.run(follow())
+    assert len(seen) > 2
     for before, after in pairwise(seen):
         assert after.startswith(before), "what was sent is sent again, changed"
     made = run.completions["left"]
-    begins, *lines = map(json.loads, seen[-1].splitlines())
-    assert begins["kept"] == 0
-    assert "".join(line["rest"] if isinstance(line, dict) else line[0] for line in lines) == made.text
-    tokens = [line for line in lines if isinstance(line, list)]
+    assert json.loads(seen[-1].splitlines()[0]) == {"run": run.id}
+    side, begins, *said = lines(seen[-1], 0)
+    assert side == "left" and begins == {"kept": 0}
+    assert "".join(line["rest"] if isinstance(line, dict) else line[0] for line in said) == made.text
+    tokens = [line for line in said if isinstance(line, list)]
     assert len(tokens) == len(made.tokens)
     for (_, pushes), log_probs in zip(tokens, made.trace, strict=True):
         expected = [log_probs[name] - log_probs["reference"] for name in desk.policies]
@@ -85,9 +93,9 @@ def test_a_branch_begins_with_what_was_said(desk: Desk, run: Run) -> None:
     mixture = desk.engine.mixture({"narrow": 1})
     assert desk.branch("me", "third", mixture, SHORT, 9) is run
     third = run.responses["third"]
-    begins, *lines = map(json.loads, third.shown().splitlines())
-    assert begins["kept"] == 5
-    assert [line[0] for line in lines[:5]] == left.texts[:5], "what is kept is there at once"
+    side, begins, *said = lines(run.shown(), 2)
+    assert (side, begins) == ("third", {"kept": 5})
+    assert [line[0] for line in said[:5]] == left.texts[:5], "what is kept is there at once"
     finish(run, ["third"])
     made = third.completion
     assert made.tokens[:5] == left.tokens[:5] and third.tokens == made.tokens
@@ -101,6 +109,31 @@ def test_a_branch_begins_with_what_was_said(desk: Desk, run: Run) -> None:
     desk.branch("me", "fourth", mixture, SHORT, 9)
     finish(run, ["fourth"])
     assert run.completions["fourth"].begins_with == 8
+
+
+def test_a_branch_that_comes_while_the_text_is_streamed_is_streamed_with_it(desk: Desk) -> None:
+    long, mixture = Sampling(max_new_tokens=120, temperature=0.9), desk.engine.mixture({"narrow": 1})
+    run, seen = desk.start("me", "mix", {"left": mixture}, long, 1), []
+    stages = [run.stage]
+
+    async def follow() -> None:
+        async for shown in run.stream(interval=0.001):
+            seen.append(shown)
+            left = run.responses["left"]
+            if left.count > 8 and len(run.responses) == 1:
+                assert run.streamed
+                run.chosen = left, 5
+                desk.branch("me", "third", mixture, long, 9)
+                stages.append(run.stage)
+                run.chosen = left, 4
+                desk.branch("me", "third", mixture, SHORT, 9)  # takes the place of the one before
+
+    asyncio.run(follow())
+    assert run.done and not run.streamed
+    assert run.responses["third"].over and run.responses["third"].completion.begins_with == 4
+    text = "".join(line["rest"] if isinstance(line, dict) else line[0] for line in lines(seen[-1], 2)[2:])
+    assert text == run.texts["third"]
+    assert len({*stages, run.stage}) == 3, "a page that streams no more is not told that there is more"
 
 
 def test_nothing_to_go_on_from_is_told(desk: Desk, run: Run) -> None:

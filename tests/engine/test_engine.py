@@ -157,3 +157,24 @@ def test_closing_ends_what_is_under_way(tiny: Tiny) -> None:
     assert request.completion(timeout=5).finish_reason in ("stopped", "end")
     with pytest.raises(RuntimeError, match="closed"):
         engine.generate(PROMPT)
+
+
+def test_text_goes_on_while_finished_responses_are_scored(tiny_engine: Engine, monkeypatch) -> None:
+    score, counts = tiny_engine.reward_set.score, []
+
+    def counted(items, objectives=None):
+        counts.append((list(objectives or ()), long.drawn))
+        return score(items, objectives)
+
+    monkeypatch.setattr(tiny_engine.reward_set, "score", counted)
+    long = tiny_engine.submit("move the faders", tiny_engine.mixture(), Sampling(max_new_tokens=90), 1, rewards=False)
+    short = [
+        tiny_engine.submit("mix", tiny_engine.mixture(), Sampling(max_new_tokens=3, temperature=0.0)) for _ in range(6)
+    ]
+    rewards = [request.completion().rewards for request in short]
+    long.cancel()
+    objectives = tiny_engine.reward_set.objectives
+    assert all(list(found) == objectives for found in rewards)
+    assert [asked for asked, _ in counts] == [[objective] for _ in short for objective in objectives]
+    drawn = [count for _, count in counts]
+    assert drawn == sorted(set(drawn)), "two rewards between two tokens"
