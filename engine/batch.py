@@ -116,8 +116,9 @@ class Lane:
                 logits_to_keep=1,
             )
             source = [i for i, reading in enumerate(part) for _ in wanted[reading]]
-            self.slots.add(cache, source, [len(part[i][1]) for i in source])
-            self.rows += [row for reading in part for row in wanted[reading]]
+            rows = [row for reading in part for row in wanted[reading]]
+            self.slots.add(cache, source, [len(part[i][1]) for i in source], max(seq.longest for seq, _ in rows))
+            self.rows += rows
             new = logits[:, -1].float().log_softmax(-1)[torch.tensor(source, device=logits.device)]
             self.log_probs = torch.cat([self.log_probs, new]) if len(self.log_probs) else new
 

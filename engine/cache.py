@@ -6,6 +6,9 @@ transformers reads and writes it through its own Cache class, one layer at a tim
 
 from __future__ import annotations
 
+import math
+import mmap
+
 import torch
 from torch import Tensor
 from transformers import Cache, DynamicLayer
@@ -43,7 +46,8 @@ class Slots:
     """The keys and values of all rows of one model, the rows in use in front, and the mask of what each may see.
 
     static: a step computes all slots and columns that there is room for, as a captured CUDA graph needs it; their
-    number changes seldom. Else it computes those in use.
+    number changes seldom. Else it computes those in use, and room is made for the whole of a response when it begins,
+    and kept until the last one has left: to move what is there takes as long as a few tokens of everybody's.
     """
 
     def __init__(self, static: bool = False) -> None:
@@ -54,6 +58,7 @@ class Slots:
         self.positions = torch.zeros(0, 1, dtype=torch.long)  # [computed, 1], what the step under way writes
         # {heads: [computed * heads], the same in a layer of so many: (slot * heads + head) * columns + column}
         self.cells: dict[int, Tensor] = {}
+        self.longest = 0  # columns that the rows in use may come to need
         self.bytes = 0  # that one row needs a position; known when the first prompt has been read
 
     @property
@@ -66,8 +71,10 @@ class Slots:
         """How many columns a step attends to."""
         return self.mask.shape[1] if self.static else max(self.lengths, default=0)
 
-    def add(self, prefilled: Cache, source: list[int], lengths: list[int]) -> None:
-        """New rows below the others: each is the last `length` positions of row `source` of what was prefilled."""
+    def add(self, prefilled: Cache, source: list[int], lengths: list[int], room: int = 0) -> None:
+        """New rows below the others: each is the last `length` positions of row `source` of what was prefilled. room:
+        columns that they may come to need."""
+        self.longest = max(self.longest, room)
         first, end, longest = len(self.lengths), len(self.lengths) + len(lengths), max(lengths)
         keys = prefilled.layers[0].keys
         assert keys is not None
@@ -118,7 +125,7 @@ class Slots:
                 layer.keys[row, :, :length] = layer.keys[len(order), :, :length]
                 layer.values[row, :, :length] = layer.values[len(order), :, :length]
         if not self.lengths:
-            self.layers, self.mask = [], self.mask[:0, :0]
+            self.layers, self.mask, self.longest = [], self.mask[:0, :0], 0
         else:
             self._make_room(len(self.lengths), max(self.lengths))
         return order
@@ -152,23 +159,36 @@ class Slots:
         return mask[:, None, None]
 
     def _make_room(self, rows: int, longest: int) -> None:
-        """Room for as many rows and columns: more when there is too little, less when there is four times too much."""
+        """Room for as many rows and columns: more when there is too little; when it is static, less when there is four
+        times too much."""
         slots, columns = self.mask.shape
-        if not slots // 4 < rows <= slots:
+        spare = 4 if self.static else math.inf
+        if not slots / spare < rows <= slots:
             slots = 1 << (rows - 1).bit_length()
-        if not columns // 4 < longest <= columns:
+        if not columns / spare < longest <= columns:
             # A quarter more than is needed now, so that a long response seldom moves.
             columns = -(-longest * 5 // 4 // BLOCK) * BLOCK if columns else -(-(longest + BLOCK) // BLOCK) * BLOCK
+            if not self.static:
+                columns = max(columns, -(-self.longest // BLOCK) * BLOCK)
         if (slots, columns) == tuple(self.mask.shape):
             return
         used, held = len(self.lengths), min(columns, self.mask.shape[1])
         for layer in self.layers:
             for name in ("keys", "values"):
                 old = getattr(layer, name)
-                new = old.new_zeros(slots, old.shape[1], columns, old.shape[3])
+                new = zeros(old, (slots, old.shape[1], columns, old.shape[3]))
                 new[:used, :, :held] = old[:used, :, :held]
                 setattr(layer, name, new)
         mask = self.mask.new_full((slots, columns), torch.finfo(self.mask.dtype).min)
         mask[:, 0] = 0  # a row that saw nothing would be NaN
         mask[:used, :held] = self.mask[:used, :held]
         self.mask = mask
+
+
+def zeros(like: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Zeros of the same kind. On a CPU their memory takes time and space only where something is written: torch's own
+    fills all of it at once."""
+    if like.device.type != "cpu":
+        return like.new_zeros(shape)
+    memory = mmap.mmap(-1, math.prod(shape) * like.element_size())
+    return torch.frombuffer(memory, dtype=like.dtype).view(shape)

@@ -31,7 +31,7 @@ T = TypeVar("T")
 TokenIds = list[int] | tuple[int, ...]
 log = logging.getLogger("mixdesk")
 
-SCORED_AT_ONCE = 8  # responses that wait for their rewards, for each further reward between two steps
+SCORED_AT_ONCE = 16  # responses that wait for their rewards, for each further reward between two steps
 
 
 class Engine:

@@ -131,14 +131,34 @@ def test_the_bounds_hold(tiny_engine: Engine) -> None:
     assert not few.fits([make(tiny_engine, "mix", tiny_engine.mixture(), SAMPLINGS[2], 0)])
 
 
-def test_memory_follows_the_rows(tiny_engine: Engine) -> None:
-    batch = Batch(tiny_engine.policy_set)
+def joined(engine: Engine, static: bool) -> Batch:
+    """Sixteen responses under way."""
+    batch = Batch(engine.policy_set, static=static)
     sampling = replace(SAMPLINGS[1], max_new_tokens=200)
-    sequences = [make(tiny_engine, "mix", tiny_engine.mixture(), sampling, seed) for seed in range(16)]
-    batch.join(sequences)
+    batch.join([make(engine, "mix", engine.mixture(), sampling, seed) for seed in range(16)])
     assert batch.lanes[0].slots.mask.shape[0] == 64
-    for sequence in sequences[1:]:
+    return batch
+
+
+def leave(batch: Batch, sequences: list[Sequence]) -> None:
+    for sequence in sequences:
         sequence.finish_reason = "stopped"
     batch.leave()
+
+
+def test_what_is_static_follows_the_rows(tiny_engine: Engine) -> None:
+    batch = joined(tiny_engine, True)
+    leave(batch, batch.sequences[1:])
     assert batch.lanes[0].slots.mask.shape[0] == 4
     assert batch.lanes[0].slots.layers[0].keys.shape[0] == 4
+
+
+def test_nothing_moves_while_a_response_is_written(tiny_engine: Engine) -> None:
+    batch = joined(tiny_engine, False)
+    slots = batch.lanes[0].slots
+    before = [layer.keys.data_ptr() for layer in slots.layers]
+    leave(batch, batch.sequences[1:])
+    while batch.sequences and batch.sequences[0].finish_reason is None:
+        assert [layer.keys.data_ptr() for layer in slots.layers] == before
+        batch.step()
+    assert not slots.layers and not slots.longest, "what nobody needs any more is kept"
