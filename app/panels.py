@@ -86,6 +86,7 @@ def streamed() -> gr.HTML:
         None,
         html_template="<i></i>",
         js_on_load="watch('value', () => mixdesk.trace.read(props.value));",
+        visible="hidden",
         elem_id="streamed",
     )
 

@@ -54,6 +54,13 @@ class Recipe:
     def bundled(self) -> bool:
         return self.config == DEMO.resolve()
 
+    @property
+    def path(self) -> str:
+        """The configuration's file, from where the app runs if it lies below: whoever copies it may be elsewhere, and
+        need not know where that is."""
+        here = Path.cwd()
+        return str(self.config.relative_to(here) if self.config.is_relative_to(here) else self.config)
+
 
 def as_yaml(recipe: Recipe) -> str:
     """The keywords of engine.generate as YAML."""
@@ -68,7 +75,7 @@ def as_python(recipe: Recipe) -> str:
     else:
         said = ["[", *(f"    {message!r}," for message in messages_of(prompt)), "],"]
     lines = [*(f"        {line}" for line in said), *(f"        {name}={value!r}," for name, value in settings.items())]
-    config = "" if recipe.bundled else repr(str(recipe.config))
+    config = "" if recipe.bundled else repr(recipe.path)
     return "\n".join(
         [
             "from engine import Engine",
@@ -97,7 +104,7 @@ def as_command(recipe: Recipe) -> str:
     options: dict[str, Any] = {"messages": "-"} if piped else {"prompt": prompt}
     options |= {"weights": weights, **settings}
     if not recipe.bundled:
-        options["config"] = recipe.config
+        options["config"] = recipe.path
     words = ["python", "-m", "engine", "generate"]
     for name, value in options.items():
         flag, text = f"--{name.replace('_', '-')}", str(value)

@@ -117,7 +117,7 @@ mixdesk.trace = (() => {
       gone.add(value.slice(0, value.indexOf("\n") + 1));
       [at, placed] = [head.length, []];
       Object.values(panels).forEach(clear);
-    }
+    } else if (streamed.length <= at) return; // known already
     value = streamed;
     const fresh = new Map(); // {panel: what it learns}
     for (const line of value.slice(at).split("\n").filter(Boolean)) {

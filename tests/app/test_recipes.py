@@ -90,6 +90,17 @@ def test_the_bundled_configuration_need_not_be_named():
     )
 
 
+def test_a_configuration_is_named_from_where_the_app_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder, named in (
+        (tmp_path.resolve() / "configs", "configs/own.yaml"),
+        (Path("/elsewhere"), "/elsewhere/own.yaml"),
+    ):
+        recipe = Recipe("mix", {"helpful": 0.5}, "geometric", 1.0, 1.0, Sampling(), 3, folder / "own.yaml")
+        assert f"from_config('{named}')" in as_python(recipe)
+        assert as_command(recipe).endswith(f" --config {named}\n")
+
+
 def test_a_prompt_that_no_command_line_holds_is_told():
     recipe = Recipe("a\0b", {"helpful": 0.5}, "geometric", 1.0, 1.0, Sampling(), 3, DEMO.resolve())
     with pytest.raises(InputError, match="NUL"):

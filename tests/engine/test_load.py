@@ -118,7 +118,10 @@ def test_out_of_memory_makes_do_with_fewer_at_once(
             real(self, *given)
 
         monkeypatch.setattr(Lane, where, limited)
+        asked = threading.Event()
+        engine._jobs.put(lambda: asked.wait(60))  # they all join at once
         requests = [engine.submit(p, engine.mixture(), sampling, i) for i, p in enumerate(prompts)]
+        asked.set()
         assert [r.completion(timeout=60).tokens for r in requests] == [e.tokens for e in expected]
         assert engine._batch.max_rows <= 8
         assert engine.restarts == 0
