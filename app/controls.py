@@ -135,10 +135,9 @@ class Steering:
 
 @dataclass
 class Outputs:
-    """What a generation or a rating writes. run: Run.stage; when it changes, its text is streamed into `text`."""
+    """What a generation or a rating writes. run: Run.stage; when it changes, static/text.js asks for its text."""
 
     run: gr.Textbox
-    text: gr.HTML
     captions: dict[str, gr.HTML]  # by side
     radar: gr.HTML
     table: gr.HTML
@@ -154,7 +153,6 @@ class Outputs:
     def all(self) -> list[Any]:
         return [
             self.run,
-            self.text,
             *self.captions.values(),
             self.radar,
             self.table,

@@ -13,6 +13,7 @@ from app.header import Menu, build_header
 from app.runs import Desk
 from app.tabs import compare, explore, ratings
 from app.tabs import desk as desk_tab
+from app.text import serve_text
 from app.theme import theme
 
 STATIC = Path(__file__).parent / "static"
@@ -52,6 +53,7 @@ def web_app(blocks: gr.Blocks, desk: Desk, root: str = "") -> FastAPI:
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     serve_library(app)
     serve_exports(app, desk.comparisons.tables)
+    serve_text(app, desk)
     # Gradio asks whether a path that a browser names is one of an uploaded file only once it is launched, which what is
     # mounted never is: without this any file of the machine could be named, copied and fetched.
     blocks.has_launched = True

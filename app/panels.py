@@ -21,20 +21,19 @@ KEYS = "Left and right: its tokens; Enter on one: what else could have been said
 
 @dataclass
 class Panels:
-    """What the panels consist of, by side. open: a hidden text, the sides that are there; text: of all responses, as
-    Run.shown() gives it; responses: where a token is selected."""
+    """What the panels consist of, by side. open: a hidden text, the sides that are there; responses: where a token is
+    selected."""
 
     mixtures: dict[str, gr.Dropdown]
     responses: dict[str, gr.HTML]
     captions: dict[str, gr.HTML]
     open: gr.Textbox
     replies: dict[str, gr.Button]
-    text: gr.HTML
 
 
 def build_panels(policies: Mapping[str, str]) -> Panels:
     """policies: {name: accent colour}. The first two panels are always there, the others come and go."""
-    panels = Panels({}, {}, {}, gr.Textbox(",".join(RATED), visible="hidden", label="Open panels"), {}, streamed())
+    panels = Panels({}, {}, {}, gr.Textbox(",".join(RATED), visible="hidden", label="Open panels"), {})
     with gr.Row(elem_id="tools"):
         trace = gr.Button("Trace (T)", size="sm", elem_id="trace", min_width=80, scale=0)
         gr.HTML(legend(policies), elem_id="legend")
@@ -78,17 +77,6 @@ def build_panel(panels: Panels, side: str, policies: Mapping[str, str]) -> None:
                 )
         panels.responses[side] = response(side, policies)
         panels.captions[side] = gr.HTML("", elem_id=f"caption-{side}", elem_classes="caption")
-
-
-def streamed() -> gr.HTML:
-    """The text of all responses, which static/trace.js hands on to their panels."""
-    return gr.HTML(
-        None,
-        html_template="<i></i>",
-        js_on_load="watch('value', () => mixdesk.trace.read(props.value));",
-        visible="hidden",
-        elem_id="streamed",
-    )
 
 
 def response(side: str, policies: Mapping[str, str]) -> gr.HTML:

@@ -34,15 +34,14 @@ class Run:
     """Responses to one prompt, by panel, under way or finished. Threads fill them in; any thread may read it."""
 
     def __init__(self, prompt: Prompt, responses: Mapping[str, Response]) -> None:
-        self.id = secrets.token_hex(4)
+        self.id = secrets.token_urlsafe(16)
         self.prompt = prompt
         self.responses: dict[str, Response] = {}
         self.choice: str | None = None  # what it was rated
         self.chosen: tuple[Response, int] | None = None  # the token that somebody looks at: whose, and its place
         self.turn = 0  # of the newest question that steered it
-        self.streamed = False  # whether its page is being sent the text
-        # Written once: the whole of it is asked for at every update, on the thread of everybody's events.
-        self._lines = [written({"run": self.id})]
+        self.replaced = False  # whether its session has asked for another since
+        self._lines: list[str] = []  # what the page draws
         self._every: list[Response] = []  # also those whose panel has another by now
         self._listeners: list[Callable[[], None]] = []
         for side, response in responses.items():
@@ -59,9 +58,14 @@ class Run:
         response.read(lambda line: self._lines.append(written([number, line])), self._tell)
 
     @property
+    def begun(self) -> int:
+        """How many responses it has had."""
+        return len(self._every)
+
+    @property
     def stage(self) -> str:
         """Which run this is, and how many responses it has had: another when there is more to stream."""
-        return f"{self.id} {len(self._every)}"
+        return f"{self.id} {self.begun}"
 
     @property
     def texts(self) -> dict[str, str]:
@@ -106,29 +110,23 @@ class Run:
         for response in list(self.responses.values()):
             response.steer(mixture)
 
-    def shown(self) -> str:
-        """What the page draws: a line of JSON for each thing that it learns, in that order.
+    def lines(self, at: int = 0) -> list[str]:
+        """What the page draws, from this line on: JSON, a line for each thing that it learns, in that order.
 
-        {"run"} first, then for response number n: [n, panel] when it begins, and [n, what Response.read writes], or
-        [n, {"note"}]. It only grows, so that Gradio sends what is new; and it is one string in one component, because
-        Gradio makes every component anew that an event may write, at each of its updates.
+        For response number n: [n, panel] when it begins, and then [n, what Response.read writes], or [n, {"note"}].
         """
         for number, response in enumerate(list(self._every)):
             if note := response.note():
                 self._lines.append(written([number, {"note": note}]))
-        return "".join(self._lines)
+        return self._lines[at:]
 
-    async def stream(self, interval: float = 0.04) -> AsyncIterator[str]:
-        """What the page draws, as often as there is something new, until all responses are over. Leaving it early stops
-        them."""
-        self.streamed = True
-        try:
-            async for _ in self.updates(interval):
-                yield self.shown()
-        finally:
-            self.streamed = False
-            if not self.done:
-                self.cancel()
+    async def stream(self, at: int = 0, interval: float = 0.04) -> AsyncIterator[list[str]]:
+        """The lines from `at` on, as often as there are new ones, until all responses are over; none at all every half
+        second in which a response is waited for."""
+        async for _ in self.updates(interval):
+            lines = self.lines(at)
+            at += len(lines)
+            yield lines
 
     async def updates(self, interval: float = 0.04, sides: Collection[str] | None = None) -> AsyncIterator[None]:
         """Yields at once, then at most every `interval` seconds while there is news, and at the end; every half second
@@ -244,6 +242,8 @@ class Desk:
             Response(request, self.policies, side in steerable)
             for side, request in zip(mixtures, requests, strict=True)
         ]
+        if before := self.runs.get(session):
+            before.replaced = True
         run = self.runs[session] = Run(prompt, dict(zip(mixtures, responses, strict=True)))
         return run
 
@@ -313,7 +313,7 @@ class Desk:
 
 def written(line: Any) -> str:
     """A line of JSON. No tag can be in it, though nothing reads it as HTML."""
-    return json.dumps(line).replace("<", "\\u003c") + "\n"
+    return json.dumps(line).replace("<", "\\u003c")
 
 
 def session(request: gr.Request) -> str:

@@ -35,9 +35,7 @@ mixdesk.panels = (() => {
 mixdesk.trace = (() => {
   const LEAST = 0.05, FULL = 3; // log-odds from which a token is coloured, and at which its colour is deepest
   const panels = {}; // {side: what is drawn}
-  let value = "", at = 0; // what was streamed, and how far it is read
   let placed = []; // of each response of the run: its panel's side
-  const gone = new Set(); // runs whose last words may still come
   const narrow = matchMedia("(max-width: 720px)"); // as in trace.css
   let on = false;
 
@@ -108,20 +106,16 @@ mixdesk.trace = (() => {
     draw(panel, []);
   };
 
-  // Lines of JSON that only grow (Run.shown): what was drawn stays.
-  const read = (streamed) => {
-    streamed ??= "";
-    const head = streamed.slice(0, streamed.indexOf("\n") + 1);
-    if (head && gone.has(head)) return;
-    if (!head || !value.startsWith(head)) {
-      gone.add(value.slice(0, value.indexOf("\n") + 1));
-      [at, placed] = [head.length, []];
-      Object.values(panels).forEach(clear);
-    } else if (streamed.length <= at) return; // known already
-    value = streamed;
+  // Other responses are to come.
+  const begin = () => {
+    placed = [];
+    Object.values(panels).forEach(clear);
+  };
+
+  // What is new, as Run.lines has it.
+  const read = (lines) => {
     const fresh = new Map(); // {panel: what it learns}
-    for (const line of value.slice(at).split("\n").filter(Boolean)) {
-      const [number, said] = JSON.parse(line);
+    for (const [number, said] of lines) {
       if (typeof said === "string") {
         // A response begins, maybe in the place of another, which is heard no more.
         placed = [...placed.map((side) => side === said ? null : side), said];
@@ -133,8 +127,12 @@ mixdesk.trace = (() => {
         fresh.get(panel).push(said);
       }
     }
-    at = value.length;
     fresh.forEach((lines, panel) => draw(panel, lines));
+  };
+
+  // What is said where no text comes.
+  const lost = (why) => {
+    for (const panel of Object.values(panels)) if (!panel.pushes.length) draw(panel, [{ note: why }]);
   };
 
   const draw = (panel, lines) => {
@@ -246,5 +244,5 @@ mixdesk.trace = (() => {
     mixdesk.press(id);
   });
 
-  return { panel, read, toggle };
+  return { panel, begin, read, lost, toggle };
 })();

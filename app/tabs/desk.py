@@ -97,7 +97,7 @@ class DeskTab:
         )
         run = gr.Textbox("", visible="hidden", label="Run")
         outputs = Outputs(
-            *(run, panels.text, panels.captions, radar, table, status, drawer, generate, balance, stop),
+            *(run, panels.captions, radar, table, status, drawer, generate, balance, stop),
             *(ratings, panels.replies, [conversation.back, conversation.fresh]),
         )  # fmt: skip
         self.connect(controls, outputs, go_on)
@@ -132,6 +132,7 @@ class DeskTab:
             inputs=[controls.gathered],
             outputs=[*outputs.all(), controls.seed],
             concurrency_limit=None,  # the engine has a queue of its own, and says how long it is
+            trigger_mode="multiple",  # else Gradio's page drops a click that comes while the last one's answer ends
             show_progress="hidden",
             api_visibility="private",
         )
@@ -140,18 +141,11 @@ class DeskTab:
             inputs=[controls.gathered],
             outputs=[*outputs.all(), controls.panels, *controls.mixtures.values()],
             concurrency_limit=None,
-            show_progress="hidden",
-            api_visibility="private",
-        )
-        outputs.run.change(
-            self.stream,
-            None,
-            [outputs.text],
-            concurrency_limit=None,
             trigger_mode="multiple",
             show_progress="hidden",
             api_visibility="private",
         )
+        outputs.run.change(None, [outputs.run], js="(stage) => mixdesk.text.follow(stage)")
         outputs.stop.click(self.stop, queue=False, api_visibility="private")
         for choice, button in outputs.ratings.items():
             button.click(
@@ -181,9 +175,10 @@ class DeskTab:
             except InputError as error:
                 yield outputs.say(str(error), "bad")
                 return
+            if run.replaced:
+                return
             yield {
                 outputs.run: run.stage,
-                outputs.text: run.shown(),
                 **dict.fromkeys(outputs.captions.values(), ""),
                 **outputs.buttons(running=True, rateable=False),
                 **outputs.say("Generating…"),
@@ -221,16 +216,6 @@ class DeskTab:
 
         return branch
 
-    async def stream(self, request: gr.Request) -> AsyncIterator[Any]:
-        """The text of the session's responses. An event with one output: Gradio makes all that an event may write anew
-        at each of its updates, which took more time than the models."""
-        run = self.desk.runs.get(session(request))
-        if run is None or run.streamed:  # what is under way goes on with what is new
-            yield gr.skip()
-            return
-        async for text in run.stream():
-            yield text
-
     async def following(self, run: Run, sides: list[str], outputs: Outputs, restarts: int) -> AsyncIterator[Changes]:
         """What is shown around the text of these panels, until they are finished. restarts: the engine's when they
         were asked for."""
@@ -240,6 +225,8 @@ class DeskTab:
         idle = outputs.buttons(running=False, rateable=False)
         try:
             async for _ in run.updates(sides=sides):
+                if run.replaced:
+                    return
                 changes: Changes = {}
                 if (ahead := run.ahead) is not None:
                     changes |= outputs.say(f"Waiting for a turn: {ahead or 'nobody'} before you.")
@@ -264,6 +251,11 @@ class DeskTab:
                 failed = "The engine had to begin again, and is ready now. Press Generate to try again."
             yield {**idle, **outputs.say(failed, "bad")}
             return
+        finally:
+            # Who leaves early stops them: nobody reads the rest.
+            for response in mine:
+                if not response.over:
+                    response.request.cancel()
         yield {
             **self.results(run, outputs),
             **outputs.buttons(not run.done, run.done and run.rateable and run.choice is None, run.answered),
@@ -280,7 +272,6 @@ class DeskTab:
     def cleared(self, outputs: Outputs) -> Changes:
         return {
             outputs.run: "",
-            outputs.text: None,
             **dict.fromkeys(outputs.captions.values(), ""),
             **outputs.buttons(running=False, rateable=False),
             outputs.radar: drawn(self.radar(None)),

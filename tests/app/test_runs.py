@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 
 import pytest
 
@@ -73,19 +72,24 @@ def test_stopping_keeps_what_there_is_and_it_can_be_rated(desk):
 def test_who_leaves_stops_the_responses(desk):
     async def scene() -> Run:
         run = start(desk)
-        stream = run.stream(interval=0.001)
-        await stream.__anext__()
-        await stream.aclose()
+        async for _ in run.updates(interval=0.001):
+            if all(run.counts.values()):
+                desk.forget("me")
         return run
 
     run = asyncio.run(scene())
-    deadline = time.monotonic() + 20
-    while not run.done and time.monotonic() < deadline:
-        time.sleep(0.01)
     assert {c.finish_reason for c in run.completions.values()} <= {"stopped", "end"}
     assert any(len(c.tokens) < 150 for c in run.completions.values())
-    desk.forget("me")
     assert not desk.runs
+
+
+def test_another_run_takes_the_place_of_the_one_before(desk):
+    first, second = start(desk), start(desk)
+    assert first.replaced and not second.replaced
+    assert desk.runs["me"] is second
+    asyncio.run(follow(first, []))
+    assert first.completions["left"].finish_reason in ("stopped", "end")
+    second.cancel()
 
 
 def test_a_pair_is_rated_once(desk):

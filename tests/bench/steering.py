@@ -108,7 +108,7 @@ class Bench:
         self.page, self.url = page, url
         self.tokens: list[float] = []
         self.steered: list[tuple[float, float]] = []
-        self.asking: list[dict[str, Any]] = []  # for responses, and for their text
+        self.asking: list[dict[str, Any]] = []  # what the page sent for its responses
 
     def open(self) -> None:
         page = self.page
@@ -144,7 +144,7 @@ class Bench:
     def measure(self, drags: int, others: int) -> dict[str, Any]:
         windows: dict[str, list[Seen]] = {"still": [], "dragged": []}
         delays, marks = [], []
-        with visitors(self.url, self.asking[:2], others) as frames:
+        with visitors(self.url, self.asking[0], others) as frames:
             for drag in range(drags):
                 self.page.evaluate("bench.move('0.1')")
                 self.generate()
@@ -192,7 +192,7 @@ def spread(values: list[float]) -> dict[str, float]:
 
 
 @contextmanager
-def visitors(url: str, asking: list[dict[str, Any]], count: int) -> Iterator[list[float]]:
+def visitors(url: str, asking: dict[str, Any], count: int) -> Iterator[list[float]]:
     """So many visitors without a browser, at work; when the block is left, the times of all frames that they got."""
     frames: list[float] = []
     if not count:

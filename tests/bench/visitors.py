@@ -2,7 +2,7 @@
 
     python tests/bench/visitors.py URL ASKING COUNT
 
-ASKING: a JSON file, [what a browser sent for its Generate, what it then sent for the text]. Prints a line for every
+ASKING: a JSON file, what a browser sent for its Generate. Prints a line for every
 frame of text, the visitor's number and the time since the epoch, until it is ended. Real visitors bring their own
 machines: browsers in their place would take the processor that is to be measured.
 """
@@ -20,25 +20,26 @@ from typing import Any
 import httpx
 
 
-async def visit(client: httpx.AsyncClient, asking: list[dict[str, Any]], number: int) -> None:
+async def visit(client: httpx.AsyncClient, asking: dict[str, Any], number: int) -> None:
     session = uuid.uuid4().hex
-
-    async def ask(body: dict[str, Any]) -> str:
-        joined = await client.post("gradio_api/queue/join", json={**body, "session_hash": session})
-        joined.raise_for_status()
-        return str(joined.json()["event_id"])
-
     while True:
-        await ask(asking[0])
-        text = ""  # the event that streams it
+        (await client.post("gradio_api/queue/join", json={**asking, "session_hash": session})).raise_for_status()
+        reading = None
         async with client.stream("GET", "gradio_api/queue/data", params={"session_hash": session}) as stream:
             async for line in stream.aiter_lines():
-                if '"process_generating"' in line and not text:
-                    text = await ask(asking[1])
-                elif '"process_generating"' in line and text in line:
-                    print(number, time.time(), flush=True)
-                elif '"process_completed"' in line and text in line:
-                    break
+                if reading is None and '"process_generating"' in line:
+                    # The first of a run's outputs is Run.stage.
+                    run = json.loads(line.removeprefix("data: "))["output"]["data"][0].split()[0]
+                    reading = asyncio.create_task(read(client, run, number))
+        if reading:
+            await reading
+
+
+async def read(client: httpx.AsyncClient, run: str, number: int) -> None:
+    async with client.stream("GET", f"text/{run}") as stream:
+        async for line in stream.aiter_lines():
+            if line.startswith("data: ["):
+                print(number, time.time(), flush=True)
 
 
 async def main(url: str, asking: str, count: str) -> None:

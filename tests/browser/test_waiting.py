@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
+from gradio.queueing import ProcessCompletedMessage, Queue
 from playwright.sync_api import Browser, Page, expect
 
 from engine import Engine
@@ -71,3 +74,33 @@ def test_an_engine_that_begins_again_is_shown(
         assert engine.restarts > restarts
         generate(page)
         expect(page.locator("#status")).to_contain_text("Which is better?", timeout=60_000)
+
+
+def test_a_click_while_an_answer_ends_is_heard(browser: Browser, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    send = Queue.send_message
+
+    def slowly(queue: Queue, event: Any, said: Any) -> None:
+        # Gradio's page takes an event for under way until this comes, long after its last words.
+        delay = 2 if isinstance(said, ProcessCompletedMessage) else 0
+        asyncio.get_running_loop().call_later(delay, send, queue, event, said)
+
+    with opened(browser, url) as page:
+        monkeypatch.setattr(Queue, "send_message", slowly)
+        page.locator("#prompt textarea").fill("")
+        page.locator("#generate").click()
+        expect(page.locator("#status")).to_contain_text("prompt:")
+        page.locator("#prompt textarea").fill("How do I store herbs?")
+        page.locator("#generate").click()
+        page.wait_for_selector("#rate-left:enabled")
+
+
+def test_two_clicks_give_one_pair(browser: Browser, url: str) -> None:
+    with opened(browser, url) as page:
+        page.locator("#prompt textarea").fill("How do I store herbs?")
+        page.locator("#generate").dblclick()
+        page.wait_for_selector("#rate-left:enabled")
+        page.wait_for_selector("#generate:enabled")
+        expect(page.locator("#status")).to_contain_text("Done")
+        page.wait_for_timeout(500)  # what the first click asked for says nothing more
+        expect(page.locator("#status")).to_contain_text("Done")
+        assert page.locator("#rate-left").is_enabled()
