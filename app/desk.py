@@ -11,6 +11,7 @@ from app.export_comparison import serve_exports
 from app.figures import serve_library
 from app.header import Menu, build_header
 from app.runs import Desk
+from app.steer import serve_steering
 from app.tabs import compare, explore, ratings
 from app.tabs import desk as desk_tab
 from app.text import serve_text
@@ -54,6 +55,7 @@ def web_app(blocks: gr.Blocks, desk: Desk, root: str = "") -> FastAPI:
     serve_library(app)
     serve_exports(app, desk.comparisons.tables)
     serve_text(app, desk)
+    serve_steering(app, desk)
     # Gradio asks whether a path that a browser names is one of an uploaded file only once it is launched, which what is
     # mounted never is: without this any file of the machine could be named, copied and fetched.
     blocks.has_launched = True

@@ -47,8 +47,8 @@ def connect_history(tracked: list[Any], undo: gr.Button, redo: gr.Button) -> Non
     blocks = gr.context.Context.root_block
     assert blocks is not None
     blocks.load(None, tracked, js="(...now) => mixdesk.mixer.begin(now)")
-    gr.on(
-        [component.change for component in tracked], fn=None, inputs=tracked, js="(...now) => mixdesk.mixer.note(now)"
-    )
+    # Each with what it has itself: Gradio's page copies the whole state of every component that an event reads.
+    for i, component in enumerate(tracked):
+        component.change(None, [component], js=f"(value) => mixdesk.mixer.moved({i}, value)")
     undo.click(None, tracked, tracked, js="(...now) => mixdesk.mixer.step(-1, now)")
     redo.click(None, tracked, tracked, js="(...now) => mixdesk.mixer.step(1, now)")

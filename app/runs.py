@@ -8,7 +8,7 @@ import json
 import logging
 import random
 import secrets
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -176,6 +176,8 @@ class Desk:
     warning: str = ""  # what the page's owner should know
     expected: Expected = field(init=False)
     comparisons: Comparisons = field(init=False)
+    # Steer.follow of the desk's page; known once that is built.
+    follow: Callable[[str, int, list[Any]], Awaitable[dict[str, Any]]] = field(init=False)
 
     def __post_init__(self) -> None:
         self.expected = Expected(self.engine)
@@ -212,6 +214,10 @@ class Desk:
     @property
     def policies(self) -> list[str]:
         return [policy.name for policy in self.engine.config.policies]
+
+    def find(self, id: str) -> Run | None:
+        """The run with this id, if it is its session's newest."""
+        return next((run for run in list(self.runs.values()) if run.id == id), None)
 
     def start(
         self,

@@ -1,4 +1,8 @@
-"""Steering: what the faders do while a response is written, and to the drawer."""
+"""Steering: what the faders do while a response is written, and to the drawer.
+
+static/steer.js asks what follows the faders, of a route of its own: Gradio's for components takes four times as long,
+in which nobody's models go on.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,8 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import gradio as gr
+from fastapi import FastAPI, HTTPException
+from pydantic import BaseModel
 
 from app.balance import Balance
 from app.controls import Changes, Controls, Outputs, Values
@@ -19,6 +25,23 @@ from engine import InputError, Mixture
 Chosen = Callable[[str, Controls, Values], Mixture]
 
 
+class Asked(BaseModel):
+    """A question of static/steer.js, as Steer.follow has it."""
+
+    run: str = ""
+    turn: int
+    now: list[Any]
+
+
+def serve_steering(app: FastAPI, desk: Desk) -> None:
+    @app.post("/steer")
+    async def steer(asked: Asked) -> dict[str, Any]:
+        try:
+            return await desk.follow(asked.run, asked.turn, asked.now)
+        except ValueError as error:
+            raise HTTPException(422, str(error)) from None
+
+
 class Steer:
     """Handlers of the faders (rule, gain and exponent too), and of a token that was clicked."""
 
@@ -29,35 +52,37 @@ class Steer:
         controls, outputs = self.controls, self.outputs
         quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 
-        async def follow(asked: dict[str, Any], request: gr.Request) -> dict[str, Any]:
-            # Gradio hands on the plain request: whose page it is from is said in its body.
-            body = await request.json()
-            return await self.follow(str(body["session_hash"]), int(asked["turn"]), asked["now"])
-
         follower = gr.HTML(
             None,
             html_template="<i></i>",
-            js_on_load="mixdesk.steer.begin(server, trigger);",
-            server_functions=[follow],
+            js_on_load="mixdesk.steer.begin(trigger);",
             elem_id="follower",
         )
         follower.submit(None, None, [outputs.status], js="() => mixdesk.steer.said()")
+        self.desk.follow = self.follow
         for side, text in responses.items():
             text.select(self.choosing(side), set(controls.mixing()), [outputs.drawer, outputs.status], **quiet)
         close.click(self.close, None, [outputs.drawer], **quiet)
 
-    async def follow(self, who: str, turn: int, now: list[Any]) -> dict[str, Any]:
-        """What follows the faders, for static/steer.js: expected, the line under the radar; drawer, if somebody looks
-        at a token; said, if something is wrong. turn: counts the page's questions, of which a few may be under way and
-        arrive in any order; now: what its components have, as Controls.mixing has them."""
-        # Here rather than on a thread: it takes less time than going there.
-        values = {
-            component: component.preprocess(value) for component, value in zip(self.controls.mixing(), now, strict=True)
-        }
-        return {"expected": await self.balance.follow(values), **self.steered(who, turn, values)}
+    async def follow(self, run: str, turn: int, now: list[Any]) -> dict[str, Any]:
+        """What follows the faders: expected, the line under the radar; drawer, if somebody looks at a token; said, if
+        something is wrong. Raises ValueError for what no page says.
 
-    def steered(self, who: str, turn: int, values: Values) -> dict[str, Any]:
-        run = self.desk.runs.get(who)
+        run: whose id the page knows, or none. turn: counts the page's questions, of which a few may be under way and
+        arrive in any order; now: what its components have, as Controls.mixing has them.
+        """
+        # Here rather than on a thread: it takes less time than going there.
+        try:
+            values = {
+                component: component.preprocess(value)
+                for component, value in zip(self.controls.mixing(), now, strict=True)
+            }
+            expected = await self.balance.follow(values)
+        except (InputError, gr.Error, TypeError) as error:
+            raise ValueError(str(error)) from None
+        return {"expected": expected, **self.steered(self.desk.find(run), turn, values)}
+
+    def steered(self, run: Run | None, turn: int, values: Values) -> dict[str, Any]:
         if run is None or turn < run.turn or (run.done and run.chosen is None):
             return {}
         run.turn = turn

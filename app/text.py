@@ -24,7 +24,7 @@ def serve_text(app: FastAPI, desk: Desk) -> None:
     @app.get("/text/{run}")
     async def text(run: str, request: Request, at: int = 0) -> Response:
         """at: how many lines are known. A browser whose connection broke says so in a header."""
-        found = next((one for one in list(desk.runs.values()) if one.id == run), None)
+        found = desk.find(run)
         if found is None:
             return PlainTextResponse(GONE, 404)
         last = request.headers.get("last-event-id", "")

@@ -30,7 +30,8 @@ window.mixdesk = (() => {
       const output = document.querySelector(`[data-share="${i}"]`);
       const segment = document.querySelector(`[data-segment="${i}"]`);
       if (output) {
-        output.textContent = total > 0 ? `${Math.round(share * 100)}%` : "–";
+        const text = total > 0 ? `${Math.round(share * 100)}%` : "–";
+        if (output.textContent !== text) output.textContent = text;
         output.dataset.exact = share;
       }
       if (segment) segment.style.flexGrow = share;

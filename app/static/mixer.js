@@ -26,11 +26,15 @@ mixdesk.mixer = (() => {
     return names.map((name, i) => (locked[i] ? lock[name] : total ? (left * free[i]) / total : 0));
   };
 
+  let marked = ""; // what the buttons show
   const show = (now) => {
     const state = read(now);
     const { names, solo, mute, lock } = state;
     mixdesk.target.heard(now);
     mixdesk.showShares(weights(state));
+    const marks = JSON.stringify([solo, mute, lock]);
+    if (marks === marked) return;
+    marked = marks;
     names.forEach((name, i) => {
       const pressed = { solo: solo.includes(name), mute: mute.includes(name), lock: name in lock };
       for (const [mark, [word, key, what]] of Object.entries(MARKS)) {
@@ -92,6 +96,7 @@ mixdesk.mixer = (() => {
   const LONGEST = 200; // steps
   const PAUSE = 400; // ms without a change that end a gesture, when no pointer is held down
   let steps = [], at = 0, latest = null, timer = 0, held = false, waiting = false;
+  let now = null, due = false; // what all of them have; whether that is to be noted
   const same = (a, b) => JSON.stringify(a) === JSON.stringify(b);
 
   const mark = () => {
@@ -110,9 +115,19 @@ mixdesk.mixer = (() => {
     clearTimeout(timer);
     timer = setTimeout(() => { if (!held && !waiting) commit(latest); }, PAUSE);
   };
-  // Of all that makes the mixture: faders, channels, rule, gain and exponent.
-  const note = (now) => {
+  // Of all that makes the mixture, faders, channels, rule, gain and exponent, the i-th has this value. What moves at
+  // once is noted at once, when the screen is drawn anyway.
+  const moved = (i, value) => {
+    if (!now) return; // it is among what the page begins with
+    now = now.map((old, j) => (j === i ? value : old));
     latest = now;
+    if (due) return;
+    due = true;
+    if (document.hidden) setTimeout(note);
+    else requestAnimationFrame(note);
+  };
+  const note = () => {
+    due = false;
     show(now.slice(0, -3));
     mixdesk.target.note(now);
     mixdesk.steer.note(now);
@@ -123,12 +138,11 @@ mixdesk.mixer = (() => {
     waiting = value;
     settle();
   };
-  const begin = (now) => {
+  const begin = (values) => {
+    now = values;
     steps = [now];
     at = 0;
-    show(now);
-    mixdesk.target.note(now);
-    mixdesk.steer.note(now);
+    note();
     mark();
   };
   const step = (by, now) => {
@@ -160,5 +174,5 @@ mixdesk.mixer = (() => {
     fader.querySelector(`.mark-${KEYS[key]}`).click();
   });
 
-  return { begin, even, hold, note, placed, show, step, toggle };
+  return { begin, even, hold, moved, placed, show, step, toggle };
 })();

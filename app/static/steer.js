@@ -4,7 +4,7 @@ mixdesk.steer = (() => {
   const FAILED = '<span class="message bad">The faders were not heard: the server cannot be reached. Move one again.</span>';
   const GAP = 40; // ms from one question to the next: a fader that is dragged moves with every frame of the screen
   const UNDERWAY = 3; // questions at most: who waits for each answer steers no faster than the network and the page
-  let server, trigger, last = null, newest = null, sentence = "";
+  let trigger, last = null, newest = null, sentence = "";
   let turn = 0, drawn = 0, underway = 0, asked = -Infinity, timer = 0;
 
   const say = (text) => {
@@ -15,9 +15,15 @@ mixdesk.steer = (() => {
     last = newest = now;
     ask();
   };
+  const put = async (question) => {
+    const headers = { "Content-Type": "application/json" };
+    const response = await fetch("steer", { method: "POST", headers, body: JSON.stringify(question) });
+    if (!response.ok) throw new Error(response.statusText);
+    return response.json();
+  };
   const ask = async () => {
     clearTimeout(timer);
-    if (!newest || !server || underway >= UNDERWAY) return;
+    if (!newest || !trigger || underway >= UNDERWAY) return;
     const early = asked + GAP - performance.now();
     if (early > 0) {
       timer = setTimeout(ask, early);
@@ -27,7 +33,7 @@ mixdesk.steer = (() => {
     [newest, asked] = [null, performance.now()];
     underway += 1;
     try {
-      const answer = await server.follow({ turn: mine, now }).catch(() => ({ said: FAILED }));
+      const answer = await put({ run: mixdesk.text.run(), turn: mine, now }).catch(() => ({ said: FAILED }));
       if (mine > drawn) show(mine, answer);
     } finally {
       underway -= 1;
@@ -43,8 +49,8 @@ mixdesk.steer = (() => {
 
   // expected and drawer: handed in by what shows them
   const steer = {
-    begin: (asked, fire) => {
-      [server, trigger] = [asked, fire];
+    begin: (fire) => {
+      trigger = fire;
       ask();
     },
     note,

@@ -30,12 +30,16 @@ mixdesk.target = (() => {
   const same = (a, b) => a.length === b.length && a.every((one, i) => Math.abs(one - b[i]) < 0.006);
 
   // ------------------------------------------------------------------------------------------------- where it is
+  let corner = null; // the plot's, in the overlay; kept, since to ask makes the browser lay out the page
   // Standard deviations to pixels of the overlay and back, by plotly's own layout; null while there is no plot.
   const scale = () => {
     const plot = document.querySelector("#radar .figure"), layout = plot?._fullLayout;
     if (!layout) return null;
-    const box = plot.getBoundingClientRect(), origin = overlay.getBoundingClientRect();
-    const left = box.left - origin.left, top = box.top - origin.top;
+    if (!corner) {
+      const box = plot.getBoundingClientRect(), origin = overlay.getBoundingClientRect();
+      corner = [box.left - origin.left, box.top - origin.top];
+    }
+    const [left, top] = corner;
     const polar = layout.polar?._subplot;
     if (polar?.radialAxis) {
       const [low, high] = polar.radialAxis.range, unit = polar.radius / (high - low);
@@ -62,7 +66,8 @@ mixdesk.target = (() => {
   const place = () => {
     if (!overlay) return;
     if (!overlay.isConnected) document.getElementById("radar")?.append(overlay);
-    const to = axes.length && axes.every(({ name }) => name in expected) ? scale() : null;
+    overlay.hidden = !axes.length || !axes.every(({ name }) => name in expected);
+    const to = overlay.hidden ? null : scale();
     overlay.hidden = !to;
     if (!to) return;
     overlay.classList.toggle("asked", Boolean(target));
@@ -150,6 +155,7 @@ mixdesk.target = (() => {
   // ------------------------------------------------------------------------------------------------- by hand
   const begin = (event, i) => {
     if (!event.isPrimary || event.button !== 0 || drag || !now) return;
+    corner = null;
     const to = scale(), box = overlay.getBoundingClientRect(), value = of(axes[i].name);
     const grip = value - to.value(i, event.clientX - box.left, event.clientY - box.top);
     const saved = target && { ...target, goal: { ...target.goal } };
@@ -239,7 +245,11 @@ mixdesk.target = (() => {
     place();
   };
 
-  document.addEventListener("figure-drawn", (event) => { if (event.detail === "radar") place(); });
+  document.addEventListener("figure-drawn", (event) => {
+    if (event.detail !== "radar") return;
+    corner = null;
+    place();
+  });
   // Before what else Escape does: it stops responses.
   document.addEventListener("keydown", (event) => {
     if (event.key !== "Escape" || !drag) return;
@@ -256,8 +266,7 @@ mixdesk.target = (() => {
     expect: (standard) => {
       expected = standard ?? {};
       if (!Object.keys(expected).length) target = null;
-      // To ask where the plot is makes the browser lay out the page: once a frame, when it does so anyway.
-      cancelAnimationFrame(due);
+      cancelAnimationFrame(due); // once a frame
       due = requestAnimationFrame(place);
     },
     note: (values) => {

@@ -12,6 +12,7 @@ mixdesk.text = (() => {
       source?.close();
       [source, run, known] = [null, id, 0];
       mixdesk.trace.begin();
+      mixdesk.steer.again(); // whoever moved a fader since they pressed Generate
     }
     begun = Number(count);
     if (run && !source) listen();
@@ -33,5 +34,5 @@ mixdesk.text = (() => {
     };
   };
 
-  return { follow };
+  return { follow, run: () => run };
 })();

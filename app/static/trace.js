@@ -152,8 +152,6 @@ mixdesk.trace = (() => {
     const empty = root.querySelector(".empty");
     empty.textContent = panel.note || "The response appears here.";
     empty.hidden = panel.pushes.length > 0;
-    // To scroll makes the browser lay out the page: once a frame, when it does so anyway.
-    if (panel.end && panel.pushes.length) requestAnimationFrame(() => { root.scrollTop = root.scrollHeight; });
     if (on) chart(root.closest("[data-side]"), panel);
   };
 
@@ -200,6 +198,10 @@ mixdesk.trace = (() => {
       panel.end = end || (panel.end && root.scrollTop >= top);
       top = root.scrollTop;
     });
+    // When the browser has laid out the page: asked before, it would do so twice a frame.
+    new ResizeObserver(() => {
+      if (panel.end && panel.pushes.length) root.scrollTop = root.scrollHeight;
+    }).observe(root.querySelector(".tokens"));
     const choose = (span) => {
       document.querySelectorAll(".token.chosen").forEach((other) => other.classList.remove("chosen"));
       span.classList.add("chosen");

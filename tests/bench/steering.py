@@ -2,14 +2,15 @@
 
     python tests/bench/steering.py [--visitors 1,4,8] [--drags 8]
 
-Serves the desk from this process. One visitor is a Chromium, and drags; the others have no browser (visitors.py), as
-theirs would be on other machines. Drags last a second and a half, with an event for each frame of a screen, and as long
-before each nothing moves. Prints one JSON object; asserts nothing. For each number of visitors:
+Serves the desk from this process. Drags last a second and a half, and as long before each nothing moves. Prints one
+JSON object; asserts nothing. For each number of visitors twice: `page`, where the one who drags is a Chromium on the
+same machine, with an event for each frame of its screen, and `server`, where nobody has a browser, as if all were on
+machines of their own (visitors.py).
 
-- to_mixture_ms: from a fader's event in the browser until the engine draws from the mixture that it asks for, or from
-  that of a later event. to_mark_ms: from a fader's single step until the text shows where it changed.
-- frames_per_s and longest_gap_ms: updates of the dragged page's text, and the longest wait for one.
-- others_frames_per_s: updates of text that one other visitor gets.
+- to_mixture_ms: from a fader's event (of `server`: the question that the page would ask then) until the engine draws
+  from the mixture that it asks for, or from that of a later event.
+- to_mark_ms: from a fader's single step until the text shows where it changed.
+- updates_per_s and longest_gap_ms: of the text of the one who drags. others_updates_per_s: of one other visitor.
 - tokens_per_s: of all visitors together, as the engine draws them.
 
 Each of the last four is given while nothing moves (still) and while the fader does (dragged).
@@ -26,7 +27,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -35,14 +36,13 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from playwright.sync_api import Page
+from playwright.sync_api import Page, Request
 
 from engine import Engine
 from engine.policies import PolicySet
+from tests.bench.visitors import WINDOW
 from tests.browser.conftest import TOURED, chromium, unfold
 from tests.browser.serving import served
-
-WINDOW = 1.5  # seconds: a response has 256 tokens at most, and must not end before
 
 # From now on: when the text of the left response was updated, and a fader's move. Times are ms since the epoch.
 WATCH = """() => {
@@ -94,9 +94,9 @@ class Seen:
         seconds = self.ended - self.began
         edges = [self.began, *self.frames, self.ended]
         return {
-            "frames_per_s": len(self.frames) / seconds,
+            "updates_per_s": len(self.frames) / seconds,
             "longest_gap_ms": 1000 * max(b - a for a, b in pairwise(edges)),
-            **({"others_frames_per_s": len(self.others) / seconds / others} if others else {}),
+            **({"others_updates_per_s": len(self.others) / seconds / others} if others else {}),
             "tokens_per_s": self.tokens / seconds,
         }
 
@@ -108,7 +108,7 @@ class Bench:
         self.page, self.url = page, url
         self.tokens: list[float] = []
         self.steered: list[tuple[float, float]] = []
-        self.asking: list[dict[str, Any]] = []  # what the page sent for its responses
+        self.sent: dict[str, Any] = {}  # what the page sent, as visitors.py has it
 
     def open(self) -> None:
         page = self.page
@@ -122,8 +122,17 @@ class Bench:
         page.keyboard.press("Tab")
         page.wait_for_function("document.querySelector('#length input[type=range]').value === '256'")
         page.evaluate(WATCH)
-        page.on("request", lambda request: "queue/join" in request.url and self.asking.append(request.post_data_json))
+        page.on("request", self.note)
         self.generate()
+        page.evaluate("bench.move('0.6')")
+        while len(self.sent) < 2:
+            page.wait_for_timeout(100)
+
+    def note(self, request: Request) -> None:
+        if "queue/join" in request.url:
+            self.sent.setdefault("generate", request.post_data_json)
+        elif request.url.endswith("/steer"):
+            self.sent.setdefault("steer", request.post_data_json)
 
     def generate(self) -> None:
         """Begin anew; returns when the new response has begun."""
@@ -138,13 +147,17 @@ class Bench:
         result = act()
         seen = Seen(began, time.time())
         seen.frames = [at / 1000 for at in self.page.evaluate("bench.frames") if began <= at / 1000 <= seen.ended]
-        seen.tokens = sum(began <= at <= seen.ended for at in self.tokens)
-        return seen, result
+        return self.count(seen), result
 
-    def measure(self, drags: int, others: int) -> dict[str, Any]:
+    def count(self, seen: Seen) -> Seen:
+        seen.tokens = sum(seen.began <= at <= seen.ended for at in self.tokens)
+        return seen
+
+    def of_page(self, drags: int, others: int) -> dict[str, Any]:
         windows: dict[str, list[Seen]] = {"still": [], "dragged": []}
         delays, marks = [], []
-        with visitors(self.url, self.asking[0], others) as frames:
+        with self.visitors(others) as (_, said):
+            wait_for(lambda: len({number for kind, number, *_ in said() if kind == "text"}) == others)
             for drag in range(drags):
                 self.page.evaluate("bench.move('0.1')")
                 self.generate()
@@ -159,20 +172,64 @@ class Bench:
                 self.generate()
                 marks.append(self.page.evaluate(MARK, f"{0.2 + 0.05 * drag % 0.6:.2f}"))
             self.page.keyboard.press("Escape")
+            updates = [line[2] for line in said() if line[0] == "text"]
         for seen in (*windows["still"], *windows["dragged"]):
-            seen.others = [at for at in frames if seen.began <= at <= seen.ended]
-        rates = {name: [seen.rates(others) for seen in some] for name, some in windows.items()}
-        return {
-            "to_mixture_ms": spread(delays),
-            "to_mark_ms": spread(marks),
-            **{
-                what: {name: round(statistics.median(one[what] for one in some), 1) for name, some in rates.items()}
-                for what in rates["still"][0]
-            },
-        }
+            seen.others = [at for at in updates if seen.began <= at <= seen.ended]
+        return {"to_mixture_ms": spread(delays), "to_mark_ms": spread(marks), **medians(windows, others)}
+
+    def of_server(self, drags: int, others: int) -> dict[str, Any]:
+        windows: dict[str, list[Seen]] = {"still": [], "dragged": []}
+        self.steered.clear()
+        with self.visitors(others + 1, drags) as (process, said):
+            assert process.wait(timeout=600) == 0
+            lines = said()
+        for kind, began, ended in (line for line in lines if line[0] in windows):
+            seen = Seen(began, ended)
+            for _, number, at in (line for line in lines if line[0] == "text" and began <= line[2] <= ended):
+                (seen.others if number else seen.frames).append(at)
+            windows[kind].append(self.count(seen))
+        delays = []
+        asked = [(1000 * at, value) for kind, at, value in lines if kind == "asked"]
+        for seen in windows["dragged"]:
+            mine = [one for one in asked if seen.began <= one[0] / 1000 <= seen.ended]
+            delays += waits(mine, [one for one in self.steered if seen.began <= one[0] <= seen.ended + 0.5])
+        return {"to_mixture_ms": spread(delays), **medians(windows, others)}
+
+    @contextmanager
+    def visitors(
+        self, count: int, drags: int = 0
+    ) -> Iterator[tuple[subprocess.Popen[bytes], Callable[[], list[list[Any]]]]]:
+        """So many visitors without a browser, at work until the block is left; gives what they have said so far."""
+        with tempfile.TemporaryDirectory() as folder:
+            sent, said = Path(folder) / "sent.json", Path(folder) / "said.jsonl"
+            sent.write_text(json.dumps(self.sent))
+            with said.open("w") as output:
+                program = str(Path(__file__).with_name("visitors.py"))
+                command = [sys.executable, program, self.url, str(sent), str(count), f"--drags={drags}"]
+                process = subprocess.Popen(command, stdout=output)
+                try:
+                    yield process, lambda: [json.loads(line) for line in said.read_text().split("\n")[:-1]]
+                finally:
+                    process.terminate()
+                    process.wait(timeout=30)
 
 
-def waits(events: list[tuple[float, str]], steered: list[tuple[float, float]]) -> list[float]:
+def wait_for(holds: Callable[[], bool], patience: float = 300) -> None:
+    deadline = time.monotonic() + patience
+    while not holds():
+        assert time.monotonic() < deadline, "the visitors are gone"
+        time.sleep(0.2)
+
+
+def medians(windows: dict[str, list[Seen]], others: int) -> dict[str, dict[str, float]]:
+    rates = {kind: [seen.rates(others) for seen in some] for kind, some in windows.items()}
+    return {
+        what: {kind: round(statistics.median(one[what] for one in some), 1) for kind, some in rates.items()}
+        for what in rates["still"][0]
+    }
+
+
+def waits(events: list[tuple[float, str | float]], steered: list[tuple[float, float]]) -> list[float]:
     """Of each event, the ms until the engine had its mixture or a later one's: the other three faders stand at 0.5."""
     found = []
     for at, value in events:
@@ -189,30 +246,6 @@ def spread(values: list[float]) -> dict[str, float]:
         "p95": round(statistics.quantiles(values, n=20, method="inclusive")[-1], 1),
         "worst": round(max(values), 1),
     }
-
-
-@contextmanager
-def visitors(url: str, asking: dict[str, Any], count: int) -> Iterator[list[float]]:
-    """So many visitors without a browser, at work; when the block is left, the times of all frames that they got."""
-    frames: list[float] = []
-    if not count:
-        yield frames
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        body, said = Path(folder) / "asking.json", Path(folder) / "frames.txt"
-        body.write_text(json.dumps(asking))
-        with said.open("w") as output:
-            command = [sys.executable, str(Path(__file__).with_name("visitors.py")), url, str(body), str(count)]
-            process = subprocess.Popen(command, stdout=output)
-            try:
-                while len({line.split()[0] for line in said.read_text().splitlines()}) < count:
-                    assert process.poll() is None, "the visitors are gone"
-                    time.sleep(0.2)
-                yield frames
-            finally:
-                process.terminate()
-                process.wait(timeout=30)
-        frames += [float(line.split()[1]) for line in said.read_text().splitlines()[:-1]]
 
 
 def main() -> None:
@@ -245,8 +278,12 @@ def main() -> None:
         bench.open()
         results = {}
         for count in map(int, options.visitors.split(",")):
-            results[count] = bench.measure(options.drags, count - 1)
-            print(count, json.dumps(results[count]), file=sys.stderr, flush=True)
+            results[count] = {
+                "page": bench.of_page(options.drags, count - 1),
+                "server": bench.of_server(options.drags, count - 1),
+            }
+            for where, figures in results[count].items():
+                print(count, where, json.dumps(figures), file=sys.stderr, flush=True)
     print(json.dumps({"visitors": results, "drags": options.drags, "cores": os.cpu_count(), "load": os.getloadavg()}))
 
 
