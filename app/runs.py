@@ -40,6 +40,7 @@ class Run:
         self.choice: str | None = None  # what it was rated
         self.chosen: tuple[Response, int] | None = None  # the token that somebody looks at: whose, and its place
         self.turn = 0  # of the newest question that steered it
+        self.readers = 0  # connections that its text is sent to
         self.replaced = False  # whether its session has asked for another since
         self._lines: list[str] = []  # what the page draws
         self._every: list[Response] = []  # also those whose panel has another by now

@@ -5,6 +5,7 @@ Not as an event of Gradio's, which takes ten times as long for each update, on t
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 from fastapi import FastAPI, Request, Response
@@ -16,6 +17,7 @@ GONE = "These responses are no longer here.\n"
 # To be sent at once, whatever is in between.
 HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 RETRY = 500  # ms until a browser whose connection broke asks again
+PATIENCE = 10  # seconds: a text that nobody has read for as long ends
 
 
 def serve_text(app: FastAPI, desk: Desk) -> None:
@@ -35,9 +37,20 @@ def serve_text(app: FastAPI, desk: Desk) -> None:
 async def events(run: Run, at: int) -> AsyncIterator[str]:
     """Messages with the lines from `at` on, a JSON array, and as their id how many lines there are then. Their end:
     how many responses they told of."""
-    yield f"retry: {RETRY}\n\n"
-    async for lines in run.stream(at):
-        at += len(lines)
-        # Without lines: for whatever in between takes a silent connection for a dead one.
-        yield f"id: {at}\ndata: [{','.join(lines)}]\n\n" if lines else ":\n\n"
-    yield f"event: end\ndata: {run.begun}\n\n"
+    run.readers += 1
+    try:
+        yield f"retry: {RETRY}\n\n"
+        async for lines in run.stream(at):
+            at += len(lines)
+            # Without lines: for whatever in between takes a silent connection for a dead one.
+            yield f"id: {at}\ndata: [{','.join(lines)}]\n\n" if lines else ":\n\n"
+        yield f"event: end\ndata: {run.begun}\n\n"
+    finally:
+        run.readers -= 1
+        if not run.done:
+            asyncio.get_running_loop().call_later(PATIENCE, stop_unread, run)
+
+
+def stop_unread(run: Run) -> None:
+    if not run.readers and not run.done:
+        run.cancel()

@@ -251,11 +251,6 @@ class DeskTab:
                 failed = "The engine had to begin again, and is ready now. Press Generate to try again."
             yield {**idle, **outputs.say(failed, "bad")}
             return
-        finally:
-            # Who leaves early stops them: nobody reads the rest.
-            for response in mine:
-                if not response.over:
-                    response.request.cancel()
         yield {
             **self.results(run, outputs),
             **outputs.buttons(not run.done, run.done and run.rateable and run.choice is None, run.answered),

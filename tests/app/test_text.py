@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,9 +12,11 @@ import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
+from app import text
 from app.runs import Desk, Run
-from app.text import serve_text
+from app.text import events, serve_text
 from engine import Engine, Sampling
+from engine.batch import Batch
 
 
 @pytest.fixture
@@ -28,8 +32,8 @@ def client(desk: Desk) -> Iterator[TestClient]:
         yield client
 
 
-def start(desk: Desk) -> Run:
-    return desk.start("me", "mix", {"left": desk.engine.mixture()}, Sampling(max_new_tokens=20), 1)
+def start(desk: Desk, sampling: Sampling | None = None) -> Run:
+    return desk.start("me", "mix", {"left": desk.engine.mixture()}, sampling or Sampling(max_new_tokens=20), 1)
 
 
 def read(client: TestClient, path: str, **headers: str) -> tuple[list[Any], list[int], int]:
@@ -54,8 +58,8 @@ def test_the_text_comes_as_messages_and_ends(desk: Desk, client: TestClient) -> 
     run = start(desk)
     lines, ids, end = read(client, f"/text/{run.id}")
     assert lines == [json.loads(line) for line in run.lines()]
-    text = "".join(said["rest"] if isinstance(said, dict) else said[0] for _, said in lines[2:])
-    assert text == run.completions["left"].text
+    said = "".join(said["rest"] if isinstance(said, dict) else said[0] for _, said in lines[2:])
+    assert said == run.completions["left"].text
     assert ids == sorted(ids) and ids[-1] == len(lines)
     assert end == 1
 
@@ -81,3 +85,25 @@ def test_only_its_id_opens_a_text(desk: Desk, client: TestClient) -> None:
     assert client.get(f"/text/{run.id}?at=many").status_code == 422
     desk.forget("me")
     assert client.get(f"/text/{run.id}").status_code == 404
+
+
+def test_a_text_that_nobody_reads_ends(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scene(back: bool) -> Run:
+        run = start(desk, Sampling(max_new_tokens=200, temperature=1.0))
+        reading = events(run, 0)
+        for _ in range(3):
+            await anext(reading)
+        assert run.readers == 1
+        await reading.aclose()
+        if back:  # as a browser does whose connection broke
+            async for _ in events(run, 0):
+                pass
+        async for _ in run.updates():
+            pass
+        return run
+
+    monkeypatch.setattr(text, "PATIENCE", 0.05)
+    step = Batch.step
+    monkeypatch.setattr(Batch, "step", lambda batch: (time.sleep(0.005), step(batch))[1])
+    assert asyncio.run(scene(back=False)).completions["left"].finish_reason == "stopped"
+    assert asyncio.run(scene(back=True)).completions["left"].finish_reason != "stopped"

@@ -35,23 +35,27 @@ def say(*what: Any) -> None:
 class Visitor:
     def __init__(self, client: httpx.AsyncClient, sent: dict[str, Any], number: int) -> None:
         self.client, self.sent, self.number = client, sent, number
-        self.session = self.run = ""
+        self.session, self.run = uuid.uuid4().hex, ""
         self.updates = self.turn = 0
 
     async def generate(self) -> None:
-        """To the end of the responses; who leaves earlier stops them."""
-        self.session, reading = uuid.uuid4().hex, None
+        """To the end of the responses. To ask again earlier stops them."""
+        reading = None
         body = {**self.sent["generate"], "session_hash": self.session}
         (await self.client.post("gradio_api/queue/join", json=body)).raise_for_status()
         params = {"session_hash": self.session}
-        async with self.client.stream("GET", "gradio_api/queue/data", params=params) as stream:
-            async for line in stream.aiter_lines():
-                if reading is None and '"process_generating"' in line:
-                    # The first of a run's outputs is Run.stage.
-                    self.run = json.loads(line.removeprefix("data: "))["output"]["data"][0].split()[0]
-                    reading = asyncio.create_task(self.read())
-        if reading:
-            await reading
+        try:
+            async with self.client.stream("GET", "gradio_api/queue/data", params=params) as stream:
+                async for line in stream.aiter_lines():
+                    if reading is None and '"process_generating"' in line:
+                        # The first of a run's outputs is Run.stage.
+                        self.run = json.loads(line.removeprefix("data: "))["output"]["data"][0].split()[0]
+                        reading = asyncio.create_task(self.read())
+            if reading:
+                await reading
+        finally:
+            if reading:
+                reading.cancel()
 
     async def read(self) -> None:
         async with self.client.stream("GET", f"text/{self.run}") as stream:
@@ -96,6 +100,7 @@ class Visitor:
             say(kind, began, time.time())
             responses.cancel()
             await asyncio.wait([responses])
+            await asyncio.sleep(0.3)  # until the server has seen it
 
 
 async def main() -> None:
