@@ -9,6 +9,18 @@ window.mixdesk.compare = (() => {
   const view = { search: "", reward: ALL, filter: "", sort: null, down: true, limit: STEP };
 
   const { make } = mixdesk;
+  // Gradio calls the crosses of the chosen mixtures by number, and makes them anew now and then.
+  const name = () => {
+    for (const cross of document.querySelectorAll("#compare-mixtures .token .token-remove")) {
+      const label = `Remove ${cross.parentElement.textContent.trim()}`;
+      if (cross.ariaLabel !== label) cross.ariaLabel = cross.title = label;
+    }
+  };
+  compare.begin = (element) => {
+    const tab = element.closest("#compare-tab");
+    new MutationObserver(name).observe(tab, { childList: true, subtree: true, attributeFilter: ["title"] });
+    name();
+  };
   const option = (given, label) => make("option", { value: given }, label);
   const signed = (number) => `${number <= -0.005 ? "−" : "+"}${Math.abs(number).toFixed(2)}`;
   const swatch = ({ line }) => make("span", { className: "line", style: { "border-top": line } });

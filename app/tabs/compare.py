@@ -115,7 +115,10 @@ class CompareTab:
             self.seed = gr.Textbox("1", label="Seed", max_lines=1, min_width=70, elem_id="compare-seed")
         self.start = gr.Button("Compare (Ctrl+Enter)", variant="primary", elem_id="compare-start")
         self.status = gr.HTML(
-            "", elem_id="compare-status", html_template='<p role="status" aria-live="polite">${value}</p>'
+            "",
+            html_template='<p role="status" aria-live="polite">${value}</p>',
+            js_on_load="mixdesk.compare.begin(element);",
+            elem_id="compare-status",
         )
         self.listing = gr.Radio([], label="Comparisons", visible=False, elem_id="compare-list")
 

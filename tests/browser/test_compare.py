@@ -90,6 +90,8 @@ def test_what_is_uploaded_is_text_and_what_cannot_be_says_where(
         fill(page, "typed", "helpful=0.6, humorous=0.4, gain=1.5")
         page.locator("#compare-add").click()
         expect(page.locator("#compare-mixtures .token")).to_have_count(3)
+        cross = page.locator("#compare-mixtures .token .token-remove").nth(2)
+        expect(cross).to_have_attribute("aria-label", "Remove helpful=0.6, humorous=0.4, gain=1.5")
         fill(page, "temperature", "hot")
         page.locator("#compare-start").click()
         expect(status).to_contain_text("temperature: found 'hot'")

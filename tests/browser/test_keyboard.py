@@ -187,6 +187,7 @@ def test_mixtures_are_kept_and_shared(keys: Keys) -> None:
     keys.press("Control+s")
     keys.expect_at("#saved input")
     keys.type("mine")
+    page.wait_for_timeout(500)  # a hand's pause: Gradio opens the list once more a moment after what was typed
     keys.to("#save")
     expect(page.locator("#saved input")).to_have_attribute("aria-expanded", "false")
     keys.press("Enter")
