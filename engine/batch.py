@@ -21,6 +21,7 @@ from engine.messages import Prompt
 from engine.mixing import SOUP, Mixture
 from engine.policies import Policy, PolicySet, first_line
 from engine.sampling import Sampler, Sampling, draw, warp
+from engine.threads import Threads
 
 
 @dataclass(eq=False)
@@ -190,6 +191,7 @@ class Batch:
         self.memory = free_memory(policy_set.device) // 2 if memory is None else memory
         self.sequences: list[Sequence] = []
         self.lanes = [Lane(policy_set, index, static) for index in range(len(policy_set.models))]
+        self.threads = Threads()
         self._rows: dict[int, Tensor] = {}  # {id of a sequence: which of all lanes' rows are its policies'}
 
     @property
@@ -224,6 +226,12 @@ class Batch:
     @torch.inference_mode()
     def step(self) -> list[Sequence]:
         """Draw one token for every sequence, and read it. Returns the sequences that got one, or failed."""
+        if self.policy_set.device.type != "cpu":
+            return self._step()
+        with self.threads.for_rows(self.rows):
+            return self._step()
+
+    def _step(self) -> list[Sequence]:
         drawn = [seq for seq in self.sequences if seq.finish_reason is None]
         alike: dict[tuple, list[Sequence]] = {}
         for seq in drawn:
