@@ -1,13 +1,14 @@
-"""Engine: one worker thread owns the models; anyone may submit, stream, steer and cancel."""
+"""Engine: one worker thread owns the policies, one the rewards; anyone may submit, stream, steer and cancel."""
 
 from __future__ import annotations
 
+import functools
 import logging
 import queue
 import threading
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -49,6 +50,7 @@ class Engine:
         self._waiting: FairQueue[Request] = FairQueue()
         self._running: dict[Request, None] = {}  # in the order in which they joined
         self._scored: dict[Request, dict[str, float]] = {}  # finished but for their rewards: those that are there
+        self._scorer = ThreadPoolExecutor(1, "mixdesk-rewards")  # of the rewards that are computed apart
         self.restarts = 0  # how often the worker had to begin again
         self._worker = threading.Thread(target=self._work, name="mixdesk-engine", daemon=True)
         self._worker.start()
@@ -245,7 +247,18 @@ class Engine:
 
     def rewards(self, items: list[Scored]) -> list[dict[str, float]]:
         """{objective: reward} of every (prompt, response, its tokens or None)."""
-        return self._on_worker(lambda: self.reward_set.score(items))
+        here, apart = self._here, self.reward_set.apart
+        if self._closed:
+            raise RuntimeError("the engine is closed")
+        scored = self._scorer.submit(self.reward_set.score, items, apart)
+        found = self._on_worker(lambda: self.reward_set.score(items, here))
+        both = [rewards | more for rewards, more in zip(found, scored.result(), strict=True)]
+        return [{objective: rewards[objective] for objective in self.reward_set.objectives} for rewards in both]
+
+    @property
+    def _here(self) -> list[str]:
+        """The objectives whose rewards the worker computes, between two steps."""
+        return [objective for objective in self.reward_set.objectives if objective not in self.reward_set.apart]
 
     def check_prompt(self, prompt: Prompt, room: int, whose: str = "new") -> dict[str, list[int]]:
         """{policy: token ids of the prompt as it reads it}. Raises InputError if the prompt is empty, has messages of
@@ -274,6 +287,7 @@ class Engine:
         self._closed = True
         self._jobs.put(None)
         self._worker.join()
+        self._scorer.shutdown()
 
     def release(self) -> None:
         """Close, and let go of the models, whoever still holds the engine."""
@@ -331,7 +345,7 @@ class Engine:
     def _take_jobs(self) -> bool:
         """Do what was asked since the last step; with nothing under way, wait for something. False at the end."""
         while True:
-            idle = not self._running and not self._scored and not len(self._waiting)
+            idle = not self._running and not self._unscored() and not len(self._waiting)
             try:
                 job = self._jobs.get(block=idle)
             except queue.Empty:
@@ -376,8 +390,8 @@ class Engine:
             self._sort_out(failure)
         # Of sixteen responses that end together the rewards take as long as fifty tokens of everybody's: a few between
         # two steps, the more of them wait the more, and text goes on meanwhile.
-        for _ in range(1 + len(self._scored) // SCORED_AT_ONCE):
-            self._score()
+        for request, objective in self._unscored()[: 1 + len(self._scored) // SCORED_AT_ONCE]:
+            self._add_rewards(request, functools.partial(self._score, request, [objective]))
 
     def _hand_over(self, request: Request) -> None:
         """Give out the new tokens, and the whole when they are the last."""
@@ -408,28 +422,38 @@ class Engine:
         request._tokens.put(None)
         if request._sequence.error is not None:
             request._future.set_exception(request._sequence.error)
-        elif request._with_rewards:
+        elif request._with_rewards and self.reward_set.objectives:
             self._scored[request] = {}
+            if apart := self.reward_set.apart:
+                scored = self._scorer.submit(self._score, request, apart)
+                scored.add_done_callback(lambda done: self._jobs.put(lambda: self._add_rewards(request, done.result)))
         else:
             request._finish({}, self.policy_set)
 
-    def _score(self) -> None:
-        """One more reward of the response that has waited longest; with its last one it is finished."""
-        if not self._scored:
-            return
-        request, rewards = next(iter(self._scored.items()))
+    def _unscored(self) -> list[tuple[Request, str]]:
+        """The rewards that the worker has still to compute, of the response that has waited longest first."""
+        here = self._here
+        return [(request, name) for request, rewards in self._scored.items() for name in here if name not in rewards]
+
+    def _score(self, request: Request, objectives: list[str]) -> dict[str, float]:
         sequence = request._sequence
-        missing = [objective for objective in self.reward_set.objectives if objective not in rewards][:1]
+        text = self.policy_set.text(sequence.tokens)
+        return self.reward_set.score([(sequence.prompt, text, sequence.tokens)], objectives)[0]
+
+    def _add_rewards(self, request: Request, compute: Callable[[], dict[str, float]]) -> None:
+        """Some more rewards of a response; with the last of them it is finished."""
+        if request not in self._scored:
+            return  # another of them has failed
+        rewards, objectives = self._scored[request], self.reward_set.objectives
         try:
-            text = self.policy_set.text(sequence.tokens)
-            rewards |= self.reward_set.score([(sequence.prompt, text, sequence.tokens)], missing)[0]
+            rewards |= compute()
         except Exception as error:
             del self._scored[request]
             request._future.set_exception(error)
             return
-        if len(rewards) == len(self.reward_set.objectives):
+        if len(rewards) == len(objectives):
             del self._scored[request]
-            request._finish(rewards, self.policy_set)
+            request._finish({objective: rewards[objective] for objective in objectives}, self.policy_set)
 
     def _end(self, request: Request, reason: str) -> None:
         """End a response as it is, and free its rows at once."""
@@ -470,7 +494,10 @@ class Engine:
         for request in [*self._running, *waiting]:
             self._end(request, "stopped")
         while self._scored:
-            self._score()
+            for request, objective in self._unscored():
+                self._add_rewards(request, functools.partial(self._score, request, [objective]))
+            if self._scored and (job := self._jobs.get()):
+                job()
 
     # ---------------------------------------- when something goes wrong
 

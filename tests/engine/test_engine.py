@@ -163,7 +163,7 @@ def test_text_goes_on_while_finished_responses_are_scored(tiny_engine: Engine, m
     score, counts = tiny_engine.reward_set.score, []
 
     def counted(items, objectives=None):
-        counts.append((list(objectives or ()), long.drawn))
+        counts.append((list(objectives or ()), long.drawn, threading.current_thread().name))
         return score(items, objectives)
 
     monkeypatch.setattr(tiny_engine.reward_set, "score", counted)
@@ -173,8 +173,67 @@ def test_text_goes_on_while_finished_responses_are_scored(tiny_engine: Engine, m
     ]
     rewards = [request.completion().rewards for request in short]
     long.cancel()
-    objectives = tiny_engine.reward_set.objectives
+    objectives, apart = tiny_engine.reward_set.objectives, tiny_engine.reward_set.apart
     assert all(list(found) == objectives for found in rewards)
-    assert [asked for asked, _ in counts] == [[objective] for _ in short for objective in objectives]
-    drawn = [count for _, count in counts]
+    assert [asked for asked, _, name in counts if name != "mixdesk-engine"] == [apart] * len(short)
+    here = [(asked, drawn) for asked, drawn, name in counts if name == "mixdesk-engine"]
+    assert [asked for asked, _ in here] == [[name] for _ in short for name in objectives if name not in apart]
+    drawn = [count for _, count in here]
     assert drawn == sorted(set(drawn)), "two rewards between two tokens"
+
+
+def test_a_reward_that_takes_its_time_holds_up_nobody(tiny_engine: Engine, monkeypatch) -> None:
+    score, goes_on = tiny_engine.reward_set.score, threading.Event()
+
+    def slow(items, objectives=None):
+        if objectives == tiny_engine.reward_set.apart:
+            assert goes_on.wait(30)
+        return score(items, objectives)
+
+    monkeypatch.setattr(tiny_engine.reward_set, "score", slow)
+    scored = tiny_engine.submit("mix", tiny_engine.mixture(), Sampling(max_new_tokens=3, temperature=0.0))
+    other = tiny_engine.submit("mix", tiny_engine.mixture(), Sampling(max_new_tokens=20), rewards=False)
+    assert other.completion(timeout=30).tokens
+    assert not scored._future.done() and tiny_engine.busy
+    goes_on.set()
+    found = scored.completion(timeout=30)
+    assert found.rewards == tiny_engine.rewards([(found.prompt, found.text, found.tokens)])[0]
+
+
+@pytest.mark.parametrize("objectives", ["apart", "_here"])
+def test_a_reward_that_fails_is_told_to_who_asked(tiny_engine: Engine, monkeypatch, objectives: str) -> None:
+    score = tiny_engine.reward_set.score
+    fails = tiny_engine.reward_set.apart if objectives == "apart" else tiny_engine._here
+
+    def broken(items, asked=None):
+        if set(fails) & set(asked or ()):
+            raise RuntimeError("no memory for rewards")
+        return score(items, asked)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(tiny_engine.reward_set, "score", broken)
+        request = tiny_engine.submit("mix", tiny_engine.mixture(), Sampling(max_new_tokens=3))
+        with pytest.raises(RuntimeError, match="no memory for rewards"):
+            request.completion(timeout=30)
+        with pytest.raises(RuntimeError, match="no memory for rewards"):
+            tiny_engine.rewards([("mix", "the faders", None)])
+    assert tiny_engine.generate("mix", max_new_tokens=3).rewards
+    assert not tiny_engine._scored
+
+
+def test_closing_waits_for_rewards(tiny: Tiny, monkeypatch) -> None:
+    engine = Engine.from_config(tiny.config)
+    score = engine.reward_set.score
+
+    def slow(items, objectives=None):
+        time.sleep(0.3)
+        return score(items, objectives)
+
+    monkeypatch.setattr(engine.reward_set, "score", slow)
+    requests = [engine.submit(PROMPT, engine.mixture(), Sampling(max_new_tokens=200)) for _ in range(2)]
+    for request in requests:
+        next(iter(request))
+    engine.close()
+    assert all(list(r.completion(timeout=0).rewards) == engine.reward_set.objectives for r in requests)
+    with pytest.raises(RuntimeError, match="closed"):
+        engine.rewards([("mix", "the faders", None)])
