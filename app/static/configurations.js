@@ -18,6 +18,7 @@
   const say = (text, { kind = "info", again = false, button = "Dismiss" } = {}) => {
     const place = line();
     place.hidden = !text;
+    document.getElementById("notices").toggleAttribute("data-loading", Boolean(text));
     // Read out once, not each second.
     const words = place.querySelector("p");
     if (words.textContent !== text) words.textContent = text;
@@ -110,7 +111,9 @@
   });
 
   document.addEventListener("toggle", (event) => {
-    if (event.target.id === "configurations" && event.target.open) showStates();
+    if (event.target.id !== "configurations") return;
+    event.target.closest("#top").toggleAttribute("data-menu", event.target.open);
+    if (event.target.open) showStates();
   }, true);
 
   document.addEventListener("keydown", (event) => {

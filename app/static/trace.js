@@ -7,7 +7,7 @@ mixdesk.panels = (() => {
     const sides = list(open);
     const panels = document.getElementById("panels");
     panels.dataset.open = sides.join(" "); // not a class: Gradio writes those anew
-    panels.dataset.count = sides.length;
+    panels.dataset.count = document.getElementById("stage").dataset.panels = sides.length;
     const add = document.getElementById("add-panel");
     add.disabled = sides.length === SIDES.length;
     for (const side of ["third", "fourth"]) {
