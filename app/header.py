@@ -35,9 +35,7 @@ class Menu:
 def build_header(warning: str = "", menu: Menu | None = None) -> None:
     """Notices first, so that the tabs find the title's line where it always is. app/static/configurations.js is their
     other half."""
-    gr.HTML(
-        warning_line(warning) + loading_line(menu), elem_id="notices", elem_classes=["warned"] if warning else None
-    )
+    gr.HTML(warning_line(warning) + loading_line(menu), elem_id="notices", elem_classes=["warned"] if warning else None)
     gr.HTML(
         f"<header><h1>Mixdesk</h1>{menu_of(menu)}{help_button()}<p>{TAGLINE}</p></header>{help_dialog()}", elem_id="top"
     )

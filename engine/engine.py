@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import queue
 import threading
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -26,13 +25,12 @@ from engine.policies import Policy, PolicySet
 from engine.requests import Completion, Request, Stream, Token
 from engine.rewards import RewardSet, Scored
 from engine.sampling import Sampler, Sampling
+from engine.scoring import Scoring
 from engine.waiting import FairQueue
 
 T = TypeVar("T")
 TokenIds = list[int] | tuple[int, ...]
 log = logging.getLogger("mixdesk")
-
-SCORED_AT_ONCE = 16  # responses that wait for their rewards, for each further reward between two steps
 
 
 class Engine:
@@ -49,8 +47,7 @@ class Engine:
         self._closed = False
         self._waiting: FairQueue[Request] = FairQueue()
         self._running: dict[Request, None] = {}  # in the order in which they joined
-        self._scored: dict[Request, dict[str, float]] = {}  # finished but for their rewards: those that are there
-        self._scorer = ThreadPoolExecutor(1, "mixdesk-rewards")  # of the rewards that are computed apart
+        self._scoring = Scoring(self.reward_set, self.policy_set, self._jobs.put)
         self.restarts = 0  # how often the worker had to begin again
         self._worker = threading.Thread(target=self._work, name="mixdesk-engine", daemon=True)
         self._worker.start()
@@ -84,7 +81,7 @@ class Engine:
     @property
     def busy(self) -> bool:
         """Whether any response is under way, or waits for its turn."""
-        return bool(self._running or self._scored) or self.waiting > 0
+        return bool(self._running or self._scoring.responses) or self.waiting > 0
 
     @property
     def waiting(self) -> int:
@@ -247,18 +244,9 @@ class Engine:
 
     def rewards(self, items: list[Scored]) -> list[dict[str, float]]:
         """{objective: reward} of every (prompt, response, its tokens or None)."""
-        here, apart = self._here, self.reward_set.apart
         if self._closed:
             raise RuntimeError("the engine is closed")
-        scored = self._scorer.submit(self.reward_set.score, items, apart)
-        found = self._on_worker(lambda: self.reward_set.score(items, here))
-        both = [rewards | more for rewards, more in zip(found, scored.result(), strict=True)]
-        return [{objective: rewards[objective] for objective in self.reward_set.objectives} for rewards in both]
-
-    @property
-    def _here(self) -> list[str]:
-        """The objectives whose rewards the worker computes, between two steps."""
-        return [objective for objective in self.reward_set.objectives if objective not in self.reward_set.apart]
+        return self._scoring.score(items, self._on_worker)
 
     def check_prompt(self, prompt: Prompt, room: int, whose: str = "new") -> dict[str, list[int]]:
         """{policy: token ids of the prompt as it reads it}. Raises InputError if the prompt is empty, has messages of
@@ -287,7 +275,7 @@ class Engine:
         self._closed = True
         self._jobs.put(None)
         self._worker.join()
-        self._scorer.shutdown()
+        self._scoring.close()
 
     def release(self) -> None:
         """Close, and let go of the models, whoever still holds the engine."""
@@ -345,7 +333,7 @@ class Engine:
     def _take_jobs(self) -> bool:
         """Do what was asked since the last step; with nothing under way, wait for something. False at the end."""
         while True:
-            idle = not self._running and not self._unscored() and not len(self._waiting)
+            idle = not self._running and not self._scoring.due and not len(self._waiting)
             try:
                 job = self._jobs.get(block=idle)
             except queue.Empty:
@@ -388,10 +376,7 @@ class Engine:
             self._make_do(failure)
         elif failure is not None:
             self._sort_out(failure)
-        # Of sixteen responses that end together the rewards take as long as fifty tokens of everybody's: a few between
-        # two steps, the more of them wait the more, and text goes on meanwhile.
-        for request, objective in self._unscored()[: 1 + len(self._scored) // SCORED_AT_ONCE]:
-            self._add_rewards(request, functools.partial(self._score, request, [objective]))
+        self._scoring.go_on()
 
     def _hand_over(self, request: Request) -> None:
         """Give out the new tokens, and the whole when they are the last."""
@@ -422,38 +407,10 @@ class Engine:
         request._tokens.put(None)
         if request._sequence.error is not None:
             request._future.set_exception(request._sequence.error)
-        elif request._with_rewards and self.reward_set.objectives:
-            self._scored[request] = {}
-            if apart := self.reward_set.apart:
-                scored = self._scorer.submit(self._score, request, apart)
-                scored.add_done_callback(lambda done: self._jobs.put(lambda: self._add_rewards(request, done.result)))
+        elif request._with_rewards:
+            self._scoring.begin(request)
         else:
             request._finish({}, self.policy_set)
-
-    def _unscored(self) -> list[tuple[Request, str]]:
-        """The rewards that the worker has still to compute, of the response that has waited longest first."""
-        here = self._here
-        return [(request, name) for request, rewards in self._scored.items() for name in here if name not in rewards]
-
-    def _score(self, request: Request, objectives: list[str]) -> dict[str, float]:
-        sequence = request._sequence
-        text = self.policy_set.text(sequence.tokens)
-        return self.reward_set.score([(sequence.prompt, text, sequence.tokens)], objectives)[0]
-
-    def _add_rewards(self, request: Request, compute: Callable[[], dict[str, float]]) -> None:
-        """Some more rewards of a response; with the last of them it is finished."""
-        if request not in self._scored:
-            return  # another of them has failed
-        rewards, objectives = self._scored[request], self.reward_set.objectives
-        try:
-            rewards |= compute()
-        except Exception as error:
-            del self._scored[request]
-            request._future.set_exception(error)
-            return
-        if len(rewards) == len(objectives):
-            del self._scored[request]
-            request._finish({objective: rewards[objective] for objective in objectives}, self.policy_set)
 
     def _end(self, request: Request, reason: str) -> None:
         """End a response as it is, and free its rows at once."""
@@ -493,10 +450,10 @@ class Engine:
             waiting.append(self._waiting.pop())
         for request in [*self._running, *waiting]:
             self._end(request, "stopped")
-        while self._scored:
-            for request, objective in self._unscored():
-                self._add_rewards(request, functools.partial(self._score, request, [objective]))
-            if self._scored and (job := self._jobs.get()):
+        while self._scoring.responses:
+            self._scoring.go_on()
+            # What is computed apart comes as a job.
+            if self._scoring.responses and not self._scoring.due and (job := self._jobs.get()):
                 job()
 
     # ---------------------------------------- when something goes wrong

@@ -200,10 +200,10 @@ def test_a_reward_that_takes_its_time_holds_up_nobody(tiny_engine: Engine, monke
     assert found.rewards == tiny_engine.rewards([(found.prompt, found.text, found.tokens)])[0]
 
 
-@pytest.mark.parametrize("objectives", ["apart", "_here"])
+@pytest.mark.parametrize("objectives", ["apart", "here"])
 def test_a_reward_that_fails_is_told_to_who_asked(tiny_engine: Engine, monkeypatch, objectives: str) -> None:
     score = tiny_engine.reward_set.score
-    fails = tiny_engine.reward_set.apart if objectives == "apart" else tiny_engine._here
+    fails = tiny_engine.reward_set.apart if objectives == "apart" else tiny_engine._scoring.here
 
     def broken(items, asked=None):
         if set(fails) & set(asked or ()):
@@ -218,7 +218,7 @@ def test_a_reward_that_fails_is_told_to_who_asked(tiny_engine: Engine, monkeypat
         with pytest.raises(RuntimeError, match="no memory for rewards"):
             tiny_engine.rewards([("mix", "the faders", None)])
     assert tiny_engine.generate("mix", max_new_tokens=3).rewards
-    assert not tiny_engine._scored
+    assert not tiny_engine._scoring.responses
 
 
 def test_closing_waits_for_rewards(tiny: Tiny, monkeypatch) -> None:

@@ -1,0 +1,90 @@
+"""Rewards of the engine's responses, computed so that nobody's text waits for them.
+
+Those that ask no policy are computed on a thread of their own; the others by the worker, which owns the policies, one
+or two between two steps.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from engine.policies import PolicySet
+from engine.requests import Request
+from engine.rewards import RewardSet, Scored
+
+AT_ONCE = 16  # responses that wait for their rewards, for each further reward between two steps
+
+Rewards = dict[str, float]
+
+
+class Scoring:
+    """responses: finished but for their rewards: {request: those that are there}. All but `score` is the worker's."""
+
+    def __init__(self, reward_set: RewardSet, policy_set: PolicySet, put: Callable[[Callable[[], None]], None]) -> None:
+        """put: asks the worker to do something."""
+        self.reward_set, self.policy_set, self.put = reward_set, policy_set, put
+        self.responses: dict[Request, Rewards] = {}
+        self._thread = ThreadPoolExecutor(1, "mixdesk-rewards")
+
+    @property
+    def here(self) -> list[str]:
+        """The objectives whose rewards the worker computes."""
+        return [objective for objective in self.reward_set.objectives if objective not in self.reward_set.apart]
+
+    @property
+    def due(self) -> list[tuple[Request, str]]:
+        """What the worker has still to compute, of the response that has waited longest first."""
+        here = self.here
+        return [(request, name) for request, rewards in self.responses.items() for name in here if name not in rewards]
+
+    def score(
+        self, items: list[Scored], on_worker: Callable[[Callable[[], list[Rewards]]], list[Rewards]]
+    ) -> list[Rewards]:
+        """{objective: reward} of each, from any thread. on_worker: runs a call there and gives what it returns."""
+        apart = self._thread.submit(self.reward_set.score, items, self.reward_set.apart)
+        here = on_worker(lambda: self.reward_set.score(items, self.here))
+        return [self._ordered(some | more) for some, more in zip(here, apart.result(), strict=True)]
+
+    def begin(self, request: Request) -> None:
+        """A response is finished but for its rewards."""
+        if not self.reward_set.objectives:
+            request._finish({}, self.policy_set)
+            return
+        self.responses[request] = {}
+        if apart := self.reward_set.apart:
+            scored = self._thread.submit(self._compute, request, apart)
+            scored.add_done_callback(lambda done: self.put(lambda: self._add(request, done.result)))
+
+    def go_on(self) -> None:
+        """A reward of those that are due, or a few. The rewards of sixteen responses that end together take as long as
+        fifty tokens of everybody's."""
+        for request, objective in self.due[: 1 + len(self.responses) // AT_ONCE]:
+            self._add(request, functools.partial(self._compute, request, [objective]))
+
+    def close(self) -> None:
+        self._thread.shutdown()
+
+    def _compute(self, request: Request, objectives: list[str]) -> Rewards:
+        sequence = request._sequence
+        text = self.policy_set.text(sequence.tokens)
+        return self.reward_set.score([(sequence.prompt, text, sequence.tokens)], objectives)[0]
+
+    def _add(self, request: Request, compute: Callable[[], Rewards]) -> None:
+        """Some more rewards of a response; with the last of them it is finished."""
+        if request not in self.responses:
+            return  # another of them has failed
+        rewards = self.responses[request]
+        try:
+            rewards |= compute()
+        except Exception as error:
+            del self.responses[request]
+            request._future.set_exception(error)
+            return
+        if len(rewards) == len(self.reward_set.objectives):
+            del self.responses[request]
+            request._finish(self._ordered(rewards), self.policy_set)
+
+    def _ordered(self, rewards: Rewards) -> Rewards:
+        return {objective: rewards[objective] for objective in self.reward_set.objectives}
