@@ -58,7 +58,9 @@ def shoot(page: Page, name: str, whole: bool = False) -> None:
 
 
 def photograph(page: Page, whole: bool = False) -> Image.Image:
-    return Image.open(io.BytesIO(page.screenshot(full_page=whole, animations="disabled"))).convert("RGB")
+    # What is fixed to the screen's edge would lie somewhere in the midst of a picture that is longer.
+    style = "#status { position: static !important; }" if whole else None
+    return Image.open(io.BytesIO(page.screenshot(full_page=whole, animations="disabled", style=style))).convert("RGB")
 
 
 def save(picture: Image.Image, name: str) -> None:
