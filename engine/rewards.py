@@ -39,7 +39,6 @@ class RewardSet:
     ) -> None:
         """tell: is told what is being loaded, as it begins. Raises InputError."""
         self.settings = {reward.objective: reward for reward in settings}
-        self.device = policy_set.device
         makers = {"classifier": classifier, "function": function, "implicit": implicit}
         self._scorers: dict[str, Scorer] = {}
         for reward in settings:
@@ -49,14 +48,6 @@ class RewardSet:
     @property
     def objectives(self) -> list[str]:
         return list(self.settings)
-
-    @property
-    def apart(self) -> list[str]:
-        """The objectives whose rewards may be computed while the policies are at work: on a CPU all that do not ask
-        them. On a GPU none, where a step may be recorded at any time, and nothing else may happen meanwhile."""
-        if self.device.type != "cpu":
-            return []
-        return [name for name, reward in self.settings.items() if reward.kind != "implicit"]
 
     def release(self) -> None:
         """Let go of the reward models."""

@@ -20,30 +20,33 @@ Rewards = dict[str, float]
 
 
 class Scoring:
-    """responses: finished but for their rewards: {request: those that are there}. All but `score` is the worker's."""
+    """responses: finished but for their rewards: {request: those that are there}. All but `score` is the worker's.
+
+    apart, here: the objectives whose rewards the thread computes, and the worker. On a GPU the worker computes all: a
+    step may be recorded there at any time, and nothing else may happen meanwhile.
+    """
 
     def __init__(self, reward_set: RewardSet, policy_set: PolicySet, put: Callable[[Callable[[], None]], None]) -> None:
         """put: asks the worker to do something."""
         self.reward_set, self.policy_set, self.put = reward_set, policy_set, put
         self.responses: dict[Request, Rewards] = {}
+        on_cpu = policy_set.device.type == "cpu"
+        kinds = {objective: reward.kind for objective, reward in reward_set.settings.items()}
+        self.apart = [objective for objective, kind in kinds.items() if on_cpu and kind != "implicit"]
+        self.here = [objective for objective in kinds if objective not in self.apart]
         self._thread = ThreadPoolExecutor(1, "mixdesk-rewards")
-
-    @property
-    def here(self) -> list[str]:
-        """The objectives whose rewards the worker computes."""
-        return [objective for objective in self.reward_set.objectives if objective not in self.reward_set.apart]
 
     @property
     def due(self) -> list[tuple[Request, str]]:
         """What the worker has still to compute, of the response that has waited longest first."""
-        here = self.here
-        return [(request, name) for request, rewards in self.responses.items() for name in here if name not in rewards]
+        waiting = self.responses.items()
+        return [(request, name) for request, rewards in waiting for name in self.here if name not in rewards]
 
     def score(
         self, items: list[Scored], on_worker: Callable[[Callable[[], list[Rewards]]], list[Rewards]]
     ) -> list[Rewards]:
         """{objective: reward} of each, from any thread. on_worker: runs a call there and gives what it returns."""
-        apart = self._thread.submit(self.reward_set.score, items, self.reward_set.apart)
+        apart = self._thread.submit(self.reward_set.score, items, self.apart)
         here = on_worker(lambda: self.reward_set.score(items, self.here))
         return [self._ordered(some | more) for some, more in zip(here, apart.result(), strict=True)]
 
@@ -53,8 +56,8 @@ class Scoring:
             request._finish({}, self.policy_set)
             return
         self.responses[request] = {}
-        if apart := self.reward_set.apart:
-            scored = self._thread.submit(self._compute, request, apart)
+        if self.apart:
+            scored = self._thread.submit(self._compute, request, self.apart)
             scored.add_done_callback(lambda done: self.put(lambda: self._add(request, done.result)))
 
     def go_on(self) -> None:

@@ -173,7 +173,7 @@ def test_text_goes_on_while_finished_responses_are_scored(tiny_engine: Engine, m
     ]
     rewards = [request.completion().rewards for request in short]
     long.cancel()
-    objectives, apart = tiny_engine.reward_set.objectives, tiny_engine.reward_set.apart
+    objectives, apart = tiny_engine.reward_set.objectives, tiny_engine._scoring.apart
     assert all(list(found) == objectives for found in rewards)
     assert [asked for asked, _, name in counts if name != "mixdesk-engine"] == [apart] * len(short)
     here = [(asked, drawn) for asked, drawn, name in counts if name == "mixdesk-engine"]
@@ -186,7 +186,7 @@ def test_a_reward_that_takes_its_time_holds_up_nobody(tiny_engine: Engine, monke
     score, goes_on = tiny_engine.reward_set.score, threading.Event()
 
     def slow(items, objectives=None):
-        if objectives == tiny_engine.reward_set.apart:
+        if objectives == tiny_engine._scoring.apart:
             assert goes_on.wait(30)
         return score(items, objectives)
 
@@ -203,7 +203,7 @@ def test_a_reward_that_takes_its_time_holds_up_nobody(tiny_engine: Engine, monke
 @pytest.mark.parametrize("objectives", ["apart", "here"])
 def test_a_reward_that_fails_is_told_to_who_asked(tiny_engine: Engine, monkeypatch, objectives: str) -> None:
     score = tiny_engine.reward_set.score
-    fails = tiny_engine.reward_set.apart if objectives == "apart" else tiny_engine._scoring.here
+    fails = getattr(tiny_engine._scoring, objectives)
 
     def broken(items, asked=None):
         if set(fails) & set(asked or ()):
