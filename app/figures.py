@@ -9,6 +9,7 @@ import json
 from functools import lru_cache
 from html import escape
 from importlib.metadata import version
+from typing import Any
 
 import gradio as gr
 import plotly.graph_objects as go
@@ -17,7 +18,7 @@ from fastapi import FastAPI, Request, Response
 KEYS = "Left and right: efficient points by a reward; up and down: by another; Enter: its weights to the faders."
 
 
-def figure(value: go.Figure | None, elem_id: str, label: str, points: bool = False) -> gr.HTML:
+def figure(value: go.Figure | dict[str, Any] | None, elem_id: str, label: str, points: bool = False) -> gr.HTML:
     """A figure; its later values are `drawn(figure)`. It triggers `select` when a point is clicked.
 
     points: they can be chosen, from the keyboard too (static/explore.js); otherwise it is an image.
@@ -33,7 +34,10 @@ def figure(value: go.Figure | None, elem_id: str, label: str, points: bool = Fal
     )
 
 
-def drawn(value: go.Figure | None) -> str:
+def drawn(value: go.Figure | dict[str, Any] | None) -> str:
+    """value: plotly's, or as plotly.js takes it."""
+    if isinstance(value, dict):
+        return json.dumps(value)
     return "" if value is None else str(value.to_json())
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from html import escape
 from typing import Any
 
@@ -51,56 +53,62 @@ class Rewards:
     standard: Mapping[str, float]
 
 
-def radar(objectives: Sequence[str], colours: Sequence[str], sides: Mapping[str, Rewards]) -> go.Figure:
+def radar(objectives: Sequence[str], colours: Sequence[str], sides: Mapping[str, Rewards]) -> dict[str, Any]:
     """One axis an objective, one line a panel (LINES), clipped to REACH; a dashed ring where the reference is.
 
-    Fewer than three objectives span no area: they are drawn as bars.
+    Fewer than three objectives span no area: they are drawn as bars. A figure as plotly.js takes it: plotly's own would
+    be checked anew at each response's end, while all others' text waits.
     """
-    figure = go.Figure()
     if len(objectives) < 3:
-        return bars(figure, objectives, sides)
+        return {"data": bars(objectives, sides), "layout": bars_layout(tuple(objectives))}
     angles = angles_of(objectives)
     ring = list(range(90, 451, 5))
-    figure.add_trace(
-        go.Scatterpolar(
-            r=[0.0] * len(ring),
-            theta=ring,
-            mode="lines+text",
-            text=["reference", *[""] * (len(ring) - 1)],
-            textposition="top center",
-            textfont={"size": 11},
-            line={"color": TEXT, "width": 1.5, "dash": "dash"},
-            name="reference",
-            hoverinfo="skip",
-        )
-    )
+    reference = {
+        "type": "scatterpolar",
+        "r": [0.0] * len(ring),
+        "theta": ring,
+        "mode": "lines+text",
+        "text": ["reference", *[""] * (len(ring) - 1)],
+        "textposition": "top center",
+        "textfont": {"size": 11},
+        "line": {"color": TEXT, "width": 1.5, "dash": "dash"},
+        "name": "reference",
+        "hoverinfo": "skip",
+    }
+    traces = [reference]
     for side, rewards in sides.items():
         line, known = LINES[side], [name for name in objectives if name in rewards.standard]
         at = [angles[objectives.index(name)] for name in known]
         reach = [max(-REACH, min(REACH, rewards.standard[name])) for name in known]
         detail = [hover(side, name, rewards) for name in known]
-        figure.add_trace(
-            go.Scatterpolar(
-                r=[*reach, *reach[:1]],
-                theta=[*at, *at[:1]],
-                mode="lines+markers",
-                fill="toself",
-                fillcolor=line.fill,
-                line={"color": line.colour, "width": 2.5, "dash": line.dash},
-                marker={"symbol": line.symbol, "size": 8, "color": line.colour},
-                name=side,
-                text=[*detail, *detail[:1]],
-                hovertemplate="%{text}<extra></extra>",
-            )
+        traces.append(
+            {
+                "type": "scatterpolar",
+                "r": [*reach, *reach[:1]],
+                "theta": [*at, *at[:1]],
+                "mode": "lines+markers",
+                "fill": "toself",
+                "fillcolor": line.fill,
+                "line": {"color": line.colour, "width": 2.5, "dash": line.dash},
+                "marker": {"symbol": line.symbol, "size": 8, "color": line.colour},
+                "name": side,
+                "text": [*detail, *detail[:1]],
+                "hovertemplate": "%{text}<extra></extra>",
+            }
         )
+    return {"data": traces, "layout": radar_layout(tuple(objectives), tuple(colours))}
+
+
+@lru_cache
+def radar_layout(objectives: tuple[str, ...], colours: tuple[str, ...]) -> dict[str, Any]:
     labels = [
         f'<span style="color:{shade}">●</span> {escape(name)}' for name, shade in zip(objectives, colours, strict=True)
     ]
-    figure.update_layout(
+    figure = go.Figure().update_layout(
         polar={
             "bgcolor": "rgba(0,0,0,0)",
             "angularaxis": {
-                "tickvals": angles,
+                "tickvals": angles_of(objectives),
                 "ticktext": labels,
                 "gridcolor": GRID,
                 "linecolor": GRID,
@@ -120,7 +128,7 @@ def radar(objectives: Sequence[str], colours: Sequence[str], sides: Mapping[str,
             },
         },
     )
-    return styled(figure)
+    return layout_of(figure)
 
 
 def angles_of(objectives: Sequence[str]) -> list[float]:
@@ -154,23 +162,31 @@ def expected(objectives: Sequence[str], rewards: Rewards, errors: Mapping[str, f
     }
 
 
-def bars(figure: go.Figure, objectives: Sequence[str], sides: Mapping[str, Rewards]) -> go.Figure:
+def bars(objectives: Sequence[str], sides: Mapping[str, Rewards]) -> list[dict[str, Any]]:
+    traces = []
     for side, rewards in sides.items():
         known = [name for name in objectives if name in rewards.standard]
-        figure.add_trace(
-            go.Bar(
-                x=[escape(name) for name in known],
-                y=[max(-REACH, min(REACH, rewards.standard[name])) for name in known],
-                name=side,
-                marker={"color": LINES[side].colour},
-                text=[hover(side, name, rewards) for name in known],
-                textposition="none",
-                hovertemplate="%{text}<extra></extra>",
-            )
+        traces.append(
+            {
+                "type": "bar",
+                "x": [escape(name) for name in known],
+                "y": [max(-REACH, min(REACH, rewards.standard[name])) for name in known],
+                "name": side,
+                "marker": {"color": LINES[side].colour},
+                "text": [hover(side, name, rewards) for name in known],
+                "textposition": "none",
+                "hovertemplate": "%{text}<extra></extra>",
+            }
         )
+    return traces
+
+
+@lru_cache
+def bars_layout(objectives: tuple[str, ...]) -> dict[str, Any]:
+    figure = go.Figure()
     figure.update_xaxes(categoryorder="array", categoryarray=[escape(name) for name in objectives])
     figure.update_yaxes(range=[-REACH, REACH], gridcolor=GRID, zerolinecolor=TEXT, title="σ from the reference")
-    return styled(figure)
+    return layout_of(figure)
 
 
 def hover(side: str, objective: str, rewards: Rewards) -> str:
@@ -178,6 +194,11 @@ def hover(side: str, objective: str, rewards: Rewards) -> str:
         f"{side}, {escape(objective)}<br>reward {rewards.raw[objective]:.2f}"
         f"<br>{rewards.standard[objective]:+.1f}σ from the reference"
     )
+
+
+def layout_of(figure: go.Figure) -> dict[str, Any]:
+    """The figure's layout as plotly.js takes it."""
+    return json.loads(styled(figure).to_json())["layout"]
 
 
 def styled(figure: go.Figure) -> go.Figure:

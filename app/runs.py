@@ -139,8 +139,9 @@ class Run:
         mine = None if sides is None else [self.responses[side] for side in sides]
 
         def tell() -> None:
-            # The loop is closed only when the app goes down, and then nobody waits for news.
-            if not loop.is_closed():
+            # To wake the loop at every token would cost everybody: news that it has not heard yet are one.
+            # It is closed only when the app goes down, and then nobody waits for any.
+            if not (news.is_set() or loop.is_closed()):
                 loop.call_soon_threadsafe(news.set)
 
         self._listeners.append(tell)

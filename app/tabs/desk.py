@@ -224,7 +224,7 @@ class DeskTab:
         shown, waited = 0, False
         idle = outputs.buttons(running=False, rateable=False)
         try:
-            async for _ in run.updates(sides=sides):
+            async for _ in run.updates(0.1, sides):
                 if run.replaced:
                     return
                 changes: Changes = {}
@@ -252,7 +252,7 @@ class DeskTab:
             yield {**idle, **outputs.say(failed, "bad")}
             return
         yield {
-            **self.results(run, outputs),
+            **(self.results(run, outputs) if len(run.completions) > shown else {}),
             **outputs.buttons(not run.done, run.done and run.rateable and run.choice is None, run.answered),
             **outputs.say(summary(run, sides, time.perf_counter() - began)),
         }

@@ -102,8 +102,8 @@ def test_the_expected_polygon_lies_as_the_radars_do_and_is_grey_where_it_is_a_gu
     rewards = plots.Rewards(standard, standard)
     errors = dict.fromkeys(NAMES, 0.1)
     sound, guess = (plots.expected(NAMES, rewards, errors, known) for known in (True, False))
-    side = plots.radar(NAMES, colours(4), {"Left": rewards}).data[1]
-    assert (sound["r"], sound["theta"]) == (list(side.r), list(side.theta))
+    side = plots.radar(NAMES, colours(4), {"Left": rewards})["data"][1]
+    assert (sound["r"], sound["theta"]) == (side["r"], side["theta"])
     assert sound["name"] == "Expected" and sound["line"]["dash"] == "dot" and "± 0.1" in sound["text"][0]
     assert guess["line"]["color"] == plots.GUESS.colour != sound["line"]["color"]
     two = plots.expected(NAMES[:2], rewards, errors, True)

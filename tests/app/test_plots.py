@@ -1,8 +1,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
+
+import plotly.graph_objects as go
 
 from app import plots
+from app.figures import drawn
 from app.plots import Rewards
 
 OBJECTIVES = ["helpful", "harmless", "humorous", "concise"]
@@ -15,8 +19,13 @@ def sides() -> dict[str, Rewards]:
     return {"Left": Rewards(raw, standard), "Right": Rewards(raw, dict.fromkeys(raw, 7.0))}
 
 
+def radar(objectives: Sequence[str], colours: Sequence[str], sides: Mapping[str, Rewards]) -> go.Figure:
+    """What the page gets; plotly refuses what plotly.js would not know."""
+    return go.Figure(json.loads(drawn(plots.radar(objectives, colours, sides))))
+
+
 def test_the_radar_has_a_line_a_side_and_the_references_ring():
-    figure = plots.radar(OBJECTIVES, COLOURS, sides())
+    figure = radar(OBJECTIVES, COLOURS, sides())
     ring, left, right = figure.data
     assert ring.name == "reference" and "reference" in ring.text and set(ring.r) == {0.0}
     assert (left.name, right.name) == ("Left", "Right")
@@ -27,26 +36,25 @@ def test_the_radar_has_a_line_a_side_and_the_references_ring():
 
 
 def test_axis_labels_carry_the_objectives_colours():
-    axis = plots.radar(OBJECTIVES, COLOURS, {}).layout.polar.angularaxis
+    axis = radar(OBJECTIVES, COLOURS, {}).layout.polar.angularaxis
     assert [colour in label for colour, label in zip(COLOURS, axis.ticktext, strict=True)] == [True] * 4
     assert all(0 <= angle < 360 for angle in axis.tickvals)
 
 
 def test_without_responses_there_is_the_ring_alone():
-    assert [trace.name for trace in plots.radar(OBJECTIVES, COLOURS, {}).data] == ["reference"]
+    assert [trace.name for trace in radar(OBJECTIVES, COLOURS, {}).data] == ["reference"]
 
 
 def test_few_objectives_are_bars():
     for objectives in ([], ["helpful"], ["helpful", "concise"]):
-        figure = plots.radar(objectives, COLOURS[: len(objectives)], sides())
+        figure = radar(objectives, COLOURS[: len(objectives)], sides())
         assert all(trace.type == "bar" for trace in figure.data)
 
 
 def test_names_are_text():
     name = '<img src=x onerror="alert(1)">'
     rewards = {"Left": Rewards({name: 1.0, "b": 1.0, "c": 1.0}, {name: 1.0, "b": 1.0, "c": 1.0})}
-    drawn = json.dumps(plots.radar([name, "b", "c"], COLOURS[:3], rewards).to_plotly_json(), default=list)
-    assert "<img" not in drawn
+    assert "<img" not in drawn(plots.radar([name, "b", "c"], COLOURS[:3], rewards))
 
 
 def test_colours_are_enough_for_any_number_of_objectives():
