@@ -12,14 +12,13 @@ import torch
 from torch import Tensor
 from transformers import Cache, DynamicCache
 
+from engine.attention import takes_blocks
 from engine.cache import Slots
 from engine.candidates import Candidates, likeliest
-from engine.config import REFERENCE
-from engine.errors import InputError
 from engine.graphs import StepGraphs
 from engine.messages import Prompt
 from engine.mixing import SOUP, Mixture
-from engine.policies import Policy, PolicySet, first_line
+from engine.policies import Policy, PolicySet
 from engine.sampling import Sampler, Sampling, draw, warp
 from engine.threads import Threads
 
@@ -88,7 +87,7 @@ class Lane:
         self.policy_set = policy_set
         self.index = index
         self.rows: list[Row] = []
-        self.slots = Slots(static)
+        self.slots = Slots(static, not static and takes_blocks(policy_set.models[index]))
         self.graphs = StepGraphs(policy_set.device)
         self._newest = torch.zeros(0, 1, dtype=torch.long)  # [computed, 1], what the step under way reads
         self.log_probs = torch.zeros(0, 0)  # [rows, V], float32
@@ -156,6 +155,7 @@ class Lane:
         policies = [self._acting(seq, policy) for seq, policy in self.rows]
         self.policy_set.set_gates(self.index, policies + policies[:1] * idle)
         self._newest = slots.put(self._newest, newest)
+        reach = {"reach": slots.reach} if slots.blocked else {}
 
         def read() -> Tensor:
             return self.policy_set.models[self.index](
@@ -165,6 +165,7 @@ class Lane:
                 past_key_values=Cache(layers=slots.layers),
                 use_cache=True,
                 logits_to_keep=1,
+                **reach,
             ).logits
 
         logits = self.graphs.run((slots.mask.shape, slots.mask.data_ptr()), read)
@@ -328,43 +329,3 @@ class Batch:
             id(seq): torch.tensor([found[id(seq)][name] for name in seq.names], dtype=torch.long)
             for seq in self.sequences
         }
-
-
-@torch.inference_mode()
-def check(policy_set: PolicySet) -> None:
-    """Decode a little with every model, and compare with reading the same at once.
-
-    Raises InputError for a model that cannot be decoded here: one without a standard cache of keys and values, or one
-    that reads its positions from something other than position_ids.
-    """
-    mixture = Mixture({REFERENCE: 1.0})
-    for index, model in enumerate(policy_set.models):
-        policy = next(policy for policy in policy_set.policies if policy.model == index)
-        tokens = [i % model.config.get_text_config().vocab_size for i in range(1, 9)]
-        kind = getattr(model.config, "model_type", type(model).__name__)
-        try:
-            lane = Lane(policy_set, index, static=False)
-            rows = []
-            for length in (3, 6):
-                sampling = Sampling()
-                ids = {policy.name: tokens[:length]}
-                rows.append(Sequence("", mixture, sampling, Sampler(sampling, 0), [policy], ids))
-            lane.join([(seq, policy) for seq in rows])
-            for i in range(2):
-                for seq in rows:
-                    seq.tokens.append(tokens[len(seq.prompt_ids[policy.name]) + i])
-                lane.step()
-            at_once = policy_set.forward(index, [policy] * 2, *policy_set.pad([tokens[:5], tokens]), use_cache=False)
-            apart = (lane.log_probs.exp() - at_once[:, -1].float().softmax(-1)).abs().max().item()
-        except InputError:
-            raise
-        except Exception as error:
-            raise InputError(
-                f"model '{kind}' cannot be decoded here ({first_line(error)}); give a decoder with a standard cache of "
-                "keys and values, such as Llama, Qwen, Mistral, Gemma or GPT-2"
-            ) from None
-        if not apart < 0.05:  # far above what 16 bits round; a wrong position or mask is far above it
-            raise InputError(
-                f"model '{kind}' cannot be decoded here (with a cache it gives other probabilities, by {apart:.2f}); "
-                "give a decoder with a standard cache of keys and values, such as Llama, Qwen, Mistral, Gemma or GPT-2"
-            )

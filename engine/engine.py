@@ -14,7 +14,8 @@ from typing import Any, TypeVar
 
 import torch
 
-from engine.batch import Batch, Record, Sequence, check
+from engine.batch import Batch, Record, Sequence
+from engine.check import check
 from engine.config import DEMO, REFERENCE, Config, load_config
 from engine.errors import InputError
 from engine.hub import check_hub

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from engine.adapters import Gate, Lora, Unfoldable, adapter_folder, check_foldable, fold, read_lora
+from engine.attention import use_blocks
 from engine.config import REFERENCE, Config, PolicySettings
 from engine.errors import InputError
 from engine.messages import BETWEEN, Message, Prompt, joined, messages_of
@@ -78,6 +79,7 @@ class PolicySet:
         self.models = [model.eval().requires_grad_(False) for model in (base, *others)]
         for model in self.models:
             pack(model)
+            use_blocks(model)
         self.policies = [Policy(REFERENCE, REFERENCE, 0, (0.0,) * len(loras))]
         for settings, model, column, note in placed:
             gate = tuple(float(index == column) for index in range(len(loras)))

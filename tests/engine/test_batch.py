@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from engine import Engine, Mixture, Sampling
 from engine.batch import Batch, Sequence
+from engine.cache import ROWS
 from engine.sampling import Sampler
 
 PROMPTS = ["mix", "move the faders over the lazy dog and jump", "the quick brown fox 你好 " * 5]
@@ -47,10 +48,10 @@ def steerable(sequence: Sequence, mixture: Mixture) -> bool:
     return mixture.rule != "soup" and sequence.mixture.rule != "soup"
 
 
-def alone(engine: Engine, sequence: Sequence, seed: int) -> Sequence:
+def alone(engine: Engine, sequence: Sequence, seed: int, static: bool) -> Sequence:
     """The same sequence with nobody beside it, drawn from the same mixtures."""
     other = make(engine, sequence.prompt, sequence.drawn_with[0], sequence.sampling, seed)
-    batch = Batch(engine.policy_set)
+    batch = Batch(engine.policy_set, static=static)
     batch.join([other])
     for mixture in sequence.drawn_with:
         other.mixture = mixture
@@ -93,10 +94,14 @@ def test_every_sequence_is_what_it_would_be_alone(tiny_engine: Engine, static: b
         assert sequence.finish_reason in ("end", "length", "stopped")
         if not sequence.tokens:
             continue
-        other = alone(tiny_engine, sequence, seed)
+        other = alone(tiny_engine, sequence, seed, static)
         assert other.tokens == sequence.tokens
         for ours, theirs in zip(sequence.trace, other.trace, strict=True):
             assert ours == pytest.approx(theirs, abs=1e-4)
+        at_once = tiny_engine.policy_set.teacher_forced(sequence.prompt, sequence.tokens)
+        for name, log_probs in at_once.items():
+            if name in sequence.names:
+                assert [step[name] for step in sequence.trace] == pytest.approx(log_probs, abs=1e-4)
 
 
 def test_panels_of_one_prompt_are_read_once(tiny_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,7 +141,7 @@ def joined(engine: Engine, static: bool) -> Batch:
     batch = Batch(engine.policy_set, static=static)
     sampling = replace(SAMPLINGS[1], max_new_tokens=200)
     batch.join([make(engine, "mix", engine.mixture(), sampling, seed) for seed in range(16)])
-    assert batch.lanes[0].slots.mask.shape[0] == 64
+    assert batch.lanes[0].slots.mask.shape[0] == (64 if static else ROWS)
     return batch
 
 
@@ -150,7 +155,7 @@ def test_what_is_static_follows_the_rows(tiny_engine: Engine) -> None:
     batch = joined(tiny_engine, True)
     leave(batch, batch.sequences[1:])
     assert batch.lanes[0].slots.mask.shape[0] == 4
-    assert batch.lanes[0].slots.layers[0].keys.shape[0] == 4
+    assert batch.lanes[0].slots.layers[0].keys.shape[:2] == (1, 4)
 
 
 def test_nothing_moves_while_a_response_is_written(tiny_engine: Engine) -> None:
