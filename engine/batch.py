@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import Cache, DynamicCache
 
 from engine.attention import takes_blocks
-from engine.cache import Slots
+from engine.cache import CACHE, Slots
 from engine.candidates import Candidates, likeliest
 from engine.graphs import StepGraphs
 from engine.messages import Prompt
@@ -111,9 +111,9 @@ class Lane:
             ids, mask = self.policy_set.pad([list(read) for _, read in part])
             logits = self.policy_set.forward(
                 *(self.index, [policy for policy, _ in part], ids, mask),
-                past_key_values=cache,
                 use_cache=True,
                 logits_to_keep=1,
+                **{CACHE: cache},
             )
             source = [i for i, reading in enumerate(part) for _ in wanted[reading]]
             rows = [row for reading in part for row in wanted[reading]]
@@ -162,9 +162,9 @@ class Lane:
                 input_ids=self._newest,
                 attention_mask=self.policy_set.masks(self.index, slots.attention_mask),
                 position_ids=slots.positions,
-                past_key_values=Cache(layers=slots.layers),
                 use_cache=True,
                 logits_to_keep=1,
+                **{CACHE: Cache(layers=slots.layers)},
                 **reach,
             ).logits
 

@@ -19,6 +19,7 @@ from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM, PreTrained
 
 from engine.bank import Bank
 from engine.batch import Batch, Sequence
+from engine.cache import CACHE
 from engine.config import Config, PolicySettings
 from engine.errors import InputError
 from engine.mixing import geometric, make_mixture
@@ -108,7 +109,7 @@ class Bench:
         cache = DynamicCache()
 
         def forward(ids: Tensor) -> Tensor:
-            logits = self.single_model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1).logits
+            logits = self.single_model(input_ids=ids, use_cache=True, logits_to_keep=1, **{CACHE: cache}).logits
             return logits[:, -1].float().log_softmax(-1)
 
         return self._decode(forward)
@@ -121,7 +122,7 @@ class Bench:
             found = []
             for i, cache in enumerate(caches):
                 self.peft.set_adapter(f"p{i}")
-                logits = self.peft(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1).logits
+                logits = self.peft(input_ids=ids, use_cache=True, logits_to_keep=1, **{CACHE: cache}).logits
                 found.append(logits[:, -1].float().log_softmax(-1))
             return geometric(torch.stack(found), torch.full((1, self.k), 1 / self.k))
 
@@ -136,7 +137,7 @@ class Bench:
                 input_ids=ids.expand(self.k, -1),
                 attention_mask=torch.ones(self.k, cache.get_seq_length() + ids.shape[1], dtype=torch.long),
                 adapter_names=[f"p{i}" for i in range(self.k)],
-                past_key_values=cache,
+                **{CACHE: cache},
                 use_cache=True,
                 logits_to_keep=1,
             ).logits

@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import Cache, DynamicCache, DynamicLayer, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
+from engine.cache import CACHE
 from engine.config import DEMO, load_config
 from engine.errors import InputError
 from engine.mixing import Mixture, make_mixture
@@ -83,15 +84,17 @@ class MixedPolicy(PreTrainedModel, GenerationMixin):
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
         labels: Tensor | None = None,
+        past_key_values: Cache | None = None,
         **kwargs: object,
     ) -> CausalLMOutputWithPast:
         """input_ids [sequences, positions] -> logits [sequences, positions, V]: the mixture's log-probs, normalised.
 
-        labels: the loss is the mean cross entropy of the token after each position, -100 left out.
+        labels: the loss is the mean cross entropy of the token after each position, -100 left out. past_key_values:
+        what transformers before 5.24 call the cache.
         """
         assert input_ids is not None
         count, names = len(self.policies), [policy.name for policy in self.policies]
@@ -99,19 +102,20 @@ class MixedPolicy(PreTrainedModel, GenerationMixin):
             raise InputError(
                 f"mixture: {', '.join(missing)} is not among this model's policies; make it with trace=True"
             )
+        cache = past_key_values if cache is None else cache
         if use_cache is None:
-            use_cache = past_key_values is not None or not self.training
+            use_cache = cache is not None or not self.training
         if use_cache:
-            past_key_values = self._packed(past_key_values)
+            cache = self._packed(cache)
         acting = [self.policy_set.acting(policy, self.mixture) for policy in self.policies]
         self.policy_set.set_gates(0, acting * len(input_ids))
         logits = self.network(
             input_ids=input_ids.repeat_interleave(count, 0),
             attention_mask=None if attention_mask is None else attention_mask.repeat_interleave(count, 0),
             position_ids=self._repeated(position_ids, len(input_ids)),
-            past_key_values=past_key_values,
             use_cache=use_cache,
             logits_to_keep=logits_to_keep,
+            **{CACHE: cache},
         ).logits
         # [sequences * policies, positions, V] -> [policies, sequences, positions, V]
         log_probs = logits.float().log_softmax(-1).unflatten(0, (-1, count)).transpose(0, 1)
@@ -121,7 +125,7 @@ class MixedPolicy(PreTrainedModel, GenerationMixin):
         loss = None
         if labels is not None:
             loss = torch.nn.functional.cross_entropy(mixed[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
-        return CausalLMOutputWithPast(loss=loss, logits=mixed, past_key_values=past_key_values if use_cache else None)
+        return CausalLMOutputWithPast(loss=loss, logits=mixed, **{CACHE: cache if use_cache else None})
 
     def _repeated(self, position_ids: Tensor | None, sequences: int) -> Tensor | None:
         if position_ids is None:
@@ -134,7 +138,7 @@ class MixedPolicy(PreTrainedModel, GenerationMixin):
         if any(isinstance(layer, PackedLayer) for layer in cache.layers):
             return cache
         if cache.get_seq_length():
-            raise InputError("past_key_values: this cache was not filled by this mixture; begin with an empty one")
+            raise InputError("cache: it was not filled by this mixture; begin with an empty one")
         count = self.network.config.num_hidden_layers
         cache.layers = [PackedLayer(len(self.policies)) for _ in range(count)]
         cache.layer_class_to_replicate = None
