@@ -5,7 +5,7 @@ Every (sequence, policy) pair is a row. The rows of one model are a lane.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -225,17 +225,18 @@ class Batch:
         return every[rows.to(every.device)]
 
     @torch.inference_mode()
-    def step(self) -> list[Sequence]:
-        """Draw one token for every sequence, and read it. Returns the sequences that got one, or failed."""
+    def step(self, drawn: Callable[[], None] = lambda: None) -> None:
+        """Draw one token for every sequence, and read it. drawn: is called in between, when the tokens are there."""
         if self.policy_set.device.type != "cpu":
-            return self._step()
+            return self._step(drawn)
         with self.threads.for_rows(self.rows):
-            return self._step()
+            return self._step(drawn)
 
-    def _step(self) -> list[Sequence]:
-        drawn = [seq for seq in self.sequences if seq.finish_reason is None]
+    def _step(self, drawn: Callable[[], None]) -> None:
         alike: dict[tuple, list[Sequence]] = {}
-        for seq in drawn:
+        for seq in self.sequences:
+            if seq.finish_reason is not None:
+                continue
             recorded = seq.record and tuple((name, mixture.kind) for name, mixture in seq.record.mixtures.items())
             alike.setdefault((tuple(seq.names), seq.drawing.kind, seq.sampling, recorded, seq.keep), []).append(seq)
         for group in alike.values():
@@ -243,12 +244,12 @@ class Batch:
                 self._draw(group)
             except Exception:
                 self._draw_one_by_one(group)
+        drawn()
         self.leave()
         if self.sequences:
             for lane in self.lanes:
                 if lane.rows:
                     lane.step()
-        return drawn
 
     def _draw(self, group: list[Sequence]) -> None:
         """One token for each of a group with the same policies, kind of mixture and sampling."""

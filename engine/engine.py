@@ -365,19 +365,25 @@ class Engine:
             if joining:
                 self._batch.join(joining)
             if self._running:
-                self._batch.step()
+                # While the tokens are read, those who wait for them have them: they see each a step earlier.
+                self._batch.step(self._hand_over_all)
             for request in self._running:
                 if request._particles:
                     request._particles.resample(self._batch)
         except Exception as error:
             failure = error
-        for request in list(self._running):
-            self._hand_over(request)
+        self._hand_over_all(resampled=True)
         if isinstance(failure, torch.OutOfMemoryError):
             self._make_do(failure)
         elif failure is not None:
             self._sort_out(failure)
         self._scoring.go_on()
+
+    def _hand_over_all(self, resampled: bool = False) -> None:
+        """resampled: particles too, which may be finished then."""
+        for request in list(self._running):
+            if resampled or not request._particles:
+                self._hand_over(request)
 
     def _hand_over(self, request: Request) -> None:
         """Give out the new tokens, and the whole when they are the last."""

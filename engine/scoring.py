@@ -7,6 +7,9 @@ or two between two steps.
 from __future__ import annotations
 
 import functools
+import os
+import sys
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -14,6 +17,7 @@ from engine.policies import PolicySet
 from engine.requests import Request
 from engine.rewards import RewardSet, Scored
 
+NICE = 10  # of the thread of its own, where the system has niceness by thread: where cores are few, text comes first
 AT_ONCE = 16  # responses that wait for their rewards, for each further reward between two steps
 
 Rewards = dict[str, float]
@@ -34,7 +38,7 @@ class Scoring:
         kinds = {objective: reward.kind for objective, reward in reward_set.settings.items()}
         self.apart = [objective for objective, kind in kinds.items() if on_cpu and kind != "implicit"]
         self.here = [objective for objective in kinds if objective not in self.apart]
-        self._thread = ThreadPoolExecutor(1, "mixdesk-rewards")
+        self._thread = ThreadPoolExecutor(1, "mixdesk-rewards", step_back)
 
     @property
     def due(self) -> list[tuple[Request, str]]:
@@ -91,3 +95,10 @@ class Scoring:
 
     def _ordered(self, rewards: Rewards) -> Rewards:
         return {objective: rewards[objective] for objective in self.reward_set.objectives}
+
+
+def step_back() -> None:
+    """Let the thread that calls this, and those that it begins, have what the others leave."""
+    if sys.platform == "linux":
+        thread = threading.get_native_id()
+        os.setpriority(os.PRIO_PROCESS, thread, max(os.getpriority(os.PRIO_PROCESS, thread), NICE))

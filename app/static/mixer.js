@@ -96,7 +96,7 @@ mixdesk.mixer = (() => {
   const LONGEST = 200; // steps
   const PAUSE = 400; // ms without a change that end a gesture, when no pointer is held down
   let steps = [], at = 0, latest = null, timer = 0, held = false, waiting = false;
-  let now = null, due = false; // what all of them have; whether that is to be noted
+  let now = null, asking = false, due = false; // what all of them have; whether that is to be asked, and to be shown
   const same = (a, b) => JSON.stringify(a) === JSON.stringify(b);
 
   const mark = () => {
@@ -116,21 +116,26 @@ mixdesk.mixer = (() => {
     timer = setTimeout(() => { if (!held && !waiting) commit(latest); }, PAUSE);
   };
   // Of all that makes the mixture, faders, channels, rule, gain and exponent, the i-th has this value. What moves at
-  // once is noted at once, when the screen is drawn anyway.
+  // once is one question, asked without waiting for the screen, and is shown once, when the screen is drawn anyway.
   const moved = (i, value) => {
     if (!now) return; // it is among what the page begins with
     now = now.map((old, j) => (j === i ? value : old));
     latest = now;
+    if (!asking) setTimeout(ask);
+    asking = true;
     if (due) return;
     due = true;
     if (document.hidden) setTimeout(note);
     else requestAnimationFrame(note);
   };
+  const ask = () => {
+    asking = false;
+    mixdesk.steer.note(now);
+  };
   const note = () => {
     due = false;
     show(now.slice(0, -3));
     mixdesk.target.note(now);
-    mixdesk.steer.note(now);
     settle();
   };
   // A gesture that the server answers goes on until the answer is there.
@@ -142,6 +147,7 @@ mixdesk.mixer = (() => {
     now = values;
     steps = [now];
     at = 0;
+    ask();
     note();
     mark();
   };

@@ -104,6 +104,6 @@ def test_a_text_that_nobody_reads_ends(desk: Desk, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(text, "PATIENCE", 0.05)
     step = Batch.step
-    monkeypatch.setattr(Batch, "step", lambda batch: (time.sleep(0.005), step(batch))[1])
+    monkeypatch.setattr(Batch, "step", lambda batch, drawn: (time.sleep(0.005), step(batch, drawn))[1])
     assert asyncio.run(scene(back=False)).completions["left"].finish_reason == "stopped"
     assert asyncio.run(scene(back=True)).completions["left"].finish_reason != "stopped"

@@ -304,9 +304,9 @@ def main(names: list[str]) -> None:
     ):
         studio = Studio(browser, url)
 
-        def slowly(batch: Batch) -> Any:
+        def slowly(batch: Batch, drawn: Callable[[], None]) -> None:
             time.sleep(studio.pause)
-            return step(batch)
+            step(batch, drawn)
 
         def loaded_later(self: Engine, *arguments: Any) -> None:
             make(self, *arguments)

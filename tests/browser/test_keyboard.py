@@ -87,7 +87,7 @@ def keys(browser: Browser, place: tuple[str, Desk]) -> Iterator[Keys]:
 def test_from_prompt_to_rating(keys: Keys, place: tuple[str, Desk], monkeypatch: pytest.MonkeyPatch) -> None:
     page = keys.page
     step, pause = Batch.step, [0.0]
-    monkeypatch.setattr(Batch, "step", lambda batch: (time.sleep(pause[0]), step(batch))[1])
+    monkeypatch.setattr(Batch, "step", lambda batch, drawn: (time.sleep(pause[0]), step(batch, drawn))[1])
 
     keys.to("#fader-0 input[type=range]")
     keys.press(*["ArrowRight"] * 5)
@@ -218,7 +218,7 @@ def test_mixtures_are_kept_and_shared(keys: Keys) -> None:
 def test_compare(keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
     page = keys.page
     step, pause = Batch.step, [0.3]
-    monkeypatch.setattr(Batch, "step", lambda batch: (time.sleep(pause[0]), step(batch))[1])
+    monkeypatch.setattr(Batch, "step", lambda batch, drawn: (time.sleep(pause[0]), step(batch, drawn))[1])
     keys.press("r")
     keys.expect_at("#compare-tab-button")
     with page.expect_file_chooser():

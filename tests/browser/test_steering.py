@@ -23,7 +23,7 @@ def page(browser: Browser, place: tuple[str, Desk]) -> Iterator[Page]:
 def slow(monkeypatch: pytest.MonkeyPatch) -> None:
     """As slow as a large model: there is time to move a fader."""
     step = Batch.step
-    monkeypatch.setattr(Batch, "step", lambda batch: (time.sleep(0.08), step(batch))[1])
+    monkeypatch.setattr(Batch, "step", lambda batch, drawn: (time.sleep(0.08), step(batch, drawn))[1])
 
 
 def wait_until_done(page: Page) -> None:

@@ -57,7 +57,7 @@ def test_the_drawer_follows_the_faders_without_a_forward_pass(
     page: Page, place: tuple[str, Desk], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps, step, join = [], Batch.step, Batch.join
-    monkeypatch.setattr(Batch, "step", lambda batch: (steps.append(1), step(batch))[1])
+    monkeypatch.setattr(Batch, "step", lambda batch, drawn: (steps.append(1), step(batch, drawn))[1])
     monkeypatch.setattr(Batch, "join", lambda batch, new: (steps.append(1), join(batch, new))[1])
     desk = place[1]
     page.locator("#response-left").locator(".response").focus()

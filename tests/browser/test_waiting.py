@@ -40,7 +40,7 @@ def test_waiting_is_shown_and_a_closed_page_makes_room(
     # Room for one person's two panels.
     monkeypatch.setattr(engine._batch, "max_rows", 2 * len(engine.policy_set.policies))
     step, pause = Batch.step, [0.5]  # seconds: the first must not finish while the others open
-    monkeypatch.setattr(Batch, "step", lambda batch: (time.sleep(pause[0]), step(batch))[1])
+    monkeypatch.setattr(Batch, "step", lambda batch, drawn: (time.sleep(pause[0]), step(batch, drawn))[1])
     with opened(browser, url) as second, opened(browser, url) as third:
         with opened(browser, url) as first:
             generate(first)

@@ -52,7 +52,7 @@ def hand(request: pytest.FixtureRequest, browser: Browser, url: str) -> Iterator
 def test_the_desk(hand: Hand, monkeypatch: pytest.MonkeyPatch) -> None:
     page, status, pause, step = hand.page, hand.page.locator("#status"), [0.1], Batch.step
     # As slow as a large model, until the fader has moved.
-    monkeypatch.setattr(Batch, "step", lambda batch: (time.sleep(pause[0]), step(batch))[1])
+    monkeypatch.setattr(Batch, "step", lambda batch, drawn: (time.sleep(pause[0]), step(batch, drawn))[1])
     hand.look()
     hand.unfold("more")
     hand.look()
@@ -242,7 +242,7 @@ def test_saving_sharing_exploring_and_the_menu(hand: Hand, url: str) -> None:
 
 def test_comparing(hand: Hand, monkeypatch: pytest.MonkeyPatch) -> None:
     page, status, pause, step = hand.page, hand.page.locator("#compare-status"), [0.1], Batch.step
-    monkeypatch.setattr(Batch, "step", lambda batch: (time.sleep(pause[0]), step(batch))[1])
+    monkeypatch.setattr(Batch, "step", lambda batch, drawn: (time.sleep(pause[0]), step(batch, drawn))[1])
     hand.press("#compare-tab-button", main=True)
     hand.look()
     with page.expect_file_chooser() as chooser:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 import time
 
 import pytest
 
 from engine import Engine, InputError, Sampling
+from engine.batch import Lane
+from engine.scoring import NICE
 from tests.conftest import Tiny
 
 PROMPT = "move the faders"
@@ -198,6 +202,33 @@ def test_a_reward_that_takes_its_time_holds_up_nobody(tiny_engine: Engine, monke
     goes_on.set()
     found = scored.completion(timeout=30)
     assert found.rewards == tiny_engine.rewards([(found.prompt, found.text, found.tokens)])[0]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="niceness by thread")
+def test_rewards_leave_the_cores_to_the_text(tiny_engine: Engine) -> None:
+    def niceness() -> int:
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    assert tiny_engine._scoring._thread.submit(niceness).result() == max(niceness(), NICE)
+    assert tiny_engine._on_worker(niceness) == niceness()
+
+
+def test_a_token_is_there_before_it_is_read(tiny_engine: Engine, monkeypatch) -> None:
+    """Who waits for it has it while the models read it, also the last one."""
+    read, may_read = Lane.step, threading.Event()
+    monkeypatch.setattr(Lane, "step", lambda lane: (may_read.wait(30), read(lane))[1])
+    try:
+        tokens = iter(tiny_engine.submit("mix", tiny_engine.mixture(), Sampling(max_new_tokens=2, temperature=0.0)))
+        first: list[int] = []
+        reader = threading.Thread(target=lambda: first.append(next(tokens).id), daemon=True)
+        reader.start()
+        reader.join(20)
+        assert first
+    finally:
+        may_read.set()
+    assert [*first, *(token.id for token in tokens)] == tiny_engine.generate(
+        "mix", max_new_tokens=2, temperature=0.0
+    ).tokens
 
 
 @pytest.mark.parametrize("objectives", ["apart", "here"])

@@ -77,7 +77,7 @@ def test_stop_does_not_wait_for_the_responses_under_way(
     small: Callable[[int, int], Small], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun, held, ended, step = threading.Event(), threading.Event(), [], Batch.step
-    hold = lambda batch: (begun.set(), held.wait(10), step(batch), ended.append(batch))[2]  # noqa: E731
+    hold = lambda batch, drawn: (begun.set(), held.wait(10), step(batch, drawn), ended.append(batch))[2]  # noqa: E731
     monkeypatch.setattr(Batch, "step", hold)
     try:
         with pytest.raises(InputError, match="it was stopped"):
