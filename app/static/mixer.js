@@ -160,6 +160,8 @@ mixdesk.mixer = (() => {
 
   // A new gesture ends the one before, however short the pause was.
   document.addEventListener("pointerdown", () => { commit(latest); held = true; }, true);
+  // A button that a key presses has no pointer.
+  document.addEventListener("click", () => { if (!waiting) commit(latest); }, true);
   for (const end of ["pointerup", "pointercancel"]) {
     document.addEventListener(end, () => { held = false; settle(); }, true);
   }

@@ -60,6 +60,22 @@ def test_a_fader_steers_what_is_still_to_come(page: Page, place: tuple[str, Desk
     expect(page.locator("#response-right .mark")).to_have_count(0)
 
 
+def test_faders_that_move_at_once_are_one_question(page: Page) -> None:
+    """No mixture of which half has moved is ever asked for: neither by Even, nor by Undo."""
+    asked: list[list[float]] = []
+    page.on("request", lambda sent: sent.url.endswith("/steer") and asked.append(sent.post_data_json["now"][:4]))
+    for fader, position in enumerate(("0.9", "0.1", "0.2")):
+        with page.expect_response("**/steer"):
+            page.locator(f"#fader-{fader} input[type=range]").fill(position)
+    assert asked[-1] == [0.9, 0.1, 0.2, 0.5]
+    for key, faders in (("e", [0.5, 0.5, 0.5, 0.5]), ("Control+z", [0.9, 0.1, 0.2, 0.5])):
+        asked.clear()
+        with page.expect_response("**/steer"):
+            page.keyboard.press(key)
+        page.wait_for_timeout(500)  # for a second question, which must not come
+        assert asked == [faders]
+
+
 def test_panels_are_added_and_removed(page: Page, place: tuple[str, Desk]) -> None:
     third, fourth = page.locator("#panel-third"), page.locator("#panel-fourth")
     expect(third).to_be_hidden()
