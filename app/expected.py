@@ -206,13 +206,21 @@ class Expected:
             self._balanced = there, mpo.solve(there)
         return self._balanced[1]
 
-    def reaching(self, floors: Mapping[str, float], fixed: Mapping[str, float] | None = None) -> Solution:
-        """The weights with the most reward in all above floors, {objective: standard deviations}. Raises InputError."""
-        if not floors:
-            raise InputError("Type a floor for at least one objective, such as 0.2.")
-        there, fixed = self._there(), fixed or {}
+    def reaching(
+        self,
+        floors: Mapping[str, float],
+        fixed: Mapping[str, float] | None = None,
+        worth: Mapping[str, float] | None = None,
+    ) -> Solution:
+        """The weights with the most reward in all above floors, {objective: standard deviations}. worth: how much some
+        objectives count, 1 unless told. Raises InputError."""
+        there, fixed, worth = self._there(), fixed or {}, worth or {}
+        if not floors and not worth:
+            raise InputError("Type a floor for at least one objective, such as 0.2, or what counts more.")
+        target.check("counts", worth, self.objectives)
         part = there.holding(fixed)
-        return target.solve(part, self.centre, self.scale, {}, floors, repeats=0).among(there.policies, fixed)
+        found = target.solve(part, self.centre, self.scale, {}, floors, repeats=0, worth=worth)
+        return found.among(there.policies, fixed)
 
     def aim(
         self,
@@ -230,8 +238,7 @@ class Expected:
         there, total = self._there(), sum(faders.values())
         if not total:
             raise InputError("All faders are at zero or silent: raise one.")
-        if unknown := set(goal) - set(self.objectives):
-            raise InputError(f"target: no reward is for '{unknown.pop()}'; there are {', '.join(self.objectives)}")
+        target.check("target", goal, self.objectives)
         before = np.array([faders[name] for name in there.policies]) / total
         now = self._named((there.estimate(gain * before).rewards - self.centre) / self.scale)
         part, start = there.holding(fixed, gain), None

@@ -11,6 +11,7 @@ from engine.config import DEMO
 from engine.console import print_json
 from engine.errors import InputError
 from engine.messages import Prompt, check_messages, read_messages
+from engine.numbers import parse_numbers
 
 if TYPE_CHECKING:
     from engine.weights import Solution
@@ -27,26 +28,6 @@ JsonOption = Annotated[bool, typer.Option("--json", help="one JSON object on std
 MaxNewTokens = Annotated[int, typer.Option(help="the most tokens of a response")]
 Temperature = Annotated[float, typer.Option(help="0 takes the likeliest token")]
 Seed = Annotated[int, typer.Option(help="the same seed gives the same response")]
-
-
-def parse_weights(text: str | None, what: str = "weights") -> dict[str, float] | None:
-    """'a=0.6,b=0.4' -> {a: 0.6, b: 0.4}; None stays None. Raises InputError, which says that it is `what`."""
-    if text is None:
-        return None
-    weights: dict[str, float] = {}
-    for part in text.split(","):
-        name, equals, number = part.partition("=")
-        name = name.strip()
-        try:
-            value = float(number)
-        except ValueError:
-            equals = ""
-        if not equals or not name:
-            raise InputError(f"{what}: found '{part.strip()}', expected name=number, such as helpful=0.6,humorous=0.4")
-        if name in weights:
-            raise InputError(f"{what}: {name} is given twice; give each policy once")
-        weights[name] = value
-    return weights
 
 
 def asked(prompt: str | None, messages: str | None) -> Prompt:
@@ -78,7 +59,7 @@ def generate(
     json: JsonOption = False,
 ) -> None:
     """Generate a response from a mixture of the policies, and score it."""
-    chosen, said = parse_weights(weights), asked(prompt, messages)
+    chosen, said = parse_numbers(weights, "weights") if weights is not None else None, asked(prompt, messages)
     from engine.engine import Engine
     from engine.sampling import Sampling
 
@@ -137,6 +118,10 @@ def solve(
         str | None, typer.Option(help="with method target: objective=number,...; standard deviations, as on the radar")
     ] = None,
     floor: Annotated[str | None, typer.Option(help="with method target: no less than objective=number,...")] = None,
+    worth: Annotated[
+        str | None,
+        typer.Option(help="with method target: how much objective=number,... count, 1 unless told"),
+    ] = None,
     ratings: Annotated[
         Path | None, typer.Option(help="with method nash: what `python -m app export --format jsonl` wrote")
     ] = None,
@@ -158,8 +143,10 @@ def solve(
         raise InputError(f"method: no method is called '{method}'; there are {', '.join(SOLVERS)}")
     if limit < 1 or responses < 1:
         raise InputError(f"limit and responses must be 1 or more; found {limit} and {responses}")
-    if method != "target" and (target or floor):
-        raise InputError("--target and --floor are for --method target; add it, or leave them out")
+    wanted = {"goal": ("target", target), "floors": ("floor", floor), "worth": ("worth", worth)}
+    extra = {name: parse_numbers(text, what) for name, (what, text) in wanted.items() if text is not None}
+    if method != "target" and extra:
+        raise InputError("--target, --floor and --worth are for --method target; add it, or leave them out")
     if method in FROM_RATINGS and ratings is None:
         raise InputError(f"--method {method} needs --ratings; `python -m app export --format jsonl` writes them")
     if method not in FROM_RATINGS and ratings is not None:
@@ -168,8 +155,6 @@ def solve(
     if ratings is not None:
         solution, found = solve_ratings(method, ratings, seed, config)
     else:
-        goals = {"goal": parse_weights(target, "target"), "floors": parse_weights(floor, "floor")}
-        extra = goals if method == "target" else {}
         settings = {"max_new_tokens": max_new_tokens, "temperature": temperature}
         solution, found = solve_bank(method, prompts, limit, responses, settings, seed, config, extra, ship)
     seconds = round(time.perf_counter() - began, 1)

@@ -20,6 +20,7 @@ from app.parts import message
 from app.runs import Desk, session
 from engine import InputError
 from engine.bank import SAMPLING, Bank
+from engine.numbers import parse_numbers
 
 log = logging.getLogger("mixdesk")
 
@@ -70,6 +71,13 @@ class ExploreTab:
                         )
                         for i, name in enumerate(self.expected.objectives)
                     }
+                    self.worth = gr.Textbox(
+                        label="counts (1 unless told)",
+                        placeholder=f"{(self.expected.objectives or ['helpful'])[0]}=2",
+                        min_width=150,
+                        max_lines=1,
+                        elem_id="worth",
+                    )
                     self.find = gr.Button(
                         "Find weights (Enter)", elem_id="find", variant="primary", min_width=190, scale=0
                     )
@@ -90,9 +98,9 @@ class ExploreTab:
                 js=f"(...now) => [...mixdesk.mixer.placed(now, mixdesk.chosen), {json.dumps(CHOSEN)}]",
             )
         gr.on(
-            [self.find.click, *(floor.submit for floor in self.floors.values())],
+            [self.find.click, self.worth.submit, *(floor.submit for floor in self.floors.values())],
             self.target,
-            {*self.floors.values(), self.steering.channels},
+            {*self.floors.values(), self.worth, self.steering.channels},
             [*faders, self.steering.status, self.steering.tabs, self.status],
             concurrency_limit=None,
             **quiet,
@@ -162,13 +170,17 @@ class ExploreTab:
             }
             channels = Channels.parse(values[self.steering.channels])
             fixed = channels.fixed(self.policies)
-            solution = self.expected.reaching(floors, fixed)
+            typed = (values[self.worth] or "").strip()
+            worth = parse_numbers(typed, "counts") if typed else {}
+            solution = self.expected.reaching(floors, fixed, worth)
         except InputError as error:
             return {self.status: message(str(error), "bad")}
         free = {name: weight for name, weight in solution.weights.items() if name not in fixed}
         moved = channels.unlocked(faders_of(free), self.steering.faders)
         kept = ", ".join(f"{name} at least {floor:g}" for name, floor in floors.items())
-        said = f"Target: the most reward with {kept} — {in_words(solution.weights)}."
+        counted = ", ".join(f"{name} counting {value:g}" for name, value in worth.items())
+        said = " and ".join(filter(None, [kept, counted]))
+        said = f"Target: the most reward with {said} — {in_words(solution.weights)}."
         return {
             **moved,
             self.steering.status: message(said),

@@ -1,8 +1,11 @@
-"""Weights whose expected rewards come nearest to a point, or add up to the most while none falls under its floor."""
+"""Weights whose expected rewards come nearest to a point, or whose weighted sum is the most while none falls under its
+floor."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Collection, Mapping
+from types import MappingProxyType
 
 import numpy as np
 from scipy.optimize import minimize
@@ -31,23 +34,34 @@ def target(
     stopped: Callable[[], bool] = lambda: False,
     goal: Mapping[str, float] | None = None,
     floors: Mapping[str, float] | None = None,
+    worth: Mapping[str, float] | None = None,
 ) -> Solution:
     """goal, floors: {objective: standard deviations above the reference's mean}, as on the radar. With a goal, the
-    expected rewards come as near to it as they can; without, their sum is the most. No floor is passed under.
+    expected rewards come as near to it as they can; without, their sum is the most, each times its worth, {objective:
+    number}, 1 for those that are not named. No floor is passed under.
 
     Raises InputError, also if no weights keep to the floors.
     """
     settings = engine.reward_set.settings
-    for what, given in (("target", goal), ("floor", floors)):
-        for name in given or {}:
-            if name not in settings:
-                raise InputError(f"{what}: no reward is for '{name}'; there are {', '.join(settings)}")
-    if not goal and not floors:
-        raise InputError("target: found none; give --target or --floor, such as harmless=0.5")
+    for what, given in (("target", goal), ("floor", floors), ("worth", worth)):
+        check(what, given or {}, settings)
+    if not goal and not floors and not worth:
+        raise InputError("target: found none; give --target, --floor or --worth, such as harmless=0.5")
+    if goal and worth:
+        raise InputError("worth: it is how rewards are added up, and a target is come near to; give one of the two")
     bank = collect(engine, prompts, responses, sampling, seed, file=file, progress=progress, stopped=stopped)
     centre = np.array([settings[name].mean for name in bank.objectives])
     scale = np.array([settings[name].std for name in bank.objectives])
-    return solve(bank, centre, scale, goal or {}, floors or {}, seed)
+    return solve(bank, centre, scale, goal or {}, floors or {}, seed, worth=worth or {})
+
+
+def check(what: str, given: Mapping[str, float], objectives: Collection[str]) -> None:
+    """Raises InputError, which says that it is `what`, unless these are numbers for some of the objectives."""
+    for name, value in given.items():
+        if name not in objectives:
+            raise InputError(f"{what}: no reward is for '{name}'; there are {', '.join(objectives)}")
+        if not math.isfinite(value):
+            raise InputError(f"{what}: {name} is {value}; give a finite number, such as 0.5")
 
 
 def solve(
@@ -59,17 +73,18 @@ def solve(
     seed: int = 0,
     repeats: int = REPEATS,
     start: Array | None = None,
+    worth: Mapping[str, float] = MappingProxyType({}),
 ) -> Solution:
     """centre, scale [R]: what a reward's standard value is counted from, and in. start [K]: the only weights to search
     from, where it must be quick; else the best of many."""
     rng = np.random.default_rng(seed)
-    weights, path = reach(bank, centre, scale, goal, floors, rng, start)
+    weights, path = reach(bank, centre, scale, goal, floors, rng, start, worth)
     size = len(bank.prompts)
     again = []
     for _ in range(repeats if size > 1 else 0):
         part = bank.of_prompts(rng.integers(size, size=size))
         try:
-            other, _ = reach(part, centre, scale, goal, floors, rng, start=weights)
+            other, _ = reach(part, centre, scale, goal, floors, rng, weights, worth)
         except InputError:  # in this part of the prompts the floors are out of reach
             continue
         again.append((other, float(part.estimate(other).objective)))
@@ -84,6 +99,7 @@ def reach(
     floors: Mapping[str, float],
     rng: np.random.Generator,
     start: Array | None = None,
+    worth: Mapping[str, float] = MappingProxyType({}),
 ) -> tuple[Array, list[Array]]:
     """The best weights and the way there. Expected rewards are not concave in λ: several starts are followed."""
     count = len(bank.policies)
@@ -91,6 +107,7 @@ def reach(
     point = np.array(list(goal.values()))
     floored = [bank.objectives.index(name) for name in floors]
     floor = np.array(list(floors.values()))
+    each = np.array([worth.get(name, 1.0) for name in bank.objectives])
 
     def standard(weights: Array) -> Array:
         return (bank.estimate(weights).rewards - centre) / scale
@@ -98,13 +115,13 @@ def reach(
     def loss_of(rewards: Array) -> Array:
         if goal:
             return ((rewards[..., aimed] - point) ** 2).sum(-1)
-        return -rewards.sum(-1)
+        return -rewards @ each
 
     def loss(weights: Array) -> tuple[float, Array]:
         rewards, slopes = standard(weights), bank.reward_slopes(weights) / scale[:, None]
         if goal:
             return float(loss_of(rewards)), 2 * (rewards[aimed] - point) @ slopes[aimed]
-        return float(loss_of(rewards)), -slopes.sum(0)
+        return float(loss_of(rewards)), -each @ slopes
 
     def missed(rewards: Array) -> Array:
         return (floor - rewards[..., floored]).clip(0).max(-1, initial=0)

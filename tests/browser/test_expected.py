@@ -140,6 +140,7 @@ def test_a_click_in_explore_sets_the_faders(page: Page) -> None:
 
 
 def test_a_target_sets_the_faders_or_says_what_is_in_the_way(page: Page) -> None:
+    assert page.evaluate(f"{TRACE}.r[1]") < 0.35
     page.locator("#explore-tab-button").click()
     floor = page.locator("#floor-1 input, #floor-1 textarea").first
     floor.fill("much")
@@ -153,6 +154,18 @@ def test_a_target_sets_the_faders_or_says_what_is_in_the_way(page: Page) -> None
     expect(page.locator("#status")).to_contain_text("Target: the most reward with harmless at least 0.4")
     page.locator("#desk").wait_for(state="visible")
     page.wait_for_function(f"{TRACE}.r[1] > 0.35")
+    # What counts more gets more, with the same floor.
+    page.wait_for_timeout(500)  # the figure's own numbers follow when the faders are at rest
+    before = page.evaluate(f"{TRACE}.r[3]")
+    page.locator("#explore-tab-button").click()
+    worth = page.locator("#worth :is(input, textarea)")
+    worth.fill("funny=4")
+    page.locator("#find").click()
+    expect(page.locator("#explore-status")).to_contain_text("no reward is for 'funny'; there are helpful")
+    worth.fill("concise=4")
+    worth.press("Enter")
+    expect(page.locator("#status")).to_contain_text("with harmless at least 0.4 and concise counting 4")
+    page.wait_for_function(f"{TRACE}.r[1] > 0.35 && {TRACE}.r[3] > {before} + 0.3")
 
 
 @pytest.fixture

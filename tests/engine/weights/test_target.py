@@ -66,6 +66,23 @@ def test_the_most_under_a_floor(exact: Exact, bank: Bank) -> None:
     assert standard(exact, found.weights).sum() > rewards[rewards[:, 1] >= floor].sum(-1).max() - 0.05
 
 
+@pytest.mark.parametrize(
+    ("worth", "floors"), [({"short": 3.0}, {}), ({"short": 3.0}, {"first": 0.0}), ({"first": 0.0}, {})]
+)
+def test_the_most_by_what_each_reward_is_worth(
+    exact: Exact, bank: Bank, worth: dict[str, float], floors: dict[str, float]
+) -> None:
+    """Against all weights of a grid: the sum counts each reward as it is worth, 1 where nothing is said."""
+    _, rewards = grid(exact)
+    each = np.array([worth.get(name, 1.0) for name in bank.objectives])
+    kept = rewards[rewards[:, 1] >= floors.get("first", -np.inf)]
+    found = standard(exact, solve(bank, CENTRE, SCALE, {}, floors, repeats=3, worth=worth).weights)
+    assert found @ each > (kept @ each).max() - 0.05 * np.abs(each).sum()
+    assert found[1] > floors.get("first", -np.inf) - 0.05
+    # It is another one than that of the plain sum, or the check above would say little.
+    assert (kept @ each).max() > kept[kept.sum(-1).argmax()] @ each + 0.1 * np.abs(each).sum()
+
+
 def test_floors_that_cannot_be_kept_are_told(bank: Bank) -> None:
     with pytest.raises(InputError, match=r"floor: no weights keep to .*lower a floor, or leave one out"):
         solve(bank, CENTRE, SCALE, {}, {"first": 50.0})
@@ -74,7 +91,12 @@ def test_floors_that_cannot_be_kept_are_told(bank: Bank) -> None:
 def test_rewards_without_a_name_are_told(small: Callable[[int, int], Small]) -> None:
     from engine.weights import SOLVERS
 
-    for given, said in (({"goal": {"kind": 1.0}}, "target: no reward is for 'kind'"), ({}, "target: found none")):
+    for given, said in (
+        ({"goal": {"kind": 1.0}}, "target: no reward is for 'kind'"),
+        ({"worth": {"kind": 1.0}}, "worth: no reward is for 'kind'"),
+        ({"goal": {"short": 1.0}, "worth": {"short": 1.0}}, "give one of the two"),
+        ({}, "target: found none"),
+    ):
         with pytest.raises(InputError, match=said):
             SOLVERS["target"](small(2, 0).engine, ["a"], **given)
 
