@@ -48,23 +48,27 @@ AS_SET = (8, 1.0)  # batch and rate of `solve --method bsmd`
 REPEATS = 40
 
 POLICIES, SEEDS = (2, 3, 4), (0, 1)
-TINY_ROUNDS = (1, 2, 4, 8, 16, 32, 64, 128)  # a response of every proposal to every prompt
-TINY_REFERENCE = (1, 4, 16, 64, 256, 1024, 4096, 16384)  # responses to every prompt
+# Budgets: to how many prompts, chosen anew each time, and how many rounds, of a response of every proposal to each.
+TINY_ROUNDS = [*((prompts, 1) for prompts in (1, 2, 4)), *((8, rounds) for rounds in (1, 2, 4, 8, 16, 32, 64, 128))]
+TINY_REFERENCE = [(8, responses) for responses in (1, 4, 16, 64, 256, 1024, 4096, 16384)]
 
 PROMPTS, SAMPLING = 24, Sampling(max_new_tokens=160, temperature=0.7)
 POOL, REFERENCE_POOL = 96, 96  # responses to every prompt
 # Being part of the truth, subsets have errors that look too small, by 13% for the largest: a fourth of all.
-BUNDLED_ROUNDS = (1, 2, 4, 8)
-BUNDLED_REFERENCE = (2, 4, 8, 16, 32, 48)
-# More than there are: drawn with replacement, from the pool as if it were all that the reference can say.
-BUNDLED_AGAIN = (192, 768, 1536)
+BUNDLED_ROUNDS = [*((prompts, 1) for prompts in (2, 4, 8, 16)), *((PROMPTS, rounds) for rounds in (1, 2, 4, 8))]
+# The last three are more than there are: drawn with replacement, from the pool as if it were all that the reference can
+# say.
+BUNDLED_REFERENCE = [(PROMPTS, responses) for responses in (2, 4, 8, 16, 32, 48, 192, 768, 1536)]
+
+
+Budget = tuple[int, int]
 
 
 @dataclass(frozen=True)
 class Problem:
-    """draw(usual or reference, rounds, rng): a bank; objective(λ): the true F; least: its minimum."""
+    """draw(usual or reference, budget, rng): a bank; objective(λ): the true F; least: its minimum."""
 
-    draw: Callable[[str, int, np.random.Generator], Bank]
+    draw: Callable[[str, Budget, np.random.Generator], Bank]
     objective: Callable[[Array], float]
     least: float
 
@@ -80,22 +84,24 @@ def found_by(solver: str, bank: Bank, rng: np.random.Generator) -> dict[str, Arr
     return {f"batch {b}, rate {r:g}": descend(bank, prompts, b, r, rng)[0] for b, r in settings}
 
 
-def compare(problem: Problem, rounds: dict[str, tuple[int, ...]], rng: np.random.Generator) -> list[dict[str, Any]]:
+def compare(problem: Problem, budgets: dict[str, list[Budget]], rng: np.random.Generator) -> list[dict[str, Any]]:
     """A row for each solver, setting and budget: mean policy tokens, mean squares of both errors."""
-    rows: dict[tuple[str, str, int], list[tuple[float, float, float]]] = {}
+    rows: dict[tuple[str, str, Budget], list[tuple[float, float, float]]] = {}
     for source, solvers in (("usual", ["mpo"]), ("reference", ["reference", "bsmd", "bsmd-set"])):
-        for count in rounds[source]:
+        for budget in budgets[source]:
             for _ in range(REPEATS):
-                bank = problem.draw(source, count, rng)
+                bank = problem.draw(source, budget, rng)
                 for solver in solvers:
                     for setting, weights in found_by(solver, bank, rng).items():
                         stated = float(bank.estimate(weights).objective) - problem.least
                         excess = problem.objective(weights) - problem.least
-                        rows.setdefault((solver, setting, count), []).append((bank.policy_tokens, stated**2, excess**2))
+                        rows.setdefault((solver, setting, budget), []).append(
+                            (bank.policy_tokens, stated**2, excess**2)
+                        )
     return [
-        {"solver": solver, "setting": setting, "rounds": count}
+        {"solver": solver, "setting": setting, "prompts": prompts, "rounds": rounds}
         | dict(zip(("policy_tokens", *ERRORS), np.mean(some, 0).tolist(), strict=True))
-        for (solver, setting, count), some in rows.items()
+        for (solver, setting, (prompts, rounds)), some in rows.items()
     ]
 
 
@@ -106,9 +112,10 @@ def best_settings(problems: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
         means = {key: float(np.mean([row[key] for row in same])) for key in ("policy_tokens", *ERRORS)}
         pooled.append({**same[0], **means})
     rows = []
-    for solver, rounds in dict.fromkeys((row["solver"], row["rounds"]) for row in pooled):
-        some = [row for row in pooled if (row["solver"], row["rounds"]) == (solver, rounds)]
-        line: dict[str, Any] = {"solver": solver, "rounds": rounds, "policy_tokens": some[0]["policy_tokens"]}
+    same_line = ("solver", "prompts", "rounds")
+    for values in dict.fromkeys(tuple(row[key] for key in same_line) for row in pooled):
+        some = [row for row in pooled if tuple(row[key] for key in same_line) == values]
+        line: dict[str, Any] = {**dict(zip(same_line, values, strict=True)), "policy_tokens": some[0]["policy_tokens"]}
         for key in ERRORS:
             best = min(some, key=lambda row, key=key: row[key])
             line |= {key: best[key] ** 0.5, f"{key}_setting": best["setting"]}
@@ -165,8 +172,8 @@ def tiny(policies: int) -> dict[str, Any]:
             exact = enumerate_all(engine)
         problem = of_tables(exact)
         even.append(problem.objective(np.full(policies, 1 / policies)) - problem.least)
-        rounds = {"usual": TINY_ROUNDS, "reference": TINY_REFERENCE}
-        problems.append(compare(problem, rounds, np.random.default_rng(seed)))
+        budgets = {"usual": TINY_ROUNDS, "reference": TINY_REFERENCE}
+        problems.append(compare(problem, budgets, np.random.default_rng(seed)))
     rows = best_settings(problems)
     return {
         "name": f"{policies} random policies",
@@ -180,11 +187,22 @@ def tiny(policies: int) -> dict[str, Any]:
 def of_tables(exact: Exact) -> Problem:
     proposed = exact.proposed()
     sources = {"usual": proposed, "reference": proposed[-2:-1]}
+
+    def draw(source: str, budget: Budget, rng: np.random.Generator) -> Bank:
+        return part(exact.draw(sources[source], budget[1], rng), budget[0], rng)
+
     return Problem(
-        lambda source, rounds, rng: exact.draw(sources[source], rounds, rng),
+        draw,
         exact.objective,
         exact.objective(exact.best()),
     )
+
+
+def part(bank: Bank, prompts: int, rng: np.random.Generator) -> Bank:
+    """The bank of so many of its prompts, and what they cost on average."""
+    every = len(bank.prompts)
+    chosen = rng.permutation(every)[:prompts]
+    return replace(bank.of_prompts(chosen), policy_tokens=round(bank.policy_tokens * prompts / every))
 
 
 def bundled() -> dict[str, Any]:
@@ -206,8 +224,9 @@ def bundled() -> dict[str, Any]:
     best, gap, _ = minimise(pool)
     truth = pool.estimate(best)
 
-    def draw(name: str, rounds: int, rng: np.random.Generator) -> Bank:
+    def draw(name: str, budget: Budget, rng: np.random.Generator) -> Bank:
         """So many rounds of each prompt's, others for each prompt, none twice where there are enough."""
+        prompts, rounds = budget
         size, turn = pools[name].log_base.shape[1], len(sources[name])
         order = rng.permuted(np.tile(np.arange(size // turn), (PROMPTS, 1)), axis=1)[:, :rounds]
         if rounds > order.shape[1]:
@@ -215,11 +234,12 @@ def bundled() -> dict[str, Any]:
         at = (order[..., None] * turn + np.arange(turn)).reshape(PROMPTS, -1)
         rows = np.arange(PROMPTS)[:, None]
         some = {key: getattr(pools[name], key)[rows, at] for key in ARRAYS}
-        return replace(pools[name], **some, policy_tokens=round(pools[name].policy_tokens * at.shape[1] / size))
+        bank = replace(pools[name], **some, policy_tokens=round(pools[name].policy_tokens * at.shape[1] / size))
+        return part(bank, prompts, rng)
 
     problem = Problem(draw, lambda weights: float(pool.estimate(weights).objective), float(truth.objective))
-    counts = {"usual": BUNDLED_ROUNDS, "reference": (*BUNDLED_REFERENCE, *BUNDLED_AGAIN)}
-    rows = best_settings([compare(problem, counts, np.random.default_rng(0))])
+    budgets = {"usual": BUNDLED_ROUNDS, "reference": BUNDLED_REFERENCE}
+    rows = best_settings([compare(problem, budgets, np.random.default_rng(0))])
     even = np.full(len(best), 1 / len(best))
     return {
         "name": "the bundled policies",
