@@ -95,15 +95,19 @@ class Lane:
     def join(self, rows: list[Row]) -> None:
         """Read the new rows' prompts, and what they have said if they were here before, and put them below the rest.
 
-        Rows that read the same with the same policy, such as the panels of one prompt, are read once.
+        Rows that read the same with the same policy, such as the panels of one prompt, are read once. On a CPU those of
+        one length are read together: there is nothing to pad then, and a row's log-probs are the same to the last bit
+        whoever joins with it.
         """
+        exact = self.policy_set.device.type == "cpu"
         wanted: dict[tuple[Policy, tuple[int, ...]], list[Row]] = {}
         for seq, policy in rows:
             reading = (self._acting(seq, policy), (*seq.prompt_ids[policy.name], *seq.tokens))
             wanted.setdefault(reading, []).append((seq, policy))
         parts: list[list[tuple[Policy, tuple[int, ...]]]] = [[]]
         for reading in sorted(wanted, key=lambda reading: len(reading[1])):
-            if parts[-1] and (len(parts[-1]) + 1) * len(reading[1]) > self.PREFILL:
+            full = (len(parts[-1]) + 1) * len(reading[1]) > self.PREFILL
+            if parts[-1] and (full or (exact and len(reading[1]) != len(parts[-1][-1][1]))):
                 parts.append([])
             parts[-1].append(reading)
         for part in parts:

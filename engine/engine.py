@@ -364,6 +364,9 @@ class Engine:
         try:
             if joining:
                 self._batch.join(joining)
+                # To read prompts takes as long as a few tokens: what was asked meanwhile need not wait for one more.
+                if not self._take_jobs():
+                    self._jobs.put(None)
             if self._running:
                 # While the tokens are read, those who wait for them have them: they see each a step earlier.
                 self._batch.step(self._hand_over_all)

@@ -245,10 +245,16 @@ def pick_device(device: str) -> torch.device:
     return torch.device(device)
 
 
+def multiplies_bfloat16() -> bool:
+    """Whether this CPU has products of bfloat16: then a step takes six tenths of the time and half the memory. On others
+    16 bit saves no time."""
+    return any(getattr(torch.cpu, name, bool)() for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+
+
 def pick_dtype(dtype: str, device: torch.device) -> torch.dtype | str:
-    """auto: as stored on a GPU; float32 on a CPU, where 16 bit saves no time on most machines."""
+    """auto: as stored on a GPU, and on a CPU that multiplies bfloat16; float32 on any other."""
     if dtype == "auto":
-        return torch.float32 if device.type == "cpu" else "auto"
+        return "auto" if device.type != "cpu" or multiplies_bfloat16() else torch.float32
     return getattr(torch, dtype)
 
 
@@ -281,6 +287,8 @@ def load_model(source: str, dtype: str, device: torch.device) -> PreTrainedModel
         model = AutoModelForCausalLM.from_pretrained(
             source, dtype=pick_dtype(dtype, device), device_map="auto" if spread else None
         )
+        if dtype == "auto" and device.type == "cpu" and model.dtype == torch.float16:
+            model = model.float()  # of 16 bit a CPU multiplies bfloat16 alone, and to round to that would lose bits
         return model if spread else model.to(device)
     except (OSError, ValueError) as error:
         raise InputError(f"cannot load a language model from '{source}': {first_line(error)}") from None

@@ -17,7 +17,7 @@ from engine.config import REFERENCE, RewardSettings
 from engine.errors import InputError
 from engine.messages import BETWEEN, Message, Prompt, joined, last_of, messages_of
 from engine.packed import pack
-from engine.policies import PolicySet, first_line, load_tokenizer, pick_dtype
+from engine.policies import PolicySet, first_line, load_tokenizer
 
 log = logging.getLogger("mixdesk")
 
@@ -84,9 +84,9 @@ def classifier(settings: RewardSettings, policy_set: PolicySet) -> Scorer:
     try:
         # A base of a LoRA gets its one output with it; a finished classifier has its own outputs.
         head = {"num_labels": 1} if lora is not None else {}
-        model = AutoModelForSequenceClassification.from_pretrained(
-            base, dtype=pick_dtype("auto", policy_set.device), **head
-        )
+        # A reward is one number, which 16 bit would round to the nearest hundredth; text does not wait for it.
+        dtype = torch.float32 if policy_set.device.type == "cpu" else "auto"
+        model = AutoModelForSequenceClassification.from_pretrained(base, dtype=dtype, **head)
     except (OSError, ValueError, RuntimeError) as error:
         raise InputError(f"reward '{settings.objective}': cannot load '{base}': {first_line(error)}") from None
     if lora is not None:

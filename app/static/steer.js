@@ -2,7 +2,7 @@
 // asked always the newest; not as an event of Gradio's, whose page copies the state of its components at each.
 mixdesk.steer = (() => {
   const FAILED = '<span class="message bad">The faders were not heard: the server cannot be reached. Move one again.</span>';
-  const GAP = 40; // ms from one question to the next: a fader that is dragged moves with every frame of the screen
+  const GAP = 30; // ms from one question to the next: of a fader that is dragged every second frame of the screen
   const UNDERWAY = 3; // questions at most: who waits for each answer steers no faster than the network and the page
   let trigger, last = null, newest = null, sentence = "";
   let turn = 0, drawn = 0, underway = 0, asked = -Infinity, timer = 0;

@@ -10,7 +10,8 @@ machines of their own (visitors.py).
 - to_mixture_ms: from a fader's event (of `server`: the question that the page would ask then) until the engine draws
   from the mixture that it asks for, or from that of a later event.
 - to_mark_ms: from a fader's single step until the text shows where it changed.
-- updates_per_s and longest_gap_ms: of the text of the one who drags. others_updates_per_s: of one other visitor.
+- updates_per_s and longest_gap_ms: of the text of the one who drags. others_updates_per_s: of one other visitor, from
+  the first update of a response to its last.
 - tokens_per_s: of all visitors together, as the engine draws them.
 
 Each of the last four is given while nothing moves (still) and while the fader does (dragged).
@@ -87,8 +88,17 @@ class Seen:
     began: float
     ended: float
     frames: list[float] = field(default_factory=list)  # of the page
-    others: list[float] = field(default_factory=list)  # of all others
+    others: dict[tuple[int, int], list[float]] = field(default_factory=dict)  # {(visitor, response): its whole text's}
     tokens: int = 0
+
+    def rate_of_others(self) -> float:
+        """Between two responses nobody's text is slowed: what counts is each one's time from its first update on."""
+        updates = seconds = 0.0
+        for times in self.others.values():
+            inside = [at for at in times if self.began <= at <= self.ended]
+            updates += len(inside)
+            seconds += max(0.0, min(self.ended, max(times)) - max(self.began, min(times)))
+        return updates / seconds
 
     def rates(self, others: int) -> dict[str, float]:
         seconds = self.ended - self.began
@@ -96,7 +106,7 @@ class Seen:
         return {
             "updates_per_s": len(self.frames) / seconds,
             "longest_gap_ms": 1000 * max(b - a for a, b in pairwise(edges)),
-            **({"others_updates_per_s": len(self.others) / seconds / others} if others else {}),
+            **({"others_updates_per_s": self.rate_of_others()} if others else {}),
             "tokens_per_s": self.tokens / seconds,
         }
 
@@ -127,6 +137,7 @@ class Bench:
         page.evaluate("bench.move('0.6')")
         while len(self.sent) < 2:
             page.wait_for_timeout(100)
+        page.remove_listener("request", self.note)  # to hear of every request takes time of this process
 
     def note(self, request: Request) -> None:
         if "queue/join" in request.url:
@@ -172,9 +183,9 @@ class Bench:
                 self.generate()
                 marks.append(self.page.evaluate(MARK, f"{0.2 + 0.05 * drag % 0.6:.2f}"))
             self.page.keyboard.press("Escape")
-            updates = [line[2] for line in said() if line[0] == "text"]
+            lines = said()
         for seen in (*windows["still"], *windows["dragged"]):
-            seen.others = [at for at in updates if seen.began <= at <= seen.ended]
+            seen.others = texts(lines)
         return {"to_mixture_ms": spread(delays), "to_mark_ms": spread(marks), **medians(windows, others)}
 
     def of_server(self, drags: int, others: int) -> dict[str, Any]:
@@ -185,11 +196,12 @@ class Bench:
             lines = said()
         for kind, began, ended in (line for line in lines if line[0] in windows):
             seen = Seen(began, ended)
-            for _, number, at in (line for line in lines if line[0] == "text" and began <= line[2] <= ended):
-                (seen.others if number else seen.frames).append(at)
+            seen.others = texts(lines)
+            own = [seen.others.pop(key) for key in list(seen.others) if key[0] == 0]
+            seen.frames = [at for times in own for at in times if began <= at <= ended]
             windows[kind].append(self.count(seen))
         delays = []
-        asked = [(1000 * at, value) for kind, at, value in lines if kind == "asked"]
+        asked = [(1000 * at, value) for kind, at, value, *_ in lines if kind == "asked"]
         for seen in windows["dragged"]:
             mine = [one for one in asked if seen.began <= one[0] / 1000 <= seen.ended]
             delays += waits(mine, [one for one in self.steered if seen.began <= one[0] <= seen.ended + 0.5])
@@ -219,6 +231,14 @@ def wait_for(holds: Callable[[], bool], patience: float = 300) -> None:
     while not holds():
         assert time.monotonic() < deadline, "the visitors are gone"
         time.sleep(0.2)
+
+
+def texts(lines: list[list[Any]]) -> dict[tuple[int, int], list[float]]:
+    """{(visitor, response): when its text was updated}"""
+    found: dict[tuple[int, int], list[float]] = {}
+    for _, number, at, response in (line for line in lines if line[0] == "text"):
+        found.setdefault((number, response), []).append(at)
+    return found
 
 
 def medians(windows: dict[str, list[Seen]], others: int) -> dict[str, dict[str, float]]:

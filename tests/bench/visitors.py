@@ -3,7 +3,7 @@
     python tests/bench/visitors.py URL SENT COUNT [--drags N]
 
 SENT: a JSON file, what a browser sent: {"generate": for its responses, "steer": when a fader moved}. Prints
-lines of JSON until it is ended: ["text", visitor, time] for every update of the text. With --drags the first of them
+lines of JSON until it is ended: ["text", visitor, time, response] for every update of the text, responses counted. With --drags the first of them
 drags a fader, for as long as before each nothing moves, and that is the end: ["asked", time, where to] for every
 question, ["still" or "dragged", from, until] for every window. Times are seconds since the epoch. Real visitors bring
 their own machines: browsers in their place would take the processor that is to be measured.
@@ -24,7 +24,7 @@ from typing import Any
 import httpx
 
 WINDOW = 1.5  # seconds: a response has 256 tokens at most, and must not end before
-GAP, UNDERWAY = 0.04, 3  # as static/steer.js asks
+GAP, UNDERWAY = 0.03, 3  # as static/steer.js asks
 APART = 12  # seconds in which one after the other begins: real visitors' responses do not all end at once
 
 
@@ -36,11 +36,12 @@ class Visitor:
     def __init__(self, client: httpx.AsyncClient, sent: dict[str, Any], number: int) -> None:
         self.client, self.sent, self.number = client, sent, number
         self.session, self.run = uuid.uuid4().hex, ""
-        self.updates = self.turn = 0
+        self.updates = self.turn = self.responses = 0
 
     async def generate(self) -> None:
         """To the end of the responses. To ask again earlier stops them."""
         reading = None
+        self.responses += 1
         body = {**self.sent["generate"], "session_hash": self.session}
         (await self.client.post("gradio_api/queue/join", json=body)).raise_for_status()
         params = {"session_hash": self.session}
@@ -62,7 +63,7 @@ class Visitor:
             async for line in stream.aiter_lines():
                 if line.startswith("data: ["):
                     self.updates += 1
-                    say("text", self.number, time.time())
+                    say("text", self.number, time.time(), self.responses)
 
     async def again_and_again(self, delay: float) -> None:
         await asyncio.sleep(delay)

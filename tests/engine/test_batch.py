@@ -5,13 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engine import Engine, Mixture, Sampling
 from engine.batch import Batch, Sequence
 from engine.cache import ROWS
+from engine.packed import PackedLinear, can_pack
 from engine.sampling import Sampler
+from tests.conftest import Tiny
 
 PROMPTS = ["mix", "move the faders over the lazy dog and jump", "the quick brown fox 你好 " * 5]
 WEIGHTS = [{"plain": 1.0}, {"plain": 0.3, "narrow": 0.7}, {"stabilized": 0.5, "reference": 0.5}]
@@ -118,6 +121,50 @@ def test_panels_of_one_prompt_are_read_once(tiny_engine: Engine, monkeypatch: py
     batch.join([make(tiny_engine, PROMPTS[0], tiny_engine.mixture(weights), sampling, 0) for weights in WEIGHTS])
     assert read == [4]
     assert batch.rows == 12
+
+
+def products_depend_on_rows(dtype: torch.dtype) -> bool:
+    """Whether this CPU sums a row's products in another order when other rows are multiplied beside it."""
+    linear, x = PackedLinear(torch.nn.Linear(32, 80, dtype=dtype)), torch.randn(96, 32, dtype=dtype)
+    keys = torch.randn(96, 8, 64, dtype=dtype)
+    with torch.inference_mode():
+        products = linear(x), torch.bmm(x[:, None, :8], keys)
+        return any(
+            not torch.equal(every[:rows], some)
+            for rows in (1, 3, 5, 48)
+            for every, some in zip(products, (linear(x[:rows]), torch.bmm(x[:rows, None, :8], keys[:rows])), strict=True)
+        )
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_on_a_cpu_nothing_hangs_on_who_else_is_there(tiny: Tiny, dtype: str) -> None:
+    """To the last bit, so that a link gives the same text while others are at work, in 16 bit too."""
+    kind = getattr(torch, dtype)
+    if not can_pack(kind) or products_depend_on_rows(kind):
+        pytest.skip("products of this CPU depend on how many rows there are")
+    with Engine.from_config(tiny.write(f"{dtype}.yaml", dtype=dtype)) as engine:
+        mixture = engine.mixture({"plain": 1, "narrow": 2})
+
+        def under_way(seeds: list[int], at_once: bool = True) -> dict[int, list[torch.Tensor]]:
+            """{seed: log-probs before each token}; a seed has its prompt."""
+            batch = Batch(engine.policy_set)
+            made = {seed: make(engine, PROMPTS[seed % 3], mixture, SAMPLINGS[2], seed) for seed in seeds}
+            for some in [list(made.values())] if at_once else [[one] for one in made.values()]:
+                batch.join(some)
+            found: dict[int, list[torch.Tensor]] = {seed: [] for seed in seeds}
+            for _ in range(30):
+                for seed, sequence in made.items():
+                    if sequence.finish_reason is None:
+                        found[seed].append(batch.log_probs([sequence]))
+                batch.step()
+            return found
+
+        alone = {seed: under_way([seed])[seed] for seed in range(9)}
+        assert max(map(len, alone.values())) == 30
+        for at_once in (True, False):
+            together = under_way(list(alone), at_once)
+            for seed, expected in alone.items():
+                assert all(torch.equal(*pair) for pair in zip(together[seed], expected, strict=True))
 
 
 def test_the_bounds_hold(tiny_engine: Engine) -> None:

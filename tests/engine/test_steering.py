@@ -68,6 +68,28 @@ def test_steering_to_a_soup_and_away(tiny_engine: Engine) -> None:
     assert "soup" not in completion.trace[0]
 
 
+def test_who_steers_while_a_prompt_is_read_waits_for_no_further_token(
+    tiny_engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, then = tiny_engine.mixture({"plain": 1}), tiny_engine.mixture({"narrow": 1})
+    request = tiny_engine.submit(PROMPT, first, Sampling(max_new_tokens=200, temperature=0.9))
+    join = tiny_engine._batch.join
+    places = []
+
+    def reading(sequences) -> None:
+        request.steer_to(then)
+        places.append(len(request._sequence.tokens))
+        join(sequences)
+
+    next(iter(request))
+    monkeypatch.setattr(tiny_engine._batch, "join", reading)
+    tiny_engine.submit("mix", first, GREEDY).completion()
+    request.cancel()
+    completion = request.completion()
+    assert completion.finish_reason == "stopped", "it was over before the other began"
+    assert completion.steered == {0: first, places[0]: then}
+
+
 def test_a_steered_response_can_be_generated_again(tiny_engine: Engine) -> None:
     sampling = Sampling(max_new_tokens=40, temperature=0.9)
     request = tiny_engine.submit(PROMPT, tiny_engine.mixture({"plain": 1}), sampling, seed=4)
