@@ -2,11 +2,12 @@
 
     python tests/bench/visitors.py URL SENT COUNT [--drags N]
 
-SENT: a JSON file, what a browser sent: {"generate": for its responses, "steer": when a fader moved}. Prints
-lines of JSON until it is ended: ["text", visitor, time, response] for every update of the text, responses counted. With --drags the first of them
-drags a fader, for as long as before each nothing moves, and that is the end: ["asked", time, where to] for every
-question, ["still" or "dragged", from, until] for every window. Times are seconds since the epoch. Real visitors bring
-their own machines: browsers in their place would take the processor that is to be measured.
+SENT: a JSON file, what a browser sent: {"generate": for its responses, "steer": when a fader moved}. Prints lines of
+JSON until it is ended: ["text", visitor, time, response] for every update of the text, each visitor's responses
+counted. With --drags the first of them drags a fader, for as long as before each nothing moves, and that is the end:
+["asked", time, where to] for every question, ["still" or "dragged", from, until] for every window. Times are seconds
+since the epoch. Real visitors bring their own machines: browsers in their place would take the processor that is to
+be measured.
 """
 
 from __future__ import annotations
