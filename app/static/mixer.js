@@ -117,12 +117,11 @@ mixdesk.mixer = (() => {
   };
   // Of all that makes the mixture, faders, channels, rule, gain and exponent, the i-th has this value. What moves at
   // once is one question, asked without waiting for the screen, and is shown once, when the screen is drawn anyway.
-  const moved = (i, value) => {
-    if (!now) return; // it is among what the page begins with
+  const moved = (i, value, ask = soon) => {
+    if (!now || now[i] === value) return; // it is among what the page begins with, or was heard of already
     now = now.map((old, j) => (j === i ? value : old));
     latest = now;
-    if (!asking) setTimeout(ask);
-    asking = true;
+    ask();
     if (due) return;
     due = true;
     if (document.hidden) setTimeout(note);
@@ -131,6 +130,10 @@ mixdesk.mixer = (() => {
   const ask = () => {
     asking = false;
     mixdesk.steer.note(now);
+  };
+  const soon = () => {
+    if (!asking) setTimeout(ask);
+    asking = true;
   };
   const note = () => {
     due = false;
@@ -157,6 +160,12 @@ mixdesk.mixer = (() => {
     mark();
     return steps[at];
   };
+
+  // A hand moves one fader. Gradio tells of it, but only when the screen has been drawn.
+  document.addEventListener("input", ({ target }) => {
+    const [, i] = (target.type === "range" && target.closest(".fader [id^='fader-']")?.id.match(/^fader-(\d+)$/)) || [];
+    if (i) moved(Number(i), Number(target.value), ask);
+  }, true);
 
   // A new gesture ends the one before, however short the pause was.
   document.addEventListener("pointerdown", () => { commit(latest); held = true; }, true);

@@ -76,6 +76,30 @@ def test_faders_that_move_at_once_are_one_question(page: Page) -> None:
         assert asked == [faders]
 
 
+def test_a_hand_is_heard_before_the_screen_is_drawn(page: Page) -> None:
+    """The question leaves with the event itself; what Gradio tells of it later is none."""
+    fader = page.locator("#fader-1 input[type=range]")
+    fader.fill("0.4")
+    page.wait_for_timeout(500)
+    asked = page.evaluate(
+        """() => {
+            const asked = (window.asked = []), send = window.fetch;
+            window.fetch = (where, what) => {
+                if (where === "steer") asked.push(JSON.parse(what.body).now[1]);
+                return send(where, what);
+            };
+            const fader = document.querySelector("#fader-1 input[type=range]");
+            Object.getOwnPropertyDescriptor(HTMLInputElement.prototype, "value").set.call(fader, "0.7");
+            fader.dispatchEvent(new Event("input", { bubbles: true }));
+            return [...asked];
+        }"""
+    )
+    assert asked == [0.7]
+    page.wait_for_timeout(500)
+    assert page.evaluate("asked") == [0.7]
+    expect(page.locator("#fader-1 input[type=number]")).to_have_value("0.7")
+
+
 def test_panels_are_added_and_removed(page: Page, place: tuple[str, Desk]) -> None:
     third, fourth = page.locator("#panel-third"), page.locator("#panel-fourth")
     expect(third).to_be_hidden()
