@@ -183,9 +183,9 @@ class Bench:
                 self.generate()
                 marks.append(self.page.evaluate(MARK, f"{0.2 + 0.05 * drag % 0.6:.2f}"))
             self.page.keyboard.press("Escape")
-            lines = said()
+            others_texts = texts(said())
         for seen in (*windows["still"], *windows["dragged"]):
-            seen.others = texts(lines)
+            seen.others = others_texts
         return {"to_mixture_ms": spread(delays), "to_mark_ms": spread(marks), **medians(windows, others)}
 
     def of_server(self, drags: int, others: int) -> dict[str, Any]:
@@ -194,11 +194,11 @@ class Bench:
         with self.visitors(others + 1, drags) as (process, said):
             assert process.wait(timeout=600) == 0
             lines = said()
+        every = texts(lines)
+        others_texts = {key: times for key, times in every.items() if key[0]}
+        own = [at for (number, _), times in every.items() if number == 0 for at in times]
         for kind, began, ended in (line for line in lines if line[0] in windows):
-            seen = Seen(began, ended)
-            seen.others = texts(lines)
-            own = [seen.others.pop(key) for key in list(seen.others) if key[0] == 0]
-            seen.frames = [at for times in own for at in times if began <= at <= ended]
+            seen = Seen(began, ended, [at for at in own if began <= at <= ended], others_texts)
             windows[kind].append(self.count(seen))
         delays = []
         asked = [(1000 * at, value) for kind, at, value, *_ in lines if kind == "asked"]
