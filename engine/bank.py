@@ -27,6 +27,7 @@ from engine.errors import InputError
 from engine.mixing import Mixture
 from engine.requests import Request, wait
 from engine.sampling import Sampling
+from engine.steps import Steps
 
 Array = NDArray[np.float64]
 
@@ -70,7 +71,10 @@ class Bank:
 
     log_ratios [P, N, K]: log π_k(y|x) - log π_ref(y|x); log_base [P, N]: log π_ref(y|x) - log Σ_m α_m q_m(y|x);
     rewards [P, N, R]. policy_tokens is what it cost: tokens drawn times policies computed. sources: the proposals; a
-    prompt's response i comes from number i modulo their count.
+    prompt's response i comes from number i modulo their count. steps: of every token, where they were kept.
+
+    One that was drawn without the reference has 1 for its probabilities: on the simplex, where the policies' weights
+    are one together, it says the same.
     """
 
     policies: list[str]
@@ -81,6 +85,7 @@ class Bank:
     rewards: Array
     policy_tokens: int
     sources: tuple[str, ...] = ()
+    steps: Steps | None = None
 
     @property
     def reference_only(self) -> Bank | None:
@@ -94,6 +99,7 @@ class Bank:
             log_base=np.zeros_like(self.log_base[:, rows]),
             rewards=self.rewards[:, rows],
             sources=(REFERENCE,),
+            steps=None,
         )
 
     def of_prompts(self, chosen: NDArray[np.int64]) -> Bank:
@@ -104,6 +110,7 @@ class Bank:
             log_ratios=self.log_ratios[chosen],
             log_base=self.log_base[chosen],
             rewards=self.rewards[chosen],
+            steps=None,
         )
 
     def holding(self, fixed: Mapping[str, float], gain: float = 1.0) -> Bank:
@@ -121,6 +128,7 @@ class Bank:
             policies=[self.policies[i] for i in free],
             log_ratios=gain * left * self.log_ratios[..., free],
             log_base=self.log_base + gain * self.log_ratios @ kept,
+            steps=None,
         )
 
     def log_weights(self, weights: ArrayLike) -> Array:
@@ -214,47 +222,71 @@ def collect(
     prompts = list(dict.fromkeys(prompts))
     sources = sources or proposals(engine)
     mixed = {name: mixture for name, mixture in sources.items() if name not in engine.policy_set.by_name}
-    rounds = range(-(-responses // len(sources)))
-    wanted = [(prompt, number) for number in rounds for prompt in prompts]
+    wanted = [(prompt, number) for number in range(-(-responses // len(sources))) for prompt in prompts]
+    check_prompts(engine, prompts, sampling)
+
+    def ask(unit: Unit, client: object) -> Asked:
+        asked: Asked = {}
+        for name, mixture in sources.items():
+            record = Record(mixed)
+            own = seed_of(seed, *unit, name)
+            request = engine.submit(*(unit[0], mixture, sampling, own), rewards=False, client=client, record=record)
+            asked[name] = request, record
+        return asked
+
+    # So many at once keep the batch full.
+    window = max(1, 2 * engine.max_rows // (len(sources) * len(engine.policy_set.policies)))
+    size = len(sources)
+    found = sample(engine, wanted, ask, window, file, lambda n: progress(n * size, len(wanted) * size), stopped)
+    return assemble(engine, prompts, list(sources), found)
+
+
+Asked = dict[str, tuple[Request, Record]]  # {source: a response that is under way, and what is kept of it}
+
+
+def check_prompts(engine: Engine, prompts: list[str], sampling: Sampling) -> None:
+    """Raises InputError."""
     for prompt in prompts:
         engine.check_prompt(prompt, sampling.max_new_tokens)
+
+
+def sample(
+    engine: Engine,
+    wanted: list[Unit],
+    ask: Callable[[Unit, object], Asked],
+    window: int,
+    file: BankFile | None,
+    progress: Callable[[int], None],
+    stopped: Callable[[], bool],
+) -> dict[Unit, list[dict[str, Any]]]:
+    """The rows of all these units, `window` of them under way together; what the file has is not sampled again.
+
+    progress(finished units). Raises InputError when stopped() is true; what is finished is in the file.
+    """
     kept = file.read() if file else {}
     found = {unit: kept[unit] for unit in wanted if unit in kept}
     missing = [unit for unit in wanted if unit not in found]
-    progress(len(found) * len(sources), len(wanted) * len(sources))
+    progress(len(found))
     client, under_way = object(), []
-    # So many at once keep the batch full.
-    window = max(1, 2 * engine.max_rows // (len(sources) * len(engine.policy_set.policies)))
     try:
         for i in range(len(missing) + window):
             if i < len(missing):
-                prompt, number = missing[i]
-                records = {name: Record(mixed) for name in sources}
-                requests = {
-                    name: engine.submit(
-                        *(prompt, mixture, sampling, seed_of(seed, prompt, number, name)),
-                        rewards=False,
-                        client=client,
-                        record=records[name],
-                    )
-                    for name, mixture in sources.items()
-                }
-                under_way.append(((prompt, number), requests, records))
+                under_way.append((missing[i], ask(missing[i], client)))
             if i >= window:
-                if any(wait(request, stopped) is None for request in under_way[0][1].values()):
+                if any(wait(request, stopped) is None for request, _ in under_way[0][1].values()):
                     raise InputError(STOPPED)
-                unit, requests, records = under_way.pop(0)
-                found[unit] = finish(engine, requests, records)
+                unit, asked = under_way.pop(0)
+                found[unit] = finish(engine, asked)
                 if file:
                     file.add(unit, found[unit])
-                progress(len(found) * len(sources), len(wanted) * len(sources))
+                progress(len(found))
             if stopped():
                 raise InputError(STOPPED)
     finally:
-        for _, requests, _ in under_way:
-            for request in requests.values():
+        for _, asked in under_way:
+            for request, _ in asked.values():
                 request.cancel()
-    return assemble(engine, prompts, list(sources), {unit: found[unit] for unit in wanted})
+    return {unit: found[unit] for unit in wanted}
 
 
 def kept(engine: Engine, prompts: list[str], file: BankFile) -> Bank | None:
@@ -272,14 +304,15 @@ def seed_of(*what: object) -> int:
     return int.from_bytes(hashlib.sha256(repr(what).encode()).digest()[:8], "big") >> 1
 
 
-def finish(engine: Engine, requests: dict[str, Request], records: dict[str, Record]) -> list[dict[str, Any]]:
-    """Wait for a prompt's responses, one of each proposal, and score them."""
-    completions = {name: request.completion() for name, request in requests.items()}
-    rewards = engine.rewards([(c.prompt, c.text, c.tokens) for c in completions.values()])
-    return [
-        {"proposal": name, "text": c.text, "tokens": len(c.tokens), "log_probs": records[name].log_probs, "rewards": r}
-        for (name, c), r in zip(completions.items(), rewards, strict=True)
-    ]
+def finish(engine: Engine, asked: Asked) -> list[dict[str, Any]]:
+    """Wait for a prompt's responses, and score them."""
+    rows = []
+    completions = [request.completion() for request, _ in asked.values()]
+    rewards = engine.rewards([(c.prompt, c.text, c.tokens) for c in completions])
+    for (name, (_, record)), c, reward in zip(asked.items(), completions, rewards, strict=True):
+        row = {"proposal": name, "text": c.text, "tokens": len(c.tokens), "log_probs": record.log_probs}
+        rows.append({**row, "rewards": reward, **({"steps": record.steps.as_dict()} if record.steps else {})})
+    return rows
 
 
 def assemble(engine: Engine, prompts: list[str], sources: list[str], found: dict[Unit, list[dict[str, Any]]]) -> Bank:

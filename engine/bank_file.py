@@ -24,6 +24,7 @@ class BankFile:
     """JSON lines, one for each prompt and round. Whoever is killed while writing loses at most the line under way.
 
     path: in the cache, read and written. shipped: banks/ beside the configuration's file, read, and written by `ship`.
+    proposals: their names.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class BankFile:
         seed: int = 0,
         folder: Path | None = None,
     ) -> None:
+        self.proposals = list(proposals)
         what = {
             "policies": fingerprint(config),
             # A bank takes no other settings.
@@ -50,6 +52,11 @@ class BankFile:
     def read(self) -> dict[Unit, list[dict[str, Any]]]:
         """{unit: its responses}; a torn line is left out."""
         return {**read_units(self.shipped), **read_units(self.path)}
+
+    def holds(self, prompts: list[str], rounds: int) -> bool:
+        """Whether all of it is there, and nothing of it needs sampling."""
+        found = self.read()
+        return all((prompt, number) in found for prompt in prompts for number in range(rounds))
 
     def ship(self, prompts: list[str]) -> None:
         """Write what there is of these prompts beside the configuration: found wherever its files are the same."""

@@ -20,6 +20,7 @@ from engine.messages import Prompt
 from engine.mixing import SOUP, Mixture
 from engine.policies import Policy, PolicySet
 from engine.sampling import Sampler, Sampling, draw, warp
+from engine.steps import StepRecord, keep_events
 from engine.threads import Threads
 
 
@@ -31,6 +32,7 @@ class Record:
     mixtures: dict[str, Mixture]
     log_probs: dict[str, float] = field(default_factory=dict)  # summed over the tokens so far
     drawn: float = 0.0  # the same under what the tokens were drawn from
+    steps: StepRecord | None = None  # if it is to keep what each token was drawn among
 
     def add(self, log_probs: dict[str, float], drawn: float) -> None:
         self.drawn += drawn
@@ -241,7 +243,10 @@ class Batch:
         for seq in self.sequences:
             if seq.finish_reason is not None:
                 continue
-            recorded = seq.record and tuple((name, mixture.kind) for name, mixture in seq.record.mixtures.items())
+            recorded = seq.record and (
+                *((name, mixture.kind) for name, mixture in seq.record.mixtures.items()),
+                seq.record.steps is not None,
+            )
             alike.setdefault((tuple(seq.names), seq.drawing.kind, seq.sampling, recorded, seq.keep), []).append(seq)
         for group in alike.values():
             try:
@@ -292,6 +297,9 @@ class Batch:
         drawn = scores.log_softmax(-1).gather(-1, at[0].unsqueeze(-1))[:, 0].tolist()
         for record, values, own in zip(records, found, drawn, strict=True):
             record.add(dict(zip([*names, *record.mixtures], values, strict=True)), own)
+        if records[0].steps is not None:
+            steps = [record.steps for record in records if record.steps is not None]
+            keep_events(steps, [*names, *records[0].mixtures], every, at[0], sorted(self.policy_set.stop_ids))
 
     def _draw_one_by_one(self, group: list[Sequence]) -> None:
         """What fails for a group may fail for one of them alone."""

@@ -203,6 +203,7 @@ def solve_bank(
     from engine.bank_file import BankFile
     from engine.config import REFERENCE
     from engine.engine import Engine
+    from engine.lean_bank import lean_proposals
     from engine.prompts import read_prompts
     from engine.sampling import Sampling
     from engine.weights import SOLVERS
@@ -215,6 +216,8 @@ def solve_bank(
         asked = (asked or read_prompts(engine.config.prompts or ""))[:limit]
         sources = proposals(engine) if method != "bsmd" else {REFERENCE: engine.mixture({REFERENCE: 1.0})}
         file = BankFile(engine.config, sampling, sources, seed)
+        if method == "mpo" and not ship and not file.holds(asked, -(-responses // len(sources))):
+            file = BankFile(engine.config, sampling, lean_proposals(engine), seed)
 
         def progress(done: int, wanted: int) -> None:
             bar.total = wanted

@@ -111,7 +111,7 @@ class Engine:
         time_limit: seconds from now after which the response ends as it is, with finish_reason 'time'.
         steered: {token's place: mixture from there on}, as a completion that was steered has it: generates it again,
         unless it was steered between a soup and another rule, where the soup has read the past in another way.
-        record: is filled in while the response is drawn.
+        record: is filled in while the response is drawn; the policies of its mixtures are computed too.
         tokens: what the response begins with; max_new_tokens come after them. With a trace they are read once more.
         candidates: with each token keep so many of the likeliest under each policy; above 0 it costs memory and time.
         """
@@ -120,8 +120,8 @@ class Engine:
             steered=steered or {},
             tokens=tokens,
             candidates=candidates,
+            record=record,
         )
-        request._sequence.record = record
         self._put(lambda: self._waiting.put(request if client is None else client, request))
         return request
 
@@ -162,6 +162,7 @@ class Engine:
         steered: Mapping[int, Mixture] = MappingProxyType({}),
         tokens: TokenIds = (),
         candidates: int = 0,
+        record: Record | None = None,
     ) -> Request:
         prompt = check_messages(prompt)
         sampler = Sampler(sampling, seed)
@@ -169,7 +170,7 @@ class Engine:
         begun = [place for place in steered if place <= len(given)]
         mixture = steered[max(begun)] if begun else mixture
         policies = self.policy_set.rows_of(mixture, trace)
-        for other in steered.values():
+        for other in (*steered.values(), *(record.mixtures.values() if record else ())):
             policies += [
                 policy for policy in self.policy_set.rows_of(other, False) if policy.name not in names(policies)
             ]
@@ -186,6 +187,7 @@ class Engine:
             plan=steered,
             begins_with=len(given),
             keep=candidates,
+            record=record,
         )
         return Request(self, sequence, seed, rewards, deadline)
 

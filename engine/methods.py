@@ -25,6 +25,7 @@ from engine.mixing import SOUP, Mixture
 from engine.sampling import Sampling
 from engine.weights import SOLVERS
 from engine.weights.mpo import minimise
+from engine.weights.objective import Objective
 
 BETA = 0.5  # KL strength of the reweighting methods, in standard deviations of a reward
 CHOICES = 16  # responses that the reweighting methods and best-of-n choose from; particles of the exact mixture
@@ -128,7 +129,7 @@ def maxmin(setting: Setting) -> Answers:
     ratios = setting.standard(rows) / BETA
     objectives = setting.engine.reward_set.objectives
     bank = Bank(objectives, objectives, setting.solve_prompts, ratios, np.zeros(ratios.shape[:2]), ratios, 0)
-    weights, _, _ = minimise(bank)
+    weights, _, _ = minimise(Objective(bank))
     return choose(setting, "maxmin", weights, tokens_of(rows))
 
 

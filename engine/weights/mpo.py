@@ -1,4 +1,4 @@
-"""Max-min weights (MPO, arXiv 2502.18699, Theorem 3.10) by convex minimisation of the bank's F̂ over the simplex."""
+"""Max-min weights (MPO, arXiv 2502.18699, Theorem 3.10) by minimisation of the bank's F̂ over the simplex."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ from scipy.optimize import minimize
 
 from engine.bank import LOW_SHARE, Array, Bank, collect
 from engine.bank_file import BankFile
+from engine.config import REFERENCE
 from engine.engine import Engine
+from engine.lean_bank import collect_lean
 from engine.sampling import Sampling
+from engine.weights.objective import Objective
 from engine.weights.solution import Solution, from_bank
 
 GAP = 1e-6  # nats
@@ -30,12 +33,12 @@ def mpo(
 ) -> Solution:
     """λ* = argmin F. Where the effective sample size at the weights found is low, more responses are sampled.
 
-    Raises InputError.
+    The bank is a lean one, which costs less, unless `file` is for the usual proposals. Raises InputError.
     """
+    lean = file is None or REFERENCE not in file.proposals
+    kind = collect_lean if lean else collect
     for times in (1, 2, MOST_TIMES):
-        bank = collect(
-            engine, prompts, responses * times, sampling, seed, file=file, progress=progress, stopped=stopped
-        )
+        bank = kind(engine, prompts, responses * times, sampling, seed, file=file, progress=progress, stopped=stopped)
         solution = solve(bank, seed)
         if solution.share >= LOW_SHARE:
             break
@@ -44,32 +47,33 @@ def mpo(
 
 def solve(bank: Bank, seed: int = 0, repeats: int = REPEATS) -> Solution:
     """The weights for a bank as it is, with errors by bootstrap over prompts."""
-    weights, gap, path = minimise(bank)
+    objective = Objective(bank)
+    weights, gap, path = minimise(objective)
     rng = np.random.default_rng(seed)
     size = len(bank.prompts)
     again = []
     for _ in range(repeats if size > 1 else 0):
         drawn = rng.multinomial(size, np.full(size, 1 / size)).astype(float)
-        other, _, _ = minimise(bank, drawn, start=weights)
-        again.append((other, float(bank.estimate(other, drawn).objective)))
-    return from_bank("mpo", bank, weights, again, path, gap)
+        other, _, _ = minimise(objective, drawn, start=weights)
+        again.append((other, objective(other, drawn)[0]))
+    return from_bank("mpo", bank, weights, again, path, gap, objective(weights)[0])
 
 
 def minimise(
-    bank: Bank, prompts: Array | None = None, start: Array | None = None, tolerance: float = GAP
+    objective: Objective, prompts: Array | None = None, start: Array | None = None, tolerance: float = GAP
 ) -> tuple[Array, float, list[Array]]:
     """argmin of F̂ over the simplex, its duality gap, and the way there.
 
-    F̂ is convex, so that F̂(λ) - min F̂ <= λ·∇F̂ - min_k ∂F̂/∂λ_k, the gap. SLSQP does most of it; exponentiated steps,
-    which cannot leave the simplex, do the rest where it stops early.
+    Where F̂ is convex, F̂(λ) - min F̂ <= λ·∇F̂ - min_k ∂F̂/∂λ_k, the gap; with a control variate that is how far the
+    conditions of a minimum are from being met. SLSQP does most of it; exponentiated steps, which cannot leave the
+    simplex, do the rest where it stops early.
     """
-    size = len(bank.policies)
+    size = len(objective.bank.policies)
     weights = np.full(size, 1 / size) if start is None else start
     path = [weights]
 
     def value(at: Array) -> tuple[float, Array]:
-        estimate = bank.estimate(at, prompts)
-        return float(estimate.objective), estimate.gradient
+        return objective(at, prompts)
 
     if size > 1:
         found = minimize(

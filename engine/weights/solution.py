@@ -63,8 +63,10 @@ def from_bank(
     again: list[tuple[Array, float]],
     path: list[Array],
     gap: float | None = None,
+    objective: float | None = None,
 ) -> Solution:
-    """What a bank says of these weights. again: weights and F of every repeat of the bootstrap."""
+    """What a bank says of these weights. again: weights and F of every repeat of the bootstrap. objective: F, unless it
+    is as the bank has it."""
     estimate = bank.estimate(weights)
     errors = np.std([other for other, _ in again], 0) if again else np.zeros(len(weights))
     note = ""
@@ -74,7 +76,7 @@ def from_bank(
         method=method,
         weights=dict(zip(bank.policies, weights.tolist(), strict=True)),
         weight_errors=dict(zip(bank.policies, errors.tolist(), strict=True)),
-        objective=float(estimate.objective),
+        objective=float(estimate.objective) if objective is None else objective,
         # With one prompt, or few, what is left is the error of the sampling.
         objective_error=max(float(np.std([value for _, value in again] or [0.0])), float(estimate.error)),
         share=float(estimate.share),

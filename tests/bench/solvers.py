@@ -5,8 +5,10 @@
 tiny: random policies whose responses can all be written out, so that F and its minimum are known. bundled: the policies
 that ship; the truth is what all that was sampled says together. Policy tokens are tokens drawn times policies computed
 (K, and the reference). Errors are root mean squares over repeats, in nats: of the objective that a solver states,
-|F̂ - F(λ*)|, and the excess F(λ̂) - F(λ*) at the weights that it found. bsmd gets, at every budget and for each error,
-the batch and the step size that turn out best; bsmd-set has those of the command line; mpo has nothing to choose.
+|F̂ - F(λ*)|, and the excess F(λ̂) - F(λ*) at the weights that it found. mpo draws a lean bank, as the command line does;
+desk is the same solver on a bank of all proposals, as the desk has it, and reference on bsmd's responses. bsmd gets, at
+every budget and for each error, the batch and the step size that turn out best; bsmd-set has those of the command line;
+mpo has nothing to choose.
 """
 
 from __future__ import annotations
@@ -25,11 +27,14 @@ import typer
 from plotly.subplots import make_subplots
 
 from engine import Engine, Sampling
-from engine.bank import Array, Bank, BankFile, collect, proposals
+from engine.bank import EVEN, Array, Asked, Bank, BankFile, collect, proposals, sample
+from engine.bank_file import Unit
 from engine.config import REFERENCE
+from engine.lean_bank import Row, ask_lean, assemble_lean, draw_rounds, lean_proposals
 from engine.prompts import read_prompts
 from engine.weights.bsmd import descend
 from engine.weights.mpo import minimise
+from engine.weights.objective import Objective
 from tests.bench.growth import screenshot
 from tests.engine.weights.conftest import Exact, enumerate_all, make
 
@@ -37,24 +42,28 @@ DOCS = Path(__file__).resolve().parents[2] / "docs"
 GOALS = (0.1, 0.05, 0.02, 0.01, 0.005)  # nats
 ERRORS = {"error": "error of the F that is stated", "excess": "excess of F at the weights found"}
 SOLVERS = {  # colour, and what it is
-    "mpo": ("#0072b2", "mpo: a bank of all proposals"),
-    "reference": ("#009e73", "the same convex problem, from reference samples"),
+    "mpo": ("#0072b2", "mpo: a lean bank"),
+    "desk": ("#56b4e9", "the same solver on the desk's bank, of all proposals"),
+    "reference": ("#009e73", "the same solver on the reference's responses"),
     "bsmd": ("#d55e00", "bsmd: the paper's, best batch and step size in hindsight"),
     "bsmd-set": ("#e69f00", "bsmd as it is set: batch 8, rate 1"),
 }
 ARRAYS = ("log_ratios", "log_base", "rewards")  # of a bank
 BATCHES, RATES = (4, 16, 64, 256, 1024), (0.1, 0.3, 1.0, 3.0, 10.0)
 AS_SET = (8, 1.0)  # batch and rate of `solve --method bsmd`
-REPEATS = 40
+REPEATS = {"lean": 200, "usual": 100, "reference": 40}
 
 POLICIES, SEEDS = (2, 3, 4), (0, 1)
 # Budgets: to how many prompts, chosen anew each time, and how many rounds, of a response of every proposal to each.
 TINY_ROUNDS = [*((prompts, 1) for prompts in (1, 2, 4)), *((8, rounds) for rounds in (1, 2, 4, 8, 16, 32, 64, 128))]
+TINY_LEAN = [(2, 1), (4, 1), *((8, rounds) for rounds in (1, 2, 4, 8, 16, 32, 64, 128, 256, 512))]
 TINY_REFERENCE = [(8, responses) for responses in (1, 4, 16, 64, 256, 1024, 4096, 16384)]
 
 PROMPTS, SAMPLING = 24, Sampling(max_new_tokens=160, temperature=0.7)
 POOL, REFERENCE_POOL = 96, 96  # responses to every prompt
+LEAN_POOL = {"even": 32, "alone": 20}  # and for lean banks, of the even mixture and of every policy
 # Being part of the truth, subsets have errors that look too small, by 13% for the largest: a fourth of all.
+BUNDLED_LEAN = [(8, 1), (12, 1), (16, 1), *((PROMPTS, rounds) for rounds in (1, 2, 4, 8, 16, 24))]
 BUNDLED_ROUNDS = [*((prompts, 1) for prompts in (2, 4, 8, 16)), *((PROMPTS, rounds) for rounds in (1, 2, 4, 8))]
 # The last three are more than there are: drawn with replacement, from the pool as if it were all that the reference can
 # say.
@@ -66,7 +75,7 @@ Budget = tuple[int, int]
 
 @dataclass(frozen=True)
 class Problem:
-    """draw(usual or reference, budget, rng): a bank; objective(λ): the true F; least: its minimum."""
+    """draw(lean, usual or reference, budget, rng): a bank; objective(λ): the true F; least: its minimum."""
 
     draw: Callable[[str, Budget, np.random.Generator], Bank]
     objective: Callable[[Array], float]
@@ -79,7 +88,7 @@ def found_by(solver: str, bank: Bank, rng: np.random.Generator) -> dict[str, Arr
     if solver == "bsmd-set":
         return {"": descend(bank, prompts, *AS_SET, np.random.default_rng(0))[0]}
     if solver != "bsmd":
-        return {"": minimise(bank)[0]}
+        return {"": minimise(Objective(bank))[0]}
     settings = [(batch, rate) for batch in BATCHES for rate in RATES]
     return {f"batch {b}, rate {r:g}": descend(bank, prompts, b, r, rng)[0] for b, r in settings}
 
@@ -87,13 +96,16 @@ def found_by(solver: str, bank: Bank, rng: np.random.Generator) -> dict[str, Arr
 def compare(problem: Problem, budgets: dict[str, list[Budget]], rng: np.random.Generator) -> list[dict[str, Any]]:
     """A row for each solver, setting and budget: mean policy tokens, mean squares of both errors."""
     rows: dict[tuple[str, str, Budget], list[tuple[float, float, float]]] = {}
-    for source, solvers in (("usual", ["mpo"]), ("reference", ["reference", "bsmd", "bsmd-set"])):
+    every = {"lean": ["mpo"], "usual": ["desk"], "reference": ["reference", "bsmd", "bsmd-set"]}
+    for source, solvers in every.items():
         for budget in budgets[source]:
-            for _ in range(REPEATS):
+            for _ in range(REPEATS[source]):
                 bank = problem.draw(source, budget, rng)
+                objective = Objective(bank)
                 for solver in solvers:
                     for setting, weights in found_by(solver, bank, rng).items():
-                        stated = float(bank.estimate(weights).objective) - problem.least
+                        stated = -problem.least
+                        stated += float(bank.estimate(weights).objective) if "bsmd" in solver else objective(weights)[0]
                         excess = problem.objective(weights) - problem.least
                         rows.setdefault((solver, setting, budget), []).append(
                             (bank.policy_tokens, stated**2, excess**2)
@@ -172,7 +184,7 @@ def tiny(policies: int) -> dict[str, Any]:
             exact = enumerate_all(engine)
         problem = of_tables(exact)
         even.append(problem.objective(np.full(policies, 1 / policies)) - problem.least)
-        budgets = {"usual": TINY_ROUNDS, "reference": TINY_REFERENCE}
+        budgets = {"lean": TINY_LEAN, "usual": TINY_ROUNDS, "reference": TINY_REFERENCE}
         problems.append(compare(problem, budgets, np.random.default_rng(seed)))
     rows = best_settings(problems)
     return {
@@ -189,6 +201,8 @@ def of_tables(exact: Exact) -> Problem:
     sources = {"usual": proposed, "reference": proposed[-2:-1]}
 
     def draw(source: str, budget: Budget, rng: np.random.Generator) -> Bank:
+        if source == "lean":
+            return exact.lean(rng.permutation(len(exact.log_probs))[: budget[0]].tolist(), budget[1], rng)
         return part(exact.draw(sources[source], budget[1], rng), budget[0], rng)
 
     return Problem(
@@ -215,18 +229,25 @@ def bundled() -> dict[str, Any]:
         for name, count in (("usual", POOL), ("reference", REFERENCE_POOL)):
             file = BankFile(engine.config, SAMPLING, sources[name])
             pools[name] = collect(engine, asked, count, SAMPLING, sources=sources[name], file=file)
+        names, objectives = engine.policy_set.names, engine.reward_set.objectives
+        lean = lean_pool(engine, asked)
     # A prompt's mean weight is an unbiased estimate of its normaliser in either pool, and so in both together.
     pool = replace(
         pools["usual"],
         **{key: np.concatenate([getattr(one, key) for one in pools.values()], 1) for key in ARRAYS},
         policy_tokens=sum(one.policy_tokens for one in pools.values()),
     )
-    best, gap, _ = minimise(pool)
+    # The lean pool is no part of the truth.
+    best, gap, _ = minimise(Objective(pool))
     truth = pool.estimate(best)
 
     def draw(name: str, budget: Budget, rng: np.random.Generator) -> Bank:
         """So many rounds of each prompt's, others for each prompt, none twice where there are enough."""
         prompts, rounds = budget
+        if name == "lean":
+            return lean_part(
+                lean, names, objectives, [asked[i] for i in rng.permutation(PROMPTS)[:prompts]], rounds, rng
+            )
         size, turn = pools[name].log_base.shape[1], len(sources[name])
         order = rng.permuted(np.tile(np.arange(size // turn), (PROMPTS, 1)), axis=1)[:, :rounds]
         if rounds > order.shape[1]:
@@ -238,7 +259,7 @@ def bundled() -> dict[str, Any]:
         return part(bank, prompts, rng)
 
     problem = Problem(draw, lambda weights: float(pool.estimate(weights).objective), float(truth.objective))
-    budgets = {"usual": BUNDLED_ROUNDS, "reference": BUNDLED_REFERENCE}
+    budgets = {"lean": BUNDLED_LEAN, "usual": BUNDLED_ROUNDS, "reference": BUNDLED_REFERENCE}
     rows = best_settings([compare(problem, budgets, np.random.default_rng(0))])
     even = np.full(len(best), 1 / len(best))
     return {
@@ -258,6 +279,42 @@ def bundled() -> dict[str, Any]:
         "even_excess": problem.objective(even) - problem.least,
         "rows": rows,
     }
+
+
+def lean_pool(engine: Engine, asked: list[str]) -> dict[str, dict[str, list[Row]]]:
+    """{proposal: {prompt: responses}}, for lean banks to be drawn from."""
+    sources, pool = lean_proposals(engine), {}
+    for name, mixture in sources.items():
+        count = LEAN_POOL["even" if name == EVEN else "alone"]
+        wanted = [(prompt, number) for number in range(count) for prompt in asked]
+
+        def ask(unit: Unit, client: object, name: str = name) -> Asked:
+            return {name: ask_lean(engine, sources, name, unit, SAMPLING, 0, client)}
+
+        rows = sample(
+            *(engine, wanted, ask, 64, BankFile(engine.config, SAMPLING, {name: mixture})),
+            progress=lambda done: None,
+            stopped=lambda: False,
+        )
+        pool[name] = {prompt: [rows[prompt, number][0] for number in range(count)] for prompt in asked}
+    return pool
+
+
+def lean_part(
+    pool: dict[str, dict[str, list[Row]]],
+    names: list[str],
+    objectives: list[str],
+    prompts: list[str],
+    rounds: int,
+    rng: np.random.Generator,
+) -> Bank:
+    """The lean bank of these prompts, none of a pool's responses twice."""
+    order = {(name, p): rng.permutation(len(rows)).tolist() for name, of in pool.items() for p, rows in of.items()}
+
+    def get(due: dict[Unit, str]) -> dict[Unit, Row]:
+        return {unit: pool[name][unit[0]][order[name, unit[0]].pop()] for unit, name in due.items()}
+
+    return assemble_lean(names, objectives, prompts, draw_rounds(list(pool), prompts, rounds, get))
 
 
 def draw_figure(results: list[dict[str, Any]], path: Path) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,10 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from engine import Engine
-from engine.bank import Array, Bank
+from engine.bank import EVEN, Array, Bank
+from engine.bank_file import Unit
+from engine.lean_bank import Row, assemble_lean, draw_rounds
+from engine.steps import StepRecord, keep_events
 from tests.conftest import ALL_LINEARS, make_adapter
 
 WORDS = ["a", "b", "c", "d", "<end>"]
@@ -64,6 +68,9 @@ class Exact:
     texts: list[str]
     lengths: NDArray[np.int64]
     log_even: Array | None = None
+    tokens: NDArray[np.int64] | None = None  # [Y, LENGTH], zeros after the end
+    log_next: Array | None = None  # [P, K + 1, Y, LENGTH, 5], of every next token under the policies and all alike
+    _rows: dict[tuple[int, int], dict[str, Any]] = field(default_factory=dict)
 
     @property
     def log_ratios(self) -> Array:
@@ -109,6 +116,40 @@ class Exact:
         log_q = np.array([self.log_probs @ weight for weight in weights])
         return self.draw(log_q - np.logaddexp.reduce(log_q, -1)[..., None], count, rng)
 
+    def lean(self, chosen: list[int], rounds: int, rng: np.random.Generator) -> Bank:
+        """A lean bank of these prompts, by number, as `collect_lean` would make it."""
+        names = [f"p{i}" for i in range(self.log_probs.shape[-1] - 1)]
+        proposed = dict(zip([*names, EVEN], np.delete(self.proposed(), -2, 0), strict=True))
+        cumulative = {name: np.exp(table).cumsum(-1) for name, table in proposed.items()}
+
+        def get(due: dict[Unit, str]) -> dict[Unit, Row]:
+            rows = {}
+            for (prompt, number), name in due.items():
+                table = cumulative[name][place := PROMPTS.index(prompt)]
+                response = int(np.searchsorted(table, rng.random() * table[-1], side="right"))
+                row = self._row(place, min(response, len(table) - 1), [*names, EVEN])
+                rows[prompt, number] = {**row, "proposal": name}
+            return rows
+
+        asked = [PROMPTS[i] for i in chosen]
+        return assemble_lean(names, ["short", "first"], asked, draw_rounds([*names, EVEN], asked, rounds, get))
+
+    def _row(self, prompt: int, response: int, sources: list[str]) -> Row:
+        if (prompt, response) not in self._rows:
+            assert self.log_next is not None and self.tokens is not None
+            record, size = StepRecord(), int(self.lengths[response])
+            for at in range(size):
+                steps = torch.tensor(self.log_next[prompt, :, response, at])[:, None]
+                keep_events([record], sources, steps, torch.tensor([self.tokens[response, at]]), [4])
+            said = np.array(record.said, dtype=float).sum(0)
+            self._rows[prompt, response] = {
+                "tokens": size,
+                "log_probs": dict(zip(sources, said.tolist(), strict=True)),
+                "rewards": dict(zip(["short", "first"], self.rewards[prompt, response], strict=True)),
+                "steps": record.as_dict(),
+            }
+        return self._rows[prompt, response]
+
     def draw(self, proposed: Array, count: int, rng: np.random.Generator) -> Bank:
         """A bank as `collect` would make it. proposed [M, P, Y]: log-probs; `count` responses are drawn of each."""
         sources, prompts, responses = proposed.shape
@@ -143,7 +184,7 @@ def enumerate_all(engine: Engine) -> Exact:
     responses = [(*p[:n], 4) for n in range(LENGTH) for p in sorted({prefix[:n] for prefix in prefixes})]
     responses += [(*prefix, last) for prefix in prefixes for last in range(4)]
     texts = [policy_set.text(list(response)) for response in responses]
-    tables, even, rewards = [], [], []
+    tables, even, rewards, following = [], [], [], []
     prefix_of = {prefix[:n]: i for i, prefix in enumerate(prefixes) for n in range(LENGTH)}
     rows = torch.tensor([prefix_of[response[:-1]] for response in responses])
     said = torch.tensor([[*response, *[0] * (LENGTH - len(response))] for response in responses])
@@ -162,10 +203,12 @@ def enumerate_all(engine: Engine) -> Exact:
             logits = policy_set.forward(0, [policy] * len(prefixes), *read)[:, len(ids) - 1 :]
             next_tokens.append(logits.double().log_softmax(-1))
         tables.append(np.array([totals(one) for one in next_tokens]).T)
-        even.append(totals(torch.stack(next_tokens[1:]).mean(0).log_softmax(-1)))
+        alike = torch.stack(next_tokens[1:]).mean(0).log_softmax(-1)
+        even.append(totals(alike))
+        following.append(torch.stack([*next_tokens[1:], alike])[:, rows].numpy())
         rewards.append(np.array([[-len(text.split()), count_a(prompt, text)] for text in texts], dtype=float))
     lengths = np.array([len(response) for response in responses])
-    return Exact(np.array(tables), np.array(rewards), texts, lengths, np.array(even))
+    return Exact(np.array(tables), np.array(rewards), texts, lengths, np.array(even), said.numpy(), np.array(following))
 
 
 @dataclass(frozen=True)

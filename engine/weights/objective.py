@@ -1,0 +1,68 @@
+"""F̂ as it is minimised: with few responses of a prompt it uses more of what they say than `Bank.estimate` does."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from engine.bank import Array, Bank
+from engine.steps import Terms
+
+LEAST = 0.1  # of 1 + D̄; below it a few responses have all the weight, and the variate says nothing
+
+
+class Objective:
+    """F̂(λ) of a bank. With many responses of every prompt it says the same as `Bank.estimate`.
+
+    Shrinkage: of few responses the mean w̄_x of a prompt's weights is so rough that its log lies far too low. Drawn
+    towards the mean over all prompts, z_x = (1 - a) w̄_x + a w̄, with a the part of the w̄_x's variance that is their own
+    sampling error (James and Stein, 1961; at even weights, so that it is fixed). F̂ = mean_x log z_x stays convex.
+
+    Where the bank has steps, two things more. A response's weight is replaced by what it is on average over where it
+    ends, Σ_t w_{t-1} Σ_e Π_k p_k(e)^{λ_k} over the tokens e that end one (Rao and Blackwell); F̂ stays convex. And all
+    is divided by 1 + D̄, where D of a response is the sum of its departures (`Steps.terms`), zero on average: a ratio
+    estimate, exact at every corner of the simplex, where a policy's own probabilities are known to add up to one.
+    """
+
+    def __init__(self, bank: Bank) -> None:
+        self.bank = bank
+        prompts, count = bank.log_base.shape
+        self.shrinkage = 1.0
+        if count > 1 and prompts > 1:
+            w, _ = self._weights(np.full(len(bank.policies), 1 / len(bank.policies)))
+            spread = w.mean(1).var(ddof=1)
+            self.shrinkage = min(1.0, w.var(1, ddof=1).mean() / count / spread) if spread > 0 else 0.0
+
+    def __call__(self, weights: Array, prompts: Array | None = None) -> tuple[float, Array]:
+        """λ [K], prompts [P], how much each counts, all alike unless told -> F̂ in nats, its gradient [K]"""
+        steps = self.bank.steps
+        size, count = self.bank.log_base.shape
+        share = np.full(size, 1 / size) if prompts is None else prompts / prompts.sum()
+        terms = steps.terms(weights) if steps else None
+        w, top = self._weights(weights, terms)
+        own, a = w.mean(1), self.shrinkage
+        normaliser = (1 - a) * own + a * (share @ own)
+        # Of a prompt that does not count it is never looked at, and may be zero.
+        inverse = np.divide(share, normaliser, out=np.zeros(size), where=share > 0)
+        value = float(share @ np.log(normaliser, out=np.zeros(size), where=share > 0)) + top
+        pull = ((1 - a) * inverse + a * inverse.sum() * share) / count  # of every weight on F̂, [P]
+        if steps is None or terms is None:
+            return value, np.einsum("p,pn,pnk->k", pull, w, self.bank.log_ratios)
+        _, end_slopes, departed, departed_slopes = terms
+        cut = np.where(steps.ended.reshape(w.shape), 0, np.exp(self.bank.log_weights(weights)))
+        gradient = np.einsum("p,pn,pnk->k", pull, cut, self.bank.log_ratios)
+        gradient += np.repeat(pull, count)[steps.response] @ end_slopes
+        each = np.repeat(share, count)[steps.response] / count
+        inside = 1 + float(each @ departed)
+        if inside < LEAST:
+            return value - float(np.log(LEAST)), gradient
+        return value - float(np.log(inside)), gradient - each @ departed_slopes / inside
+
+    def _weights(self, weights: Array, terms: Terms | None = None) -> tuple[Array, float]:
+        """Of all responses [P, N], divided by exp(top); and top."""
+        log_w, steps = self.bank.log_weights(weights), self.bank.steps
+        if steps is None:
+            top = float(log_w.max())
+            return np.exp(log_w - top), top
+        ending, *_ = terms or steps.terms(weights)
+        found: Array = np.bincount(steps.response, ending, log_w.size).astype(float).reshape(log_w.shape)
+        return found + np.where(steps.ended.reshape(log_w.shape), 0, np.exp(log_w)), 0.0
