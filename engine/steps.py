@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 Array = NDArray[np.float64]
-Terms = tuple[Array, Array, Array, Array]  # as `Steps.terms` gives them
 
 EVENTS = 16  # tokens that are kept beside those that end a response: the likeliest under any policy
 
@@ -93,27 +92,44 @@ class Steps:
     log_drawn: Array
     last: NDArray[np.bool_]
 
-    def terms(self, weights: Array) -> Terms:
-        """ending [H] and departure [H] of each place at λ, each with its gradient [H, K].
-
-        With w_t = Π_k π_k(y_<=t)^{λ_k} / Q(y_<=t), and Z̃ the sum over the events that do not end a response:
-        ending is w_{t-1} Σ_e Π_k p_k(e)^{λ_k} over those that do, the mean of w_t if the response ends there and else
-        0; departure is w_{t-1} (ρ̃_t - Z̃_t), with ρ̃_t = Π_k p_k(e_t)^{λ_k} / Q(e_t | y_<t), or 0 where it ended: its
-        mean, given what was said before, is zero whichever events were kept.
-        """
+    def at(self, weights: Array) -> StepsAt:
+        """weights: λ [K]"""
         so_far = np.exp(self.before @ weights - self.log_before)
         ratio = np.where(self.last, 0, np.exp(self.drawn @ weights - self.log_drawn))
-        products = np.exp(self.events @ weights)  # [H, E]
-        ending, going_on = products[:, : self.ends], products[:, self.ends :]
-        end_slopes = np.einsum("he,hek->hk", ending, self.events[:, : self.ends])
-        slopes = np.einsum("he,hek->hk", going_on, self.events[:, self.ends :])
-        ends, departed = so_far * ending.sum(-1), so_far * (ratio - going_on.sum(-1))
-        return (
-            ends,
-            ends[:, None] * self.before + so_far[:, None] * end_slopes,
-            departed,
-            departed[:, None] * self.before + so_far[:, None] * (ratio[:, None] * self.drawn - slopes),
-        )
+        return StepsAt(self, so_far, ratio, np.exp(self.events @ weights))
+
+
+@dataclass(frozen=True)
+class StepsAt:
+    """Steps at λ, with w_t = Π_k π_k(y_<=t)^{λ_k} / Q(y_<=t): so_far [H] is w_{t-1}, ratio [H] is w_t / w_{t-1} of the
+    event that came, or 0 where it ended the response, products [H, E] are Π_k p_k(e)^{λ_k}."""
+
+    steps: Steps
+    so_far: Array
+    ratio: Array
+    products: Array
+
+    @property
+    def ending(self) -> Array:
+        """[H], the mean of w_t if the response ends there and else 0, given what was said before."""
+        return self.so_far * self.products[:, : self.steps.ends].sum(-1)
+
+    @property
+    def departure(self) -> Array:
+        """[H], of w_t from its mean, given what was said before, over the events that do not end the response. Its own
+        mean is zero, whichever events were kept."""
+        return self.so_far * (self.ratio - self.products[:, self.steps.ends :].sum(-1))
+
+    def gradient(self, of_ending: Array, of_departure: Array) -> Array:
+        """Of Σ_h of_ending [H] · ending + of_departure [H] · departure with respect to λ -> [K]"""
+        ends, departs = of_ending * self.so_far, of_departure * self.so_far
+        pulls = self.products.copy()
+        pulls[:, : self.steps.ends] *= ends[:, None]
+        pulls[:, self.steps.ends :] *= -departs[:, None]
+        events = self.steps.events
+        found = pulls.reshape(-1) @ events.reshape(-1, events.shape[-1])
+        found += (of_ending * self.ending + of_departure * self.departure) @ self.steps.before
+        return found + (departs * self.ratio) @ self.steps.drawn
 
 
 def gather_steps(rows: list[dict[str, Any]], policies: list[str], proposals: dict[str, float]) -> Steps:

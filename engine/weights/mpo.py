@@ -17,7 +17,8 @@ from engine.weights.objective import Objective
 from engine.weights.solution import Solution, from_bank
 
 GAP = 1e-6  # nats
-REPEATS = 200  # of the bootstrap
+ROUGH_GAP = 1e-4  # nats, in the bootstrap
+REPEATS = 100  # of the bootstrap
 MOST_TIMES = 4  # as many responses as were asked for, before it gives up on the effective sample size
 
 
@@ -54,7 +55,7 @@ def solve(bank: Bank, seed: int = 0, repeats: int = REPEATS) -> Solution:
     again = []
     for _ in range(repeats if size > 1 else 0):
         drawn = rng.multinomial(size, np.full(size, 1 / size)).astype(float)
-        other, _, _ = minimise(objective, drawn, start=weights)
+        other, _, _ = minimise(objective, drawn, weights, ROUGH_GAP)
         again.append((other, objective(other, drawn)[0]))
     return from_bank("mpo", bank, weights, again, path, gap, objective(weights)[0])
 
@@ -83,7 +84,7 @@ def minimise(
             method="SLSQP",
             bounds=[(0, 1)] * size,
             constraints={"type": "eq", "fun": lambda at: at.sum() - 1, "jac": lambda at: np.ones(size)},
-            options={"ftol": 1e-12, "maxiter": 200},
+            options={"ftol": 1e-6 * tolerance, "maxiter": 200},
             callback=lambda at: path.append(at.copy()),
         )
         weights = found.x.clip(0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from engine.bank import Array, Bank
-from engine.steps import Terms
+from engine.steps import StepsAt
 
 LEAST = 0.1  # of 1 + D̄; below it a few responses have all the weight, and the variate says nothing
 
@@ -19,8 +19,8 @@ class Objective:
 
     Where the bank has steps, two things more. A response's weight is replaced by what it is on average over where it
     ends, Σ_t w_{t-1} Σ_e Π_k p_k(e)^{λ_k} over the tokens e that end one (Rao and Blackwell); F̂ stays convex. And all
-    is divided by 1 + D̄, where D of a response is the sum of its departures (`Steps.terms`), zero on average: a ratio
-    estimate, exact at every corner of the simplex, where a policy's own probabilities are known to add up to one.
+    is divided by 1 + D̄, where D of a response is the sum of its departures (`StepsAt.departure`), zero on average: a
+    ratio estimate, exact at every corner of the simplex, where a policy's own probabilities are known to add up to one.
     """
 
     def __init__(self, bank: Bank) -> None:
@@ -28,41 +28,37 @@ class Objective:
         prompts, count = bank.log_base.shape
         self.shrinkage = 1.0
         if count > 1 and prompts > 1:
-            w, _ = self._weights(np.full(len(bank.policies), 1 / len(bank.policies)))
+            whole, ending, _, _ = self._weights(np.full(len(bank.policies), 1 / len(bank.policies)))
+            w = whole + ending
             spread = w.mean(1).var(ddof=1)
             self.shrinkage = min(1.0, w.var(1, ddof=1).mean() / count / spread) if spread > 0 else 0.0
 
     def __call__(self, weights: Array, prompts: Array | None = None) -> tuple[float, Array]:
         """λ [K], prompts [P], how much each counts, all alike unless told -> F̂ in nats, its gradient [K]"""
-        steps = self.bank.steps
         size, count = self.bank.log_base.shape
         share = np.full(size, 1 / size) if prompts is None else prompts / prompts.sum()
-        terms = steps.terms(weights) if steps else None
-        w, top = self._weights(weights, terms)
-        own, a = w.mean(1), self.shrinkage
+        whole, ending, top, at = self._weights(weights)
+        own, a = (whole + ending).mean(1), self.shrinkage
         normaliser = (1 - a) * own + a * (share @ own)
         # Of a prompt that does not count it is never looked at, and may be zero.
         inverse = np.divide(share, normaliser, out=np.zeros(size), where=share > 0)
         value = float(share @ np.log(normaliser, out=np.zeros(size), where=share > 0)) + top
         pull = ((1 - a) * inverse + a * inverse.sum() * share) / count  # of every weight on F̂, [P]
-        if steps is None or terms is None:
-            return value, np.einsum("p,pn,pnk->k", pull, w, self.bank.log_ratios)
-        _, end_slopes, departed, departed_slopes = terms
-        cut = np.where(steps.ended.reshape(w.shape), 0, np.exp(self.bank.log_weights(weights)))
-        gradient = np.einsum("p,pn,pnk->k", pull, cut, self.bank.log_ratios)
-        gradient += np.repeat(pull, count)[steps.response] @ end_slopes
-        each = np.repeat(share, count)[steps.response] / count
-        inside = 1 + float(each @ departed)
-        if inside < LEAST:
-            return value - float(np.log(LEAST)), gradient
-        return value - float(np.log(inside)), gradient - each @ departed_slopes / inside
+        gradient = np.einsum("p,pn,pnk->k", pull, whole, self.bank.log_ratios)
+        if at is None:
+            return value, gradient
+        of_response = np.repeat([pull, share / count], count, axis=1)
+        of_ending, of_departure = of_response[:, at.steps.response]
+        inside = 1 + float(of_departure @ at.departure)
+        of_departure = -of_departure / inside if inside > LEAST else np.zeros_like(of_departure)
+        return value - float(np.log(max(inside, LEAST))), gradient + at.gradient(of_ending, of_departure)
 
-    def _weights(self, weights: Array, terms: Terms | None = None) -> tuple[Array, float]:
-        """Of all responses [P, N], divided by exp(top); and top."""
+    def _weights(self, weights: Array) -> tuple[Array, Array, float, StepsAt | None]:
+        """Of all responses [P, N], what counts as a whole and what by where it may end; both divided by exp(top)."""
         log_w, steps = self.bank.log_weights(weights), self.bank.steps
         if steps is None:
             top = float(log_w.max())
-            return np.exp(log_w - top), top
-        ending, *_ = terms or steps.terms(weights)
-        found: Array = np.bincount(steps.response, ending, log_w.size).astype(float).reshape(log_w.shape)
-        return found + np.where(steps.ended.reshape(log_w.shape), 0, np.exp(log_w)), 0.0
+            return np.exp(log_w - top), np.zeros_like(log_w), top, None
+        at = steps.at(weights)
+        ending: Array = np.bincount(steps.response, at.ending, log_w.size).astype(float).reshape(log_w.shape)
+        return np.where(steps.ended.reshape(log_w.shape), 0, np.exp(log_w)), ending, 0.0, at

@@ -63,7 +63,7 @@ PROMPTS, SAMPLING = 24, Sampling(max_new_tokens=160, temperature=0.7)
 POOL, REFERENCE_POOL = 96, 96  # responses to every prompt
 LEAN_POOL = {"even": 32, "alone": 20}  # and for lean banks, of the even mixture and of every policy
 # Being part of the truth, subsets have errors that look too small, by 13% for the largest: a fourth of all.
-BUNDLED_LEAN = [(8, 1), (12, 1), (16, 1), *((PROMPTS, rounds) for rounds in (1, 2, 4, 8, 16, 24))]
+BUNDLED_LEAN = [(8, 1), (10, 1), (12, 1), (16, 1), *((PROMPTS, rounds) for rounds in (1, 2, 4, 8, 16, 24))]
 BUNDLED_ROUNDS = [*((prompts, 1) for prompts in (2, 4, 8, 16)), *((PROMPTS, rounds) for rounds in (1, 2, 4, 8))]
 # The last three are more than there are: drawn with replacement, from the pool as if it were all that the reference can
 # say.

@@ -28,19 +28,18 @@ def test_over_all_responses_nothing_is_left_to_chance(
     """Weighted by what they are drawn with, endings add up to Σ_y Π π_k^λ_k of those that end, departures to zero."""
     exact = small(count, seed).exact
     names = [f"p{i}" for i in range(count)]
-    shares = {name: 0.5 / count for name in names} | {EVEN: 0.5}
+    shares = dict.fromkeys(names, 0.5 / count) | {EVEN: 0.5}
     proposed = np.delete(exact.proposed(), -2, 0)  # [K + 1, P, Y]
-    for prompt in (0, 3):
-        rows = [exact._row(prompt, y, [*names, EVEN]) for y in range(len(exact.lengths))]
-        steps = gather_steps(rows, names, shares)
-        drawn = np.exp(proposed[:, prompt]).T @ list(shares.values())
-        assert drawn.sum() == pytest.approx(1, abs=1e-5)
-        for weights in (np.full(count, 1 / count), exact.best(), np.eye(count)[0]):
-            ending, _, departed, _ = steps.terms(weights)
-            every = np.exp(exact.log_probs[prompt, :, 1:] @ weights)
-            assert drawn[steps.response] @ ending == pytest.approx(every[steps.ended].sum(), rel=2e-3)
-            assert abs(drawn[steps.response] @ departed) < 2e-3
-            assert np.abs(departed).max() > 0.01 or count == 1
+    rows = [exact._row(3, y, [*names, EVEN]) for y in range(len(exact.lengths))]
+    steps = gather_steps(rows, names, shares)
+    drawn = np.exp(proposed[:, 3]).T @ list(shares.values())
+    assert drawn.sum() == pytest.approx(1, abs=1e-5)
+    for weights in (np.full(count, 1 / count), exact.best(), np.eye(count)[0]):
+        at = steps.at(weights)
+        every = np.exp(exact.log_probs[3, :, 1:] @ weights)
+        assert drawn[steps.response] @ at.ending == pytest.approx(every[steps.ended].sum(), rel=2e-3)
+        assert abs(drawn[steps.response] @ at.departure) < 2e-3
+        assert np.abs(at.departure).max() > 0.01
 
 
 def test_gradients_are_those_of_differences(small: Callable[[int, int], Small]) -> None:
@@ -81,10 +80,10 @@ def test_of_few_responses_it_makes_more(small: Callable[[int, int], Small]) -> N
 def test_the_stated_error_holds_95_times_of_100(small: Callable[[int, int], Small], count: int) -> None:
     exact, rng = small(count, 1).exact, np.random.default_rng(count)
     least, held = exact.objective(exact.best()), 0
-    for _ in range(200):
-        found = solve(exact.lean(list(range(len(PROMPTS))), 48, rng), repeats=20)
+    for _ in range(100):
+        found = solve(exact.lean(list(range(len(PROMPTS))), 24, rng), repeats=20)
         held += abs(found.objective - least) < 1.96 * found.objective_error
-    assert held >= 181  # 190 are expected, 181 is three standard deviations below
+    assert held >= 88  # 95 are expected, 88 is three standard deviations below
 
 
 def test_a_lean_bank_of_real_samples(small: Callable[[int, int], Small], tmp_path) -> None:
