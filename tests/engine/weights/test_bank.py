@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -185,8 +186,23 @@ def test_solve_on_the_command_line(tiny: Tiny, tmp_path: Path, monkeypatch: pyte
     assert sum(found["weights"].values()) == pytest.approx(1)
     assert Path(found["bank"]).is_file()
     assert Path(found["bank"]).is_relative_to(tmp_path)
+    rows = [row for line in Path(found["bank"]).read_text().splitlines() for row in json.loads(line)["responses"]]
+    assert not any(REFERENCE in row["log_probs"] for row in rows), "it is a lean one"
     assert run(app, "python -m engine", [*asked[:-1], "--method", "guess"]) == 2
     assert "no method is called 'guess'; there are mpo, bsmd, target" in capsys.readouterr().err
+    # The desk's bank is sampled to ship, and from then on it is there for nothing.
+    try:
+        assert run(app, "python -m engine", [*asked, "--ship"]) == 0
+        desk = json.loads(capsys.readouterr().out)
+        shipped = tiny.config.parent / "banks" / Path(desk["bank"]).name
+        assert desk["bank"] != found["bank"] and REFERENCE in shipped.read_text()
+        Path(desk["bank"]).unlink()
+        assert run(app, "python -m engine", asked) == 0
+        again = json.loads(capsys.readouterr().out)
+        assert again["bank"] == desk["bank"] and not Path(desk["bank"]).exists()
+        assert again["weights"] == pytest.approx(desk["weights"], abs=0.01)  # four digits are shipped
+    finally:
+        shutil.rmtree(tiny.config.parent / "banks", ignore_errors=True)
 
 
 def test_reference_alone_is_a_bank_of_the_paper(small: Callable[[int, int], Small]) -> None:
