@@ -57,7 +57,7 @@ def solve(bank: Bank, seed: int = 0, repeats: int = REPEATS) -> Solution:
         drawn = rng.multinomial(size, np.full(size, 1 / size)).astype(float)
         other, _, _ = minimise(objective, drawn, weights, ROUGH_GAP)
         again.append((other, objective(other, drawn)[0]))
-    return from_bank("mpo", bank, weights, again, path, gap, objective(weights)[0])
+    return from_bank("mpo", bank, weights, again, path, gap, objective(weights)[0], objective.share(weights))
 
 
 def minimise(

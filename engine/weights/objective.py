@@ -38,11 +38,11 @@ class Objective:
         size, count = self.bank.log_base.shape
         share = np.full(size, 1 / size) if prompts is None else prompts / prompts.sum()
         whole, ending, top, at = self._weights(weights)
-        own, a = (whole + ending).mean(1), self.shrinkage
-        normaliser = (1 - a) * own + a * (share @ own)
+        normaliser = self._normaliser(whole + ending, share)
         # Of a prompt that does not count it is never looked at, and may be zero.
         inverse = np.divide(share, normaliser, out=np.zeros(size), where=share > 0)
         value = float(share @ np.log(normaliser, out=np.zeros(size), where=share > 0)) + top
+        a = self.shrinkage
         pull = ((1 - a) * inverse + a * inverse.sum() * share) / count  # of every weight on F̂, [P]
         gradient = np.einsum("p,pn,pnk->k", pull, whole, self.bank.log_ratios)
         if at is None:
@@ -52,6 +52,18 @@ class Objective:
         inside = 1 + float(of_departure @ at.departure)
         of_departure = -of_departure / inside if inside > LEAST else np.zeros_like(of_departure)
         return value - float(np.log(max(inside, LEAST))), gradient + at.gradient(of_ending, of_departure)
+
+    def share(self, weights: Array) -> float:
+        """The effective sample size (Σw)²/Σw² of all responses, divided by their number; λ [K]."""
+        whole, ending, _, _ = self._weights(weights)
+        w = whole + ending
+        w /= self._normaliser(w, np.full(len(w), 1 / len(w)))[:, None]
+        return float(w.sum() ** 2 / (w**2).sum() / w.size)
+
+    def _normaliser(self, w: Array, share: Array) -> Array:
+        """z_x [P] of weights [P, N]. share [P]: how much each prompt counts, in all 1."""
+        own, a = w.mean(1), self.shrinkage
+        return (1 - a) * own + a * (share @ own)
 
     def _weights(self, weights: Array) -> tuple[Array, Array, float, StepsAt | None]:
         """Of all responses [P, N], what counts as a whole and what by where it may end; both divided by exp(top)."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.bank import Array, Bank
+from engine.bank import LOW_COUNT, LOW_SHARE, Array, Bank
 
 
 @dataclass(frozen=True)
@@ -64,14 +64,19 @@ def from_bank(
     path: list[Array],
     gap: float | None = None,
     objective: float | None = None,
+    share: float | None = None,
 ) -> Solution:
-    """What a bank says of these weights. again: weights and F of every repeat of the bootstrap. objective: F, unless it
-    is as the bank has it."""
+    """What a bank says of these weights. again: weights and F of every repeat of the bootstrap. objective: F, and share:
+    of the effective sample size, unless they are as the bank has them."""
     estimate = bank.estimate(weights)
     errors = np.std([other for other, _ in again], 0) if again else np.zeros(len(weights))
+    share = float(estimate.share) if share is None else share
+    count = share * bank.log_base.shape[1]
     note = ""
-    if not estimate.sound:
-        note = f"the effective sample size is {float(estimate.share):.0%} of the responses: sample more before use"
+    if share < LOW_SHARE or count < LOW_COUNT:
+        note = (
+            f"the effective sample size is {share:.0%} of the responses, {count:.1f} a prompt: sample more before use"
+        )
     return Solution(
         method=method,
         weights=dict(zip(bank.policies, weights.tolist(), strict=True)),
@@ -79,7 +84,7 @@ def from_bank(
         objective=float(estimate.objective) if objective is None else objective,
         # With one prompt, or few, what is left is the error of the sampling.
         objective_error=max(float(np.std([value for _, value in again] or [0.0])), float(estimate.error)),
-        share=float(estimate.share),
+        share=share,
         gap=gap,
         policy_tokens=bank.policy_tokens,
         path=[point.tolist() for point in path],
