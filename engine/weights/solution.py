@@ -66,17 +66,16 @@ def from_bank(
     objective: float | None = None,
     share: float | None = None,
 ) -> Solution:
-    """What a bank says of these weights. again: weights and F of every repeat of the bootstrap. objective: F, and share:
-    of the effective sample size, unless they are as the bank has them."""
+    """What a bank says of these weights. again: weights and F of every repeat of the bootstrap. objective: F, and
+    share: of the effective sample size, unless they are as the bank has them."""
     estimate = bank.estimate(weights)
     errors = np.std([other for other, _ in again], 0) if again else np.zeros(len(weights))
     share = float(estimate.share) if share is None else share
     count = share * bank.log_base.shape[1]
     note = ""
     if share < LOW_SHARE or count < LOW_COUNT:
-        note = (
-            f"the effective sample size is {share:.0%} of the responses, {count:.1f} a prompt: sample more before use"
-        )
+        found = f"{share:.0%} of the responses, {count:.1f} a prompt"
+        note = f"the effective sample size is {found}: sample more before use"
     return Solution(
         method=method,
         weights=dict(zip(bank.policies, weights.tolist(), strict=True)),
