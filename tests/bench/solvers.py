@@ -52,7 +52,7 @@ ARRAYS = ("log_ratios", "log_base", "rewards")  # of a bank
 BATCHES, RATES = (4, 16, 64, 256, 1024), (0.1, 0.3, 1.0, 3.0, 10.0)
 AS_SET = (8, 1.0)  # batch and rate of `solve --method bsmd`
 REPEATS = 40
-MORE = 5  # times as many, of a bundled lean bank: cheap to compute, and small ones differ much
+MORE = 25  # times as many, of small bundled lean banks, which differ much; of the others a fifth of it
 
 POLICIES, SEEDS = (2, 3, 4), (0, 1)
 # Budgets: to how many prompts, chosen anew each time, and how many rounds, of a response of every proposal to each.
@@ -102,7 +102,8 @@ def compare(
     every = {"lean": ["mpo"], "usual": ["desk"], "reference": ["reference", "bsmd", "bsmd-set"]}
     for source, solvers in every.items():
         for budget in budgets[source]:
-            for _ in range(REPEATS * (more if source == "lean" else 1)):
+            times = 1 if source != "lean" else more if budget[1] == 1 else max(1, more // 5)
+            for _ in range(REPEATS * times):
                 bank = problem.draw(source, budget, rng)
                 objective = Objective(bank)
                 for solver in solvers:
