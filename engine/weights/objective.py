@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from engine.bank import Array, Bank
 from engine.steps import StepsAt
 
+FAR = -300.0  # nats; where all weights are below it steps are left out, whose sums would come near the smallest numbers
 LEAST = 0.1  # of 1 + D̄; below it a few responses have all the weight, and the variate says nothing
 
 
@@ -24,11 +27,14 @@ class Objective:
     """
 
     def __init__(self, bank: Bank) -> None:
+        even = np.full(len(bank.policies), 1 / len(bank.policies))
+        if bank.steps is not None and bank.log_weights(even).max() < FAR:
+            bank = replace(bank, steps=None)
         self.bank = bank
         prompts, count = bank.log_base.shape
         self.shrinkage = 1.0
         if count > 1 and prompts > 1:
-            whole, ending, _, _ = self._weights(np.full(len(bank.policies), 1 / len(bank.policies)))
+            whole, ending, _, _ = self._weights(even)
             w = whole + ending
             spread = w.mean(1).var(ddof=1)
             self.shrinkage = min(1.0, w.var(1, ddof=1).mean() / count / spread) if spread > 0 else 0.0

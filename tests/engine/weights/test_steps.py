@@ -53,6 +53,15 @@ def test_gradients_are_those_of_differences(small: Callable[[int, int], Small]) 
                 assert off < 1e-5
 
 
+def test_policies_that_are_very_far_apart_are_counted_without_steps(small: Callable[[int, int], Small]) -> None:
+    bank = small(2, 0).exact.lean([0, 1, 2], 4, np.random.default_rng(0))
+    plain = Objective(replace(bank, steps=None))
+    far = Objective(replace(bank, log_base=bank.log_base - 1000))  # below the smallest number
+    weights = np.array([0.3, 0.7])
+    assert far(weights)[0] == pytest.approx(plain(weights)[0] - 1000)
+    assert far(weights)[1] == pytest.approx(plain(weights)[1])
+
+
 def test_with_many_responses_it_is_the_bank_s_own(small: Callable[[int, int], Small]) -> None:
     exact = small(3, 1).exact
     bank = exact.lean(list(range(len(PROMPTS))), 600, np.random.default_rng(0))
