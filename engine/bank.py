@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import softmax
 
-from engine.bank_file import BankFile, Unit
+from engine.bank_file import BankFile, Unit, whole_rounds
 from engine.batch import Record
 from engine.config import REFERENCE
 from engine.engine import Engine
@@ -189,12 +189,21 @@ def proposals(engine: Engine) -> dict[str, Mixture]:
     return {**alone, EVEN: engine.mixture()}
 
 
-def check_sampling(sampling: Sampling) -> None:
-    """Raises InputError where the probabilities of what is drawn are not those of the policies."""
+def check_asked(
+    engine: Engine, prompts: list[str], responses: int, sampling: Sampling | None
+) -> tuple[list[str], Sampling]:
+    """The prompts, each once, and the sampling, temperature 1 unless told. Raises InputError, also where the
+    probabilities of what would be drawn are not those of the policies."""
+    sampling = sampling or Sampling(temperature=1.0)
     if sampling.temperature == 0:
         raise InputError("temperature: found 0; a bank needs responses that differ, give more than 0, such as 1")
     if sampling != Sampling(sampling.max_new_tokens, sampling.temperature):
         raise InputError("sampling: a bank takes temperature and length alone; leave the other settings off")
+    if not prompts or responses < 1:
+        raise InputError("bank: it needs a prompt and a response or more")
+    for prompt in prompts:
+        engine.check_prompt(prompt, sampling.max_new_tokens)
+    return list(dict.fromkeys(prompts)), sampling
 
 
 def collect(
@@ -215,15 +224,10 @@ def collect(
     counts responses; when stopped() is true, what is finished is kept in the file, and InputError is raised.
     Raises InputError.
     """
-    sampling = sampling or Sampling(temperature=1.0)
-    check_sampling(sampling)
-    if not prompts or responses < 1:
-        raise InputError("bank: it needs a prompt and a response or more")
-    prompts = list(dict.fromkeys(prompts))
+    prompts, sampling = check_asked(engine, prompts, responses, sampling)
     sources = sources or proposals(engine)
     mixed = {name: mixture for name, mixture in sources.items() if name not in engine.policy_set.by_name}
     wanted = [(prompt, number) for number in range(-(-responses // len(sources))) for prompt in prompts]
-    check_prompts(engine, prompts, sampling)
 
     def ask(unit: Unit, client: object) -> Asked:
         asked: Asked = {}
@@ -242,12 +246,6 @@ def collect(
 
 
 Asked = dict[str, tuple[Request, Record]]  # {source: a response that is under way, and what is kept of it}
-
-
-def check_prompts(engine: Engine, prompts: list[str], sampling: Sampling) -> None:
-    """Raises InputError."""
-    for prompt in prompts:
-        engine.check_prompt(prompt, sampling.max_new_tokens)
 
 
 def sample(
@@ -292,10 +290,9 @@ def sample(
 def kept(engine: Engine, prompts: list[str], file: BankFile) -> Bank | None:
     """The bank of all rounds that the file has of every one of these prompts; None if it has no whole round."""
     prompts, sources = list(dict.fromkeys(prompts)), list(proposals(engine))
-    found, rounds = file.read(), 0
-    while all((prompt, rounds) in found for prompt in prompts):
-        rounds += 1
-    wanted = {(prompt, number): found[prompt, number] for number in range(rounds) for prompt in prompts}
+    found = file.read()
+    rounds = range(whole_rounds(found, prompts))
+    wanted = {(prompt, number): found[prompt, number] for number in rounds for prompt in prompts}
     return assemble(engine, prompts, sources, wanted) if wanted else None
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
@@ -53,11 +54,6 @@ class BankFile:
         """{unit: its responses}; a torn line is left out."""
         return {**read_units(self.shipped), **read_units(self.path)}
 
-    def holds(self, prompts: list[str], rounds: int) -> bool:
-        """Whether all of it is there, and nothing of it needs sampling."""
-        found = self.read()
-        return all((prompt, number) in found for prompt in prompts for number in range(rounds))
-
     def ship(self, prompts: list[str]) -> None:
         """Write what there is of these prompts beside the configuration: found wherever its files are the same."""
         units = {unit: rows for unit, rows in self.read().items() if unit[0] in prompts}
@@ -73,6 +69,14 @@ class BankFile:
                 if file.read(1) != b"\n":  # whoever wrote last was killed
                     file.write(b"\n")
             file.write(line_of(unit, responses).encode())
+
+
+def whole_rounds(found: Container[Unit], prompts: list[str]) -> int:
+    """How many rounds there are of every one of these prompts."""
+    rounds = 0
+    while prompts and all((prompt, rounds) in found for prompt in prompts):
+        rounds += 1
+    return rounds
 
 
 def read_units(path: Path) -> dict[Unit, list[dict[str, Any]]]:

@@ -200,7 +200,7 @@ def solve_bank(
     from tqdm import tqdm
 
     from engine.bank import proposals
-    from engine.bank_file import BankFile
+    from engine.bank_file import BankFile, whole_rounds
     from engine.config import REFERENCE
     from engine.engine import Engine
     from engine.lean_bank import lean_proposals
@@ -216,7 +216,7 @@ def solve_bank(
         asked = (asked or read_prompts(engine.config.prompts or ""))[:limit]
         sources = proposals(engine) if method != "bsmd" else {REFERENCE: engine.mixture({REFERENCE: 1.0})}
         file = BankFile(engine.config, sampling, sources, seed)
-        if method == "mpo" and not ship and not file.holds(asked, -(-responses // len(sources))):
+        if method == "mpo" and not ship and whole_rounds(file.read(), asked) * len(sources) < responses:
             file = BankFile(engine.config, sampling, lean_proposals(engine), seed)
 
         def progress(done: int, wanted: int) -> None:

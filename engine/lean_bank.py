@@ -12,12 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from engine.bank import EVEN, Array, Asked, Bank, check_prompts, check_sampling, proposals, sample, seed_of
+from engine.bank import EVEN, Array, Asked, Bank, check_asked, proposals, sample, seed_of
 from engine.bank_file import BankFile, Unit
 from engine.batch import Record
 from engine.config import REFERENCE
 from engine.engine import Engine
-from engine.errors import InputError
 from engine.mixing import Mixture
 from engine.requests import Request
 from engine.sampling import Sampling
@@ -59,12 +58,7 @@ def collect_lean(
     stopped: Callable[[], bool] = lambda: False,
 ) -> Bank:
     """So many responses of each prompt. `file` must be for `lean_proposals`; else as `collect`. Raises InputError."""
-    sampling = sampling or Sampling(temperature=1.0)
-    check_sampling(sampling)
-    if not prompts or responses < 1:
-        raise InputError("bank: it needs a prompt and a response or more")
-    prompts = list(dict.fromkeys(prompts))
-    check_prompts(engine, prompts, sampling)
+    prompts, sampling = check_asked(engine, prompts, responses, sampling)
     sources = lean_proposals(engine)
     window = max(1, 2 * engine.max_rows // len(engine.policy_set.names))
     done = 0

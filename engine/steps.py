@@ -10,6 +10,7 @@ from __future__ import annotations
 from base64 import b64decode, b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,6 @@ from torch import Tensor
 Array = NDArray[np.float64]
 
 EVENTS = 16  # tokens that are kept beside those that end a response: the likeliest under any policy
-
 LEAST = -1e4  # the smallest log-prob that is told from none
 
 
@@ -109,12 +109,12 @@ class StepsAt:
     ratio: Array
     products: Array
 
-    @property
+    @cached_property
     def ending(self) -> Array:
         """[H], the mean of w_t if the response ends there and else 0, given what was said before."""
         return self.so_far * self.products[:, : self.steps.ends].sum(-1)
 
-    @property
+    @cached_property
     def departure(self) -> Array:
         """[H], of w_t from its mean, given what was said before, over the events that do not end the response. Its own
         mean is zero, whichever events were kept."""

@@ -127,14 +127,15 @@ class Exact:
             for (prompt, number), name in due.items():
                 table = cumulative[name][place := PROMPTS.index(prompt)]
                 response = int(np.searchsorted(table, rng.random() * table[-1], side="right"))
-                row = self._row(place, min(response, len(table) - 1), [*names, EVEN])
+                row = self.row(place, min(response, len(table) - 1), [*names, EVEN])
                 rows[prompt, number] = {**row, "proposal": name}
             return rows
 
         asked = [PROMPTS[i] for i in chosen]
         return assemble_lean(names, ["short", "first"], asked, draw_rounds([*names, EVEN], asked, rounds, get))
 
-    def _row(self, prompt: int, response: int, sources: list[str]) -> Row:
+    def row(self, prompt: int, response: int, sources: list[str]) -> Row:
+        """What a lean bank's file has of it, but for its proposal. sources: the policies' names, and EVEN."""
         if (prompt, response) not in self._rows:
             assert self.log_next is not None and self.tokens is not None
             record, size = StepRecord(), int(self.lengths[response])

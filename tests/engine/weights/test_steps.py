@@ -30,7 +30,7 @@ def test_over_all_responses_nothing_is_left_to_chance(
     names = [f"p{i}" for i in range(count)]
     shares = dict.fromkeys(names, 0.5 / count) | {EVEN: 0.5}
     proposed = np.delete(exact.proposed(), -2, 0)  # [K + 1, P, Y]
-    rows = [exact._row(3, y, [*names, EVEN]) for y in range(len(exact.lengths))]
+    rows = [exact.row(3, y, [*names, EVEN]) for y in range(len(exact.lengths))]
     steps = gather_steps(rows, names, shares)
     drawn = np.exp(proposed[:, 3]).T @ list(shares.values())
     assert drawn.sum() == pytest.approx(1, abs=1e-5)
@@ -111,7 +111,7 @@ def test_a_lean_bank_of_real_samples(small: Callable[[int, int], Small], tmp_pat
     place = {text: i for i, text in enumerate(exact.texts)}
     for (prompt, _), (row,) in list(file.read().items())[:20]:
         steps = gather_steps([row], ["p0", "p1", "p2"], {"p0": 1.0, EVEN: 1.0})
-        table = exact._row(PROMPTS.index(prompt), place[row["text"]], ["p0", "p1", "p2", EVEN])
+        table = exact.row(PROMPTS.index(prompt), place[row["text"]], ["p0", "p1", "p2", EVEN])
         other = gather_steps([table], ["p0", "p1", "p2"], {"p0": 1.0, EVEN: 1.0})
         assert steps.before == pytest.approx(other.before, abs=1e-3)
         assert steps.log_drawn == pytest.approx(other.log_drawn, abs=0.02)
@@ -145,11 +145,14 @@ def test_each_prompt_meets_both_kinds_of_proposal() -> None:
 
 
 def test_one_policy_alone_and_one_prompt(small: Callable[[int, int], Small]) -> None:
+    alone = mpo(small(1, 0).engine, PROMPTS[:2], SAMPLING, responses=4)
+    assert alone.weights == {"p0": 1.0}
+    assert alone.objective == pytest.approx(0, abs=1e-3)
     exact = small(2, 0).exact
     bank = exact.lean([0], 2, np.random.default_rng(0))
     assert sum(solve(bank, repeats=5).weights.values()) == pytest.approx(1)
     engine = small(2, 0).engine
     solution = mpo(engine, PROMPTS[:1], SAMPLING, responses=4)
     assert sum(solution.weights.values()) == pytest.approx(1)
-    rows = [{**exact._row(0, 5, ["p0", "p1", EVEN]), "proposal": "p0"}]
+    rows = [{**exact.row(0, 5, ["p0", "p1", EVEN]), "proposal": "p0"}]
     assert assemble_lean(["p0", "p1"], ["short", "first"], ["a"], [rows]).steps is not None
