@@ -106,7 +106,10 @@ def fingerprint(config: Config) -> list[Any]:
     sources = ("adapter", "model", "base")
 
     def of(settings: dict[str, Any]) -> dict[str, Any]:
-        return {key: contents(value) if value and key in sources else value for key, value in settings.items()}
+        return {key: content(value) if value and key in sources else value for key, value in settings.items()}
+
+    def content(value: str | list[str]) -> str | list[str]:
+        return contents(value) if isinstance(value, str) else [contents(part) for part in value]
 
     rewards = []
     for reward in config.rewards:
@@ -117,6 +120,7 @@ def fingerprint(config: Config) -> list[Any]:
         config.dtype,
         [of(policy.model_dump(exclude_none=True)) for policy in config.policies],
         rewards,
+        *([of(config.reference.model_dump())] if config.reference else []),
     ]
 
 

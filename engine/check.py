@@ -20,6 +20,8 @@ def check(policy_set: PolicySet) -> None:
     that reads its positions from something other than position_ids.
     """
     for index, model in enumerate(policy_set.models):
+        if not any(policy.model == index for policy in policy_set.policies):
+            continue  # the base, where no policy can be folded into it
         try:
             check_model(policy_set, index)
         except InputError:

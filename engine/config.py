@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from engine.errors import InputError
 
@@ -19,12 +28,40 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class PolicySettings(Settings):
-    """A component policy: an adapter on the base, a full model, or the base under another prompt."""
+def check_adapter(adapter: Any) -> Any:
+    """Check the adapters of a policy, one or several."""
+    several = adapter if isinstance(adapter, list) else [adapter]
+    if not several or not all(isinstance(name, str) and name for name in several) or len(set(several)) < len(several):
+        raise ValueError("an adapter's path or hub id, or a list of them, each once")
+    return adapter
+
+
+# One adapter, or several stacked ones, which add up on the base.
+Adapter = Annotated[str | list[str], BeforeValidator(check_adapter)]
+
+
+class Adapted(Settings):
+    """Settings of what may have adapters."""
+
+    adapter: Adapter | None = None
+
+    @property
+    def adapters(self) -> list[str]:
+        """All adapters, in the order in which they are stacked."""
+        return [self.adapter] if isinstance(self.adapter, str) else list(self.adapter or [])
+
+
+class ReferenceSettings(Adapted):
+    """The policy that the others were tuned from, where it is not the base as it is: adapters on the base."""
+
+    adapter: Adapter
+
+
+class PolicySettings(Adapted):
+    """A component policy: adapters on the base, a full model, or the reference under another prompt."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9_.-]+$")
     objective: str
-    adapter: str | None = None
     model: str | None = None
     system_prompt: str | None = None
     prefix: str | None = None
@@ -33,7 +70,7 @@ class PolicySettings(Settings):
     @classmethod
     def not_reserved(cls, name: str) -> str:
         if name == REFERENCE:
-            raise ValueError(f"another name: '{REFERENCE}' is the base itself")
+            raise ValueError(f"another name: '{REFERENCE}' is the policy that the others were tuned from")
         return name
 
     @model_validator(mode="after")
@@ -81,6 +118,7 @@ class Config(Settings):
     base: str
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    reference: ReferenceSettings | None = None
     policies: list[PolicySettings] = Field(min_length=1)
     rewards: list[RewardSettings] = []
     prompts: str | None = None
@@ -118,6 +156,16 @@ def resolve(value: str, file: Path, key: str) -> str:
     raise InputError(f"{file}: {key}: found '{value}', expected a path that exists ({path} does not) or a hub id")
 
 
+def resolve_all(values: str | list[str], file: Path, key: str) -> str | list[str]:
+    """Resolve one value or each of a list. Raises InputError, also where two of them are the same adapter."""
+    if isinstance(values, str):
+        return resolve(values, file, key)
+    found = [resolve(value, file, f"{key}[{i}]") for i, value in enumerate(values)]
+    if len(set(found)) < len(found):
+        raise InputError(f"{file}: {key}: found one adapter twice, expected each once")
+    return found
+
+
 def load_config(file: str | Path = DEMO) -> Config:
     """Read and check a configuration file. Raises InputError naming the file, the key, what was found and expected."""
     file = Path(file).expanduser().resolve()
@@ -139,9 +187,11 @@ def load_config(file: str | Path = DEMO) -> Config:
         raise InputError(f"{file}: {describe(error)}") from None
     config._file = file
     config.base = resolve(config.base, file, "base")
+    if config.reference:
+        config.reference.adapter = resolve_all(config.reference.adapter, file, "reference.adapter")
     for i, policy in enumerate(config.policies):
         if policy.adapter:
-            policy.adapter = resolve(policy.adapter, file, f"policies[{i}].adapter")
+            policy.adapter = resolve_all(policy.adapter, file, f"policies[{i}].adapter")
         if policy.model:
             policy.model = resolve(policy.model, file, f"policies[{i}].model")
     for i, reward in enumerate(config.rewards):

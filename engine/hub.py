@@ -19,8 +19,9 @@ def check_hub(config: Config) -> None:
 
     Loading would find out too, but asks for each file again and again: most of a minute without a network.
     """
-    policies = [source for policy in config.policies for source in (policy.adapter, policy.model)]
-    named = [config.base, *policies, *(reward.model for reward in config.rewards)]
+    reference = config.reference.adapters if config.reference else []
+    policies = [source for policy in config.policies for source in (*policy.adapters, policy.model)]
+    named = [config.base, *reference, *policies, *(reward.model for reward in config.rewards)]
     for source in dict.fromkeys(source for source in named if source and not Path(source).exists()):
         if any(isinstance(try_to_load_from_cache(source, f"{kind}config.json"), str) for kind in ("", "adapter_")):
             continue

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from engine.adapters import Gate, Lora, Unfoldable, adapter_folder, check_foldable, fold, read_lora
 from engine.attention import use_blocks
-from engine.config import REFERENCE, Config, PolicySettings
+from engine.config import REFERENCE, Adapted, Config, PolicySettings
 from engine.errors import InputError
 from engine.messages import BETWEEN, Message, Prompt, joined, messages_of
 from engine.mixing import SOUP, Mixture
@@ -50,41 +50,43 @@ class PolicySet:
         self.device = pick_device(config.device)
         self.tokenizer = load_tokenizer(config.base)
         base = load_model(config.base, config.dtype, self.device)
-        loras: list[Lora] = []
+        adapters = Adapters(base, config.base)
         others: list[nn.Module] = []
-        placed: list[tuple[PolicySettings, int, int | None, str]] = []  # settings, model, gate column, note
-        for settings in config.policies:
-            tell(f"loading the policy {settings.name}")
-            model, column, note = 0, None, ""
-            if settings.adapter:
-                if any(adapter_folder(settings.adapter).glob("tokenizer*")):
-                    self._check_tokenizer(settings.name, settings.adapter)
+        reference = config.reference or Adapted()
+        placed: list[tuple[int, list[int], str]] = []  # of each policy, the reference first: model, columns, note
+        for name, settings in ((REFERENCE, reference), *((policy.name, policy) for policy in config.policies)):
+            if placed or settings.adapters:
+                tell(f"loading the policy {name}")
+            model, columns, note = 0, [], ""
+            if settings.adapters:
+                for adapter in settings.adapters:
+                    if any(adapter_folder(adapter).glob("tokenizer*")):
+                        self._check_tokenizer(name, adapter)
                 try:
-                    lora = read_lora(settings.adapter)
-                    check_foldable(base, lora)
-                    warn_of_another_base(settings, lora, config.base)
-                    column = len(loras)
-                    loras.append(lora)
+                    columns = adapters.columns(name, settings.adapters)
                 except Unfoldable as reason:
-                    others.append(load_with_adapter(config.base, settings.adapter, config.dtype, self.device))
+                    others.append(load_with_adapters(config.base, settings.adapters, config.dtype, self.device))
                     model, note = len(others), f"general path, since {reason}"
-            elif settings.model:
-                self._check_tokenizer(settings.name, settings.model)
+            elif isinstance(settings, PolicySettings) and settings.model:
+                self._check_tokenizer(name, settings.model)
                 others.append(load_model(settings.model, config.dtype, self.device))
                 model, note = len(others), "general path, since it is a model of its own"
+            elif placed:
+                model, columns, _ = placed[0]  # the reference under another prompt
             if note:
-                log.warning("policy '%s' takes the %s: one more forward pass a step", settings.name, note)
-            placed.append((settings, model, column, note))
-        self.gates: list[Gate | None] = [fold(base, loras), *(None for _ in others)]
+                log.warning("policy '%s' takes the %s: one more forward pass a step", name, note)
+            placed.append((model, columns, note))
+        self.gates: list[Gate | None] = [fold(base, adapters.folded), *(None for _ in others)]
         self.models = [model.eval().requires_grad_(False) for model in (base, *others)]
         for model in self.models:
             pack(model)
             use_blocks(model)
-        self.policies = [Policy(REFERENCE, REFERENCE, 0, (0.0,) * len(loras))]
-        for settings, model, column, note in placed:
-            gate = tuple(float(index == column) for index in range(len(loras)))
+        gates = [tuple(float(i in columns) for i in range(len(adapters.folded))) for _, columns, _ in placed]
+        model, _, note = placed[0]
+        self.policies = [Policy(REFERENCE, REFERENCE, model, gates[0], note=note)]
+        for policy, (model, _, note), gate in zip(config.policies, placed[1:], gates[1:], strict=True):
             self.policies.append(
-                Policy(settings.name, settings.objective, model, gate, settings.system_prompt, settings.prefix, note)
+                Policy(policy.name, policy.objective, model, gate, policy.system_prompt, policy.prefix, note)
             )
         self._gates: dict[int, list[tuple[float, ...]]] = {}  # of each model, as they are set
         self.by_name = {policy.name: policy for policy in self.policies}
@@ -201,15 +203,19 @@ class PolicySet:
     def soup(self, weights: Mapping[str, float]) -> Policy:
         """The policy of the averaged adapters, θ_ref + Σ λ_k (θ_k - θ_ref), by a gate of weights (Rewarded Soups,
         arXiv 2306.04488). Raises InputError if a policy is not an adapter that is folded in."""
-        for name, weight in weights.items():
+        shares = {**weights}
+        rest = 1 - math.fsum(weights.values())
+        if abs(rest) > 1e-9:  # weights that are not on the simplex
+            shares[REFERENCE] = shares.get(REFERENCE, 0.0) + rest
+        for name, weight in shares.items():
             policy = self.by_name[name]
             if weight and (policy.model or policy.system_prompt or policy.prefix):
                 raise InputError(
                     f"rule: soup averages adapters, and '{name}' is "
                     f"{policy.note or 'a prompted policy'}; set its weight to 0, or take another rule"
                 )
-        columns = zip(*(self.by_name[name].gate for name in weights), strict=True)
-        gate = tuple(math.fsum(w * g for w, g in zip(weights.values(), column, strict=True)) for column in columns)
+        columns = zip(*(self.by_name[name].gate for name in shares), strict=True)
+        gate = tuple(math.fsum(w * g for w, g in zip(shares.values(), column, strict=True)) for column in columns)
         return Policy(SOUP, SOUP, 0, gate)
 
     def rows_of(self, mixture: Mixture, trace: bool) -> list[Policy]:
@@ -258,14 +264,37 @@ def pick_dtype(dtype: str, device: torch.device) -> torch.dtype | str:
     return getattr(torch, dtype)
 
 
-def warn_of_another_base(settings: PolicySettings, lora: Lora, base: str) -> None:
+class Adapters:
+    """The adapters that are folded into the base, each once, however many policies have it."""
+
+    def __init__(self, base: nn.Module, source: str) -> None:
+        """source: the base's path or hub id."""
+        self.base, self.source = base, source
+        self.folded: list[Lora] = []
+        self._columns: dict[str, int] = {}  # {adapter: its place in `folded`}
+
+    def columns(self, name: str, adapters: list[str]) -> list[int]:
+        """Return the gate's columns of a policy's adapters. Raises as `check_foldable` does, and then keeps none."""
+        found = {}
+        for adapter in adapters:
+            if adapter not in self._columns:
+                found[adapter] = read_lora(adapter)
+                check_foldable(self.base, found[adapter])
+        for adapter, lora in found.items():
+            warn_of_another_base(name, lora, self.source)
+            self._columns[adapter] = len(self.folded)
+            self.folded.append(lora)
+        return [self._columns[adapter] for adapter in adapters]
+
+
+def warn_of_another_base(name: str, lora: Lora, base: str) -> None:
     """An adapter of another base can fit this one's shapes; all that tells is the base that it names."""
     named = Path(lora.source) / (lora.base or "")
     same = named.exists() and Path(base).exists() and named.resolve() == Path(base).resolve()
     if lora.base and lora.base != base and not same:
         log.warning(
             "policy '%s': its adapter names '%s' as its base and is put on '%s'; right only if those are the same",
-            *(settings.name, lora.base, base),
+            *(name, lora.base, base),
         )
 
 
@@ -294,11 +323,14 @@ def load_model(source: str, dtype: str, device: torch.device) -> PreTrainedModel
         raise InputError(f"cannot load a language model from '{source}': {first_line(error)}") from None
 
 
-def load_with_adapter(base: str, adapter: str, dtype: str, device: torch.device) -> nn.Module:
-    """A copy of the base with an adapter that cannot be folded merged into it by peft."""
+def load_with_adapters(base: str, adapters: list[str], dtype: str, device: torch.device) -> nn.Module:
+    """A copy of the base with adapters, not all of which can be folded, merged into it by peft in this order."""
     from peft import PeftModel  # only the general path needs it, and it is slow to import
 
-    try:
-        return PeftModel.from_pretrained(load_model(base, dtype, device), adapter).merge_and_unload()
-    except (RuntimeError, ValueError, OSError) as error:
-        raise InputError(f"adapter '{adapter}' does not fit the base '{base}': {first_line(error)}") from None
+    model: nn.Module = load_model(base, dtype, device)
+    for adapter in adapters:
+        try:
+            model = PeftModel.from_pretrained(model, adapter).merge_and_unload()
+        except (RuntimeError, ValueError, OSError) as error:
+            raise InputError(f"adapter '{adapter}' does not fit the base '{base}': {first_line(error)}") from None
+    return model
