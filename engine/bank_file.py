@@ -14,6 +14,7 @@ import platformdirs
 from huggingface_hub import try_to_load_from_cache
 
 from engine.config import Config
+from engine.gguf import digest, hub_file, is_gguf
 from engine.mixing import Mixture
 from engine.sampling import Sampling
 
@@ -125,15 +126,19 @@ def fingerprint(config: Config) -> list[Any]:
 
 
 def contents(source: str) -> str:
-    """A hash of a folder's files, or a hub id with the revision that is in the cache."""
+    """A hash of a folder's files or of a GGUF file, or a hub id with the revision that is in the cache."""
     folder = Path(source)
+    if is_gguf(source):
+        local = source if folder.is_file() else try_to_load_from_cache(*hub_file(source))
+        return digest(Path(local)) if isinstance(local, str) else f"{source}@unknown"
     if not folder.is_dir():
-        cached = try_to_load_from_cache(source, "config.json") or try_to_load_from_cache(source, "adapter_config.json")
-        return f"{source}@{Path(cached).parent.name if isinstance(cached, str) else 'unknown'}"
+        names = ("config.json", "adapter_config.json", "head.json")
+        cached = (try_to_load_from_cache(source, name) for name in names)
+        return f"{source}@{next((Path(file).parent.name for file in cached if isinstance(file, str)), 'unknown')}"
     found = hashlib.sha256()
     settings = folder / "adapter_config.json"
     base = settings.is_file() and json.loads(settings.read_text()).get("base_model_name_or_path")
-    if base and (folder / base).is_dir():
+    if base and ((folder / base).is_dir() or (is_gguf(base) and (folder / base).is_file())):
         found.update(contents(str(folder / base)).encode())
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
         found.update(file.relative_to(folder).as_posix().encode() + b"\0")

@@ -145,13 +145,16 @@ class Config(Settings):
 
 
 def resolve(value: str, file: Path, key: str) -> str:
-    """An absolute path if `value` is one beside `file`, else the value as a hub id. Raises InputError if neither."""
+    """An absolute path if `value` is one beside `file`, else the value as a hub id or a GGUF file on the hub. Raises
+    InputError if it is none of them."""
     path = (file.parent / Path(value).expanduser()).resolve()
     if path.exists():
         return str(path)
-    if re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", value) and not value.endswith(
-        (".jsonl", ".json", ".txt")
-    ):
+    part = r"[A-Za-z0-9][\w.-]*"
+    if value.endswith(".gguf"):  # org/repository/file.gguf
+        if re.fullmatch(rf"{part}/{part}(/{part})+", value):
+            return value
+    elif re.fullmatch(rf"{part}(/{part})?", value) and not value.endswith((".jsonl", ".json", ".txt")):
         return value
     raise InputError(f"{file}: {key}: found '{value}', expected a path that exists ({path} does not) or a hub id")
 

@@ -9,6 +9,7 @@ from huggingface_hub.errors import RepositoryNotFoundError
 
 from engine.config import Config
 from engine.errors import InputError
+from engine.gguf import hub_file, is_gguf
 from engine.policies import first_line
 
 TIMEOUT = 10.0  # seconds for the hub's answer
@@ -23,10 +24,13 @@ def check_hub(config: Config) -> None:
     policies = [source for policy in config.policies for source in (*policy.adapters, policy.model)]
     named = [config.base, *reference, *policies, *(reward.model for reward in config.rewards)]
     for source in dict.fromkeys(source for source in named if source and not Path(source).exists()):
-        if any(isinstance(try_to_load_from_cache(source, f"{kind}config.json"), str) for kind in ("", "adapter_")):
+        repository, files = source, ["config.json", "adapter_config.json", "head.json"]
+        if is_gguf(source):
+            repository, *files = hub_file(source)
+        if any(isinstance(try_to_load_from_cache(repository, file), str) for file in files):
             continue
         try:
-            HfApi().model_info(source, timeout=TIMEOUT)
+            HfApi().model_info(repository, timeout=TIMEOUT)
         except RepositoryNotFoundError:
             raise InputError(
                 f"{config.file.name}: the Hugging Face hub has no model '{source}' for you; "

@@ -17,6 +17,7 @@ from engine.adapters import Gate, Lora, Unfoldable, adapter_folder, check_foldab
 from engine.attention import use_blocks
 from engine.config import REFERENCE, Adapted, Config, PolicySettings
 from engine.errors import InputError
+from engine.gguf import folder_of, is_gguf, needs_conversion
 from engine.messages import BETWEEN, Message, Prompt, joined, messages_of
 from engine.mixing import SOUP, Mixture
 from engine.packed import pack
@@ -45,11 +46,12 @@ class PolicySet:
 
     def __init__(self, config: Config, tell: Callable[[str], None] = log.debug) -> None:
         """tell: is told what is being loaded, as it begins. Raises InputError."""
-        tell("loading the base")
         self.base = config.base
         self.device = pick_device(config.device)
-        self.tokenizer = load_tokenizer(config.base)
+        slow = needs_conversion(config.base, pick_dtype(config.dtype, self.device))
+        tell("converting the base's GGUF file, once" if slow else "loading the base")
         base = load_model(config.base, config.dtype, self.device)
+        self.tokenizer = load_tokenizer(config.base)
         adapters = Adapters(base, config.base)
         others: list[nn.Module] = []
         reference = config.reference or Adapted()
@@ -291,11 +293,19 @@ def warn_of_another_base(name: str, lora: Lora, base: str) -> None:
     """An adapter of another base can fit this one's shapes; all that tells is the base that it names."""
     named = Path(lora.source) / (lora.base or "")
     same = named.exists() and Path(base).exists() and named.resolve() == Path(base).resolve()
-    if lora.base and lora.base != base and not same:
+    if lora.base and not same and not names_base(lora.base, base):
         log.warning(
             "policy '%s': its adapter names '%s' as its base and is put on '%s'; right only if those are the same",
             *(name, lora.base, base),
         )
+
+
+def names_base(named: str, base: str) -> bool:
+    """Return whether `named` is the base's source, or what a GGUF file of it is called after."""
+    if named == base:
+        return True
+    short, long = (Path(source.removesuffix(".gguf")).name.lower() for source in (named, base))
+    return is_gguf(base) and bool(short) and long.startswith(short)
 
 
 def first_line(error: BaseException) -> str:
@@ -303,8 +313,9 @@ def first_line(error: BaseException) -> str:
 
 
 def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
+    folder = folder_of(source)
     try:
-        return AutoTokenizer.from_pretrained(source)
+        return AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError) as error:
         raise InputError(f"cannot load a tokenizer from '{source}': {first_line(error)}") from None
 
@@ -312,10 +323,10 @@ def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
 def load_model(source: str, dtype: str, device: torch.device) -> PreTrainedModel:
     """On its device; spread over all GPUs by accelerate where there are several and the configuration names none."""
     spread = device.type == "cuda" and device.index is None and torch.cuda.device_count() > 1
+    picked = pick_dtype(dtype, device)
+    folder = folder_of(source, picked)
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            source, dtype=pick_dtype(dtype, device), device_map="auto" if spread else None
-        )
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=picked, device_map="auto" if spread else None)
         if dtype == "auto" and device.type == "cpu" and model.dtype == torch.float16:
             model = model.float()  # of 16 bit a CPU multiplies bfloat16 alone, and to round to that would lose bits
         return model if spread else model.to(device)

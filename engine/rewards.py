@@ -15,6 +15,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel, Pr
 from engine.adapters import Unfoldable, merge, read_lora
 from engine.config import REFERENCE, RewardSettings
 from engine.errors import InputError
+from engine.gguf import folder_of
 from engine.messages import BETWEEN, Message, Prompt, joined, last_of, messages_of
 from engine.packed import pack
 from engine.policies import PolicySet, first_line, load_tokenizer
@@ -86,7 +87,10 @@ def classifier(settings: RewardSettings, policy_set: PolicySet) -> Scorer:
         head = {"num_labels": 1} if lora is not None else {}
         # A reward is one number, which 16 bit would round to the nearest hundredth; text does not wait for it.
         dtype = torch.float32 if policy_set.device.type == "cpu" else "auto"
-        model = AutoModelForSequenceClassification.from_pretrained(base, dtype=dtype, **head)
+        folder = folder_of(base, dtype)
+        model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=dtype, **head)
+    except InputError:
+        raise
     except (OSError, ValueError, RuntimeError) as error:
         raise InputError(f"reward '{settings.objective}': cannot load '{base}': {first_line(error)}") from None
     if lora is not None:
