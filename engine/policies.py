@@ -48,10 +48,11 @@ class PolicySet:
         """tell: is told what is being loaded, as it begins. Raises InputError."""
         self.base = config.base
         self.device = pick_device(config.device)
-        slow = needs_conversion(config.base, pick_dtype(config.dtype, self.device))
-        tell("converting the base's GGUF file, once" if slow else "loading the base")
-        base = load_model(config.base, config.dtype, self.device)
+        picked = pick_dtype(config.dtype, self.device)
+        tell("converting the base's GGUF file, once" if needs_conversion(config.base, picked) else "loading the base")
+        folder_of(config.base, picked)  # whichever dtype is there serves the tokenizer
         self.tokenizer = load_tokenizer(config.base)
+        base = load_model(config.base, config.dtype, self.device)
         adapters = Adapters(base, config.base)
         others: list[nn.Module] = []
         reference = config.reference or Adapted()
