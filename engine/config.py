@@ -90,7 +90,7 @@ class RewardSettings(Settings):
     """
 
     objective: str
-    kind: Literal["classifier", "function", "implicit"]
+    kind: Literal["classifier", "head", "function", "implicit"]
     model: str | None = None
     function: str | None = Field(default=None, pattern=r"^[\w.]+:\w+$")
     label: str | None = None
@@ -101,7 +101,7 @@ class RewardSettings(Settings):
 
     @model_validator(mode="after")
     def needs(self) -> RewardSettings:
-        needed = {"classifier": "model", "function": "function"}.get(self.kind)
+        needed = {"classifier": "model", "head": "model", "function": "function"}.get(self.kind)
         if needed and not getattr(self, needed):
             raise ValueError(f"a '{needed}' for kind '{self.kind}'")
         if (self.label or self.template) and self.kind != "classifier":

@@ -76,7 +76,9 @@ class Head:
 
     def score(self, found: Mapping[Feature, Tensor]) -> Tensor:
         """Return the scores, [n], from what `features` returned."""
-        return torch.cat([found[feature] for feature in self.features], -1) @ self.weight + self.bias
+        # Not a matrix product: its rounding depends on the number of rows.
+        products = torch.cat([found[feature] for feature in self.features], -1).double() * self.weight.double()
+        return (products.sum(-1) + self.bias.double()).float()
 
 
 def save_head(folder: str | Path, head: Head) -> None:

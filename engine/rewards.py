@@ -16,6 +16,7 @@ from engine.adapters import Unfoldable, merge, read_lora
 from engine.config import REFERENCE, RewardSettings
 from engine.errors import InputError
 from engine.gguf import folder_of
+from engine.head_rewards import Heads
 from engine.messages import BETWEEN, Message, Prompt, joined, last_of, messages_of
 from engine.packed import pack
 from engine.policies import PolicySet, first_line, load_tokenizer
@@ -42,23 +43,34 @@ class RewardSet:
         self.settings = {reward.objective: reward for reward in settings}
         makers = {"classifier": classifier, "function": function, "implicit": implicit}
         self._scorers: dict[str, Scorer] = {}
+        self._heads = Heads(policy_set)
         for reward in settings:
             tell(f"loading the reward {reward.objective}")
-            self._scorers[reward.objective] = makers[reward.kind](reward, policy_set)
+            if reward.kind == "head":
+                self._heads.add(reward)
+            else:
+                self._scorers[reward.objective] = makers[reward.kind](reward, policy_set)
 
     @property
     def objectives(self) -> list[str]:
         return list(self.settings)
 
+    def together(self, objectives: Collection[str]) -> list[list[str]]:
+        """Group objectives by what computes them: all heads share one forward pass."""
+        heads = [name for name in objectives if self.settings[name].kind == "head"]
+        return [*([heads] if heads else []), *([name] for name in objectives if name not in heads)]
+
     def release(self) -> None:
         """Let go of the reward models."""
         self._scorers.clear()
+        self._heads.release()
 
     def score(self, items: list[Scored], objectives: Collection[str] | None = None) -> list[dict[str, float]]:
         """{objective: reward} of every (prompt, response, tokens); of these objectives, else of all."""
-        asked = self._scorers if objectives is None else objectives
-        columns = {objective: self._scorers[objective](items) for objective in asked}
-        return [{objective: column[i] for objective, column in columns.items()} for i in range(len(items))]
+        asked = self.objectives if objectives is None else list(objectives)
+        columns = {name: self._scorers[name](items) for name in asked if name in self._scorers}
+        columns |= self._heads.score([item[:2] for item in items], [name for name in asked if name not in columns])
+        return [{objective: columns[objective][i] for objective in asked} for i in range(len(items))]
 
     def standard(self, rewards: dict[str, float]) -> dict[str, float]:
         """Rewards as z-scores against the reference's (METHODS: shown beside the raw ones)."""

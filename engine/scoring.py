@@ -41,10 +41,12 @@ class Scoring:
         self._thread = ThreadPoolExecutor(1, "mixdesk-rewards", step_back)
 
     @property
-    def due(self) -> list[tuple[Request, str]]:
-        """What the worker has still to compute, of the response that has waited longest first."""
+    def due(self) -> list[tuple[Request, list[str]]]:
+        """What the worker has still to compute, of the response that has waited longest first; what is computed
+        together is one entry."""
+        parts = self.reward_set.together(self.here)
         waiting = self.responses.items()
-        return [(request, name) for request, rewards in waiting for name in self.here if name not in rewards]
+        return [(request, part) for request, rewards in waiting for part in parts if part[0] not in rewards]
 
     def score(
         self, items: list[Scored], on_worker: Callable[[Callable[[], list[Rewards]]], list[Rewards]]
@@ -67,8 +69,8 @@ class Scoring:
     def go_on(self) -> None:
         """A reward of those that are due, or a few. The rewards of sixteen responses that end together take as long as
         fifty tokens of everybody's."""
-        for request, objective in self.due[: 1 + len(self.responses) // AT_ONCE]:
-            self._add(request, functools.partial(self._compute, request, [objective]))
+        for request, objectives in self.due[: 1 + len(self.responses) // AT_ONCE]:
+            self._add(request, functools.partial(self._compute, request, objectives))
 
     def close(self) -> None:
         self._thread.shutdown()
