@@ -24,6 +24,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,6 +39,7 @@ log = logging.getLogger("mixdesk")
 
 AUTO = "auto"  # as stored, or bfloat16 if it is quantised
 STORED = {0: "float32", 1: "float16", 32: "bfloat16"}  # general.file_type of files that are not quantised
+STALE = 6 * 3600.0  # seconds after which a conversion that is not finished never will be
 _lock = threading.Lock()
 
 
@@ -115,11 +117,10 @@ def folder_of(source: str, dtype: torch.dtype | str | None = None) -> str:
     file = local_file(source)
     wanted = AUTO if dtype is None else str(dtype).removeprefix("torch.")
     with _lock:
-        name = f"{file.stem}-{digest(file)[:16]}"
+        folder = _converted(file, wanted)
         if dtype is None:
-            for folder in sorted(cache_folder().glob(f"{name}-*")):
-                return str(folder)
-        folder = cache_folder() / f"{name}-{wanted}"
+            kept = (_converted(file, kind) for kind in (AUTO, "bfloat16", "float16", "float32"))
+            folder = next((one for one in kept if one.is_dir()), folder)
         if not folder.is_dir():
             log.info("converting '%s' to %s: once, it takes about a minute", source, wanted)
             _convert_apart(file, wanted, folder)
@@ -128,10 +129,19 @@ def folder_of(source: str, dtype: torch.dtype | str | None = None) -> str:
 
 def needs_conversion(source: str, dtype: torch.dtype | str) -> bool:
     """Return whether `folder_of` would take long."""
-    if not is_gguf(source) or not Path(source).is_file():
-        return is_gguf(source)
-    name = f"{Path(source).stem}-{digest(Path(source))[:16]}-{str(dtype).removeprefix('torch.')}"
-    return not (cache_folder() / name).is_dir()
+    from huggingface_hub import try_to_load_from_cache
+
+    if not is_gguf(source):
+        return False
+    local = source if Path(source).is_file() else try_to_load_from_cache(*hub_file(source))
+    if not isinstance(local, str):
+        return True
+    return not _converted(Path(local), str(dtype).removeprefix("torch.")).is_dir()
+
+
+def _converted(file: Path, dtype: str) -> Path:
+    """Return where a file's conversion is kept."""
+    return cache_folder() / f"{file.stem}-{digest(file)[:16]}-{dtype}"
 
 
 def _convert_apart(file: Path, dtype: str, folder: Path) -> None:
@@ -144,6 +154,9 @@ def _convert_apart(file: Path, dtype: str, folder: Path) -> None:
     environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent.parent), *sys.path])
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
+        for stale in folder.parent.glob(".*"):  # of processes that were killed
+            if time.time() - stale.stat().st_mtime > STALE:
+                shutil.rmtree(stale, ignore_errors=True)
         command = [sys.executable, "-m", "engine.gguf", str(file), dtype, str(partial)]
         done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
         if done.returncode:

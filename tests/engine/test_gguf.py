@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -24,7 +25,7 @@ import engine.gguf
 from engine import Engine, InputError
 from engine.bank_file import contents
 from engine.config import load_config
-from engine.gguf import digest, folder_of
+from engine.gguf import digest, folder_of, needs_conversion
 from engine.hub import check_hub
 from engine.policies import load_model, load_tokenizer, names_base
 from tests.conftest import CHAT, make_tokenizer
@@ -183,8 +184,13 @@ def test_it_is_converted_once_and_silently(
     files: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copy(files / "plain.gguf", files / "once.gguf")
+    abandoned = files / "cache" / ".once-float32-1"
+    abandoned.mkdir(parents=True)
+    os.utime(abandoned, (0, 0))
+    assert needs_conversion(str(files / "once.gguf"), torch.float32)
     first = folder_of(str(files / "once.gguf"), torch.float32)
     assert capfd.readouterr() == ("", "")
+    assert not needs_conversion(str(files / "once.gguf"), torch.float32)
     monkeypatch.setattr(engine.gguf, "_convert_apart", lambda *_: pytest.fail("it was converted again"))
     assert folder_of(str(files / "once.gguf"), torch.float32) == first
     assert folder_of(str(files / "once.gguf")) in (first, first.replace("float32", "auto"))
