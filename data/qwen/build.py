@@ -1,0 +1,214 @@
+"""Build the real policies on Qwen2.5-Coder-0.5B-Instruct.
+
+    python data/qwen/build.py --base FILE.gguf --sources FOLDER
+
+Needs `pip install -e ".[train]"`. A stage takes under 90 minutes on two CPU cores and leaves a note of its figures in
+the work folder, so that a build that was stopped continues; `--again STAGE` repeats a stage and all after it,
+`--only STAGE` does a single one. Seeds are fixed. `--sources` has the public files that `sources.py` names.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import pickle
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+sys.path[0] = str(ROOT)  # run as a script: the packages are beside data/, not beside this file
+
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+import typer  # noqa: E402
+from torch import Tensor  # noqa: E402
+
+from data.qwen import heads, layers, sampling, sources, training  # noqa: E402
+from data.qwen.layers import Group  # noqa: E402
+from engine.heads import Head, save_head  # noqa: E402
+
+BASE = "Qwen/Qwen2.5-Coder-0.5B-Instruct"
+# Prompts of fold A: what the base answers for the reference to learn from, and what the policies learn on.
+PLAIN = {"hh": 60, "xstest": 45, "self-instruct": 100, "vicuna": 10}
+SAMPLED = {"hh": 70, "xstest": 60, "self-instruct": 70, "vicuna": 15, "authored": 70}
+PER_PROMPT = 4
+HELD_OUT = 28  # of the sampled prompts: their slopes say when a policy stops
+FEATURES = {
+    "helpful": ("mean", "last"),
+    "harmless": ("mean", "last"),
+    "humorous": ("mean",),
+    "concise": ("mean", "last"),
+}
+PENALTY = 1e-3
+SLOPE = 1.5  # at which every policy stops
+BETA = 0.25
+
+
+class Build:
+    """The stages in their order; each returns a dictionary of figures for the model card."""
+
+    def __init__(self, base: str, folder: Path, work: Path, out: Path) -> None:
+        self.base, self.folder, self.work, self.out = base, folder, work, out
+
+    def stages(self) -> dict[str, tuple[Any, ...]]:
+        return {
+            "plain": (self.plain,),
+            "reference": (self.reference,),
+            "samples": (self.samples,),
+            "texts-A": (self.texts, "A"),
+            "heads": (self.heads,),
+            "scores": (self.scores,),
+            **{f"policy-{name}": (self.policy, name) for name in heads.OBJECTIVES},
+        }
+
+    def plain(self) -> dict[str, Any]:
+        """Sample what the base answers, so that the reference keeps what it knows."""
+        model, tokenizer = training.load(self.base)
+        prompts = [asked.prompt for asked in sources.prompts(self.folder, "A", PLAIN)]
+        rows = sampling.sample(model, tokenizer, prompts, 1, self.work / "plain.jsonl", 0, temperature=0.7, min_p=0.1)
+        return {"responses": len(rows)}
+
+    def reference(self) -> dict[str, Any]:
+        _, tokenizer = training.load(self.base)
+        groups = training.demonstrations(tokenizer, read(self.work / "plain.jsonl"))
+        figures = training.train_reference(self.base, BASE, groups, self.out / "reference", rate=4e-4)
+        return {"prompts": len(groups), "tokens": sum(map(len, groups)), **figures}
+
+    def samples(self) -> dict[str, Any]:
+        model, tokenizer = training.load(self.base, [self.out / "reference"])
+        prompts = [asked.prompt for asked in sources.prompts(self.folder, "A", SAMPLED)]
+        rows = sampling.sample(model, tokenizer, prompts, PER_PROMPT, self.work / "samples.jsonl", 1000)
+        return {"prompts": len(rows), "tokens": sum(len(ids) for row in rows for ids in row["tokens"])}
+
+    def texts(self, fold: str) -> dict[str, Any]:
+        """Read the labelled texts of a fold with the base, up to the deepest layer that its heads read."""
+        model, tokenizer = training.load(self.base)
+        texts = heads.collect(self.folder, fold)
+        deepest = heads.LAYERS[0] if fold == "A" else heads.LAYERS[1]
+        found = heads.features(model.model, tokenizer, texts.items, deepest)
+        with (self.work / f"texts-{fold}.pkl").open("wb") as file:
+            pickle.dump((texts, {key: value.numpy() for key, value in found.items()}), file)
+        return {"texts": len(texts.items), "pairs": {name: len(pairs) for name, pairs in texts.pairs.items()}}
+
+    def heads(self) -> dict[str, Any]:
+        """Fit the reward heads on three quarters of fold A's prompts for their accuracy, then on all of them."""
+        with (self.work / "texts-A.pkl").open("rb") as file:
+            texts, found = pickle.load(file)
+        figures = {}
+        for name in heads.OBJECTIVES:
+            wanted = [(heads.LAYERS[0], pool) for pool in FEATURES[name]]
+            x = np.concatenate([found[key] for key in wanted], 1).astype(np.float64)
+            kept = [pair for pair in texts.pairs[name] if sources.unit("check", texts.items[pair[0]][0]) < 0.75]
+            left = [pair for pair in texts.pairs[name] if sources.unit("check", texts.items[pair[0]][0]) >= 0.75]
+            figures[name] = {"pairs": len(texts.pairs[name])}
+            figures[name]["held_out_accuracy"] = heads.accuracy(heads.fit(x, kept, PENALTY), x, left)
+            fitted = heads.fit(x, texts.pairs[name], PENALTY)
+            head = Head(
+                BASE,
+                tuple(wanted),
+                torch.tensor(fitted.weight).float(),
+                torch.tensor([fitted.bias]).float(),
+                x.shape[1] // len(wanted),
+            )
+            save_head(self.out / "rewards" / name, head)
+        return figures
+
+    def scores(self) -> dict[str, Any]:
+        """Give the samples their rewards, and their log-probabilities under the reference."""
+        from engine.heads import read_head  # what serves reads the heads
+
+        model, tokenizer = training.load(self.base)
+        rows = read(self.work / "samples.jsonl")
+        items = [(row["prompt"], text) for row in rows for text in row["responses"]]
+        found = heads.features(model.model, tokenizer, items, heads.LAYERS[0])
+        rewards = {name: read_head(self.out / "rewards" / name).score(found) for name in heads.OBJECTIVES}
+        model, _ = training.load(self.base, [self.out / "reference"])
+        groups = groups_of(rows, tokenizer)
+        torch.save(
+            {"rewards": rewards, "log_probs": training.reference_log_probs(model.model, model.lm_head, groups)},
+            self.work / "scores.pt",
+        )
+        words = torch.tensor([float(len(text.split())) for _, text in items])
+        every = torch.stack([rewards[name] for name in heads.OBJECTIVES] + [words])
+        return {
+            "mean": {name: float(value.mean()) for name, value in rewards.items()},
+            "std": {name: float(value.std()) for name, value in rewards.items()},
+            "correlations": torch.corrcoef(every).tolist(),
+            "words": float(words.mean()),
+        }
+
+    def policy(self, objective: str) -> dict[str, Any]:
+        rows, scores = read(self.work / "samples.jsonl"), torch.load(self.work / "scores.pt")
+        _, tokenizer = training.load(self.base)
+        reward = scores["rewards"][objective]
+        standard = ((reward - reward.mean()) / reward.std()).split(PER_PROMPT)
+        groups, log_probs = groups_of(rows, tokenizer), scores["log_probs"]
+
+        def part(numbers: range) -> tuple[list[Group], list[Tensor], list[Tensor]]:
+            return [groups[i] for i in numbers], [standard[i] for i in numbers], [log_probs[i] for i in numbers]
+
+        return training.train_policy(
+            self.base,
+            BASE,
+            self.out / "reference",
+            part(range(HELD_OUT, len(groups))),
+            part(range(HELD_OUT)),
+            self.out / objective,
+            target=SLOPE,
+            beta=BETA,
+        )
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def groups_of(rows: list[dict[str, Any]], tokenizer: Any) -> list[Group]:
+    return [Group(layers.prefix_of(tokenizer, row["prompt"]), row["tokens"]) for row in rows]
+
+
+def main(
+    base: Annotated[str, typer.Option(help="the base: a GGUF file, or a folder in transformers' format")],
+    sources_folder: Annotated[Path, typer.Option("--sources", help="the folder with the public files")],
+    work: Annotated[Path, typer.Option(help="what is needed only while building")] = ROOT / "build" / "qwen",
+    again: Annotated[str | None, typer.Option(help="repeat this stage and all after it")] = None,
+    only: Annotated[str | None, typer.Option(help="do only this stage")] = None,
+) -> None:
+    """Build the real policies; stages that are done are not repeated."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    work.mkdir(parents=True, exist_ok=True)
+    if Path(base).is_file():
+        from engine.gguf import folder_of
+
+        base = folder_of(base, torch.float32)
+    build = Build(base, sources_folder, work, HERE)
+    stages = build.stages()
+    for name in (again, only):
+        if name is not None and name not in stages:
+            raise typer.BadParameter(f"no stage is called '{name}'; there are {', '.join(stages)}")
+    if again:
+        for name in list(stages)[list(stages).index(again) :]:
+            (work / f"{name}.done").unlink(missing_ok=True)
+            (work / f"{name}.jsonl").unlink(missing_ok=True)
+            shutil.rmtree(HERE / name.removeprefix("policy-"), ignore_errors=True)
+    for name, (stage, *arguments) in stages.items():
+        if only is not None and name != only:
+            continue
+        done = work / f"{name}.done"
+        if not done.exists():
+            logging.info("%s ...", name)
+            began = time.monotonic()
+            figures = {**stage(*arguments), "seconds": round(time.monotonic() - began)}
+            done.write_text(json.dumps(figures, indent=2) + "\n")
+        logging.info("%s: done", name)
+
+
+if __name__ == "__main__":
+    typer.run(main)

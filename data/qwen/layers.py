@@ -1,0 +1,130 @@
+"""A decoder run by parts, with several responses to one prompt in one row.
+
+The adapters of the real configuration act on the upper half of the layers alone, so that no gradient passes through the
+lower half. A row holds a prompt and all its responses one after the other; a response sees the prompt and itself, so
+that the prompt is read once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import PreTrainedTokenizerBase
+
+SPLIT = 12  # layers below it are the base's own in every policy
+
+
+@dataclass(frozen=True)
+class Group:
+    """A prompt and its responses as token ids; each response ends with the token that ends a turn, if it ended."""
+
+    prefix: list[int]
+    responses: list[list[int]]
+
+    @property
+    def ids(self) -> list[int]:
+        return [*self.prefix, *(token for response in self.responses for token in response)]
+
+    def __len__(self) -> int:
+        return len(self.prefix) + sum(map(len, self.responses))
+
+
+def prefix_of(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
+    """Return the token ids of a prompt, ready to answer."""
+    messages = [{"role": "user", "content": prompt}]
+    return tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+
+
+def response_of(tokenizer: PreTrainedTokenizerBase, text: str, ended: bool = True) -> list[int]:
+    ids = tokenizer(text, add_special_tokens=False).input_ids
+    return [*ids, tokenizer.eos_token_id] if ended else ids
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Rows of groups, right-padded.
+
+    ids, positions: [rows, longest]; mask: [rows, 1, longest, longest], 0 where a token is seen and -inf elsewhere;
+    before, target: [tokens] flat indices of the place that predicts each response token, and the token; owner: [tokens]
+    which response, counted over all rows, it belongs to.
+    """
+
+    ids: Tensor
+    positions: Tensor
+    mask: Tensor
+    before: Tensor
+    target: Tensor
+    owner: Tensor
+    responses: int
+
+
+def pack(groups: Sequence[Group]) -> Packed:
+    longest = max(map(len, groups))
+    ids = torch.zeros(len(groups), longest, dtype=torch.long)
+    positions = torch.zeros(len(groups), longest, dtype=torch.long)
+    seen = torch.eye(longest, dtype=torch.bool).repeat(len(groups), 1, 1)
+    before, target, owner = [], [], []
+    count = 0
+    for row, group in enumerate(groups):
+        start = len(group.prefix)
+        ids[row, : len(group)] = torch.tensor(group.ids)
+        positions[row, :start] = torch.arange(start)
+        seen[row, :start, :start] = torch.ones(start, start, dtype=torch.bool).tril()
+        for response in group.responses:
+            end = start + len(response)
+            positions[row, start:end] = len(group.prefix) + torch.arange(len(response))
+            seen[row, start:end, : len(group.prefix)] = True
+            seen[row, start:end, start:end] = torch.ones(len(response), len(response), dtype=torch.bool).tril()
+            before += [row * longest + place for place in (len(group.prefix) - 1, *range(start, end - 1))]
+            target += response
+            owner += [count] * len(response)
+            count, start = count + 1, end
+    mask = torch.zeros(seen.shape).masked_fill(~seen, float("-inf"))[:, None]
+    return Packed(ids, positions, mask, torch.tensor(before), torch.tensor(target), torch.tensor(owner), count)
+
+
+def run(model: nn.Module, hidden: Tensor, packed: Packed, first: int, last: int) -> Tensor:
+    """Run the layers from `first` up to `last`, exclusive.
+
+    Args:
+        model: the decoder (`model.model` of a causal language model).
+        hidden: [rows, longest, hidden size], what the layers below `first` made.
+    """
+    rotary = model.rotary_emb(hidden, packed.positions)  # type: ignore[operator]
+    for layer in model.layers[first:last]:  # type: ignore[index]
+        hidden = layer(hidden, attention_mask=packed.mask, position_embeddings=rotary, position_ids=packed.positions)
+    return hidden
+
+
+@torch.no_grad()
+def lower(model: nn.Module, packed: Packed) -> Tensor:
+    return run(model, model.embed_tokens(packed.ids), packed, 0, SPLIT)  # type: ignore[operator]
+
+
+def token_log_probs(model: nn.Module, head: nn.Module, hidden: Tensor, packed: Packed) -> Tensor:
+    """Return the log-probability of every response token, [tokens], from what the lower layers made."""
+    hidden = run(model, hidden, packed, SPLIT, len(model.layers))  # type: ignore[arg-type]
+    places = hidden.flatten(0, 1)[packed.before]
+    logits = head(model.norm(places))  # type: ignore[operator]
+    return -functional.cross_entropy(logits.float(), packed.target, reduction="none")
+
+
+def summed(values: Tensor, packed: Packed) -> Tensor:
+    """Sum the tokens' values of each response, [responses]."""
+    return torch.zeros(packed.responses, dtype=values.dtype).index_add(0, packed.owner, values)
+
+
+def batches(groups: Sequence[Group], tokens: int) -> list[list[int]]:
+    """Put groups of like length together, up to so many padded tokens a batch; returns their numbers."""
+    order = sorted(range(len(groups)), key=lambda i: len(groups[i]))
+    found: list[list[int]] = []
+    for i in order:
+        if found and len(groups[i]) * (len(found[-1]) + 1) <= tokens:
+            found[-1].append(i)
+        else:
+            found.append([i])
+    return found
