@@ -103,7 +103,7 @@ def _once(http: httpx.Client, url: str, target: Path, report: Report, stop: thre
         with target.open("r+b" if target.exists() else "wb", buffering=0) as file:
             file.truncate(start)
             file.seek(start)
-            for chunk in answer.iter_raw(CHUNK):
+            for chunk in answer.iter_raw():  # as it comes: what is collected first would be lost where it is cut off
                 file.write(chunk)
                 if size is not None and file.tell() > size:
                     file.truncate(0)

@@ -105,8 +105,7 @@ def hub_endpoint() -> str:
 
 def from_hub(file: File, part: Path, report: Report, stop: threading.Event) -> None:
     """Download the file from the hub, or copy it from the hub's own cache."""
-    from huggingface_hub import constants, hf_hub_url, try_to_load_from_cache
-    from huggingface_hub.utils import build_hf_headers
+    from huggingface_hub import constants, get_token, hf_hub_url, try_to_load_from_cache
 
     assert file.hub
     name = file.hub.file or file.name
@@ -118,7 +117,8 @@ def from_hub(file: File, part: Path, report: Report, stop: threading.Event) -> N
     if constants.HF_HUB_OFFLINE or os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
         raise SourceError("HF_HUB_OFFLINE is set")
     url = hf_hub_url(file.hub.repo, name, revision=file.hub.revision, endpoint=hub_endpoint())
-    with client(ca_file({}), build_hf_headers()) as http:
+    token = get_token()
+    with client(ca_file({}), {"Authorization": f"Bearer {token}"} if token else None) as http:
         download(http, url, part, report, stop, file.size)
 
 
