@@ -1,6 +1,6 @@
 """Manifests: which files a configuration needs that do not ship with it, where they come from, and their SHA-256.
 
-The manifest of `qwen.yaml` is `qwen.fetch.yaml` beside it.
+The manifest of `qwen.yaml` is `fetch/qwen.yaml` beside it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from engine.config import DEMO, Settings, describe
 from engine.errors import InputError
 from engine.fetched import digest, models_folder
 
-ENDING = ".fetch.yaml"
+FOLDER = "fetch"  # beside the configurations
 CONFIGS = DEMO.parent
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -85,12 +85,12 @@ class Manifest(Settings):
 
     @property
     def name(self) -> str:
-        return self._file.name.removesuffix(ENDING)
+        return self._file.stem
 
     @property
     def config(self) -> Path:
         """The configuration that it belongs to."""
-        return self._file.with_name(f"{self.name}.yaml")
+        return self._file.parent.parent / self._file.name
 
     @property
     def size(self) -> int:
@@ -146,24 +146,24 @@ def load_manifest(file: Path) -> Manifest:
 
 def manifest_of(config: Path) -> Manifest | None:
     """Return the manifest of a configuration's file, if it has one. Raises InputError if it is malformed."""
-    file = config.with_name(f"{config.stem}{ENDING}")
+    file = config.parent / FOLDER / config.name
     return load_manifest(file) if file.is_file() else None
 
 
 def manifests(folder: Path = CONFIGS) -> list[Manifest]:
-    """Return the manifests in a folder, by name. Raises InputError if one is malformed."""
-    return [load_manifest(file) for file in sorted(folder.glob(f"*{ENDING}"))]
+    """Return the manifests of a folder's configurations, by name. Raises InputError if one is malformed."""
+    return [load_manifest(file) for file in sorted((folder / FOLDER).glob("*.yaml"))]
 
 
 def find_manifest(name: str) -> Manifest:
     """Return the manifest of that name, or of that configuration's path. Raises InputError if there is none."""
     path = Path(name).expanduser()
-    if path.name.endswith(ENDING):
-        return load_manifest(path)
     if path.suffix in (".yaml", ".yml"):
-        found = manifest_of(path)
+        found = load_manifest(path) if path.parent.name == FOLDER else manifest_of(path)
         if found is None:
-            raise InputError(f"{name}: nothing is to be fetched for it; a manifest would be {path.stem}{ENDING}")
+            raise InputError(
+                f"{name}: nothing is to be fetched for it; a manifest would be {FOLDER}/{path.name} beside it"
+            )
         return found
     every = {manifest.name: manifest for manifest in manifests()}
     if name not in every:

@@ -143,6 +143,7 @@ def write_manifest(
             )
         rows.append(row)
     manifest = {"title": "the real ones", "licence": "Apache-2.0", "folder": folder, "files": rows, **(changes or {})}
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(yaml.safe_dump(manifest), encoding="utf-8")
     return path
 

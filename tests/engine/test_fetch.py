@@ -49,7 +49,9 @@ def alone(shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def manifest(tmp_path: Path, shelf: Shelf, pieces: int = 3, **changes):
-    return load_manifest(write_manifest(tmp_path / "real.fetch.yaml", {NAME: CONTENT}, shelf, pieces, changes=changes))
+    return load_manifest(
+        write_manifest(tmp_path / "fetch" / "real.yaml", {NAME: CONTENT}, shelf, pieces, changes=changes)
+    )
 
 
 def dead_address() -> str:
@@ -220,7 +222,7 @@ def test_a_digest_is_computed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_several_files_are_there_together_or_not_at_all(shelf: Shelf, tmp_path: Path) -> None:
     files = {"a.bin": CONTENT, "b.json": b"{}"}
-    real = load_manifest(write_manifest(tmp_path / "real.fetch.yaml", files, shelf, pieces=2))
+    real = load_manifest(write_manifest(tmp_path / "fetch" / "real.yaml", files, shelf, pieces=2))
     missing = shelf.files.pop("/org/model/resolve/main/b.json")
     shelf.files.pop("/simple/fake-b-part1/")
     with pytest.raises(InputError, match=r"b\.json could not be fetched"):
@@ -314,7 +316,7 @@ def test_two_at_once_fetch_once(shelf: Shelf, tmp_path: Path, monkeypatch: pytes
     ],
 )
 def test_a_malformed_manifest_says_what_is_wrong(changes: dict, says: str, shelf: Shelf, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=f"real.fetch.yaml: {says}"):
+    with pytest.raises(InputError, match=f"real.yaml: {says}"):
         manifest(tmp_path, shelf, **changes)
 
 
@@ -323,7 +325,7 @@ def test_the_manifests_that_ship() -> None:
     for shipped in manifests():
         assert shipped.licence
         assert all(file.hub and file.wheels for file in shipped.files)
-        assert find_manifest(shipped.name) == find_manifest(str(CONFIGS / f"{shipped.name}.fetch.yaml"))
+        assert find_manifest(shipped.name) == find_manifest(str(CONFIGS / f"{shipped.name}.yaml"))
         if shipped.config.is_file():
             assert shipped.folder in shipped.config.read_text()
             load_config(shipped.config)
@@ -362,7 +364,7 @@ def command(path: Path, *more: str) -> list[str]:
 def test_killed_in_the_middle_it_goes_on(shelf: Shelf, tmp_path: Path) -> None:
     """kill -9: what was fetched is not fetched again."""
     content = random.Random(1).randbytes(4_000_000)
-    path = write_manifest(tmp_path / "real.fetch.yaml", {NAME: content}, shelf)
+    path = write_manifest(tmp_path / "fetch" / "real.yaml", {NAME: content}, shelf)
     real = load_manifest(path)
     shelf.pause = 0.02
     process = subprocess.Popen(command(path), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -386,7 +388,7 @@ def test_killed_in_the_middle_it_goes_on(shelf: Shelf, tmp_path: Path) -> None:
 
 
 def test_ctrl_c_and_failure_in_one_line(shelf: Shelf, tmp_path: Path) -> None:
-    path = write_manifest(tmp_path / "real.fetch.yaml", {NAME: CONTENT}, shelf)
+    path = write_manifest(tmp_path / "fetch" / "real.yaml", {NAME: CONTENT}, shelf)
     shelf.pause = 0.1
     process = subprocess.Popen(command(path), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while not shelf.sent():
