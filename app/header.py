@@ -74,7 +74,7 @@ def offer_lines(menu: Menu | None) -> str:
         f'<div class="notice offer" hidden data-offer="{escape(offer.slug)}" data-home="{escape(menu.home)}" '
         f'data-title="{escape(offer.title)}" data-opens="{str(offer.opens).lower()}">'
         f'<p><span class="about">{escape(offer.about)}</span> <span role="status" class="words"></span> '
-        f'<span class="figures"></span></p><progress hidden aria-label="Fetched of {escape(offer.title)}"></progress>'
+        f'<span class="how-far"></span></p><progress hidden aria-label="Fetched of {escape(offer.title)}"></progress>'
         f'<button type="button" data-fetch="get" title="{escape(offer.size)}, {escape(offer.licence)}, kept in this '
         f"machine's cache\">Get {escape(offer.title)}, {escape(offer.size)}</button>"
         '<button type="button" data-fetch="open" hidden>Open them</button>'

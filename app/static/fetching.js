@@ -9,6 +9,12 @@
 
   let known = {}; // what the server said last, by slug
   let asked = ""; // the slug whose line somebody wants to see
+  let pressed = ""; // the slug that was asked for in this window, where storage is forbidden
+
+  const awaits = (slug) => {
+    pressed = slug;
+    remembered("mixdesk-fetch", slug);
+  };
 
   const set = (element, text) => {
     // Read out once, not at each look.
@@ -21,7 +27,7 @@
     const part = (name) => line.querySelector(name);
     const button = (name) => part(`[data-fetch="${name}"]`);
     const busy = state === "fetching" || state === "stopping";
-    const mine = remembered("mixdesk-fetch") === slug;
+    const mine = [pressed, remembered("mixdesk-fetch")].includes(slug);
     const words = {
       absent: [asked === slug ? "It is not fetched yet." : "", done ? `${megabytes(done)} of ${megabytes(total)} are here.` : "", memory].join(" ").trim(),
       fetching: `Getting ${title}.`,
@@ -34,19 +40,19 @@
     set(part(".words"), words);
     part(".words").className = `words ${state === "failed" ? "message bad" : ""}`;
     part(".about").hidden = state !== "absent";
-    set(part(".figures"), busy ? `${megabytes(done)} of ${megabytes(total)}${rate(fetch.rate)}${source ? `, from ${source}` : ""}` : "");
+    set(part(".how-far"), busy ? `${megabytes(done)} of ${megabytes(total)}${rate(fetch.rate)}${source ? `, from ${source}` : ""}` : "");
     part("progress").hidden = !busy;
     part("progress").max = total;
     part("progress").value = done;
     button("get").hidden = busy || state === "fetched";
-    if (state === "failed" || done) set(button("get"), state === "failed" ? "Retry" : `Get the rest, ${megabytes(total - done)}`);
+    if (state === "failed" || (done && done < total)) set(button("get"), state === "failed" ? "Retry" : `Get the rest, ${megabytes(total - done)}`);
     button("open").hidden = state !== "fetched" || opens !== "true";
     button("cancel").hidden = state !== "fetching";
     button("hide").hidden = busy;
     const quiet = state === "absent" && !part(".about").textContent && asked !== slug;
     line.hidden = quiet || (remembered(`mixdesk-offer-${slug}`) === "read" && !busy && asked !== slug);
     if (state === "fetched" && mine) {
-      remembered("mixdesk-fetch", "");
+      awaits("");
       if (opens === "true") window.mixdesk.open(slug);
     }
   };
@@ -110,10 +116,10 @@
     if (!line || !what) return;
     const slug = line.dataset.offer;
     if (what === "get") {
-      remembered("mixdesk-fetch", slug);
+      awaits(slug);
       change(line, "POST");
     } else if (what === "cancel") {
-      remembered("mixdesk-fetch", "");
+      awaits("");
       change(line, "DELETE");
     } else if (what === "open") {
       window.mixdesk.open(slug);
