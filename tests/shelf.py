@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 
 CHUNK = 1 << 14
+TRICKLE = 16  # bytes five times a second: it goes on, and does not end while somebody looks
 
 
 @dataclass
@@ -30,11 +31,13 @@ class Asked:
 
 @dataclass
 class Shelf:
-    """files: content by path. pause: seconds after each chunk. cut: after so many bytes of a body the connection ends;
-    once. hang: the paths' beginning that get no answer."""
+    """files: content by path. pause: seconds after each chunk. trickle_after: bytes of all bodies after which little
+    more comes. cut: after so many bytes of a body the connection ends, once. hang: the beginning of paths that get no
+    answer."""
 
     files: dict[str, bytes] = field(default_factory=dict)
     pause: float = 0.0
+    trickle_after: int | None = None
     cut: int | None = None
     ranges: bool = True
     hang: str | None = None
@@ -75,19 +78,22 @@ def serving(shelf: Shelf) -> Iterator[Shelf]:
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(content) - start))
             self.end_headers()
-            for place in range(start, len(content), CHUNK):
+            place = start
+            while place < len(content):
                 if shelf.cut is not None and asked.sent >= shelf.cut:
                     shelf.cut = None
                     self.close_connection = True
                     return
+                slow = shelf.trickle_after is not None and shelf.sent() >= shelf.trickle_after
+                chunk = content[place : place + (TRICKLE if slow else CHUNK)]
                 try:
-                    self.wfile.write(content[place : place + CHUNK])
+                    self.wfile.write(chunk)
                 except OSError:
                     self.close_connection = True
                     return
-                asked.sent += len(content[place : place + CHUNK])
-                if shelf.pause:
-                    time.sleep(shelf.pause)
+                place += len(chunk)
+                asked.sent += len(chunk)
+                time.sleep(0.2 if slow else shelf.pause)
 
         def log_message(self, *_: Any) -> None:
             pass

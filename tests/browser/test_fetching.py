@@ -71,7 +71,7 @@ class Machine:
         with log.open("a") as output:
             process = subprocess.Popen(command, cwd=ROOT, env=self.env, stdout=output, stderr=subprocess.STDOUT)
         try:
-            wait_for(lambda: answers(self.url) or process.poll() is not None, 120)
+            wait_for(lambda: answers(self.url) or process.poll() is not None, 300)
             assert process.poll() is None, log.read_text()
             yield process
             assert "Traceback" not in log.read_text(), log.read_text()
@@ -88,7 +88,7 @@ def answers(url: str) -> bool:
         return False
 
 
-def wait_for(condition: Callable[[], bool], patience: float = 30) -> None:
+def wait_for(condition: Callable[[], bool], patience: float = 120) -> None:
     deadline = time.monotonic() + patience
     while not condition():
         assert time.monotonic() < deadline
@@ -129,7 +129,7 @@ def policies(page: Page) -> list[str]:
 
 def test_one_click_killed_in_the_middle_and_gone_on_with(machine: Machine, browser: Browser) -> None:
     shelf = machine.shelf
-    shelf.pause = 0.15
+    shelf.trickle_after = machine.size // 2
     with machine.app() as process, opened(browser, machine.url) as page:
         line = page.locator(".offer")
         expect(line).to_contain_text(ABOUT)  # as text
@@ -137,20 +137,21 @@ def test_one_click_killed_in_the_middle_and_gone_on_with(machine: Machine, brows
         expect(button).to_be_visible()
         sound(page)
         shoot(page, "offer")
-        assert not shelf.asked, "nothing is fetched unless somebody says so"
+        assert not shelf.sent(), "nothing is fetched unless somebody says so"
         button.focus()
         page.keyboard.press("Enter")
         expect(line).to_contain_text("Getting the real policies.")
         expect(line.get_by_role("progressbar")).to_be_visible()
         expect(line).to_contain_text("from the Hugging Face hub (127.0.0.1)")
-        wait_for(lambda: shelf.sent() > machine.size / 3)
+        wait_for(lambda: shelf.sent() > machine.size / 2)
         sound(page)
         shoot(page, "fetching")
         assert 0 < page.locator(".offer progress").evaluate("bar => bar.value / bar.max") < 1
         process.kill()
         process.wait()
         expect(line).to_contain_text("Mixdesk does not answer; what has come is kept.")
-        before = {asked.path: asked.sent for asked in shelf.asked}
+        before = {asked.path: asked.sent for asked in shelf.asked if asked.sent}
+        shelf.trickle_after = None
         shelf.asked.clear()
         with machine.app():
             # The page was left open; nobody presses anything.
@@ -158,8 +159,8 @@ def test_one_click_killed_in_the_middle_and_gone_on_with(machine: Machine, brows
             assert policies(page) == ["plain"]
             shoot(page, "real")
             # What was whole is not fetched again, and what was not is from where it ended.
-            again = {asked.path: asked.start for asked in shelf.asked}
-            assert [path for path in again if path in before] == [path for path in before if again.get(path)]
+            again = {asked.path: asked.start for asked in shelf.asked if asked.sent}
+            assert all(start > 0 for path, start in again.items() if path in before)
             assert machine.size * 0.9 < sum(before.values()) + shelf.sent() < machine.size * 1.3
             page.get_by_role("button", name="Generate").click()
             expect(page.locator("#status")).to_contain_text("Which is better?")
@@ -176,7 +177,7 @@ def test_one_click_killed_in_the_middle_and_gone_on_with(machine: Machine, brows
         expect(page.locator(".offer")).to_contain_text("Fetched: the real policies.")
         page.get_by_role("button", name="Open them").click()
         wait_for_desk(page, f"{machine.url}/")
-    assert not shelf.asked
+    assert not shelf.sent()
 
 
 def test_no_hub_and_no_index_then_the_index_alone(machine: Machine, browser: Browser) -> None:
@@ -202,14 +203,14 @@ def test_no_hub_and_no_index_then_the_index_alone(machine: Machine, browser: Bro
         sound(page)
         shoot(page, "failed")
         shelf.files.update(index)
-        shelf.pause = 0.1
+        shelf.trickle_after = machine.size // 3
         page.get_by_role("button", name="Retry").click()
         expect(line).to_contain_text("from the Python package index")
         page.get_by_role("button", name="Cancel").click()
         get_the_rest = page.get_by_role("button", name="Get the rest")
         expect(get_the_rest).to_be_visible()
         expect(line).to_contain_text("are here.")
-        shelf.pause = 0
+        shelf.trickle_after = None
         get_the_rest.click()
         wait_for_desk(page, f"{machine.url}/desk/real/")
         assert policies(page) == ["plain"]
