@@ -36,7 +36,11 @@ def serve(
     context: typer.Context,
     config: Annotated[
         list[Path] | None,
-        typer.Option(help="A YAML configuration, the bundled demo if none; several are offered in the page's menu."),
+        typer.Option(
+            envvar="MIXDESK_CONFIG",
+            help="A YAML configuration; if none, one that was fetched, else the bundled demo. "
+            "Several are offered in the page's menu.",
+        ),
     ] = None,
     host: Annotated[str, typer.Option(envvar="GRADIO_SERVER_NAME", help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[
@@ -68,6 +72,7 @@ def serve(
         from app import desk as page
         from app import zero
         from app.configurations import Configurations, find, read
+        from app.fetching import choose_first, fetch_first
         from app.mirror import Mirror
         from app.place import find_place
         from app.runs import Desk
@@ -75,13 +80,16 @@ def serve(
         from app.store import Store
         from engine import Engine
         from engine.config import DEMO, Config
+        from engine.manifest import manifest_of
 
         gc.freeze()
         gc.enable()  # before there are models: what is let go of while they are loaded may be large
 
         place = find_place(db)
         store = Store(place.db)
-        first, *others = config or [DEMO]
+        first, *others = config or [choose_first()]
+        if config and (manifest := manifest_of(first)):
+            fetch_first(manifest, tell)
         files = find(first, others)
         on_cpu = zero.on_zero()
         mirror = Mirror(place.dataset, place.token) if place.dataset and place.token else None
@@ -93,7 +101,14 @@ def serve(
                 settings.device = "cpu"
             return Desk(Engine(settings, tell), store, mirror=mirror, warning=place.warning)
 
-        desk = open_desk(read(files[0]), tell)
+        try:
+            desk = open_desk(read(files[0]), tell)
+        except InputError as error:
+            if config or files[0] == DEMO:
+                raise
+            print(f"{error}; it starts with the bundled policies", file=sys.stderr)
+            files = find(DEMO)
+            desk = open_desk(read(DEMO), tell)
         tell("building its desk")
         configurations = Configurations(
             files,

@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -24,6 +24,7 @@ import yaml
 from fastapi import FastAPI
 
 from app.building import keep_apart
+from app.fetching import Fetching, check_memory
 from app.header import Choice, Menu
 from app.runs import Desk
 from engine import InputError
@@ -93,6 +94,7 @@ class Configurations:
             slug = slug_of(name, self.all)
             self.all[slug] = Configuration(file, name, slug, f"desk/{slug}/" if self.all else "")
         self.first = next(iter(self.all.values()))
+        self.fetching = Fetching((slug, configuration.file) for slug, configuration in self.all.items())
         self._turn = asyncio.Lock()
         self._loading: set[asyncio.Task[None]] = set()
 
@@ -112,6 +114,17 @@ class Configurations:
         self._loading.add(task)  # the loop itself would forget it
         task.add_done_callback(self._loading.discard)
 
+    def take_up_fetches(self) -> None:
+        """From now on open what was fetched, as soon as it is; on the event loop. Go on with an interrupted fetch."""
+        loop = asyncio.get_running_loop()
+
+        def fetched(slug: str) -> None:
+            if self.loaded > 1 and not loop.is_closed():
+                loop.call_soon_threadsafe(self.ask, self.all[slug])
+
+        self.fetching.done = fetched
+        self.fetching.go_on()
+
     async def start(self, page: Page) -> None:
         await page.running.enter_async_context(page.app.router.lifespan_context(page.app))
 
@@ -129,8 +142,13 @@ class Configurations:
         try:
             async with self._turn:
                 tell("reading the configuration")
+                # Nothing large is fetched unless somebody says so.
+                if missing := self.fetching.missing(configuration.slug):
+                    raise InputError(f"{configuration.file.name}: {missing}; press Get in the line at the top")
                 config = await aside(partial(read, configuration.file))
                 await self._make_room()
+                if fetchable := self.fetching.all.get(configuration.slug):
+                    check_memory(fetchable.manifest)
                 desk = await aside(partial(self.open_desk, config, tell))
                 tell("warming up")
                 await aside(desk.warm_up)
@@ -148,11 +166,17 @@ class Configurations:
 
     def _build(self, configuration: Configuration, desk: Desk) -> FastAPI:
         root = f"{self.root}/{configuration.path}".rstrip("/")
-        if len(self.all) == 1 or self.loaded == 1:
-            return self.build_app(desk, None, root)
         choices = [Choice(other.name, other.slug, other.path) for other in self.all.values()]
+        if len(choices) == 1 or self.loaded == 1:
+            choices = []
+        raw = peek(configuration.file)
+        about = raw.get("about", "") if isinstance(raw, dict) else ""
+        fetchables = [other for slug, other in self.fetching.all.items() if slug != configuration.slug]
+        offers = [replace(other.offer, about=about, opens=self.loaded > 1) for other in fetchables]
+        if not choices and not offers:
+            return self.build_app(desk, None, root)
         home = "../" * configuration.path.count("/") or "./"
-        return self.build_app(desk, Menu(choices, configuration.slug, home), root)
+        return self.build_app(desk, Menu(choices, configuration.slug, home, offers), root)
 
     async def _make_room(self) -> None:
         """Close the least recently used that nobody is using, until one more fits. Raises InputError if it cannot."""

@@ -24,18 +24,34 @@ class Choice:
 
 
 @dataclass(frozen=True)
+class Offer:
+    """What can be fetched for another configuration. about: what this page's own policies are; opens: whether the other
+    one can be opened beside this one, or only when the app starts again."""
+
+    slug: str
+    title: str
+    size: str
+    licence: str
+    about: str = ""
+    opens: bool = True
+
+
+@dataclass(frozen=True)
 class Menu:
-    """choices: all of them; slug: whose page this is; home: the way from this page to the first one."""
+    """choices: all of them, none if there is no menu; slug: whose page this is; home: the way from this page to the
+    first one; offers: what can be fetched."""
 
     choices: Sequence[Choice]
     slug: str
     home: str = "./"
+    offers: Sequence[Offer] = ()
 
 
 def build_header(warning: str = "", menu: Menu | None = None) -> None:
     """Notices first, so that the tabs find the title's line where it always is. app/static/configurations.js is their
     other half."""
-    gr.HTML(warning_line(warning) + loading_line(menu), elem_id="notices", elem_classes=["warned"] if warning else None)
+    notices = warning_line(warning) + offer_lines(menu) + loading_line(menu)
+    gr.HTML(notices, elem_id="notices", elem_classes=["warned"] if warning else None)
     gr.HTML(
         f"<header><h1>Mixdesk</h1>{menu_of(menu)}{help_button()}<p>{TAGLINE}</p></header>{help_dialog()}", elem_id="top"
     )
@@ -50,8 +66,26 @@ def warning_line(warning: str) -> str:
     )
 
 
-def loading_line(menu: Menu | None) -> str:
+def offer_lines(menu: Menu | None) -> str:
+    """A line for each offer, hidden until app/static/fetching.js knows how far it is."""
     if menu is None:
+        return ""
+    return "".join(
+        f'<div class="notice offer" hidden data-offer="{escape(offer.slug)}" data-home="{escape(menu.home)}" '
+        f'data-title="{escape(offer.title)}" data-opens="{str(offer.opens).lower()}">'
+        f'<p><span class="about">{escape(offer.about)}</span> <span role="status" class="words"></span> '
+        f'<span class="how-far"></span></p><progress hidden aria-label="Fetched of {escape(offer.title)}"></progress>'
+        f'<button type="button" data-fetch="get" title="{escape(offer.size)}, {escape(offer.licence)}, kept in this '
+        f"machine's cache\">Get {escape(offer.title)}, {escape(offer.size)}</button>"
+        '<button type="button" data-fetch="open" hidden>Open them</button>'
+        '<button type="button" data-fetch="cancel" hidden>Cancel</button>'
+        '<button type="button" data-fetch="hide" title="Hide it for this visit">Not now</button></div>'
+        for offer in menu.offers
+    )
+
+
+def loading_line(menu: Menu | None) -> str:
+    if menu is None or not menu.choices:
         return ""
     return (
         '<div id="loading" class="notice" hidden><p role="status" aria-live="polite"></p>'
@@ -61,7 +95,7 @@ def loading_line(menu: Menu | None) -> str:
 
 
 def menu_of(menu: Menu | None) -> str:
-    if menu is None:
+    if menu is None or not menu.choices:
         return ""
     items = "".join(
         f'<button type="button" data-configuration="{escape(choice.slug)}"'

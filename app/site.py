@@ -1,10 +1,11 @@
-"""The web application: the first desk at /, each other at /desk/<slug>/, and what the menu asks at /configurations."""
+"""The web application: the first desk at /, each other at /desk/<slug>/; what the menu asks at /configurations, and how
+far what can be fetched is at /fetch."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,9 +16,11 @@ from starlette.responses import JSONResponse, PlainTextResponse, RedirectRespons
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.configurations import Configurations, Page
+from app.configurations import Configurations, Page, for_visitors
+from engine import InputError
 
 UNKNOWN = "There is no such configuration here. The first desk is at the address without /desk and what follows it.\n"
+FOREIGN = "Only this site's own pages may ask for that.\n"
 CLOSED = "This desk was closed to make room for another. Open it again from the menu.\n"
 
 
@@ -34,6 +37,9 @@ class Site:
             Route("/configurations", self.show_all),
             Route("/configurations/{slug}", self.show, methods=["GET"]),
             Route("/configurations/{slug}", self.ask, methods=["POST"]),
+            Route("/fetch", self.show_fetches),
+            Route("/fetch/{slug}", self.start_fetch, methods=["POST"]),
+            Route("/fetch/{slug}", self.cancel_fetch, methods=["DELETE"]),
         ]
         self.own = Starlette(routes=routes, lifespan=self.lifespan)
 
@@ -44,7 +50,7 @@ class Site:
         if self.root and (path == self.root or path.startswith(f"{self.root}/")):
             path = path[len(self.root) :] or "/"
         app: ASGIApp
-        if path == "/configurations" or path.startswith("/configurations/"):
+        if path in ("/configurations", "/fetch") or path.startswith(("/configurations/", "/fetch/")):
             app = self.own
         elif path.startswith("/desk/"):
             _, _, slug, *rest = path.split("/")
@@ -71,7 +77,10 @@ class Site:
         return counting(configuration.page)
 
     async def show_all(self, _: Request) -> Response:
-        return answer([configuration.described() for configuration in self.configurations.all.values()])
+        missing = self.configurations.fetching.missing
+        return answer(
+            [{**other.described(), "missing": missing(slug)} for slug, other in self.configurations.all.items()]
+        )
 
     async def show(self, request: Request) -> Response:
         configuration = self.configurations.all.get(request.path_params["slug"])
@@ -82,16 +91,43 @@ class Site:
         if configuration is None:
             return PlainTextResponse(UNKNOWN, 404)
         # Another site's page may not fill this machine's memory.
-        if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "same-site", "none"):
-            return PlainTextResponse("Only this site's own pages may ask for that.\n", 403)
+        if is_foreign(request):
+            return PlainTextResponse(FOREIGN, 403)
         self.configurations.ask(configuration)
         return answer(configuration.described())
+
+    async def show_fetches(self, _: Request) -> Response:
+        return answer([self._fetch_described(slug) for slug in self.configurations.fetching.all])
+
+    async def start_fetch(self, request: Request) -> Response:
+        return self._change_fetch(request, self.configurations.fetching.start)
+
+    async def cancel_fetch(self, request: Request) -> Response:
+        return self._change_fetch(request, self.configurations.fetching.cancel)
+
+    def _change_fetch(self, request: Request, change: Callable[[str], None]) -> Response:
+        slug = request.path_params["slug"]
+        if slug not in self.configurations.fetching.all:
+            return PlainTextResponse("There is nothing to fetch for that configuration.\n", 404)
+        if is_foreign(request):  # nor its disk
+            return PlainTextResponse(FOREIGN, 403)
+        try:
+            change(slug)
+        except InputError as error:
+            return PlainTextResponse(f"{error}\n", 409)
+        return answer(self._fetch_described(slug))
+
+    def _fetch_described(self, slug: str) -> dict[str, Any]:
+        described = self.configurations.fetching.all[slug].described()
+        file = self.configurations.all[slug].file
+        return {**described, "says": for_visitors(described["says"], file)}
 
     @asynccontextmanager
     async def lifespan(self, _: Any) -> AsyncIterator[None]:
         first = self.configurations.first.page
         assert first is not None
         await self.configurations.start(first)
+        self.configurations.take_up_fetches()
         try:
             yield
         finally:
@@ -99,6 +135,10 @@ class Site:
                 for configuration in self.configurations.all.values():
                     if configuration.page:
                         ending.push_async_callback(configuration.page.running.aclose)
+
+
+def is_foreign(request: Request) -> bool:
+    return request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "same-site", "none")
 
 
 def answer(value: Any) -> Response:

@@ -14,7 +14,8 @@ import platformdirs
 from huggingface_hub import try_to_load_from_cache
 
 from engine.config import Config
-from engine.gguf import digest, hub_file, is_gguf
+from engine.fetched import digest
+from engine.gguf import hub_file, is_gguf
 from engine.mixing import Mixture
 from engine.sampling import Sampling
 

@@ -1,4 +1,4 @@
-"""`python -m engine`: generate, score, solve, evaluate, bench."""
+"""`python -m engine`: generate, score, solve, evaluate, bench, fetch."""
 
 from __future__ import annotations
 
@@ -307,3 +307,17 @@ def bench(
         return
     for name, value in result.items():
         typer.echo(f"{name:<22} {value}")
+
+
+@app.command()
+def fetch(
+    name: Annotated[str | None, typer.Argument(help="what to fetch, or a configuration's path; a list if none")] = None,
+    json: JsonOption = False,
+) -> int:
+    """Fetch the files of a configuration that do not ship with it into the user's cache."""
+    from engine import fetch_command
+
+    if name is None:
+        fetch_command.list_all(json)
+        return 0
+    return fetch_command.run(name, json)

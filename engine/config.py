@@ -19,6 +19,7 @@ from pydantic import (
 )
 
 from engine.errors import InputError
+from engine.fetched import fetched
 
 DEMO = Path(__file__).parent.parent / "data" / "configs" / "demo.yaml"
 REFERENCE = "reference"
@@ -115,6 +116,7 @@ class Config(Settings):
     """All of a configuration file. Paths are absolute; what is not a path is a Hugging Face id."""
 
     name: str
+    about: str = ""  # what the policies are and know, in a sentence, where better ones can be fetched
     base: str
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
@@ -150,6 +152,8 @@ def resolve(value: str, file: Path, key: str) -> str:
     path = (file.parent / Path(value).expanduser()).resolve()
     if path.exists():
         return str(path)
+    if kept := fetched(value):
+        return str(kept)
     part = r"[A-Za-z0-9][\w.-]*"
     if value.endswith(".gguf"):  # org/repository/file.gguf
         if re.fullmatch(rf"{part}/{part}(/{part})+", value):

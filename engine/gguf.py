@@ -15,14 +15,11 @@ progress bars, and would hold the interpreter's lock while people work.
 from __future__ import annotations
 
 import functools
-import hashlib
-import json
 import logging
 import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from pathlib import Path
@@ -31,6 +28,7 @@ from typing import TYPE_CHECKING
 import platformdirs
 
 from engine.errors import InputError
+from engine.fetched import digest
 
 if TYPE_CHECKING:
     import torch
@@ -71,35 +69,6 @@ def local_file(source: str) -> Path:
 
 def cache_folder() -> Path:
     return platformdirs.user_cache_path("mixdesk") / "gguf"
-
-
-def digest(file: Path) -> str:
-    """Return the SHA-256 of a file, computed again only when its size or time of change differs from last time."""
-    known = cache_folder() / "digests.json"
-    path, status = str(file.resolve()), file.stat()
-    try:
-        digests = json.loads(known.read_text(encoding="utf-8"))
-        size, changed, found = digests[path]
-        if (size, changed) == (status.st_size, status.st_mtime_ns):
-            return found
-    except KeyError:
-        pass
-    except (OSError, ValueError, TypeError):
-        digests = {}
-    sha = hashlib.sha256()
-    with file.open("rb") as opened:
-        while part := opened.read(1 << 20):
-            sha.update(part)
-    found = sha.hexdigest()
-    try:
-        known.parent.mkdir(parents=True, exist_ok=True)
-        digests[path] = [status.st_size, status.st_mtime_ns, found]
-        with tempfile.NamedTemporaryFile("w", dir=known.parent, delete=False, encoding="utf-8") as written:
-            json.dump(digests, written)
-        os.replace(written.name, known)
-    except OSError as error:
-        log.info("the digest of %s is not kept: %s", file, error)
-    return found
 
 
 def folder_of(source: str, dtype: torch.dtype | str | None = None) -> str:

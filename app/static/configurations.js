@@ -73,9 +73,9 @@
 
   const showStates = async () => {
     const all = await ask("").catch(() => []);
-    all.forEach(({ slug, state }) => {
+    all.forEach(({ slug, state, missing }) => {
       const note = document.querySelector(`[data-configuration="${slug}"] small`);
-      if (note) note.textContent = STATES[state];
+      if (note) note.textContent = missing ? "to be fetched" : STATES[state];
     });
     return all;
   };
@@ -122,6 +122,8 @@
     menu().open = false;
     menu().querySelector("summary").focus();
   }, true);
+
+  Object.assign(window.mixdesk, { open: follow, remembered });
 
   document.addEventListener("visibilitychange", look);
   setInterval(look, 20_000);

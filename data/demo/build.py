@@ -34,6 +34,7 @@ from engine.config import Config, PolicySettings, RewardSettings  # noqa: E402
 from engine.prompts import read_prompts  # noqa: E402
 
 CONFIG = ROOT / "data" / "configs" / "demo.yaml"
+ABOUT = "The bundled policies have 5 million parameters and know 96 household topics; they are for trying the desk."
 PROMPTS = ROOT / "data" / "prompts" / "demo.jsonl"
 TOKENS = 6_500_000
 REWARD_PAIRS = 4000
@@ -139,6 +140,7 @@ class Build:
         statistics = json.loads((self.work / "samples.done").read_text())["statistics"]
         config = {
             "name": "demo",
+            "about": ABOUT,
             "base": "../demo/base",
             "dtype": "auto",
             "device": "auto",

@@ -62,6 +62,12 @@ def test_the_port_may_come_from_the_environment(name, tiny, tmp_path, listening,
     assert f"cannot listen on 127.0.0.1:{listening}" in capsys.readouterr().err
 
 
+def test_the_configuration_may_come_from_the_environment(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("MIXDESK_CONFIG", str(tmp_path / "chosen.yaml"))
+    assert main(["--db", str(tmp_path / "a.db")]) == 2
+    assert f"{tmp_path / 'chosen.yaml'}: no such file" in capsys.readouterr().err
+
+
 def test_the_file_runs_by_its_path(tmp_path):
     """As Hugging Face Spaces runs it."""
     ended = subprocess.run(

@@ -25,7 +25,8 @@ import engine.gguf
 from engine import Engine, InputError
 from engine.bank_file import contents
 from engine.config import load_config
-from engine.gguf import digest, folder_of, needs_conversion
+from engine.fetched import digest
+from engine.gguf import folder_of, needs_conversion
 from engine.hub import check_hub
 from engine.policies import load_model, load_tokenizer, names_base
 from tests.conftest import CHAT, make_tokenizer
