@@ -312,6 +312,7 @@ class Desk:
             self.engine.generate("Hello", max_new_tokens=2)
         except Exception:
             log.exception("the engine could not be warmed up")
+        threading.Thread(target=self.expected.calibrate, name="mixdesk-calibration", daemon=True).start()
 
     def forget(self, session: str) -> None:
         """The person has left."""
