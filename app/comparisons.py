@@ -81,7 +81,9 @@ class Comparisons:
             except InputError as error:
                 raise InputError(f"{prompts.name}, line {line}: {error}") from None
         known = engine.reward_set.scale
-        scale = {name: (known.mean[name], known.std[name]) for name in engine.reward_set.objectives if name in known.std}
+        scale = {
+            name: (known.mean[name], known.std[name]) for name in engine.reward_set.objectives if name in known.std
+        }
         plan = Plan(engine.config.name, prompts.name, dict(mixtures), chosen, sampling, seed, scale)
         with self._lock:
             self._room()

@@ -93,6 +93,16 @@ class Expected:
         """The reference's standard deviations [R]; NaN where they are not calibrated."""
         return self.engine.reward_set.scale.spread(self.objectives)
 
+    @property
+    def calibrating(self) -> str:
+        """Which rewards the radar does not show, and why; empty if it shows all."""
+        constant = sorted(self.engine.reward_set.scale.constant)
+        said = f"{', '.join(constant)}: always the same, no scale. " if constant else ""
+        if missing := self.calibration.missing:
+            why = "" if self.prompts else "; give prompts, or mean and std, in the configuration"
+            said += f"{', '.join(missing)}: not calibrated{why}."
+        return said.strip()
+
     def calibrate(self) -> None:
         """Sample a few reference responses in the background if the rewards have no scale yet."""
         self.load()
@@ -191,7 +201,7 @@ class Expected:
         if rule != "geometric":
             return Reading(f"No expected rewards for the {rule} rule: a bank knows the geometric rule alone.")
         if self.bank is None:
-            return Reading("No expected rewards yet: press Balance, which samples a bank.")
+            return Reading(f"No expected rewards yet: press Balance, which samples a bank. {self.calibrating}".strip())
         total = sum(faders.values())
         if not total:
             return Reading("No expected rewards: all faders are at zero or silent.")
@@ -206,7 +216,7 @@ class Expected:
             text = f"Expected is a guess here: {share} of the bank counts, {float(estimate.count):.1f} responses a "
             text += f"prompt; {lower}sample more in Explore."
         return Reading(
-            text,
+            f"{text} {self.calibrating}".strip(),
             raw=dict(zip(self.objectives, estimate.rewards.tolist(), strict=True)),
             standard=self._named((estimate.rewards - self.centre) / self.scale),
             errors=self._named(estimate.reward_errors / self.scale),

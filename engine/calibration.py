@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.bank import SAMPLING, Bank, kept, proposals, seed_of
 from engine.bank import PROMPTS as BANK_PROMPTS
+from engine.bank import SAMPLING, Bank, kept, proposals, seed_of
 from engine.bank_file import BankFile
 from engine.config import REFERENCE
 from engine.engine import Engine
@@ -161,7 +161,11 @@ def read_scale(path: Path) -> RewardScale:
         constant = frozenset(map(str, kept["constant"]))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return RewardScale()
-    if mean.keys() != std.keys() or not all(np.isfinite([*mean.values(), *std.values()])) or min(std.values(), default=1) <= 0:
+    if (
+        mean.keys() != std.keys()
+        or not all(np.isfinite([*mean.values(), *std.values()]))
+        or min(std.values(), default=1) <= 0
+    ):
         return RewardScale()
     return RewardScale(mean, std, constant)
 

@@ -112,7 +112,10 @@ def score(
 @app.command()
 def solve(
     method: Annotated[
-        str, typer.Option(help="mpo: from a bank; bsmd: the paper's own; maxmin: by the reward models; target, nash: see --target, --ratings")
+        str,
+        typer.Option(
+            help="mpo: from a bank; bsmd: the paper's own; maxmin: by the reward models; target, nash: see --target, --ratings"
+        ),
     ] = "mpo",
     prompts: Annotated[
         Path | None, typer.Option(help="JSON lines or one a line; the configuration's unless told")

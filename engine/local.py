@@ -59,7 +59,9 @@ class LocalNormaliser:
     def restricted(self, origin: Array, directions: Array) -> LocalNormaliser:
         """Return the form in μ where λ = origin [K] + directions [K, F] μ."""
         return LocalNormaliser(
-            self(origin), self.slopes(origin) @ directions, np.einsum("kf,pnkl,lg->pnfg", directions, self.square, directions)
+            self(origin),
+            self.slopes(origin) @ directions,
+            np.einsum("kf,pnkl,lg->pnfg", directions, self.square, directions),
         )
 
     def of_prompts(self, chosen: NDArray[np.int64]) -> LocalNormaliser:
