@@ -8,6 +8,7 @@ import json
 import logging
 import random
 import secrets
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any

@@ -1,4 +1,4 @@
-"""Find the scale of rewards that are configured without `mean` and `std`: from a bank, or from a few reference responses.
+"""Find the scale of rewards configured without `mean` and `std`: from a bank, or from a few reference responses.
 
 What was found is kept in the user's cache beside the bank, under the same fingerprint, so that the next start has it.
 """

@@ -113,9 +113,7 @@ def score(
 def solve(
     method: Annotated[
         str,
-        typer.Option(
-            help="mpo: from a bank; bsmd: the paper's own; maxmin: by the reward models; target, nash: see --target, --ratings"
-        ),
+        typer.Option(help="mpo: from a bank; bsmd: the paper's own; maxmin: by rewards; target, nash: see there"),
     ] = "mpo",
     prompts: Annotated[
         Path | None, typer.Option(help="JSON lines or one a line; the configuration's unless told")

@@ -2,9 +2,9 @@
 
 Decoding normalises at every token, q_λ(y) = Π_k π_k(y)^{λ_k} / Π_t Z_t(λ), so that rewards expected of π_λ, which is
 normalised once over whole responses, are not those of the responses that the desk writes (METHODS, section 1).
-log Π_t Z_t is zero at every single policy. Between them it is, to second order in the log-ratios, a quadratic form in the
-weights; its coefficients follow from the values at the midpoint of every two policies, which cost no forward pass to record
-while a bank is sampled.
+log Π_t Z_t is zero at every single policy. Between them it is, to second order in the log-ratios, a quadratic form in
+the weights; its coefficients follow from the values at the midpoint of every two policies, which cost no forward pass
+to record while a bank is sampled.
 """
 
 from __future__ import annotations

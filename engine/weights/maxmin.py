@@ -1,7 +1,7 @@
 """Weights whose smallest expected reward is the largest: MaxMin-RLHF (arXiv 2402.08925), over mixtures' weights.
 
-Rewards are the reward models', in standard deviations from the reference's mean, expected of what is decoded. They are not
-concave in λ: a grid over the simplex is searched, and its best points are followed by gradients.
+Rewards are the reward models', in standard deviations from the reference's mean, expected of what is decoded. They are
+not concave in λ: a grid over the simplex is searched, and its best points are followed by gradients.
 """
 
 from __future__ import annotations
