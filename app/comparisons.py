@@ -80,7 +80,10 @@ class Comparisons:
                 engine.check_prompt(prompt, sampling.max_new_tokens)
             except InputError as error:
                 raise InputError(f"{prompts.name}, line {line}: {error}") from None
-        scale = {name: (reward.mean, reward.std) for name, reward in engine.reward_set.settings.items()}
+        known = engine.reward_set.scale
+        scale = {
+            name: (known.mean[name], known.std[name]) for name in engine.reward_set.objectives if name in known.std
+        }
         plan = Plan(engine.config.name, prompts.name, dict(mixtures), chosen, sampling, seed, scale)
         with self._lock:
             self._room()

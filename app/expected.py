@@ -14,6 +14,7 @@ import numpy as np
 from engine import Engine, InputError, bank
 from engine.bank import PROMPTS, RESPONSES, SAMPLING, Bank
 from engine.bank_file import BankFile
+from engine.calibration import Calibration
 from engine.prompts import read_prompts
 from engine.weights import Solution, bsmd, mpo, target
 from engine.weights.front import Front, front
@@ -68,9 +69,7 @@ class Expected:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.objectives = engine.reward_set.objectives
-        settings = [engine.reward_set.settings[name] for name in self.objectives]
-        self.centre = np.array([reward.mean for reward in settings])
-        self.scale = np.array([reward.std for reward in settings])
+        self.calibration = Calibration(engine)
         prompts = engine.config.prompts
         self.prompts = list(dict.fromkeys(read_prompts(prompts)[:PROMPTS])) if prompts else []
         self.bank: Bank | None = None
@@ -83,6 +82,36 @@ class Expected:
     @cached_property
     def file(self) -> BankFile:
         return BankFile(self.engine.config, SAMPLING, bank.proposals(self.engine))
+
+    @property
+    def centre(self) -> np.ndarray:
+        """The reference's mean rewards [R]; NaN where they are not calibrated."""
+        return self.engine.reward_set.scale.centre(self.objectives)
+
+    @property
+    def scale(self) -> np.ndarray:
+        """The reference's standard deviations [R]; NaN where they are not calibrated."""
+        return self.engine.reward_set.scale.spread(self.objectives)
+
+    @property
+    def calibrating(self) -> str:
+        """Which rewards the radar does not show, and why; empty if it shows all."""
+        constant = sorted(self.engine.reward_set.scale.constant)
+        said = f"{', '.join(constant)}: always the same, no scale. " if constant else ""
+        if missing := self.calibration.missing:
+            why = "" if self.prompts else "; give prompts, or mean and std, in the configuration"
+            said += f"{', '.join(missing)}: not calibrated{why}."
+        return said.strip()
+
+    def calibrate(self) -> None:
+        """Sample a few reference responses in the background if the rewards have no scale yet."""
+        self.load()
+        try:
+            self.calibration.sample(polite=True)
+        except InputError as error:
+            log.warning("%s", error)
+        except Exception:
+            log.exception("the rewards could not be calibrated")
 
     # ------------------------------------------------------------------------------------------------------- the bank
 
@@ -97,7 +126,8 @@ class Expected:
             except Exception:
                 log.exception("the bank could not be read")
                 return
-            self.bank = self.bank or found
+            self.bank = self.bank or (found and found.decoding)
+            self.calibration.load(self.bank)
 
     @property
     def sampling(self) -> bool:
@@ -152,10 +182,12 @@ class Expected:
         # One after the other: the last one may still be stopping.
         with self._sampling:
             try:
-                self.bank = bank.collect(
+                sampled = bank.collect(
                     self.engine, self.prompts, job.responses, SAMPLING,
                     file=self.file, progress=job.tell, stopped=lambda: not job.waiting,
                 )  # fmt: skip
+                self.calibration.load(sampled)
+                self.bank = sampled.decoding
             except Exception as error:
                 job.error = error
             job.over.set()
@@ -169,7 +201,7 @@ class Expected:
         if rule != "geometric":
             return Reading(f"No expected rewards for the {rule} rule: a bank knows the geometric rule alone.")
         if self.bank is None:
-            return Reading("No expected rewards yet: press Balance, which samples a bank.")
+            return Reading(f"No expected rewards yet: press Balance, which samples a bank. {self.calibrating}".strip())
         total = sum(faders.values())
         if not total:
             return Reading("No expected rewards: all faders are at zero or silent.")
@@ -184,7 +216,7 @@ class Expected:
             text = f"Expected is a guess here: {share} of the bank counts, {float(estimate.count):.1f} responses a "
             text += f"prompt; {lower}sample more in Explore."
         return Reading(
-            text,
+            f"{text} {self.calibrating}".strip(),
             raw=dict(zip(self.objectives, estimate.rewards.tolist(), strict=True)),
             standard=self._named((estimate.rewards - self.centre) / self.scale),
             errors=self._named(estimate.reward_errors / self.scale),
@@ -192,7 +224,8 @@ class Expected:
         )
 
     def _named(self, values: np.ndarray) -> dict[str, float]:
-        return dict(zip(self.objectives, values.tolist(), strict=True))
+        """Of the objectives that are calibrated."""
+        return {name: value for name, value in zip(self.objectives, values.tolist(), strict=True) if np.isfinite(value)}
 
     def balanced(self, fixed: Mapping[str, float] | None = None) -> Solution:
         """The max-min weights, those of all policies computed once a bank. fixed: {policy: the weight that it keeps}.
@@ -218,6 +251,7 @@ class Expected:
         if not floors and not worth:
             raise InputError("Type a floor for at least one objective, such as 0.2, or what counts more.")
         target.check("counts", worth, self.objectives)
+        self._calibrated()
         part = there.holding(fixed)
         found = target.solve(part, self.centre, self.scale, {}, floors, repeats=0, worth=worth)
         return found.among(there.policies, fixed)
@@ -239,6 +273,7 @@ class Expected:
         if not total:
             raise InputError("All faders are at zero or silent: raise one.")
         target.check("target", goal, self.objectives)
+        self._calibrated()
         before = np.array([faders[name] for name in there.policies]) / total
         now = self._named((there.estimate(gain * before).rewards - self.centre) / self.scale)
         part, start = there.holding(fixed, gain), None
@@ -260,8 +295,9 @@ class Expected:
         )
 
     def front(self) -> Front:
-        """Expected rewards over all weights, computed once a bank."""
+        """Expected rewards over all weights, computed once a bank. Raises InputError."""
         there = self._there()
+        self._calibrated()
         if self._front is None or self._front[0] is not there:
             self._front = there, front(there, self.centre, self.scale)
         return self._front[1]
@@ -277,6 +313,10 @@ class Expected:
             found["bsmd"] = bsmd.solve(reference, batch=reference.rewards.shape[1], repeats=0)
         ways = {name: [*made.path, [*made.weights.values()]] for name, made in found.items()}
         return {name: (there.estimate(np.array(way)).rewards - self.centre) / self.scale for name, way in ways.items()}
+
+    def _calibrated(self) -> None:
+        """Raises InputError unless every reward has a scale."""
+        self.engine.reward_set.scale.require(self.objectives)
 
     def _there(self) -> Bank:
         if self.bank is None:

@@ -140,14 +140,16 @@ def angles_of(objectives: Sequence[str]) -> list[float]:
 def expected(objectives: Sequence[str], rewards: Rewards, errors: Mapping[str, float], sound: bool) -> dict[str, Any]:
     """The trace of the expected rewards, to lie under the radar's others. Grey where it is not sound."""
     line = EXPECTED if sound else GUESS
-    reach = [max(-REACH, min(REACH, rewards.standard[name])) for name in objectives]
-    detail = [f"{hover('Expected', name, rewards)} (± {errors[name]:.1f})" for name in objectives]
+    known = [name for name in objectives if name in rewards.standard]
+    reach = [max(-REACH, min(REACH, rewards.standard[name])) for name in known]
+    detail = [f"{hover('Expected', name, rewards)} (± {errors[name]:.1f})" for name in known]
     common = {"name": "Expected", "hovertemplate": "%{text}<extra></extra>"}
     if len(objectives) < 3:
-        bar = {"type": "bar", "x": [escape(name) for name in objectives], "y": reach, "textposition": "none"}
+        bar = {"type": "bar", "x": [escape(name) for name in known], "y": reach, "textposition": "none"}
         outline = {"color": line.fill, "line": {"color": line.colour, "width": 1}}
         return {**common, **bar, "text": detail, "marker": outline}
-    angles = angles_of(objectives)
+    every = angles_of(objectives)
+    angles = [every[objectives.index(name)] for name in known]
     return {
         **common,
         "type": "scatterpolar",

@@ -8,6 +8,7 @@ import json
 import logging
 import random
 import secrets
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -312,6 +313,7 @@ class Desk:
             self.engine.generate("Hello", max_new_tokens=2)
         except Exception:
             log.exception("the engine could not be warmed up")
+        threading.Thread(target=self.expected.calibrate, name="mixdesk-calibration", daemon=True).start()
 
     def forget(self, session: str) -> None:
         """The person has left."""

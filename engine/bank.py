@@ -24,6 +24,7 @@ from engine.batch import Record
 from engine.config import REFERENCE
 from engine.engine import Engine
 from engine.errors import InputError
+from engine.local import LocalNormaliser, fit, midpoints
 from engine.mixing import Mixture
 from engine.requests import Request, wait
 from engine.sampling import Sampling
@@ -71,7 +72,9 @@ class Bank:
 
     log_ratios [P, N, K]: log π_k(y|x) - log π_ref(y|x); log_base [P, N]: log π_ref(y|x) - log Σ_m α_m q_m(y|x);
     rewards [P, N, R]. policy_tokens is what it cost: tokens drawn times policies computed. sources: the proposals; a
-    prompt's response i comes from number i modulo their count. steps: of every token, where they were kept.
+    prompt's response i comes from number i modulo their count. steps: of every token, where they were kept. local: how
+    q_λ, decoded token by token, differs from π_λ; token_level: whether weights are for q_λ, see `decoding`. F and its
+    gradient are always of π_λ.
 
     One that was drawn without the reference has 1 for its probabilities: on the simplex, where the policies' weights
     are one together, it says the same.
@@ -86,6 +89,14 @@ class Bank:
     policy_tokens: int
     sources: tuple[str, ...] = ()
     steps: Steps | None = None
+    local: LocalNormaliser | None = None
+    token_level: bool = False
+
+    @property
+    def decoding(self) -> Bank:
+        """The bank whose rewards, effective sample size and slopes are of q_λ, which is what is decoded token by token;
+        the bank as it is, of π_λ, where that cannot be known."""
+        return replace(self, token_level=True) if self.local is not None else self
 
     @property
     def reference_only(self) -> Bank | None:
@@ -100,6 +111,8 @@ class Bank:
             rewards=self.rewards[:, rows],
             sources=(REFERENCE,),
             steps=None,
+            local=None,
+            token_level=False,
         )
 
     def of_prompts(self, chosen: NDArray[np.int64]) -> Bank:
@@ -111,6 +124,7 @@ class Bank:
             log_base=self.log_base[chosen],
             rewards=self.rewards[chosen],
             steps=None,
+            local=self.local and self.local.of_prompts(chosen),
         )
 
     def holding(self, fixed: Mapping[str, float], gain: float = 1.0) -> Bank:
@@ -129,11 +143,19 @@ class Bank:
             log_ratios=gain * left * self.log_ratios[..., free],
             log_base=self.log_base + gain * self.log_ratios @ kept,
             steps=None,
+            local=self.local and self.local.restricted(gain * kept, gain * left * np.eye(len(self.policies))[:, free]),
         )
 
     def log_weights(self, weights: ArrayLike) -> Array:
-        """λ [..., K] -> log w_i(λ) [..., P, N]"""
+        """λ [..., K] -> log w_i(λ) [..., P, N], of π_λ"""
         return np.einsum("pnk,...k->...pn", self.log_ratios, np.asarray(weights, float)) + self.log_base
+
+    def reward_weights(self, weights: ArrayLike, log_w: Array | None = None) -> Array:
+        """The same of what rewards are expected of: π_λ, or q_λ at `token_level`."""
+        log_w = self.log_weights(weights) if log_w is None else log_w
+        if not self.token_level or self.local is None:
+            return log_w
+        return log_w - self.local(np.asarray(weights, float))
 
     def estimate(self, weights: ArrayLike, prompts: Array | None = None) -> Estimate:
         """λ [K], or [L, K] for L at once. prompts: [P], how much each counts; all alike unless told."""
@@ -146,9 +168,11 @@ class Bank:
         by_prompt = np.full(len(self.prompts), 1.0) if prompts is None else prompts
         by_prompt = by_prompt / by_prompt.sum()
         gradient = np.einsum("...pn,pnk->...pk", own, self.log_ratios)
+        relative = (own**2).sum(-1) - 1 / count
+        if self.token_level:
+            own = softmax(self.reward_weights(weights, log_w), -1)
         rewards = np.einsum("...pn,pnr->...pr", own, self.rewards)
         # Delta method: of log mean w, and of a ratio of two means.
-        relative = (own**2).sum(-1) - 1 / count
         spread = np.einsum("...pn,pnr->...pr", own**2, self.rewards**2)
         spread -= 2 * rewards * np.einsum("...pn,pnr->...pr", own**2, self.rewards)
         spread += rewards**2 * (own**2).sum(-1)[..., None]
@@ -168,7 +192,7 @@ class Bank:
         -> [R], [R]. Smaller than the errors of both: the same responses stand behind them."""
         residuals = []
         for weights in (before, after):
-            own = softmax(self.log_weights(weights), -1)
+            own = softmax(self.reward_weights(weights), -1)
             mean = np.einsum("pn,pnr->pr", own, self.rewards)
             residuals.append((mean, own[..., None] * (self.rewards - mean[:, None])))
         (mean_before, rest_before), (mean_after, rest_after) = residuals
@@ -177,8 +201,11 @@ class Bank:
 
     def reward_slopes(self, weights: ArrayLike) -> Array:
         """λ [K] -> [R, K]: how each expected reward changes with each weight, Cov_λ(r, log π_k/π_ref), over prompts."""
-        own = softmax(self.log_weights(weights), -1)
-        centred = self.log_ratios - np.einsum("pn,pnk->pk", own, self.log_ratios)[:, None]
+        own = softmax(self.reward_weights(weights), -1)
+        log_slopes = self.log_ratios
+        if self.token_level and self.local is not None:
+            log_slopes = log_slopes - self.local.slopes(np.asarray(weights, float))
+        centred = log_slopes - np.einsum("pn,pnk->pk", own, log_slopes)[:, None]
         return np.einsum("pn,pnr,pnk->rk", own, self.rewards, centred) / len(self.prompts)
 
 
@@ -227,6 +254,7 @@ def collect(
     prompts, sampling = check_asked(engine, prompts, responses, sampling)
     sources = sources or proposals(engine)
     mixed = {name: mixture for name, mixture in sources.items() if name not in engine.policy_set.by_name}
+    mixed |= {name: engine.mixture(at) for name, at in midpoints([*engine.policy_set.names, REFERENCE]).items()}
     wanted = [(prompt, number) for number in range(-(-responses // len(sources))) for prompt in prompts]
 
     def ask(unit: Unit, client: object) -> Asked:
@@ -334,4 +362,5 @@ def assemble(engine: Engine, prompts: list[str], sources: list[str], found: dict
         rewards=column("rewards", objectives),
         policy_tokens=sum(row["tokens"] for some in every for row in some) * len(engine.policy_set.policies),
         sources=tuple(sources),
+        local=fit(every, names, REFERENCE, EVEN),
     )

@@ -88,11 +88,13 @@ def score(
 ) -> None:
     """Score a given response: its log-probability under every policy, and its rewards."""
     said = asked(prompt, messages)
+    from engine.calibration import Calibration
     from engine.engine import Engine
 
     with Engine.from_config(config) as engine:
         log_probs = engine.token_log_probs(said, response)
         rewards = engine.rewards([(said, response, None)])[0]
+        Calibration(engine).load()
         standard = engine.reward_set.standard(rewards)
     totals = {name: sum(values) for name, values in log_probs.items()}
     if json:
@@ -103,13 +105,15 @@ def score(
     for name, total in totals.items():
         typer.echo(f"log-probability under {name:<12} {total:9.2f}")
     for objective, reward in rewards.items():
-        typer.echo(f"reward for {objective:<23} {reward:+9.2f}  ({standard[objective]:+.2f} standard deviations)")
+        z = f"{standard[objective]:+.2f} standard deviations" if objective in standard else "not calibrated"
+        typer.echo(f"reward for {objective:<23} {reward:+9.2f}  ({z})")
 
 
 @app.command()
 def solve(
     method: Annotated[
-        str, typer.Option(help="mpo: from a bank; bsmd: the paper's own; target: see --target; nash: see --ratings")
+        str,
+        typer.Option(help="mpo: from a bank; bsmd: the paper's own; maxmin: by rewards; target, nash: see there"),
     ] = "mpo",
     prompts: Annotated[
         Path | None, typer.Option(help="JSON lines or one a line; the configuration's unless told")

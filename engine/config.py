@@ -84,7 +84,8 @@ class PolicySettings(Adapted):
 
 
 class RewardSettings(Settings):
-    """A reward for one objective. `mean` and `std` are those of the reference's rewards, where they are known.
+    """A reward for one objective. `mean` and `std` are those of the reference's rewards; without both, they are
+    estimated (engine/calibration.py).
 
     label: of a classifier with several, the one whose logit is the reward. template: how a classifier reads a
     conversation, with {prompt} and {response}; its tokenizer's chat template unless told.
@@ -97,14 +98,17 @@ class RewardSettings(Settings):
     label: str | None = None
     template: str | None = None
     beta: float = Field(default=0.1, gt=0)
-    mean: float = 0.0
-    std: float = Field(default=1.0, gt=0)
+    mean: float | None = Field(default=None, allow_inf_nan=False)
+    std: float | None = Field(default=None, gt=0, allow_inf_nan=False)
 
     @model_validator(mode="after")
     def needs(self) -> RewardSettings:
         needed = {"classifier": "model", "head": "model", "function": "function"}.get(self.kind)
         if needed and not getattr(self, needed):
             raise ValueError(f"a '{needed}' for kind '{self.kind}'")
+        if (self.mean is None) != (self.std is None):
+            missing = "mean" if self.mean is None else "std"
+            raise ValueError(f"'mean' and 'std' together, or neither: they are then calibrated; '{missing}' is missing")
         if (self.label or self.template) and self.kind != "classifier":
             raise ValueError(f"no 'label' or 'template' for kind '{self.kind}': they are for classifiers")
         if self.template and not ("{prompt}" in self.template and "{response}" in self.template):

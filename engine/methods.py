@@ -17,6 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from engine.bank import Array, Bank, seed_of
+from engine.calibration import calibrated
 from engine.config import REFERENCE
 from engine.engine import Completion, Engine
 from engine.errors import InputError
@@ -210,6 +211,7 @@ def compare(
     objectives = engine.reward_set.objectives
     if not objectives:
         raise InputError(f"{engine.config.file}: rewards: found none, expected at least one to evaluate with")
+    calibrated(engine, prompts=solve_prompts)
     setting = Setting(engine, prompts, solve_prompts, sampling, seed, responses)
     methods = chosen(engine, names)
     theirs = setting.standard(setting.opponents)  # [prompts, OPPONENTS, R]

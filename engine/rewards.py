@@ -20,6 +20,7 @@ from engine.head_rewards import Heads
 from engine.messages import BETWEEN, Message, Prompt, joined, last_of, messages_of
 from engine.packed import pack
 from engine.policies import PolicySet, first_line, load_tokenizer
+from engine.scale import RewardScale
 
 log = logging.getLogger("mixdesk")
 
@@ -39,8 +40,18 @@ class RewardSet:
     def __init__(
         self, settings: list[RewardSettings], policy_set: PolicySet, tell: Callable[[str], None] = log.debug
     ) -> None:
-        """tell: is told what is being loaded, as it begins. Raises InputError."""
+        """tell: is told what is being loaded, as it begins. Raises InputError.
+
+        Objectives are in the policies' order, and those without a policy last in the configuration's: the one order of
+        radar, table, faders and charts. `scale` is replaced as a whole once rewards are calibrated.
+        """
+        places = {policy.objective: place for place, policy in reversed(list(enumerate(policy_set.policies)))}
+        settings = sorted(settings, key=lambda reward: places.get(reward.objective, len(places)))
         self.settings = {reward.objective: reward for reward in settings}
+        self.scale = RewardScale(
+            {reward.objective: reward.mean for reward in settings if reward.mean is not None},
+            {reward.objective: reward.std for reward in settings if reward.std is not None},
+        )
         makers = {"classifier": classifier, "function": function, "implicit": implicit}
         self._scorers: dict[str, Scorer] = {}
         self._heads = Heads(policy_set)
@@ -73,8 +84,8 @@ class RewardSet:
         return [{objective: columns[objective][i] for objective in asked} for i in range(len(items))]
 
     def standard(self, rewards: dict[str, float]) -> dict[str, float]:
-        """Rewards as z-scores against the reference's (METHODS: shown beside the raw ones)."""
-        return {name: (value - self.settings[name].mean) / self.settings[name].std for name, value in rewards.items()}
+        """Return z-scores against the reference's rewards, of the objectives that are calibrated."""
+        return self.scale.standard(rewards)
 
 
 def classifier(settings: RewardSettings, policy_set: PolicySet) -> Scorer:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from engine.weights import bsmd, mpo, nash, target
+from engine.weights import bsmd, maxmin, mpo, nash, target
 from engine.weights.solution import Solution, Solver
 
-SOLVERS: dict[str, Solver] = {"mpo": mpo.mpo, "bsmd": bsmd.bsmd, "target": target.target, "nash": nash.nash}
+SOLVERS: dict[str, Solver] = {
+    "mpo": mpo.mpo,
+    "bsmd": bsmd.bsmd,
+    "maxmin": maxmin.maxmin,
+    "target": target.target,
+    "nash": nash.nash,
+}
 # These take the policies' names and ratings, and need no model; all others take an engine and prompts.
 FROM_RATINGS = frozenset({"nash"})
 

@@ -12,6 +12,7 @@ from scipy.optimize import minimize
 
 from engine.bank import Array, Bank, collect
 from engine.bank_file import BankFile
+from engine.calibration import calibrated
 from engine.engine import Engine
 from engine.errors import InputError
 from engine.sampling import Sampling
@@ -50,9 +51,9 @@ def target(
     if goal and worth:
         raise InputError("worth: it is how rewards are added up, and a target is come near to; give one of the two")
     bank = collect(engine, prompts, responses, sampling, seed, file=file, progress=progress, stopped=stopped)
-    centre = np.array([settings[name].mean for name in bank.objectives])
-    scale = np.array([settings[name].std for name in bank.objectives])
-    return solve(bank, centre, scale, goal or {}, floors or {}, seed, worth=worth or {})
+    known = calibrated(engine, bank)
+    centre, scale = known.centre(bank.objectives), known.spread(bank.objectives)
+    return solve(bank.decoding, centre, scale, goal or {}, floors or {}, seed, worth=worth or {})
 
 
 def check(what: str, given: Mapping[str, float], objectives: Collection[str]) -> None:

@@ -1,0 +1,103 @@
+"""The step from whole responses to decoding: log-probability of a response under the token-by-token mixture q_λ.
+
+Decoding normalises at every token, q_λ(y) = Π_k π_k(y)^{λ_k} / Π_t Z_t(λ), so that rewards expected of π_λ, which is
+normalised once over whole responses, are not those of the responses that the desk writes (METHODS, section 1).
+log Π_t Z_t is zero at every single policy. Between them it is, to second order in the log-ratios, a quadratic form in
+the weights; its coefficients follow from the values at the midpoint of every two policies, which cost no forward pass
+to record while a bank is sampled.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+MOST_POLICIES = 6  # with more, the reference included, midpoints are too many; the uniform mixture's value has to do
+
+
+def midpoint(first: str, second: str) -> str:
+    """Return the name of the mixture half of `first`, half of `second`; no policy's name has a +."""
+    return f"{first}+{second}"
+
+
+def midpoints(names: list[str]) -> dict[str, dict[str, float]]:
+    """Return {name: weights} of the midpoints to record for these policies; the reference is one of them."""
+    if len(names) > MOST_POLICIES:
+        return {}
+    return {midpoint(a, b): {a: 0.5, b: 0.5} for a, b in combinations(names, 2)}
+
+
+@dataclass(frozen=True)
+class LocalNormaliser:
+    """log Π_t Z_t(λ) of P·N responses as `constant` + `linear`·λ + λᵀ `square` λ / 2.
+
+    constant [P, N], linear [P, N, K], square [P, N, K, K]; λ are the policies' weights, the reference has the rest.
+    """
+
+    constant: Array
+    linear: Array
+    square: Array
+
+    def __call__(self, weights: Array) -> Array:
+        """λ [..., K] -> [..., P, N]"""
+        size = weights.shape[-1]
+        flat = weights.reshape(-1, size)
+        products = np.einsum("lj,lk->ljk", flat, flat).reshape(len(flat), -1)
+        found = products @ self.square.reshape(-1, size * size).T / 2 + flat @ self.linear.reshape(-1, size).T
+        return found.reshape(*weights.shape[:-1], *self.constant.shape) + self.constant
+
+    def slopes(self, weights: Array) -> Array:
+        """λ [K] -> [P, N, K]"""
+        return self.linear + self.square @ weights
+
+    def restricted(self, origin: Array, directions: Array) -> LocalNormaliser:
+        """Return the form in μ where λ = origin [K] + directions [K, F] μ."""
+        return LocalNormaliser(
+            self(origin),
+            self.slopes(origin) @ directions,
+            np.einsum("kf,pnkl,lg->pnfg", directions, self.square, directions),
+        )
+
+    def of_prompts(self, chosen: NDArray[np.int64]) -> LocalNormaliser:
+        return LocalNormaliser(self.constant[chosen], self.linear[chosen], self.square[chosen])
+
+
+def fit(rows: list[list[dict[str, Any]]], policies: list[str], reference: str, uniform: str) -> LocalNormaliser | None:
+    """Return the form of a bank's rows [P][N], each with its log_probs; None where these are too few.
+
+    Rows without the midpoints (sampled before there were any) have the value at the uniform mixture alone: there the
+    coefficients of all pairs are taken as equal.
+    """
+    if len(policies) < 2:
+        return None
+    names = [*policies, reference]
+    size = len(names)
+    pairs = [[pair_values(row["log_probs"], names, policies, uniform) for row in some] for some in rows]
+    if any(values is None for some in pairs for values in some):
+        return None
+    upper = np.array(pairs, dtype=float)  # [P, N, pairs]
+    form = np.zeros((*upper.shape[:2], size, size))
+    for place, (j, k) in enumerate(combinations(range(size), 2)):
+        form[..., j, k] = form[..., k, j] = 4 * upper[..., place]
+    # In the policies' weights alone: the reference's is one less their sum.
+    to_reference, among = form[..., :-1, -1], form[..., :-1, :-1]
+    square = among - to_reference[..., None, :] - to_reference[..., None]
+    return LocalNormaliser(np.zeros(upper.shape[:2]), to_reference, square)
+
+
+def pair_values(log_probs: dict[str, float], names: list[str], policies: list[str], uniform: str) -> list[float] | None:
+    """Return log Π_t Z_t of one response at the midpoint of every two names, in the order of `combinations`."""
+    pairs = list(combinations(names, 2))
+    if all(midpoint(a, b) in log_probs for a, b in pairs):
+        return [(log_probs[a] + log_probs[b]) / 2 - log_probs[midpoint(a, b)] for a, b in pairs]
+    if uniform not in log_probs or any(name not in log_probs for name in names):
+        return None
+    # Of equal coefficients c the form is c Σ_{j<k} λ_j λ_k, at uniform weights c (K - 1) / 2K.
+    at_uniform = sum(log_probs[name] for name in policies) / len(policies) - log_probs[uniform]
+    return [at_uniform * len(policies) / (2 * (len(policies) - 1))] * len(pairs)
