@@ -310,6 +310,7 @@ class Desk:
         self.expected.load()
         try:
             self.engine.generate("Hello", max_new_tokens=2)
+            self.engine.prompt_warning("Hello")  # measures the configuration's own prompts
         except Exception:
             log.exception("the engine could not be warmed up")
 
