@@ -311,6 +311,7 @@ class Desk:
         self.expected.load()
         try:
             self.engine.generate("Hello", max_new_tokens=2)
+            self.engine.prompt_warning("Hello")  # measures the configuration's own prompts
         except Exception:
             log.exception("the engine could not be warmed up")
         threading.Thread(target=self.expected.calibrate, name="mixdesk-calibration", daemon=True).start()

@@ -71,9 +71,12 @@ def generate(
                 typer.echo(token.text, nl=False)
             typer.echo()
         completion = request.completion()
+        warning = engine.prompt_warning(said)
     if json:
-        print_json(completion.as_dict())
+        print_json({**completion.as_dict(), "prompt_warning": warning or None})
     else:
+        if warning:
+            typer.echo(f"\n{warning}", err=True)
         scores = "  ".join(f"{objective} {reward:+.2f}" for objective, reward in completion.rewards.items())
         typer.echo(f"\nrewards: {scores}", err=True)
 

@@ -18,6 +18,7 @@ from engine.batch import Batch, Record, Sequence
 from engine.check import check
 from engine.config import DEMO, REFERENCE, Config, load_config
 from engine.errors import InputError
+from engine.familiarity import Familiarity
 from engine.hub import check_hub
 from engine.messages import Prompt, check_messages, messages_of
 from engine.mixing import SOUP, Mixture, make_mixture
@@ -49,6 +50,7 @@ class Engine:
         self._waiting: FairQueue[Request] = FairQueue()
         self._running: dict[Request, None] = {}  # in the order in which they joined
         self._scoring = Scoring(self.reward_set, self.policy_set, self._jobs.put)
+        self._familiarity = Familiarity(self.policy_set, config.prompts, self._on_worker)
         self.restarts = 0  # how often the worker had to begin again
         self._worker = threading.Thread(target=self._work, name="mixdesk-engine", daemon=True)
         self._worker.start()
@@ -244,6 +246,15 @@ class Engine:
             raise InputError("response: it is empty; give some text or tokens")
         self.check_prompt(prompt, len(tokens), "the response's")
         return self._on_worker(lambda: self.policy_set.teacher_forced(prompt, tokens))
+
+    def prompt_warning(self, prompt: Prompt) -> str:
+        """Return one line on a prompt that is far from the configuration's own; empty where it is not.
+
+        The first call measures the configuration's prompts. Raises InputError.
+        """
+        prompt = check_messages(prompt)
+        self.check_prompt(prompt, 1)
+        return self._familiarity.warning(prompt)
 
     def rewards(self, items: list[Scored]) -> list[dict[str, float]]:
         """{objective: reward} of every (prompt, response, its tokens or None)."""

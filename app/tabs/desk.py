@@ -73,6 +73,11 @@ class DeskTab:
             with gr.Column(elem_id="stage", min_width=280):
                 conversation = build_conversation()
                 prompt, generate, stop = build_prompt(self.examples)
+                unfamiliar = gr.HTML(
+                    "",
+                    elem_id="unfamiliar",
+                    html_template='<p role="status" aria-live="polite">${value}</p>',
+                )
                 panels = build_panels(accents)
                 with gr.Row(elem_id="ratings"):
                     ratings = {
@@ -101,6 +106,15 @@ class DeskTab:
             *(ratings, panels.replies, [conversation.back, conversation.fresh]),
         )  # fmt: skip
         self.connect(controls, outputs, go_on)
+        run.change(
+            self.unfamiliar,
+            [run],
+            [unfamiliar],
+            queue=False,
+            trigger_mode="always_last",
+            show_progress="hidden",
+            api_visibility="private",
+        )
         Conversation(self.desk, controls, outputs, conversation, lambda: self.cleared(outputs)).connect()
         balancing = Balance(self.desk, controls, outputs, expected)
         balancing.connect(tab)
@@ -163,6 +177,20 @@ class DeskTab:
             None, [annotator], [annotator], js="(known) => { mixdesk.ready(); return known || mixdesk.uuid(); }"
         )
         blocks.unload(self.leave)
+
+    async def unfamiliar(self, stage: str) -> str:
+        """Say so where the run's prompt is far from those that the policies know; its first tokens come before."""
+        run = self.desk.find(stage.partition(" ")[0])
+        if run is None:
+            return ""
+        async for _ in run.updates():
+            if any(run.counts.values()) or run.replaced:
+                break
+        try:
+            warning = await asyncio.to_thread(self.desk.engine.prompt_warning, run.prompt)
+        except (InputError, RuntimeError):  # the prompt does not fit, or the engine is closed: the run says so
+            return ""
+        return message(warning) if warning else ""
 
     def generating(self, controls: Controls, outputs: Outputs) -> Callable[..., AsyncIterator[Changes]]:
         async def generate(gathered: str, request: gr.Request) -> AsyncIterator[Changes]:
