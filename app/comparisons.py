@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from app.store import Store
-from app.store_comparisons import ComparisonTables, Plan
+from app.store_comparisons import ComparisonTables, Plan, Scale
 from engine import Engine, InputError, Mixture, Sampling
+from engine.calibration import Calibration
 from engine.comparison import MAX_MIXTURES, answers
 from engine.prompts import PromptSet
 
@@ -80,11 +82,7 @@ class Comparisons:
                 engine.check_prompt(prompt, sampling.max_new_tokens)
             except InputError as error:
                 raise InputError(f"{prompts.name}, line {line}: {error}") from None
-        known = engine.reward_set.scale
-        scale = {
-            name: (known.mean[name], known.std[name]) for name in engine.reward_set.objectives if name in known.std
-        }
-        plan = Plan(engine.config.name, prompts.name, dict(mixtures), chosen, sampling, seed, scale)
+        plan = Plan(engine.config.name, prompts.name, dict(mixtures), chosen, sampling, seed, scale_of(engine))
         with self._lock:
             self._room()
             comparison = self.tables.add(plan)
@@ -141,8 +139,17 @@ class Comparisons:
         )
         job.thread.start()
 
+    def _calibrate(self, engine: Engine, job: Job, plan: Plan) -> None:
+        """Give the comparison the scale of its rewards, from reference responses if nothing else knows it."""
+        calibration = Calibration(engine)
+        calibration.load()
+        calibration.sample(None if engine.config.prompts else plan.prompts, job.stopping.is_set)
+        self.tables.rescale(job.comparison, scale_of(engine))
+
     def _run(self, engine: Engine, job: Job, plan: Plan, missing: dict[int, str]) -> None:
         try:
+            if any(math.isnan(std) for _, std in plan.scale.values()):
+                self._calibrate(engine, job, plan)
             made = answers(
                 engine, missing, list(plan.mixtures.values()), plan.sampling, plan.seed, job.stopping.is_set
             )  # fmt: skip
@@ -158,3 +165,15 @@ class Comparisons:
             self.failures[job.comparison] = f"{type(error).__name__}; the log says more"
         finally:
             self.jobs.pop(job.comparison, None)
+
+
+def scale_of(engine: Engine) -> Scale:
+    """Return mean and standard deviation of every reward; NaN where it is not calibrated.
+
+    A reward that is constant for the reference keeps its own unit.
+    """
+    known = engine.reward_set.scale
+    return {
+        name: (0.0, 1.0) if name in known.constant else (known.mean.get(name, math.nan), known.std.get(name, math.nan))
+        for name in engine.reward_set.objectives
+    }

@@ -53,6 +53,9 @@ def add_part(db: Database, name: str, columns: Mapping[str, type], key: tuple[st
     db.table(name).create_index([other])
 
 
+Scale = dict[str, tuple[float, float]]  # by objective; NaN until it is calibrated
+
+
 @dataclass(frozen=True)
 class Plan:
     """What a comparison asks. scale: {objective: (mean, standard deviation) of the reference's rewards}; source: where
@@ -64,7 +67,7 @@ class Plan:
     prompts: list[str]
     sampling: Sampling
     seed: int
-    scale: dict[str, tuple[float, float]]
+    scale: Scale
 
 
 @dataclass(frozen=True)
@@ -138,6 +141,11 @@ class ComparisonTables:
                 for mixture_place, completion in enumerate(completions)
             ]
             db.table("comparison_completions").insert_all(rows)
+
+    def rescale(self, comparison: int, scale: Scale) -> None:
+        """Set the scale of rewards that were not calibrated when the comparison began."""
+        with self.store.writing() as db:
+            db.table("comparisons").update(comparison, {"scale": json.dumps(scale, ensure_ascii=False)})
 
     def finish(self, comparison: int) -> None:
         with self.store.writing() as db:

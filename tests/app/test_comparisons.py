@@ -62,6 +62,7 @@ def test_every_mixture_answers_every_prompt(comparisons, tiny_engine):
     assert entry.mixtures == ["Reference", "plain", "Uniform"]
     answers = comparisons.tables.answers(made)
     assert answers.rewards.shape == (3, 3, 2) and not np.isnan(answers.rewards).any()
+    assert all(std > 0 for _, std in answers.plan.scale.values()), "rewards without mean and std are calibrated first"
     rows = comparisons.tables.completions(made)
     assert [(row["place"], row["mixture_name"]) for row in rows[:4]] == [
         (0, "Reference"), (0, "plain"), (0, "Uniform"), (1, "Reference"),

@@ -54,7 +54,8 @@ def ask(desk: SimpleNamespace, **changes: object) -> dict:
 def rewards(desk: SimpleNamespace, weights: np.ndarray, gain: float = 1.0) -> np.ndarray:
     """Standard values, by counting every response of the bank: Σ w r / Σ w a prompt."""
     bank = bank_of(desk)
-    w = np.exp(bank.log_base + gain * (bank.log_ratios * weights).sum(-1))
+    assert bank.token_level and bank.local is not None, "the desk decodes token by token"
+    w = np.exp(bank.log_base + gain * (bank.log_ratios * weights).sum(-1) - bank.local(gain * weights))
     mean = ((w[..., None] * bank.rewards).sum(1) / w.sum(1)[:, None]).mean(0)
     return (mean - desk.expected.centre) / desk.expected.scale
 
