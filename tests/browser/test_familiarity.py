@@ -17,7 +17,7 @@ def test_an_off_topic_prompt_has_a_line_and_the_next_one_clears_it(browser: Brow
         page.locator("#generate").click()
         expect(line).to_have_text(WARNING, timeout=30_000)
         assert page.locator("#unfamiliar").bounding_box()["y"] < page.locator("#panels").bounding_box()["y"]
-        assert page.evaluate("document.documentElement.scrollHeight <= innerHeight")
+        assert page.evaluate("document.documentElement.scrollHeight - innerHeight") <= 0
         page.wait_for_function("!document.querySelector('#rate-left').disabled")
         page.locator("#prompt textarea").fill("How do I boil an egg?")
         page.locator("#generate").click()
