@@ -103,7 +103,7 @@ def test_another_configuration_while_others_go_on(served: Served, browser: Brows
         )
         shoot(page, "menu")
         page.locator("#configurations button", has_text="Other").click()
-        expect(page.locator("#loading")).to_contain_text("loading the reward narrow. 1 s")
+        expect(page.locator("#loading")).to_contain_text("loading the reward stabilized. 1 s")
         assert page.locator("#loading").inner_text().startswith("Opening Other <i>one</i>: loading")
         shoot(page, "loading")
         generate(stays)
