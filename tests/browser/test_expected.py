@@ -117,15 +117,20 @@ def test_a_click_in_explore_sets_the_faders(page: Page) -> None:
     size = page.evaluate("[document.documentElement.scrollWidth, document.documentElement.scrollHeight]")
     assert size[0] <= 1440 and size[1] <= 900, "Explore scrolls"
     page.keyboard.press("1")  # what is not seen is not rated
-    # The point furthest out in the first panel, where nothing else lies over it.
+    # A point in the first panel where nothing else lies over it.
     x, y, *weights = figure.evaluate(
         """(plot) => {
-            const trace = plot._fullData.find(({ name, xaxis }) => name === "mostly helpful" && xaxis === "x");
-            const best = trace.x.indexOf(Math.max(...trace.x));
             const { xaxis, yaxis } = plot._fullLayout;
+            const at = ({ x, y }, i) => [xaxis.d2p(x[i]), yaxis.d2p(y[i])];
+            const panel = plot._fullData.filter((trace) => trace.xaxis === "x");
+            const every = panel.flatMap((trace) => Array.from(trace.x, (_, i) => [trace, i, ...at(trace, i)]));
+            const alone = ([trace, i, left, top]) => Math.min(...every
+                .filter(([other, j]) => other !== trace || j !== i)
+                .map(([, , otherLeft, otherTop]) => Math.hypot(left - otherLeft, top - otherTop)));
+            const own = every.filter(([trace]) => trace.name === "mostly helpful");
+            const [trace, best, left, top] = own.reduce((one, two) => (alone(two) > alone(one) ? two : one));
             const box = plot.getBoundingClientRect();
-            const left = box.x + xaxis._offset + xaxis.d2p(trace.x[best]);
-            return [left, box.y + yaxis._offset + yaxis.d2p(trace.y[best]), ...trace.customdata[best].slice(0, 4)];
+            return [box.x + xaxis._offset + left, box.y + yaxis._offset + top, ...trace.customdata[best].slice(0, 4)];
         }"""
     )
     page.mouse.move(x, y)
