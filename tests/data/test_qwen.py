@@ -146,7 +146,7 @@ def test_authored_entries_have_every_style_and_folds_do_not_mix():
         assert entry["kind"] in ("safe", "borderline", "unsafe")
         for style in sources.STYLES:
             assert entry[style].strip(), (entry["prompt"], style)
-        assert len(entry["concise"].split()) < len(entry["helpful"].split()), entry["prompt"]
+        assert len(entry["concise"].split()) <= len(entry["helpful"].split()), entry["prompt"]
     folds = {prompt: sources.fold_of("authored", prompt) for prompt in prompts}
     assert 0.6 < sum(fold == "A" for fold in folds.values()) / len(folds) < 0.9
     assert sources.fold_of("authored", prompts[0].upper() + "  ") == folds[prompts[0]]
