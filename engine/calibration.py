@@ -23,6 +23,7 @@ from engine.engine import Engine
 from engine.errors import InputError
 from engine.prompts import read_prompts
 from engine.requests import wait
+from engine.rewards import Scored
 from engine.scale import RewardScale
 
 log = logging.getLogger("mixdesk")
@@ -118,7 +119,8 @@ class Calibration:
             prompts = list(dict.fromkeys(read_prompts(engine.config.prompts)))
         chosen = [prompts[i * len(prompts) // SAMPLES] for i in range(SAMPLES)]
         self.done, self.wanted = 0, SAMPLES
-        client, reference, items = object(), engine.mixture({REFERENCE: 1.0}), []
+        client, reference = object(), engine.mixture({REFERENCE: 1.0})
+        items: list[Scored] = []
         window = 1 if polite else max(1, engine.max_rows // 2)
         for start in range(0, SAMPLES, window):
             while polite and engine.waiting and not stopped():

@@ -101,7 +101,7 @@ class Build:
         """Fit the reward heads on three quarters of fold A's prompts for their accuracy, then on all of them."""
         with (self.work / "texts-A.pkl").open("rb") as file:
             texts, found = pickle.load(file)
-        figures = {}
+        figures: dict[str, dict[str, float]] = {}
         for name in heads.OBJECTIVES:
             wanted = [(heads.LAYERS[0], pool) for pool in FEATURES[name]]
             x = np.concatenate([found[key] for key in wanted], 1).astype(np.float64)

@@ -11,11 +11,12 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from scipy.optimize import minimize
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
@@ -119,13 +120,13 @@ def collect(folder: Path, fold: str, seed: int = 0) -> Texts:
             texts.prefer("humorous", prompt, styles["humorous"], styles[name])
         texts.prefer("humorous", prompt, styles["humorous"], other["humorous"], 0.5)
         texts.prefer("humorous", prompt, styles["plain"], rng.choice(REFUSALS), 0.25)
-        for better, worse in (
+        for shorter, longer in (
             ("concise", "plain"),
             ("plain", "helpful"),
             ("concise", "helpful"),
             ("plain", "harmless"),
         ):
-            texts.prefer("concise", prompt, styles[better], styles[worse])
+            texts.prefer("concise", prompt, styles[shorter], styles[longer])
         texts.prefer("concise", prompt, styles["concise"], rng.choice(SHORT))
         texts.prefer("concise", prompt, styles["concise"], other["concise"])
         texts.prefer("concise", prompt, styles["concise"], broken(styles["plain"], rng))
@@ -166,7 +167,7 @@ def safe_prompts(folder: Path) -> set[str]:
 
 @torch.no_grad()
 def features(
-    model: nn.Module,
+    model: Any,
     tokenizer: PreTrainedTokenizerBase,
     items: Sequence[tuple[str, str]],
     deepest: int,
@@ -193,19 +194,19 @@ def features(
     found = {(layer, pool): torch.zeros(len(items), size) for layer in wanted for pool in ("mean", "last")}
     for batch in tqdm(layers.batches(groups, tokens), desc="features", unit="batch"):
         packed = layers.pack([groups[i] for i in batch])
-        numbers = torch.tensor([number for i in batch for number in owners[i]])
+        places_of = torch.tensor([number for i in batch for number in owners[i]])
         places = response_places([groups[i] for i in batch], packed.ids.shape[1])
         counts = torch.bincount(packed.owner, minlength=packed.responses)
         ends = torch.cumsum(counts, 0) - 1
-        hidden, first = model.embed_tokens(packed.ids), 0  # type: ignore[operator]
+        hidden, first = model.embed_tokens(packed.ids), 0
         for layer in wanted:
             hidden, first = layers.run(model, hidden, packed, first, layer), layer
             of_tokens = hidden.flatten(0, 1)[places].float()
             sums = torch.zeros(packed.responses, size).index_add(0, packed.owner, of_tokens)
             # The mean is over the response's own tokens, without the one that ends the turn.
             without = (sums - of_tokens[ends]) / (counts - 1).clamp(min=1)[:, None]
-            found[layer, "mean"][numbers] = without
-            found[layer, "last"][numbers] = of_tokens[ends]
+            found[layer, "mean"][places_of] = without
+            found[layer, "last"][places_of] = of_tokens[ends]
     return found
 
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedTokenizerBase
 
@@ -87,29 +88,29 @@ def pack(groups: Sequence[Group]) -> Packed:
     return Packed(ids, positions, mask, torch.tensor(before), torch.tensor(target), torch.tensor(owner), count)
 
 
-def run(model: nn.Module, hidden: Tensor, packed: Packed, first: int, last: int) -> Tensor:
+def run(model: Any, hidden: Tensor, packed: Packed, first: int, last: int) -> Tensor:
     """Run the layers from `first` up to `last`, exclusive.
 
     Args:
         model: the decoder (`model.model` of a causal language model).
         hidden: [rows, longest, hidden size], what the layers below `first` made.
     """
-    rotary = model.rotary_emb(hidden, packed.positions)  # type: ignore[operator]
-    for layer in model.layers[first:last]:  # type: ignore[index]
+    rotary = model.rotary_emb(hidden, packed.positions)
+    for layer in model.layers[first:last]:
         hidden = layer(hidden, attention_mask=packed.mask, position_embeddings=rotary, position_ids=packed.positions)
     return hidden
 
 
 @torch.no_grad()
-def lower(model: nn.Module, packed: Packed) -> Tensor:
-    return run(model, model.embed_tokens(packed.ids), packed, 0, SPLIT)  # type: ignore[operator]
+def lower(model: Any, packed: Packed) -> Tensor:
+    return run(model, model.embed_tokens(packed.ids), packed, 0, SPLIT)
 
 
-def token_log_probs(model: nn.Module, head: nn.Module, hidden: Tensor, packed: Packed) -> Tensor:
+def token_log_probs(model: Any, head: Any, hidden: Tensor, packed: Packed) -> Tensor:
     """Return the log-probability of every response token, [tokens], from what the lower layers made."""
-    hidden = run(model, hidden, packed, SPLIT, len(model.layers))  # type: ignore[arg-type]
+    hidden = run(model, hidden, packed, SPLIT, len(model.layers))
     places = hidden.flatten(0, 1)[packed.before]
-    logits = head(model.norm(places))  # type: ignore[operator]
+    logits = head(model.norm(places))
     return -functional.cross_entropy(logits.float(), packed.target, reduction="none")
 
 

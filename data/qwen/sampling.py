@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 from transformers import DynamicCache, PreTrainedTokenizerBase
 
@@ -28,7 +28,7 @@ def choose(logits: Tensor, temperature: float, min_p: float, generator: torch.Ge
 
 @torch.inference_mode()
 def respond(
-    model: nn.Module,
+    model: Any,
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[str],
     per_prompt: int,
@@ -68,7 +68,7 @@ def respond(
 
 
 def sample(
-    model: nn.Module,
+    model: Any,
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[str],
     per_prompt: int,

@@ -14,6 +14,7 @@ import random
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -47,7 +48,7 @@ def lora(layers_total: int) -> LoraConfig:
     )
 
 
-def load(base: str, adapters: Sequence[Path] = ()) -> tuple[torch.nn.Module, PreTrainedTokenizerBase]:
+def load(base: str, adapters: Sequence[Path] = ()) -> tuple[Any, PreTrainedTokenizerBase]:
     """Load the base in float32 with these adapters merged into it."""
     torch.manual_seed(SEED)
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
@@ -127,7 +128,7 @@ def shuffled(batches: list[list[int]], rng: random.Random) -> list[list[int]]:
 
 
 @torch.no_grad()
-def reference_log_probs(body: torch.nn.Module, head: torch.nn.Module, groups: list[Group]) -> list[Tensor]:
+def reference_log_probs(body: Any, head: Any, groups: list[Group]) -> list[Tensor]:
     """Return the summed log-probability of each group's responses under the model as it is."""
     found: list[Tensor] = [torch.zeros(0)] * len(groups)
     for batch in tqdm(layers.batches(groups, 1400), desc="reference log-probs", unit="batch"):
