@@ -50,8 +50,14 @@ def make(folder: Path, count: int, seed: int) -> Path:
         make_adapter(folder / "base", folder / name, seed * 10 + i, **adapter)
     path = folder / "small.yaml"
     rewards = [
-        {"objective": "short", "kind": "function", "function": "engine.rewards:brevity"},
-        {"objective": "first", "kind": "function", "function": "tests.engine.weights.conftest:count_a"},
+        {"objective": "short", "kind": "function", "function": "engine.rewards:brevity", "mean": 0, "std": 1},
+        {
+            "objective": "first",
+            "kind": "function",
+            "function": "tests.engine.weights.conftest:count_a",
+            "mean": 0,
+            "std": 1,
+        },
     ]
     policies = [{"name": name, "objective": name, "adapter": name} for name in names]
     path.write_text(yaml.safe_dump({"name": "small", "base": "base", "policies": policies, "rewards": rewards}))

@@ -189,7 +189,7 @@ def test_solve_on_the_command_line(tiny: Tiny, tmp_path: Path, monkeypatch: pyte
     rows = [row for line in Path(found["bank"]).read_text().splitlines() for row in json.loads(line)["responses"]]
     assert not any(REFERENCE in row["log_probs"] for row in rows), "it is a lean one"
     assert run(app, "python -m engine", [*asked[:-1], "--method", "guess"]) == 2
-    assert "no method is called 'guess'; there are mpo, bsmd, target" in capsys.readouterr().err
+    assert "no method is called 'guess'; there are mpo, bsmd, maxmin, target" in capsys.readouterr().err
     # The desk's bank is sampled to ship, and from then on it is there for nothing.
     try:
         assert run(app, "python -m engine", [*asked, "--ship"]) == 0
