@@ -71,8 +71,8 @@ class Setting:
         return self.drawn("opponents", self.prompts, OPPONENTS)
 
     def standard(self, rows: list[list[Completion]]) -> Array:
-        """Rewards [prompts, responses, R] in standard deviations from the reference's mean. Raises InputError while they
-        are not calibrated."""
+        """Rewards [prompts, responses, R] in standard deviations from the reference's mean. Raises InputError while
+        they are not calibrated."""
         self.engine.reward_set.scale.require(self.engine.reward_set.objectives)
         of = self.engine.reward_set.standard
         return np.array([[list(of(completion.rewards).values()) for completion in row] for row in rows])

@@ -14,6 +14,7 @@ from engine import Engine, Sampling
 from tests.browser.conftest import opened, unfold
 from tests.browser.serving import Server, served
 from tests.browser.test_desk import shares, wait_until_done
+from tests.browser.walking import LONELY_POINT
 
 # The radar's trace of this name, as plotly holds it.
 TRACE = "document.querySelector('#radar .figure').data.find((trace) => trace.name === 'Expected')"
@@ -117,22 +118,10 @@ def test_a_click_in_explore_sets_the_faders(page: Page) -> None:
     size = page.evaluate("[document.documentElement.scrollWidth, document.documentElement.scrollHeight]")
     assert size[0] <= 1440 and size[1] <= 900, "Explore scrolls"
     page.keyboard.press("1")  # what is not seen is not rated
-    # A point in the first panel where nothing else lies over it.
-    x, y, *weights = figure.evaluate(
-        """(plot) => {
-            const { xaxis, yaxis } = plot._fullLayout;
-            const at = ({ x, y }, i) => [xaxis.d2p(x[i]), yaxis.d2p(y[i])];
-            const panel = plot._fullData.filter((trace) => trace.xaxis === "x");
-            const every = panel.flatMap((trace) => Array.from(trace.x, (_, i) => [trace, i, ...at(trace, i)]));
-            const alone = ([trace, i, left, top]) => Math.min(...every
-                .filter(([other, j]) => other !== trace || j !== i)
-                .map(([, , otherLeft, otherTop]) => Math.hypot(left - otherLeft, top - otherTop)));
-            const own = every.filter(([trace]) => trace.name === "mostly helpful");
-            const [trace, best, left, top] = own.reduce((one, two) => (alone(two) > alone(one) ? two : one));
-            const box = plot.getBoundingClientRect();
-            return [box.x + xaxis._offset + left, box.y + yaxis._offset + top, ...trace.customdata[best].slice(0, 4)];
-        }"""
-    )
+    left, top, *weights = figure.evaluate(LONELY_POINT)
+    box = figure.bounding_box()
+    assert box is not None
+    x, y = box["x"] + left, box["y"] + top
     page.mouse.move(x, y)
     page.wait_for_selector("#pairs-figure .hoverlayer .hovertext")
     assert "of the bank counts" in str(page.locator("#pairs-figure .hoverlayer").text_content())

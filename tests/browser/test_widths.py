@@ -17,7 +17,7 @@ from tests.browser.conftest import opened
 from tests.browser.test_desk import shares, wait_until_done
 from tests.browser.test_ratings import FIRST, SECOND, THIRD, rate
 from tests.browser.test_tour import PLACED, TARGETS, WELL
-from tests.browser.walking import DARK, PHONE, Hand, demo_site
+from tests.browser.walking import DARK, LONELY_POINT, PHONE, Hand, demo_site
 
 expect.set_options(timeout=30_000)
 # What moved on the page without anybody's doing, from now on: [[how much, what]].
@@ -209,15 +209,7 @@ def test_saving_sharing_exploring_and_the_menu(hand: Hand, url: str) -> None:
     expect(page.locator("#pairs-figure .legendtext").first).to_be_visible(visible=not hand.phone)
     figure = page.locator("#pairs-figure .figure")
     figure.scroll_into_view_if_needed()
-    x, y, *weights = figure.evaluate(
-        """(plot) => {
-            const trace = plot._fullData.find(({ name, xaxis }) => name === "mostly helpful" && xaxis === "x");
-            const best = trace.x.indexOf(Math.max(...trace.x));
-            const { xaxis, yaxis } = plot._fullLayout;
-            const left = xaxis._offset + xaxis.d2p(trace.x[best]), top = yaxis._offset + yaxis.d2p(trace.y[best]);
-            return [left, top, ...trace.customdata[best].slice(0, 4)];
-        }"""
-    )
+    x, y, *weights = figure.evaluate(LONELY_POINT)
     if hand.phone:
         figure.tap(position={"x": x, "y": y})
     else:

@@ -25,6 +25,20 @@ from tests.browser.serving import running
 
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
 DARK = {"viewport": {"width": 1440, "height": 900}, "color_scheme": "dark"}
+# Of the first panel of Explore's pairs: where in the figure the point is that lies furthest from all others, so that
+# nothing covers it, and its weights.
+LONELY_POINT = """(plot) => {
+    const { xaxis, yaxis } = plot._fullLayout;
+    const at = ({ x, y }, i) => [xaxis._offset + xaxis.d2p(x[i]), yaxis._offset + yaxis.d2p(y[i])];
+    const panel = plot._fullData.filter((trace) => trace.xaxis === "x");
+    const every = panel.flatMap((trace) => Array.from(trace.x, (_, i) => [trace, i, ...at(trace, i)]));
+    const alone = ([trace, i, left, top]) => Math.min(...every
+        .filter(([other, j]) => other !== trace || j !== i)
+        .map(([, , otherLeft, otherTop]) => Math.hypot(left - otherLeft, top - otherTop)));
+    const own = every.filter(([trace]) => trace.name === "mostly helpful");
+    const [trace, i, left, top] = own.reduce((one, two) => (alone(two) > alone(one) ? two : one));
+    return [left, top, ...trace.customdata[i].slice(0, 4)];
+}"""
 SMALLEST, THUMB = 24, 44  # px: what WCAG 2.5.8 asks of any target, and what a thumb hits without looking
 
 # What is seen as text: [{text, word: or a mere sign, clipped: px, contrast: to what is behind it, lighter: than that}].
