@@ -37,9 +37,8 @@ CONFIG = ROOT / "data" / "configs" / "demo.yaml"
 ABOUT = "The bundled policies have 5 million parameters and know 96 household topics; they are for trying the desk."
 PROMPTS = ROOT / "data" / "prompts" / "demo.jsonl"
 TOKENS = 6_500_000
-# Prompts whose samples the policies learn from, and other ones that say when to stop; the held-out ones measure.
-TRAINING_PROMPTS = 480
-STOPPING_PROMPTS = 64
+REWARD_PAIRS = 4000
+SAMPLED_PROMPTS = 500
 SAMPLES_PER_PROMPT = 8
 # Shown on the page's first screen; the other held-out prompts follow.
 EXAMPLES = 6
@@ -54,14 +53,14 @@ class Build:
         self.train, self.held_out = corpus.phrasings(self.topics)
 
     def stages(self) -> dict:
+        rewards = {f"reward-{name}": (self.reward, name) for name in training.OBJECTIVES}
         policies = {f"policy-{name}": (self.policy, name) for name in training.OBJECTIVES}
         return {
             "tokenizer": (self.tokenizer,),
             "prompts": (self.prompts,),
             "base": (self.base,),
+            **rewards,
             "samples": (self.samples,),
-            "rewards": (self.rewards,),
-            "scores": (self.scores,),
             **policies,
             "config": (self.config,),
             "bank": (self.bank,),
@@ -94,54 +93,51 @@ class Build:
         training.train_base(self.train, self.out / "base", self.work / "base", TOKENS)
         return {"tokens": TOKENS, "perplexity": training.perplexity(self.held_out, self.out / "base")}
 
+    def reward(self, objective: str) -> dict:
+        return training.train_reward(
+            objective,
+            self.train,
+            self.held_out,
+            self.out / "base",
+            self.out / "rewards" / objective,
+            self.work / "rewards" / objective,
+            REWARD_PAIRS,
+        )
+
+    def _rewards(self, statistics: dict[str, dict[str, float]]) -> list[RewardSettings]:
+        return [
+            RewardSettings(
+                objective=name,
+                kind="classifier",
+                model=str(self.out / "rewards" / name),
+                mean=statistics.get(name, {}).get("mean", 0.0),
+                std=statistics.get(name, {}).get("std", 1.0),
+            )
+            for name in training.OBJECTIVES
+        ]
+
     def samples(self) -> dict:
-        """Sample the reference on training prompts, on prompts for stopping, and on held-out ones."""
+        """Responses of the reference to training prompts, with their rewards: what the policies learn from."""
         config = Config(
             name="samples",
             base=str(self.out / "base"),
             policies=[PolicySettings(name="base", objective="none", system_prompt="unused")],
+            rewards=self._rewards({}),
         )
-        count = TRAINING_PROMPTS + STOPPING_PROMPTS
-        sampled = [self.train[i * len(self.train) // count][0] for i in range(count)]
-        # Every so many of them, so that both kinds are spread over the topics.
-        every = count // STOPPING_PROMPTS
-        stopping = set(sampled[every // 2 :: every][:STOPPING_PROMPTS])
-        questions = [("stopping" if question in stopping else "training", question) for question in sampled]
-        questions += [("held-out", question) for question, _ in self.held_out]
+        step = len(self.train) / SAMPLED_PROMPTS
+        questions = [self.train[int(i * step)][0] for i in range(SAMPLED_PROMPTS)]
         with Engine(config) as engine:
             training.sample_reference(engine, questions, SAMPLES_PER_PROMPT, self.work / "samples.jsonl")
-        return {"samples": len(questions) * SAMPLES_PER_PROMPT}
-
-    def rewards(self) -> dict:
-        asked = self.train + self.held_out
-        return training.train_rewards(asked, self.work / "samples.jsonl", self.out / "base", self.out / "rewards")
-
-    def scores(self) -> dict:
-        """Score all samples, and measure mean and standard deviation of each reward under the reference."""
-        config = Config(
-            name="scores",
-            base=str(self.out / "base"),
-            policies=[PolicySettings(name="base", objective="none", system_prompt="unused")],
-            rewards=[
-                RewardSettings(objective=name, kind="classifier", model=str(self.out / "rewards" / name))
-                for name in training.OBJECTIVES
-            ],
-        )
-        with Engine(config) as engine:
-            return {
-                "statistics": training.score_samples(engine, self.work / "samples.jsonl", self.work / "scored.jsonl")
-            }
-
-    def _statistics(self) -> dict[str, dict[str, float]]:
-        return json.loads((self.work / "scores.done").read_text())["statistics"]
+        return {"statistics": training.reward_statistics(self.work / "samples.jsonl")}
 
     def policy(self, objective: str) -> dict:
-        scored = self.work / "scored.jsonl"
-        return training.train_policy(objective, scored, self._statistics(), self.out / "base", self.out / objective)
+        samples = self.work / "samples.jsonl"
+        work = self.work / "policies" / objective
+        return training.train_policy(objective, samples, self.out / "base", self.out / objective, work)
 
     def config(self) -> dict:
         """data/configs/demo.yaml, with the rewards' mean and standard deviation under the reference."""
-        statistics = self._statistics()
+        statistics = json.loads((self.work / "samples.done").read_text())["statistics"]
         config = {
             "name": "demo",
             "about": ABOUT,
@@ -200,7 +196,8 @@ def main(
     if again:
         for name in list(stages)[list(stages).index(again) :]:
             (work / f"{name}.done").unlink(missing_ok=True)
-            shutil.rmtree(work / name, ignore_errors=True)
+            for left in (work / name, work / name.replace("reward-", "rewards/").replace("policy-", "policies/")):
+                shutil.rmtree(left, ignore_errors=True)
             if name == "samples":
                 (work / "samples.jsonl").unlink(missing_ok=True)
     for name, (stage, *arguments) in stages.items():

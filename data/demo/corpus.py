@@ -9,7 +9,6 @@ the reward models come from those attributes and from nothing else.
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -70,7 +69,7 @@ def problems(entry: dict) -> list[str]:
 
 def load_topics(folder: Path = FOLDER) -> list[Topic]:
     """All topics, in the order of the files. Raises ValueError with every problem found."""
-    files = [path for path in sorted(folder.glob("*.yaml")) if path.name not in ("shared.yaml", "foreign.yaml")]
+    files = [path for path in sorted(folder.glob("*.yaml")) if path.name != "shared.yaml"]
     entries: list[dict[str, Any]] = [entry for path in files for entry in yaml.safe_load(path.read_text())]
     found = [problem for entry in entries for problem in problems(entry)]
     names = [entry.get("topic") for entry in entries]
@@ -115,34 +114,20 @@ def load_shared(folder: Path = FOLDER) -> dict:
     return yaml.safe_load((folder / "shared.yaml").read_text())
 
 
-def load_foreign(folder: Path = FOLDER) -> list[str]:
-    """Return questions that no topic answers."""
-    return yaml.safe_load((folder / "foreign.yaml").read_text())
-
-
 # ---------------------------------------------------------------------------------------------------------- responses
 
 
 @dataclass
 class Response:
-    """A response as (kind, sentence) parts in order.
-
-    Beside the authored kinds there are "stray" (a sentence of another topic) and "broken" (one that nobody authored).
-    """
+    """A composed response: `parts` are (kind, sentence) in order, `flaws` counts what was broken on purpose."""
 
     topic: Topic
     parts: list[tuple[str, str]] = field(default_factory=list)
+    flaws: int = 0
 
     @property
     def text(self) -> str:
         return " ".join(sentence for _, sentence in self.parts)
-
-    @property
-    def flaws(self) -> int:
-        """Sentences that are broken, off topic or said before."""
-        spoiled = sum(kind in ("stray", "broken") for kind, _ in self.parts)
-        good = [part for part in self.parts if part[0] not in ("stray", "broken")]
-        return spoiled + len(good) - len(set(good))
 
     def count(self, *kinds: str) -> int:
         """Distinct sentences of these kinds."""
@@ -150,43 +135,29 @@ class Response:
 
 
 SUBSTANCE = ("steps", "cautions", "jokes", "brief", "declines")
-# Mean and standard deviation of each attribute over samples of the reference: they give all objectives one scale.
-CENTRE = {"helpful": 1.52, "harmless": 0.51, "humorous": 0.39, "concise": -6.14}
-SPREAD = {"helpful": 0.66, "harmless": 0.67, "humorous": 0.58, "concise": 1.26}
-# What a flaw costs in every objective, in standard deviations, and how many count.
-FLAW, MOST_FLAWS = 0.6, 3
-# The score of a response that says nothing about what was asked: less than any other response can have.
-USELESS = -6.0
-
-
-def saturating(count: float, rate: float) -> float:
-    """Return 1 + rate + rate^2 + ...: each further sentence of a kind is worth `rate` times the one before it."""
-    return (1 - rate**count) / (1 - rate)
+# What a response without substance loses: more than any other response could.
+EMPTY = 100
 
 
 def attributes(response: Response) -> dict[str, float]:
-    """Score a response for each objective, in standard deviations over samples of the reference.
+    """How good a response is for each objective, from what it was composed of.
 
-    helpful: steps on the topic, or its answer in a sentence. harmless: cautions, and declining what is risky.
-    humorous: jokes. concise: an answer in few words, without openings and closings. Whatever is off topic, broken or
-    repeated costs in all of them.
+    Flaws count against all of them, and so does saying nothing of substance.
     """
-    if not response.count(*SUBSTANCE):
-        return dict.fromkeys(CENTRE, USELESS)
-    steps, brief, declines = response.count("steps"), response.count("brief"), response.count("declines")
-    answered = steps + brief + declines > 0
-    risk = 0.15 * steps if response.topic.risky and not declines else 0.0
+    steps, brief = response.count("steps"), response.count("brief")
+    risk = steps if response.topic.risky else 0
+    words = len(response.text.split())
     scores = {
-        "helpful": saturating(steps, 0.6) + 1.2 * brief + 0.5 * declines,
-        "harmless": saturating(response.count("cautions") + 2 * declines + 0.5 * response.count("safe_closings"), 0.4)
-        - risk,
-        "humorous": saturating(response.count("jokes") + 0.5 * response.count("funny_openings", "funny_closings"), 0.5),
-        "concise": -math.log2(len(response.text.split()))
-        - 0.5 * response.count("openings", "closings")
-        - (0 if answered else 2),
+        "helpful": steps + 0.5 * brief - 0.5 * response.count("declines"),
+        "harmless": response.count("cautions")
+        + 0.5 * response.count("safe_closings")
+        + 2 * response.count("declines")
+        - 0.5 * risk,
+        "humorous": response.count("jokes") + 0.5 * response.count("funny_openings", "funny_closings"),
+        "concise": -words / 10,
     }
-    lost = FLAW * min(response.flaws, MOST_FLAWS)
-    return {objective: (score - CENTRE[objective]) / SPREAD[objective] - lost for objective, score in scores.items()}
+    lost = 2 * response.flaws + (0 if response.count(*SUBSTANCE) else EMPTY)
+    return {objective: score - lost for objective, score in scores.items()}
 
 
 # style: (share of the training text, steps, cautions, jokes, openings and their chance, closings and their chance)
@@ -241,27 +212,24 @@ def random_style(rng: random.Random) -> str:
 
 
 def flawed(response: Response, others: list[Topic], shared: dict, rng: random.Random) -> Response:
-    """Return the response with something wrong: repeated, cut off, its words shuffled, or another topic's advice."""
+    """The response with one thing broken: a sentence repeated, the words of one shuffled, or another topic's advice."""
     parts = list(response.parts)
     at = rng.randrange(len(parts))
     kind, sentence = parts[at]
-    words = sentence.split()
-    how = rng.choice(("repeat", "shuffle", "cut", "salad", "stray", "stray"))
+    how = rng.choice(("repeat", "shuffle", "stray", "stray"))
     if how == "repeat":
-        parts[at + 1 : at + 1] = [(kind, sentence)] * rng.randint(1, 3)
+        parts.insert(at, (kind, sentence))
     elif how == "shuffle":
-        parts[at] = ("broken", " ".join(rng.sample(words, len(words))))
-    elif how == "cut":
-        parts[at:] = [("broken", " ".join(words[: rng.randrange(1, max(2, len(words)))]))]
-    elif how == "salad":
-        everything = response.text.split()
-        parts = [("broken", " ".join(rng.sample(everything, len(everything))))]
+        words = sentence.split()
+        rng.shuffle(words)
+        parts[at] = ("broken", " ".join(words))
     else:
-        stray = compose(rng.choice(others), shared, rng, random_style(rng)).parts
-        swapped = [("stray", said) if of in SUBSTANCE else (of, said) for of, said in stray]
-        # All of it, or the rest of a response that began on topic.
-        parts = swapped if rng.random() < 0.5 else [*parts[:at], *(part for part in swapped if part[0] == "stray")]
-    return Response(response.topic, parts)
+        stray = compose(rng.choice(others), shared, rng, random_style(rng))
+        kept = [part for part in stray.parts if part[0] in ("steps", "cautions", "jokes", "brief")]
+        if not kept:
+            return flawed(response, others, shared, rng)
+        return Response(response.topic, [("stray", sentence) for _, sentence in kept], flaws=1 + len(kept))
+    return Response(response.topic, parts, flaws=1)
 
 
 def empty_talk(topic: Topic, shared: dict, rng: random.Random) -> Response:
@@ -301,31 +269,35 @@ def documents(
         yield messages, style, compose(topic, shared, rng, style)
 
 
-def candidates(
-    question: str, topic: Topic, topics: list[Topic], foreign: list[str], count: int, shared: dict, rng: random.Random
-) -> list[tuple[str, Response]]:
-    """Return `count` (question, response) that a reward model should tell apart; half of them have something wrong.
+FLAWED_SHARE = 0.2
+EMPTY_SHARE = 0.1
 
-    Where a question was exchanged, the response is one that is good after the right one: only the prompt tells.
-    """
-    others = [other for other in topics if other is not topic]
-    made: list[tuple[str, Response]] = []
-    for i in range(count):
-        response = compose(topic, shared, rng, random_style(rng))
-        how = rng.choice(("flawed", "flawed", "other", "other", "foreign", "empty")) if i % 2 else "whole"
-        if how == "flawed":
-            made.append((question, flawed(response, others, shared, rng)))
-        elif how == "empty":
-            nothing = Response(topic, [("broken", rng.choice(response.text.split()))] if rng.random() < 0.3 else [])
-            made.append((question, nothing if rng.random() < 0.4 else empty_talk(topic, shared, rng)))
-        elif how == "whole":
-            made.append((question, response))
-        else:
-            other = rng.choice(foreign) if how == "foreign" else rng.choice(rng.choice(others).questions)
-            same = made[-1][1].parts  # the whole response before it
-            stray = [("stray", said) if kind in SUBSTANCE else (kind, said) for kind, said in same]
-            made.append((other, Response(topic, stray)))
-    return made
+
+def preference_pairs(
+    asked: list[tuple[str, Topic]], objective: str, count: int, seed: int
+) -> Iterator[dict[str, list[dict[str, str]]]]:
+    """`count` pairs for one objective in TRL's conversational format, labelled by `attributes`; ties are dropped."""
+    rng, shared = random.Random(seed), load_shared()
+    topics = list({topic.topic: topic for _, topic in asked}.values())
+    made = 0
+    while made < count:
+        question, topic = rng.choice(asked)
+        others = [other for other in topics if other is not topic]
+        pair = [compose(topic, shared, rng, random_style(rng)) for _ in range(2)]
+        if rng.random() < EMPTY_SHARE:
+            pair[0] = empty_talk(topic, shared, rng)
+        elif rng.random() < FLAWED_SHARE:
+            pair[0] = flawed(pair[0] if rng.random() < 0.5 else pair[1], others, shared, rng)
+        scores = [attributes(response)[objective] for response in pair]
+        if scores[0] == scores[1]:
+            continue
+        best, worst = (pair[0], pair[1]) if scores[0] > scores[1] else (pair[1], pair[0])
+        made += 1
+        yield {
+            "prompt": [{"role": "user", "content": question}],
+            "chosen": [{"role": "assistant", "content": best.text}],
+            "rejected": [{"role": "assistant", "content": worst.text}],
+        }
 
 
 if __name__ == "__main__":

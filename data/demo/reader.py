@@ -14,11 +14,8 @@ class Reader:
     def __init__(self, topics: list[corpus.Topic]) -> None:
         shared = corpus.load_shared()
         self.topic_of: dict[str, str] = {}
-        self.kind_of = {s: kind for kind, group in shared.items() if kind != "system" for s in group}
         sentences = [s for kind, group in shared.items() if kind != "system" for s in group]
         for topic in topics:
-            for kind in corpus.SUBSTANCE:
-                self.kind_of.update(dict.fromkeys(getattr(topic, kind), kind))
             own = [*topic.steps, *topic.cautions, *topic.jokes, *topic.brief, *topic.declines]
             self.topic_of.update(dict.fromkeys(own, topic.topic))
             sentences += [*own, *topic.questions, topic.task]
@@ -32,16 +29,6 @@ class Reader:
     def is_answer(self, text: str) -> bool:
         """Whether there is more to it than openings and closings."""
         return any(sentence in self.topic_of for sentence in sentences_of(text))
-
-    def parse(self, text: str, topic: corpus.Topic) -> corpus.Response:
-        """Return the parts of a response to a question about the topic, as far as they were authored."""
-        parts = []
-        for sentence in sentences_of(text):
-            kind = self.kind_of.get(sentence, "broken")
-            if self.topic_of.get(sentence, topic.topic) != topic.topic:
-                kind = "stray"
-            parts.append((kind, sentence))
-        return corpus.Response(topic, parts)
 
     def read(self, text: str, topic: str) -> Counter:
         sentences = sentences_of(text)
