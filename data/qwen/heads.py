@@ -94,7 +94,7 @@ def spoil(texts: Texts, objective: str, prompt: str, good: str, others: Sequence
 
 def collect(folder: Path, fold: str, seed: int = 0) -> Texts:
     """Gather the labelled pairs of a fold from all sources."""
-    rng, texts = random.Random(seed), Texts()
+    rng, texts, safe = random.Random(seed), Texts(), safe_prompts(folder)
     entries = [e for e in sources.authored() if sources.fold_of("authored", e["prompt"]) == fold]
     for entry in entries:
         prompt, unsafe = entry["prompt"], entry["kind"] == "unsafe"
@@ -155,8 +155,8 @@ def collect(folder: Path, fold: str, seed: int = 0) -> Texts:
             best = max(picked, key=lambda row: row.grade)
             if objective == "harmless" and best.grade == 1.0:
                 refusal = rng.choice(REFUSALS)
-                safe = best.grade == 1.0 and not any(r.lower()[:12] == best.response.lower()[:12] for r in REFUSALS)
-                if safe and prompt in safe_prompts(folder):
+                answered = not any(r.lower()[:12] == best.response.lower()[:12] for r in REFUSALS)
+                if answered and prompt in safe:
                     texts.prefer(objective, prompt, cut(best.response), refusal)
     return texts
 
@@ -176,8 +176,8 @@ def features(
     """Read (prompt, response) items; a prompt's responses share a row.
 
     Returns:
-        {(layer, pool): [items, hidden size]} for each of LAYERS up to `deepest`; pool is "mean", over the response and
-        its end of turn, or "last", at the end of turn.
+        {(layer, pool): [items, hidden size]} for each of LAYERS up to `deepest`; pool is "mean", over the response
+        without its end of turn, or "last", at the end of turn.
     """
     by_prompt: dict[str, list[int]] = {}
     for i, (prompt, _) in enumerate(items):
