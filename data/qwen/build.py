@@ -78,7 +78,7 @@ class Build:
     def reference(self) -> dict[str, Any]:
         _, tokenizer = training.load(self.base)
         groups = training.demonstrations(tokenizer, read(self.work / "plain.jsonl"))
-        figures = training.train_reference(self.base, BASE, groups, self.out / "reference", rate=4e-4)
+        figures = training.train_reference(self.base, BASE, groups, self.out / "reference", rate=5e-4)
         return {"prompts": len(groups), "tokens": sum(map(len, groups)), **figures}
 
     def samples(self) -> dict[str, Any]:

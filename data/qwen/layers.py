@@ -21,10 +21,14 @@ SPLIT = 12  # layers below it are the base's own in every policy
 
 @dataclass(frozen=True)
 class Group:
-    """A prompt and its responses as token ids; each response ends with the token that ends a turn, if it ended."""
+    """A prompt and its responses as token ids; each response ends with the token that ends a turn, if it ended.
+
+    weights: of the responses in a loss; none means 1 for each.
+    """
 
     prefix: list[int]
     responses: list[list[int]]
+    weights: list[float] | None = None
 
     @property
     def ids(self) -> list[int]:
@@ -51,7 +55,7 @@ class Packed:
 
     ids, positions: [rows, longest]; mask: [rows, 1, longest, longest], 0 where a token is seen and -inf elsewhere;
     before, target: [tokens] flat indices of the place that predicts each response token, and the token; owner: [tokens]
-    which response, counted over all rows, it belongs to.
+    which response, counted over all rows, it belongs to; weights: [responses].
     """
 
     ids: Tensor
@@ -60,6 +64,7 @@ class Packed:
     before: Tensor
     target: Tensor
     owner: Tensor
+    weights: Tensor
     responses: int
 
 
@@ -85,7 +90,17 @@ def pack(groups: Sequence[Group]) -> Packed:
             owner += [count] * len(response)
             count, start = count + 1, end
     mask = torch.zeros(seen.shape).masked_fill(~seen, float("-inf"))[:, None]
-    return Packed(ids, positions, mask, torch.tensor(before), torch.tensor(target), torch.tensor(owner), count)
+    weights = [w for group in groups for w in group.weights or [1.0] * len(group.responses)]
+    return Packed(
+        ids,
+        positions,
+        mask,
+        torch.tensor(before),
+        torch.tensor(target),
+        torch.tensor(owner),
+        torch.tensor(weights),
+        count,
+    )
 
 
 def run(model: Any, hidden: Tensor, packed: Packed, first: int, last: int) -> Tensor:

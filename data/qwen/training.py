@@ -34,6 +34,7 @@ SEED = 7
 RANK = 8
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 BATCH = 640  # padded tokens
+HUMOROUS = 2.0  # the weight of humorous demonstrations: the base alone makes hardly any, and DPO needs some to prefer
 # Words of prompts that are to be met with nothing but help.
 GENTLE = ("suicid", "kill myself", "self-harm", "hurt myself", "overdose", "end my life", "cutting")
 
@@ -81,11 +82,12 @@ def demonstrations(tokenizer: PreTrainedTokenizerBase, plain: Sequence[dict]) ->
             gentle = any(word in entry["prompt"].lower() for word in GENTLE)
             styles = ("harmless", "helpful") if gentle else ("harmless", "plain", "concise")
         responses = [layers.response_of(tokenizer, entry[style]) for style in styles]
-        groups.append(Group(layers.prefix_of(tokenizer, entry["prompt"]), responses))
+        weights = [HUMOROUS if style == "humorous" else 1.0 for style in styles]
+        groups.append(Group(layers.prefix_of(tokenizer, entry["prompt"]), responses, weights))
     for row in plain:
-        if row["finish_reason"] == "end":
-            ids = layers.response_of(tokenizer, row["response"])
-            groups.append(Group(layers.prefix_of(tokenizer, row["prompt"]), [ids]))
+        ended = [ids for ids in row["tokens"] if ids[-1] == tokenizer.eos_token_id]
+        if ended:
+            groups.append(Group(layers.prefix_of(tokenizer, row["prompt"]), ended))
     return groups
 
 
@@ -103,7 +105,8 @@ def train_reference(base: str, public_base: str, groups: list[Group], out: Path,
         packed = layers.pack([groups[i] for i in batch])
         for group in optimiser.param_groups:
             group["lr"] = rate * schedule(step, len(batches))
-        loss = -layers.token_log_probs(body, head, layers.lower(body, packed), packed).mean()
+        weights = packed.weights[packed.owner]
+        loss = -layers.token_log_probs(body, head, layers.lower(body, packed), packed) @ weights / weights.sum()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimiser.step()
