@@ -26,6 +26,7 @@ MessagesOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="one JSON object on stdout")]
 MaxNewTokens = Annotated[int, typer.Option(help="the most tokens of a response")]
+MinP = Annotated[float, typer.Option(help="only tokens of at least p times the likeliest; 0 is off")]
 Temperature = Annotated[float, typer.Option(help="0 takes the likeliest token")]
 Seed = Annotated[int, typer.Option(help="the same seed gives the same response")]
 
@@ -49,7 +50,7 @@ def generate(
     temperature: Temperature = 0.7,
     top_k: Annotated[int, typer.Option(help="only the k likeliest tokens; 0 is off")] = 0,
     top_p: Annotated[float, typer.Option(help="only the likeliest tokens that sum to p; 1 is off")] = 1.0,
-    min_p: Annotated[float, typer.Option(help="only tokens of at least p times the likeliest; 0 is off")] = 0.0,
+    min_p: MinP = 0.0,
     repetition_penalty: Annotated[float, typer.Option(help="above 1 makes words of the response rarer")] = 1.0,
     particles: Annotated[
         int, typer.Option(help="above 1: from the exact mixture of whole responses, by so many at once")
@@ -206,14 +207,11 @@ def solve_bank(
     """From responses of the policies, which are sampled, or found from before."""
     from tqdm import tqdm
 
-    from engine.bank import proposals
-    from engine.bank_file import BankFile, whole_rounds
-    from engine.config import REFERENCE
     from engine.engine import Engine
-    from engine.lean_bank import lean_proposals
     from engine.prompts import read_prompts
     from engine.sampling import Sampling
     from engine.weights import SOLVERS
+    from engine.weights.bank_files import solver_file
 
     sampling = Sampling(**settings)
     asked = read_prompts(prompts) if prompts else None
@@ -221,10 +219,7 @@ def solve_bank(
         if asked is None and not engine.config.prompts:
             raise InputError(f"{config}: prompts: found nothing, expected a file; or give --prompts")
         asked = (asked or read_prompts(engine.config.prompts or ""))[:limit]
-        sources = proposals(engine) if method != "bsmd" else {REFERENCE: engine.mixture({REFERENCE: 1.0})}
-        file = BankFile(engine.config, sampling, sources, seed)
-        if method == "mpo" and not ship and whole_rounds(file.read(), asked) * len(sources) < responses:
-            file = BankFile(engine.config, sampling, lean_proposals(engine), seed)
+        file = solver_file(method, engine, asked, sampling, seed, responses, lean=not ship)
 
         def progress(done: int, wanted: int) -> None:
             bar.total = wanted
@@ -246,21 +241,36 @@ def evaluate(
     ] = None,
     solve_with: Annotated[int, typer.Option(help="with --methods: so many prompts, the first, find weights only")] = 24,
     limit: Annotated[int, typer.Option(help="with --methods: the most prompts after those; 0 is all")] = 0,
+    judges: Annotated[
+        Path | None, typer.Option(help="with --methods: a configuration whose rewards judge the responses as well")
+    ] = None,
+    responses: Annotated[
+        Path | None, typer.Option(help="with --methods: a file that keeps every response, to resume from")
+    ] = None,
     max_new_tokens: MaxNewTokens = 160,
     temperature: Temperature = 0.7,
+    min_p: MinP = 0.0,
     seed: Seed = 0,
     config: ConfigOption = DEMO,
     json: JsonOption = False,
 ) -> None:
     """Win rates of every policy against the reference, and the rewards along the sweep of every fader."""
     from engine import methods as table_of
+    from engine.config import load_config
     from engine.engine import Engine
     from engine.evaluate import evaluate as run
+    from engine.memo import Memo
     from engine.prompts import read_prompts
+    from engine.rewards import RewardSet
     from engine.sampling import Sampling
 
-    sampling = Sampling(max_new_tokens, temperature)
+    sampling = Sampling(max_new_tokens, temperature, min_p=min_p)
+    if not methods and (judges or responses):
+        raise InputError("--judges and --responses are for --methods; add it, or leave them out")
     asked = read_prompts(prompts) if prompts else None
+    second = load_config(judges).rewards if judges else []
+    if judges and (not second or any(reward.kind == "implicit" for reward in second)):
+        raise InputError(f"{judges}: rewards: expected at least one to judge with, and none of kind 'implicit'")
     with Engine.from_config(config) as engine:
         if asked is None and not engine.config.prompts:
             raise InputError(f"{config}: prompts: found nothing, expected a file; or give --prompts")
@@ -272,7 +282,9 @@ def evaluate(
                     f"--methods: {len(asked)} prompts are too few for {solve_with} to find weights with, and others "
                     "to compare on; give more prompts, or another --solve-with"
                 )
-            result = table_of.compare(engine, rest, first, sampling, methods, seed)
+            judge = RewardSet(second, engine.policy_set) if second else None
+            kept = Memo(responses)
+            result = table_of.compare(engine, rest, first, sampling, methods, seed, judges=judge, memo=kept)
         else:
             result = run(engine, asked, sampling, seed)
     if json:

@@ -17,14 +17,18 @@ import numpy as np
 from tqdm import tqdm
 
 from engine.bank import Array, Bank, seed_of
+from engine.bank_file import fingerprint
 from engine.calibration import calibrated
 from engine.config import REFERENCE
 from engine.engine import Completion, Engine
 from engine.errors import InputError
 from engine.evaluate import wins
+from engine.memo import Memo
 from engine.mixing import SOUP, Mixture
+from engine.rewards import RewardSet
 from engine.sampling import Sampling
 from engine.weights import SOLVERS
+from engine.weights.bank_files import solver_file
 from engine.weights.mpo import minimise
 from engine.weights.objective import Objective
 
@@ -32,6 +36,7 @@ BETA = 0.5  # KL strength of the reweighting methods, in standard deviations of 
 CHOICES = 16  # responses that the reweighting methods and best-of-n choose from; particles of the exact mixture
 OPPONENTS = 4  # responses of the reference that every response meets
 REPEATS = 2000  # of the bootstrap over prompts
+AT_ONCE = 32  # responses, after which they are kept in the memo
 
 
 @dataclass(frozen=True)
@@ -46,19 +51,45 @@ class Answers:
 
 @dataclass(frozen=True)
 class Setting:
-    """What all methods are given. solve_prompts: to find weights with, none of which is in `prompts`."""
+    """What all methods are given.
+
+    solve_prompts: to find weights with, none of which is in `prompts`. responses: of each solve prompt. memo: keeps
+    responses and judges' scores. judges: reward models that no policy was trained on, and no method may look at.
+    """
 
     engine: Engine
     prompts: list[str]
     solve_prompts: list[str]
     sampling: Sampling
     seed: int
-    responses: int  # of each solve prompt
+    responses: int
+    memo: Memo = field(default_factory=Memo)
+    judges: RewardSet | None = None
 
     def generate(self, what: str, prompts: list[str], mixture: Mixture, particles: int = 1) -> list[Completion]:
         """A response to each prompt, with seeds of its own for each `what`."""
+        sampling = replace(self.sampling, particles=particles)
         seeds = [seed_of(self.seed, what, i, prompt) for i, prompt in enumerate(prompts)]
-        return self.engine.generate_batch(prompts, mixture, replace(self.sampling, particles=particles), seeds)
+        settings = [self.kept_for, mixture.as_dict(), sampling.as_dict()]
+        keys = [Memo.key(*settings, prompt, seed) for prompt, seed in zip(prompts, seeds, strict=True)]
+        missing = [i for i, key in enumerate(keys) if key not in self.memo]
+        for start in tqdm(range(0, len(missing), AT_ONCE), desc=what, unit="batch", leave=False):
+            some = missing[start : start + AT_ONCE]
+            made = self.engine.generate_batch([prompts[i] for i in some], mixture, sampling, [seeds[i] for i in some])
+            for i, completion in zip(some, made, strict=True):
+                self.memo[keys[i]] = {"what": what, **completion.as_dict()}
+        return [
+            Completion(
+                *(prompt, kept["text"], kept["tokens"], mixture, sampling, seed, kept["finish_reason"], []),
+                rewards=kept["rewards"],
+            )
+            for prompt, seed, kept in zip(prompts, seeds, (self.memo[key] for key in keys), strict=True)
+        ]
+
+    @cached_property
+    def kept_for(self) -> str:
+        """Names what the memo's responses and rewards depend on besides their own settings."""
+        return Memo.key(fingerprint(self.engine.config))
 
     def drawn(self, what: str, prompts: list[str], count: int) -> list[list[Completion]]:
         """`count` responses of the reference to each prompt."""
@@ -70,12 +101,32 @@ class Setting:
     def opponents(self) -> list[list[Completion]]:
         return self.drawn("opponents", self.prompts, OPPONENTS)
 
+    @cached_property
+    def choices(self) -> list[list[Completion]]:
+        """What the reweighting methods and best-of-n choose from."""
+        return self.drawn("choices", self.prompts, CHOICES)
+
     def standard(self, rows: list[list[Completion]]) -> Array:
         """Rewards [prompts, responses, R] in standard deviations from the reference's mean. Raises InputError while
         they are not calibrated."""
         self.engine.reward_set.scale.require(self.engine.reward_set.objectives)
         of = self.engine.reward_set.standard
         return np.array([[list(of(completion.rewards).values()) for completion in row] for row in rows])
+
+    def judged(self, rows: list[list[Completion]]) -> Array:
+        """Judges' scores [prompts, responses, J]."""
+        assert self.judges is not None
+        every = [completion for row in rows for completion in row]
+        of_judges = [self.kept_for, [settings.model_dump() for settings in self.judges.settings.values()]]
+        keys = [Memo.key("judges", *of_judges, completion.prompt, completion.text) for completion in every]
+        missing = [i for i, key in enumerate(keys) if key not in self.memo]
+        for start in tqdm(range(0, len(missing), AT_ONCE), desc="judges", unit="batch", leave=False):
+            some = missing[start : start + AT_ONCE]
+            found = self.judges.score([(every[i].prompt, every[i].text, every[i].tokens) for i in some])
+            for i, scores in zip(some, found, strict=True):
+                self.memo[keys[i]] = scores
+        values = np.array([list(self.memo[key].values()) for key in keys])
+        return values.reshape(len(rows), -1, len(self.judges.objectives))
 
 
 Method = Callable[[Setting], Answers]
@@ -104,7 +155,7 @@ def soup(setting: Setting) -> Answers:
 
 def choose(setting: Setting, what: str, weights: Array, solve_tokens: int = 0) -> Answers:
     """One of the reference's responses, drawn by exp(Σ λ_k r_k / β): the policy that maximises Σ λ_k r_k - β KL."""
-    choices = setting.drawn(what, setting.prompts, CHOICES)
+    choices = setting.choices
     scores = setting.standard(choices) @ weights / BETA  # [prompts, CHOICES]
     share = np.exp(scores - np.logaddexp.reduce(scores, -1)[:, None])
     rng = np.random.default_rng(seed_of(setting.seed, what))
@@ -138,7 +189,7 @@ def maxmin(setting: Setting) -> Answers:
 
 def best_of_n(setting: Setting) -> Answers:
     """The reference's response with the highest mean of all rewards."""
-    choices = setting.drawn("best of n", setting.prompts, CHOICES)
+    choices = setting.choices
     best = setting.standard(choices).mean(-1).argmax(-1)
     return Answers([row[i] for row, i in zip(choices, best, strict=True)], tokens_of(choices))
 
@@ -148,7 +199,8 @@ def solved(solver: str, particles: int = 1) -> Method:
 
     def method(setting: Setting) -> Answers:
         plain = Sampling(setting.sampling.max_new_tokens, setting.sampling.temperature)
-        found = SOLVERS[solver](setting.engine, setting.solve_prompts, plain, setting.seed, setting.responses)
+        given = setting.engine, setting.solve_prompts, plain, setting.seed, setting.responses
+        found = SOLVERS[solver](*given, file=solver_file(solver, *given) if setting.memo.path else None)
         mixture = setting.engine.mixture(found.weights)
         return mix(setting, f"{solver} {particles}", mixture, particles, found.policy_tokens)
 
@@ -203,45 +255,88 @@ def compare(
     names: str = "all",
     seed: int = 0,
     responses: int = 12,
+    judges: RewardSet | None = None,
+    memo: Memo | None = None,
 ) -> dict[str, Any]:
     """Win rates of every method against the reference on `prompts`, with 95% intervals by bootstrap over prompts.
 
-    A response meets OPPONENTS responses of the reference, by the reward models. Returns {"methods": {name:
-    {"win_rates": {objective: [rate, low, high]}, "minimum": the same of the lowest, "rewards" in standard deviations,
-    "weights", "solve_tokens", "policy_tokens", "seconds"}}, "paper", ...}. Raises InputError.
+    Args:
+        judges: a second set of reward models, which give win rates of their own.
+        memo: keeps every response, so that a comparison that was stopped resumes.
+
+    Returns:
+        A response meets OPPONENTS responses of the reference, by the reward models. {"methods": {name: {"win_rates":
+        {objective: [rate, low, high]}, "minimum": the same of the lowest, "judges": {"win_rates", "minimum"} with
+        judges, "above": {method: [difference, low, high]}, of the minimum and paired by prompt, for methods with
+        weights that were solved for, "rewards" in standard deviations, "words": mean of a response, "weights",
+        "solve_tokens", "policy_tokens", "seconds"}}, "paper", ...}.
+
+    Raises:
+        InputError: there are no rewards, or no method of a name.
     """
     objectives = engine.reward_set.objectives
     if not objectives:
         raise InputError(f"{engine.config.file}: rewards: found none, expected at least one to evaluate with")
     calibrated(engine, prompts=solve_prompts)
-    setting = Setting(engine, prompts, solve_prompts, sampling, seed, responses)
+    setting = Setting(engine, prompts, solve_prompts, sampling, seed, responses, memo or Memo(), judges)
     methods = chosen(engine, names)
     theirs = setting.standard(setting.opponents)  # [prompts, OPPONENTS, R]
-    found = {}
+    judged_theirs = setting.judged(setting.opponents) if judges else None
+    found: dict[str, dict[str, Any]] = {}
+    won: dict[str, Array] = {}
     for name, method in (bar := tqdm(methods.items(), unit="method")):
         bar.set_postfix_str(name)
         began = time.perf_counter()
         answers = method(setting)
         seconds = time.perf_counter() - began
-        ours = setting.standard([[completion] for completion in answers.completions])  # [prompts, 1, R]
-        won = wins(ours, theirs).mean(1)  # [prompts, R]
-        intervals = with_intervals(won, np.random.default_rng(seed))
+        rows = [[completion] for completion in answers.completions]
+        ours = setting.standard(rows)  # [prompts, 1, R]
+        won[name] = wins(ours, theirs).mean(1)  # [prompts, R]
         found[name] = {
-            "win_rates": dict(zip(objectives, intervals[:-1], strict=True)),
-            "minimum": intervals[-1],
+            **rates(objectives, won[name], seed),
             "rewards": dict(zip(objectives, ours.mean((0, 1)).tolist(), strict=True)),
+            "words": float(np.mean([len(completion.text.split()) for completion in answers.completions])),
             "weights": answers.weights,
             "solve_tokens": answers.solve_tokens,
             "policy_tokens": answers.policy_tokens,
             "seconds": round(seconds, 1),
         }
+        if judges:
+            by_judges = wins(setting.judged(rows), judged_theirs).mean(1)
+            found[name]["judges"] = rates(judges.objectives, by_judges, seed)
+    for name in found:
+        others = [other for other in found if other not in engine.policy_set.names and not other.startswith("mpo")]
+        if name.startswith("mpo"):
+            found[name]["above"] = {other: minimum_above(won[name], won[other], seed) for other in others}
     return {
         "n_prompts": len(prompts),
         "n_solve_prompts": len(solve_prompts),
+        "reference": {
+            "words": float(np.mean([len(one.text.split()) for row in setting.opponents for one in row])),
+        },
         "sampling": sampling.as_dict(),
         "methods": found,
         "paper": PAPER,
     }
+
+
+def rates(objectives: list[str], won: Array, seed: int) -> dict[str, Any]:
+    """won [prompts, R] -> {"win_rates": {objective: [rate, low, high]}, "minimum": [rate, low, high]}"""
+    intervals = with_intervals(won, np.random.default_rng(seed))
+    return {"win_rates": dict(zip(objectives, intervals[:-1], strict=True)), "minimum": intervals[-1]}
+
+
+def minimum_above(ours: Array, theirs: Array, seed: int) -> list[float]:
+    """Return [difference, low, high] of the lowest win rates, with a 95% interval by bootstrap over the same prompts.
+
+    Args:
+        ours, theirs: [prompts, R], of two methods.
+    """
+    rng = np.random.default_rng(seed)
+    drawn = rng.integers(len(ours), size=(REPEATS, len(ours)))
+    again = ours[drawn].mean(1).min(1) - theirs[drawn].mean(1).min(1)
+    low, high = np.quantile(again, [0.025, 0.975])
+    return [float(ours.mean(0).min() - theirs.mean(0).min()), float(low), float(high)]
 
 
 def with_intervals(won: Array, rng: np.random.Generator) -> list[list[float]]:
@@ -254,13 +349,21 @@ def with_intervals(won: Array, rng: np.random.Generator) -> list[list[float]]:
 
 
 def table(result: dict[str, Any]) -> str:
-    """As Markdown, in percent."""
+    """As Markdown, in percent; the judges' rates in a second table, where there are judges."""
     first = next(iter(result["methods"].values()))
     head = ["method", *first["win_rates"], "minimum", "policy tokens: weights", "responses", "seconds"]
     lines = [head, ["---"] * len(head)]
     for name, row in result["methods"].items():
-        every = [*row["win_rates"].values(), row["minimum"]]
-        rates = [f"{100 * rate:.0f} ({100 * low:.0f} to {100 * high:.0f})" for rate, low, high in every]
         costs = [f"{row['solve_tokens']:,}", f"{row['policy_tokens']:,}", f"{row['seconds']:.0f}"]
-        lines.append([name, *rates, *costs])
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+        lines.append([name, *cells_of(row), *costs])
+    tables = [lines]
+    if "judges" in first:
+        head = ["by the judges", *first["judges"]["win_rates"], "minimum"]
+        rows = [[name, *cells_of(row["judges"])] for name, row in result["methods"].items()]
+        tables.append([head, ["---"] * len(head), *rows])
+    return "\n\n".join("\n".join("| " + " | ".join(cells) + " |" for cells in lines) for lines in tables)
+
+
+def cells_of(row: dict[str, Any]) -> list[str]:
+    every = [*row["win_rates"].values(), row["minimum"]]
+    return [f"{100 * rate:.0f} ({100 * low:.0f} to {100 * high:.0f})" for rate, low, high in every]

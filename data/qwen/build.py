@@ -28,7 +28,6 @@ sys.path[0] = str(ROOT)  # run as a script: the packages are beside data/, not b
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 import typer  # noqa: E402
-from torch import Tensor  # noqa: E402
 
 from data.qwen import heads, layers, sampling, sources, training  # noqa: E402
 from data.qwen.layers import Group  # noqa: E402
@@ -131,10 +130,9 @@ class Build:
         rewards = {name: read_head(self.out / "rewards" / name).score(found) for name in heads.OBJECTIVES}
         model, _ = training.load(self.base, [self.out / "reference"])
         groups = groups_of(rows, tokenizer)
-        torch.save(
-            {"rewards": rewards, "log_probs": training.reference_log_probs(model.model, model.lm_head, groups)},
-            self.work / "scores.pt",
-        )
+        examples = training.Examples(groups, training.lower_halves(model.model, groups))
+        scores = {"rewards": rewards, "log_probs": training.log_probs(model.model, model.lm_head, examples)}
+        torch.save({**scores, "halves": examples.halves}, self.work / "scores.pt")
         words = torch.tensor([float(len(text.split())) for _, text in items])
         every = torch.stack([rewards[name] for name in heads.OBJECTIVES] + [words])
         return {
@@ -149,17 +147,14 @@ class Build:
         _, tokenizer = training.load(self.base)
         reward = scores["rewards"][objective]
         standard = ((reward - reward.mean()) / reward.std()).split(PER_PROMPT)
-        groups, log_probs = groups_of(rows, tokenizer), scores["log_probs"]
-
-        def part(numbers: range) -> tuple[list[Group], list[Tensor], list[Tensor]]:
-            return [groups[i] for i in numbers], [standard[i] for i in numbers], [log_probs[i] for i in numbers]
-
+        groups = groups_of(rows, tokenizer)
+        examples = training.Examples(groups, scores["halves"], list(standard), scores["log_probs"])
         return training.train_policy(
             self.base,
             BASE,
             self.out / "reference",
-            part(range(HELD_OUT, len(groups))),
-            part(range(HELD_OUT)),
+            examples.part(range(HELD_OUT, len(groups))),
+            examples.part(range(HELD_OUT)),
             self.out / objective,
             target=SLOPE,
             beta=BETA,

@@ -13,6 +13,7 @@ import logging
 import random
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional
+from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
@@ -130,14 +132,49 @@ def shuffled(batches: list[list[int]], rng: random.Random) -> list[list[int]]:
     return rng.sample(batches, len(batches))
 
 
+@dataclass
+class Examples:
+    """Groups with what their responses are learnt by, one entry a group.
+
+    halves: [tokens, hidden size], what the layers below SPLIT make of the group, the same for every policy;
+    rewards: [responses], in standard deviations; log_probs: [responses], under the reference.
+    """
+
+    groups: list[Group]
+    halves: list[Tensor]
+    rewards: list[Tensor] = field(default_factory=list)
+    log_probs: list[Tensor] = field(default_factory=list)
+
+    def part(self, numbers: range) -> Examples:
+        columns = ([column[i] for i in numbers] for column in (self.groups, self.halves, self.rewards, self.log_probs))
+        return Examples(*columns)
+
+
 @torch.no_grad()
-def reference_log_probs(body: Any, head: Any, groups: list[Group]) -> list[Tensor]:
-    """Return the summed log-probability of each group's responses under the model as it is."""
+def lower_halves(body: Any, groups: list[Group]) -> list[Tensor]:
     found: list[Tensor] = [torch.zeros(0)] * len(groups)
-    for batch in tqdm(layers.batches(groups, 1400), desc="reference log-probs", unit="batch"):
-        packed = layers.pack([groups[i] for i in batch])
-        sums = layers.summed(layers.token_log_probs(body, head, layers.lower(body, packed), packed), packed)
-        for i, part in zip(batch, sums.split([len(groups[i].responses) for i in batch]), strict=True):
+    for batch in tqdm(layers.batches(groups, 1400), desc="lower half", unit="batch"):
+        hidden = layers.lower(body, layers.pack([groups[i] for i in batch]))
+        for i, row in zip(batch, hidden, strict=True):
+            found[i] = row[: len(groups[i])].clone()
+    return found
+
+
+def response_log_probs(body: Any, head: Any, examples: Examples, batch: list[int]) -> list[Tensor]:
+    """Return the log-probabilities of the responses of the groups of a batch, [responses] a group."""
+    packed = layers.pack([examples.groups[i] for i in batch])
+    hidden = pad_sequence([examples.halves[i] for i in batch], batch_first=True)
+    sums = layers.summed(layers.token_log_probs(body, head, hidden, packed), packed)
+    return list(sums.split([len(examples.groups[i].responses) for i in batch]))
+
+
+@torch.no_grad()
+def log_probs(body: Any, head: Any, examples: Examples) -> list[Tensor]:
+    """Return the log-probability of each group's responses under the model as it is, [responses] a group."""
+    found: list[Tensor] = [torch.zeros(0)] * len(examples.groups)
+    for batch in tqdm(layers.batches(examples.groups, 1400), desc="log-probs", unit="batch"):
+        sums = response_log_probs(body, head, examples, batch)
+        for i, part in zip(batch, sums, strict=True):
             found[i] = part
     return found
 
@@ -167,21 +204,20 @@ def train_policy(
     base: str,
     public_base: str,
     reference: Path,
-    train: tuple[list[Group], list[Tensor], list[Tensor]],
-    held_out: tuple[list[Group], list[Tensor], list[Tensor]],
+    train: Examples,
+    held_out: Examples,
     out: Path,
     target: float,
     beta: float = 0.25,
     rate: float = 4e-4,
     epochs: int = 2,
-    every: int = 12,
-    minutes: float = 60,
+    every: int = 16,
+    minutes: float = 25,
 ) -> dict:
     """Tune a policy from the reference until its held-out slope is `target`.
 
     Args:
-        train, held_out: groups, the standardised rewards of their responses, and these' log-probabilities under the
-            reference.
+        train, held_out: what it learns from, and what its slope is measured on.
         every: steps between two looks at the held-out slope.
         minutes: the time after which it stops wherever it is.
 
@@ -194,25 +230,26 @@ def train_policy(
     parameters = [p for p in tuned.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(parameters, lr=rate, weight_decay=0.0)
     rng = random.Random(SEED)
-    batches = [batch for _ in range(epochs) for batch in shuffled(layers.batches(train[0], BATCH), rng)]
+    batches = [batch for _ in range(epochs) for batch in shuffled(layers.batches(train.groups, BATCH), rng)]
     way: list[dict[str, float]] = []
     began = time.monotonic()
     for step, batch in enumerate(tqdm(batches, desc=out.name, unit="batch")):
-        packed = layers.pack([train[0][i] for i in batch])
         for group in optimiser.param_groups:
             group["lr"] = rate * min(1.0, (step + 1) / 5)
-        sums = layers.summed(layers.token_log_probs(body, head, layers.lower(body, packed), packed), packed)
-        parts = sums.split([len(train[0][i].responses) for i in batch])
-        losses = [soft_label_loss(part - train[2][i], train[1][i], beta) for i, part in zip(batch, parts, strict=True)]
+        sums = response_log_probs(body, head, train, batch)
+        losses = [
+            soft_label_loss(part - train.log_probs[i], train.rewards[i], beta)
+            for i, part in zip(batch, sums, strict=True)
+        ]
         torch.stack(losses).mean().backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimiser.step()
         optimiser.zero_grad()
         last = step == len(batches) - 1 or time.monotonic() - began > 60 * minutes
         if (step + 1) % every == 0 or last:
-            now = reference_log_probs(body, head, held_out[0])
-            ratios = [a - b for a, b in zip(now, held_out[2], strict=True)]
-            steep, correlation = slope(ratios, held_out[1])
+            now = log_probs(body, head, held_out)
+            ratios = [a - b for a, b in zip(now, held_out.log_probs, strict=True)]
+            steep, correlation = slope(ratios, held_out.rewards)
             kl = float(-torch.cat(ratios).mean())
             way.append({"step": step + 1, "slope": steep, "correlation": correlation, "kl_from_reference": kl})
             log.info("%s: step %d: slope %.2f, correlation %.2f", out.name, step + 1, steep, correlation)

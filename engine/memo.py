@@ -1,0 +1,47 @@
+"""Results kept in a JSON Lines file, so that a long computation that was stopped resumes where it was."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+
+class Memo:
+    """Values by key; in memory only where no path is given. One process writes a file at a time."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        self.path = path
+        self._values: dict[str, Any] = {}
+        if path is None or not path.is_file():
+            return
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                row = json.loads(line)
+                self._values[row["key"]] = row["value"]
+            except (ValueError, KeyError, TypeError):
+                continue  # the line that was being written when the process was killed
+
+    @staticmethod
+    def key(*parts: Any) -> str:
+        """Return the key of what `parts`, plain JSON values, describe."""
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._values
+
+    def __getitem__(self, key: str) -> Any:
+        return self._values[key]
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self._values[key] = value
+        if self.path is None:
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a+b") as file:
+            if file.tell():
+                file.seek(-1, 2)
+                if file.read(1) != b"\n":
+                    file.write(b"\n")
+            file.write(json.dumps({"key": key, "value": value}).encode() + b"\n")
