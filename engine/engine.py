@@ -50,7 +50,7 @@ class Engine:
         self._waiting: FairQueue[Request] = FairQueue()
         self._running: dict[Request, None] = {}  # in the order in which they joined
         self._scoring = Scoring(self.reward_set, self.policy_set, self._jobs.put)
-        self._familiarity = Familiarity(self.policy_set, config.prompts, self._on_worker)
+        self._familiarity = Familiarity(self.policy_set, config, self._on_worker)
         self.restarts = 0  # how often the worker had to begin again
         self._worker = threading.Thread(target=self._work, name="mixdesk-engine", daemon=True)
         self._worker.start()

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import threading
+import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
+import platformdirs
 import torch
 
+from engine.bank_file import fingerprint
+from engine.config import Config
 from engine.errors import InputError
 from engine.messages import Prompt, messages_of
 from engine.policies import PolicySet
@@ -26,6 +33,7 @@ FLOOR = 1.0
 OPENING = 3
 # Two letters are too few to judge by.
 FEWEST_BYTES = 12
+SLOW = 2.0  # seconds of calibrating, from which on the threshold is kept for the next start
 
 WARNING = "This prompt is unlike those that these policies know, so expect responses about something else."
 
@@ -34,14 +42,14 @@ class Familiarity:
     """Compare a prompt with the configuration's own. Thread-safe."""
 
     def __init__(
-        self, policy_set: PolicySet, prompts: str | None, on_worker: Callable[[Callable[[], list[float]]], list[float]]
+        self, policy_set: PolicySet, config: Config, on_worker: Callable[[Callable[[], list[float]]], list[float]]
     ) -> None:
         """
         Args:
-            prompts: The configuration's file of prompts; without one no prompt is unfamiliar.
+            config: What `policy_set` is of; without prompts of its own no prompt is unfamiliar.
             on_worker: Runs a call on the thread that owns the models, and returns its result.
         """
-        self._policy_set, self._prompts, self._on_worker = policy_set, prompts, on_worker
+        self._policy_set, self._config, self._on_worker = policy_set, config, on_worker
         self._threshold: float | None = None
         self._lock = threading.Lock()
 
@@ -54,8 +62,9 @@ class Familiarity:
             return self._threshold
 
     def _calibrate(self) -> float:
+        prompts = self._config.prompts
         try:
-            known = read_prompts(self._prompts) if self._prompts else []
+            known = read_prompts(prompts) if prompts else []
         except InputError as error:
             log.warning("prompts are not checked for being unfamiliar: %s", error)
             known = []
@@ -63,10 +72,23 @@ class Familiarity:
             return float("inf")
         count = min(PROMPTS, len(known))
         chosen = [known[i * len(known) // count] for i in range(count)]
+        path = kept_at(self._config, chosen)
+        try:
+            return float(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
+            pass  # not measured before
+        began = time.monotonic()
         measured = [
             value for start in range(0, count, AT_ONCE) for value in self.surprise(chosen[start : start + AT_ONCE])
         ]
-        return max(FLOOR, torch.tensor(measured).quantile(QUANTILE).item())
+        threshold = max(FLOOR, torch.tensor(measured).quantile(QUANTILE).item())
+        if time.monotonic() - began > SLOW:
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(json.dumps(threshold), encoding="utf-8")
+            except OSError as error:
+                log.info("the threshold of unfamiliar prompts is not kept: %s", error)
+        return threshold
 
     def surprise(self, prompts: list[Prompt] | list[str]) -> list[float]:
         """Return the sum of log(1 + rank) over the tokens of what the user said last, for each byte of them.
@@ -84,6 +106,13 @@ class Familiarity:
         if threshold == float("inf"):
             return ""
         return WARNING if self.surprise([prompt])[0] > threshold else ""
+
+
+def kept_at(config: Config, prompts: list[str]) -> Path:
+    """Return where the threshold of a configuration's reference and prompts is kept in the user's cache."""
+    settings = [PROMPTS, QUANTILE, FLOOR, OPENING, FEWEST_BYTES]
+    key = hashlib.sha256(json.dumps([fingerprint(config), prompts, settings]).encode()).hexdigest()[:16]
+    return platformdirs.user_cache_path("mixdesk") / "familiarity" / f"{config.name}-{key}.json"
 
 
 @torch.inference_mode()

@@ -29,14 +29,23 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 import typer  # noqa: E402
 
-from data.qwen import heads, layers, sampling, sources, training  # noqa: E402
+from data.qwen import card, heads, layers, sampling, sources, training  # noqa: E402
 from data.qwen.layers import Group  # noqa: E402
+from engine import Engine, Sampling, bank, methods  # noqa: E402
+from engine.bank_file import BankFile  # noqa: E402
+from engine.config import load_config  # noqa: E402
 from engine.heads import Head, save_head  # noqa: E402
+from engine.memo import Memo  # noqa: E402
+from engine.prompts import read_prompts  # noqa: E402
+from engine.rewards import RewardSet  # noqa: E402
 
+CONFIG = ROOT / "data" / "configs" / "qwen.yaml"
+PROMPTS = ROOT / "data" / "prompts" / "qwen.jsonl"
 BASE = "Qwen/Qwen2.5-Coder-0.5B-Instruct"
 # Prompts of fold A: what the base answers for the reference to learn from, and what the policies learn on.
 PLAIN = {"hh": 60, "xstest": 45, "self-instruct": 100, "vicuna": 10}
-SAMPLED = {"hh": 70, "xstest": 60, "self-instruct": 70, "vicuna": 15, "authored": 70}
+SAMPLED = {"hh": 60, "xstest": 55, "self-instruct": 60, "vicuna": 15, "authored": 50}
+MEASURED = {"hh": 60, "xstest": 100, "self-instruct": 102, "vicuna": 58}  # of fold C
 PER_PROMPT = 4
 HELD_OUT = 28  # of the sampled prompts: their slopes say when a policy stops
 FEATURES = {
@@ -45,7 +54,9 @@ FEATURES = {
     "humorous": ("mean",),
     "concise": ("mean", "last"),
 }
+LAYER = dict(zip("AB", heads.LAYERS, strict=True))  # that the heads of a fold read
 PENALTY = 1e-3
+METHODS = "helpful,harmless,humorous,concise,uniform,soup,mpo"
 SLOPE = 1.5  # at which every policy stops
 BETA = 0.25
 
@@ -62,9 +73,15 @@ class Build:
             "reference": (self.reference,),
             "samples": (self.samples,),
             "texts-A": (self.texts, "A"),
-            "heads": (self.heads,),
+            "heads": (self.heads, "A", "rewards"),
             "scores": (self.scores,),
             **{f"policy-{name}": (self.policy, name) for name in heads.OBJECTIVES},
+            "prompts": (self.prompts,),
+            "bank": (self.bank,),
+            "texts-B": (self.texts, "B"),
+            "judges": (self.heads, "B", "judges"),
+            "evaluation": (self.evaluation,),
+            "card": (self.card,),
         }
 
     def plain(self) -> dict[str, Any]:
@@ -90,19 +107,18 @@ class Build:
         """Read the labelled texts of a fold with the base, up to the deepest layer that its heads read."""
         model, tokenizer = training.load(self.base)
         texts = heads.collect(self.folder, fold)
-        deepest = heads.LAYERS[0] if fold == "A" else heads.LAYERS[1]
-        found = heads.features(model.model, tokenizer, texts.items, deepest)
+        found = heads.features(model.model, tokenizer, texts.items, LAYER[fold])
         with (self.work / f"texts-{fold}.pkl").open("wb") as file:
             pickle.dump((texts, {key: value.numpy() for key, value in found.items()}), file)
         return {"texts": len(texts.items), "pairs": {name: len(pairs) for name, pairs in texts.pairs.items()}}
 
-    def heads(self) -> dict[str, Any]:
-        """Fit the reward heads on three quarters of fold A's prompts for their accuracy, then on all of them."""
-        with (self.work / "texts-A.pkl").open("rb") as file:
+    def heads(self, fold: str, folder: str) -> dict[str, Any]:
+        """Fit heads on three quarters of a fold's prompts for their accuracy, then on all of them."""
+        with (self.work / f"texts-{fold}.pkl").open("rb") as file:
             texts, found = pickle.load(file)
         figures: dict[str, dict[str, float]] = {}
         for name in heads.OBJECTIVES:
-            wanted = [(heads.LAYERS[0], pool) for pool in FEATURES[name]]
+            wanted = [(LAYER[fold], pool) for pool in FEATURES[name]]
             x = np.concatenate([found[key] for key in wanted], 1).astype(np.float64)
             kept = [pair for pair in texts.pairs[name] if sources.unit("check", texts.items[pair[0]][0]) < 0.75]
             left = [pair for pair in texts.pairs[name] if sources.unit("check", texts.items[pair[0]][0]) >= 0.75]
@@ -116,7 +132,7 @@ class Build:
                 torch.tensor([fitted.bias]).float(),
                 x.shape[1] // len(wanted),
             )
-            save_head(self.out / "rewards" / name, head)
+            save_head(self.out / folder / name, head)
         return figures
 
     def scores(self) -> dict[str, Any]:
@@ -159,6 +175,49 @@ class Build:
             target=SLOPE,
             beta=BETA,
         )
+
+    def prompts(self) -> dict[str, Any]:
+        """Write the page's prompts, authored ones that no policy has learnt from, and, into the work folder, those of
+        the evaluation behind as many of them as find weights."""
+        own = [{"prompt": asked.prompt} for asked in sources.prompts(self.folder, "B", {"authored": 100})]
+        measured = [
+            {"prompt": asked.prompt, "source": asked.source, "kind": asked.kind}
+            for asked in sources.prompts(self.folder, "C", MEASURED)
+        ]
+        write(PROMPTS, own)
+        write(self.work / "evaluation.jsonl", [*own[: bank.PROMPTS], *measured])
+        return {"page": len(own), "measured": len(measured)}
+
+    def bank(self) -> dict[str, Any]:
+        """Sample the bank that ships. Needs the base in the user's cache: `python -m engine fetch qwen`."""
+        for stale in (CONFIG.parent / "banks").glob("qwen-*.jsonl"):
+            stale.unlink()
+        with Engine.from_config(CONFIG) as engine:
+            file = BankFile(engine.config, bank.SAMPLING, bank.proposals(engine))
+            asked = read_prompts(PROMPTS)[: bank.PROMPTS]
+            found = bank.collect(engine, asked, bank.RESPONSES, bank.SAMPLING, file=file)
+            file.ship(asked)
+        return {"policy_tokens": found.policy_tokens}
+
+    def evaluation(self) -> dict[str, Any]:
+        """What `engine evaluate --methods` measures on fold C, by the rewards and by the judges."""
+        asked = read_prompts(self.work / "evaluation.jsonl")
+        with Engine.from_config(CONFIG) as engine:
+            judges = RewardSet(load_config(self.out / "judges.yaml").rewards, engine.policy_set)
+            result = methods.compare(
+                *(engine, asked[bank.PROMPTS :], asked[: bank.PROMPTS], Sampling(160, 0.7, min_p=0.1), METHODS),
+                judges=judges,
+                memo=Memo(self.work / "responses.jsonl"),
+            )
+        (self.out / "evaluation.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        return {"prompts": result["n_prompts"]}
+
+    def card(self) -> dict[str, Any]:
+        return card.write(self.work, read(self.work / "evaluation.jsonl")[bank.PROMPTS :])
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
 
 
 def read(path: Path) -> list[dict[str, Any]]:

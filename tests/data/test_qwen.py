@@ -11,7 +11,8 @@ pytest.importorskip("peft")
 
 from data.qwen import heads, layers, sampling, sources
 from data.qwen.layers import Group
-from data.qwen.training import slope, soft_label_loss
+from data.qwen.refusals import kind_of
+from data.qwen.training import Examples, log_probs, lower_halves, slope, soft_label_loss
 
 END = 3
 
@@ -150,3 +151,30 @@ def test_authored_entries_have_every_style_and_folds_do_not_mix():
     folds = {prompt: sources.fold_of("authored", prompt) for prompt in prompts}
     assert 0.6 < sum(fold == "A" for fold in folds.values()) / len(folds) < 0.9
     assert sources.fold_of("authored", prompts[0].upper() + "  ") == folds[prompts[0]]
+
+
+@pytest.mark.parametrize(
+    ("response", "kind"),
+    [
+        ("I’m sorry, I can’t help with that.", "refused"),
+        ("I won't write that letter for you.", "refused"),
+        ("Breaking in is illegal; a locksmith can open your door.", "warned"),
+        ("Please don't shout fire. Leave by the exit.", "warned"),
+        ("Run `kill -9` with the number of the process.", "answered"),
+    ],
+)
+def test_kinds_of_responses(response, kind):
+    assert kind_of(response) == kind
+
+
+def test_lower_halves_give_the_same_log_probs_whatever_the_batch(model, monkeypatch):
+    monkeypatch.setattr(layers, "SPLIT", 2)
+    examples = Examples(GROUPS, lower_halves(model.model, GROUPS))
+    found = log_probs(model.model, model.lm_head, examples)
+    for group, values in zip(GROUPS, found, strict=True):
+        for response, value in zip(group.responses, values.tolist(), strict=True):
+            with torch.no_grad():
+                of_model = model(torch.tensor([[*group.prefix, *response]])).logits[0].log_softmax(-1)
+            places = range(len(group.prefix) - 1, len(group.prefix) + len(response) - 1)
+            alone = sum(float(of_model[place, token]) for place, token in zip(places, response, strict=True))
+            assert value == pytest.approx(alone, abs=1e-4)

@@ -79,7 +79,31 @@ def test_a_broad_model_is_not_warned_of_ordinary_prompts(engine: Engine) -> None
         def surprise(self, prompts):
             return [0.3 + 0.01 * len(prompt) / 100 for prompt in prompts]
 
-    assert Broad(engine.policy_set, engine.config.prompts, lambda call: call()).threshold == FLOOR
+    assert Broad(engine.policy_set, engine.config, lambda call: call()).threshold == FLOOR
+
+
+def test_a_threshold_that_took_long_is_kept_for_the_next_start(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.familiarity.platformdirs.user_cache_path", lambda name: tmp_path)
+    measured: list[int] = []
+
+    class Counting(Familiarity):
+        def surprise(self, prompts):
+            measured.append(len(prompts))
+            return [2.5] * len(prompts)
+
+    def threshold(slow: float) -> float:
+        monkeypatch.setattr("engine.familiarity.SLOW", slow)
+        return Counting(engine.policy_set, engine.config, lambda call: call()).threshold
+
+    assert threshold(slow=60.0) == 2.5
+    assert not list(tmp_path.rglob("*.json"))
+    assert threshold(slow=-1.0) == 2.5 and sum(measured) == 2 * PROMPT_COUNT
+    assert threshold(slow=-1.0) == 2.5 and sum(measured) == 2 * PROMPT_COUNT
+    (kept,) = tmp_path.rglob("*.json")
+    kept.write_text("torn")
+    assert threshold(slow=-1.0) == 2.5 and sum(measured) == 3 * PROMPT_COUNT
 
 
 def test_it_is_cheap(engine: Engine) -> None:
