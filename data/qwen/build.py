@@ -57,8 +57,8 @@ FEATURES = {
 LAYER = dict(zip("AB", heads.LAYERS, strict=True))  # that the heads of a fold read
 PENALTY = 1e-3
 METHODS = "helpful,harmless,humorous,concise,uniform,soup,mpo"
-SLOPE = 1.5  # at which every policy stops
-BETA = 0.25
+SLOPE = 1.8  # of every policy
+BETA = 0.4  # whose optimum has the slope 2.5
 
 
 class Build:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import logging
 import random
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,6 +35,7 @@ SEED = 7
 RANK = 8
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 BATCH = 640  # padded tokens
+CORRELATION = 0.65
 HUMOROUS = 2.0  # the weight of humorous demonstrations: the base alone makes hardly any, and DPO needs some to prefer
 # Words of prompts that are to be met with nothing but help.
 GENTLE = ("suicid", "kill myself", "self-harm", "hurt myself", "overdose", "end my life", "cutting")
@@ -208,21 +208,21 @@ def train_policy(
     held_out: Examples,
     out: Path,
     target: float,
-    beta: float = 0.25,
+    beta: float,
     rate: float = 4e-4,
-    epochs: int = 2,
+    steps: int = 64,
     every: int = 16,
-    minutes: float = 25,
 ) -> dict:
-    """Tune a policy from the reference until its held-out slope is `target`.
+    """Tune a policy from the reference, and scale its adapter until the held-out slope is `target`.
+
+    Tuning ends after so many steps, or where the slope is above `target` with a correlation of at least CORRELATION.
 
     Args:
         train, held_out: what it learns from, and what its slope is measured on.
         every: steps between two looks at the held-out slope.
-        minutes: the time after which it stops wherever it is.
 
     Returns:
-        The way: steps, held-out slopes and correlations.
+        The way: steps, held-out slopes and correlations; `scale`, what the adapter was multiplied by.
     """
     model, _ = load(base, [reference])
     body, head = model.model, model.lm_head
@@ -230,12 +230,20 @@ def train_policy(
     parameters = [p for p in tuned.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(parameters, lr=rate, weight_decay=0.0)
     rng = random.Random(SEED)
-    batches = [batch for _ in range(epochs) for batch in shuffled(layers.batches(train.groups, BATCH), rng)]
+    once = layers.batches(train.groups, BATCH)
+    batches = [batch for _ in range(-(-steps // len(once))) for batch in shuffled(once, rng)][:steps]
     way: list[dict[str, float]] = []
-    began = time.monotonic()
+
+    def look(step: int) -> dict[str, float]:
+        ratios = [a - b for a, b in zip(log_probs(body, head, held_out), held_out.log_probs, strict=True)]
+        steep, correlation = slope(ratios, held_out.rewards)
+        log.info("%s: step %d: slope %.2f, correlation %.2f", out.name, step, steep, correlation)
+        kl = float(-torch.cat(ratios).mean())
+        return {"step": step, "slope": steep, "correlation": correlation, "kl_from_reference": kl}
+
     for step, batch in enumerate(tqdm(batches, desc=out.name, unit="batch")):
         for group in optimiser.param_groups:
-            group["lr"] = rate * min(1.0, (step + 1) / 5)
+            group["lr"] = rate * schedule(step, len(batches))
         sums = response_log_probs(body, head, train, batch)
         losses = [
             soft_label_loss(part - train.log_probs[i], train.rewards[i], beta)
@@ -245,15 +253,25 @@ def train_policy(
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimiser.step()
         optimiser.zero_grad()
-        last = step == len(batches) - 1 or time.monotonic() - began > 60 * minutes
-        if (step + 1) % every == 0 or last:
-            now = log_probs(body, head, held_out)
-            ratios = [a - b for a, b in zip(now, held_out.log_probs, strict=True)]
-            steep, correlation = slope(ratios, held_out.rewards)
-            kl = float(-torch.cat(ratios).mean())
-            way.append({"step": step + 1, "slope": steep, "correlation": correlation, "kl_from_reference": kl})
-            log.info("%s: step %d: slope %.2f, correlation %.2f", out.name, step + 1, steep, correlation)
-            if steep >= target or last:
+        if (step + 1) % every == 0 or step == len(batches) - 1:
+            way.append(look(step + 1))
+            if way[-1]["slope"] >= target and way[-1]["correlation"] >= CORRELATION:
                 break
+    scale = 1.0
+    for _ in range(4):  # the slope is nearly linear in the scale
+        if abs(way[-1]["slope"] / target - 1) < 0.05:
+            break
+        factor = min(max(target / way[-1]["slope"], 0.5), 1.5)
+        scale *= factor
+        rescale(tuned, factor)
+        way.append({**look(way[-1]["step"]), "scale": scale})
     save_adapter(tuned, out, public_base)
-    return {"way": way, **way[-1]}
+    return {"way": way, "scale": scale, **way[-1]}
+
+
+@torch.no_grad()
+def rescale(tuned: PeftModel, factor: float) -> None:
+    """Multiply what the adapter adds to the base."""
+    for name, parameter in tuned.named_parameters():
+        if "lora_B" in name:
+            parameter.mul_(factor)
