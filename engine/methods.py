@@ -281,7 +281,7 @@ def compare(
     setting = Setting(engine, prompts, solve_prompts, sampling, seed, responses, memo or Memo(), judges)
     methods = chosen(engine, names)
     theirs = setting.standard(setting.opponents)  # [prompts, OPPONENTS, R]
-    judged_theirs = setting.judged(setting.opponents) if judges else None
+    judged_theirs = setting.judged(setting.opponents) if judges else np.zeros(0)
     found: dict[str, dict[str, Any]] = {}
     won: dict[str, Array] = {}
     for name, method in (bar := tqdm(methods.items(), unit="method")):
