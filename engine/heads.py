@@ -119,7 +119,8 @@ def read_head(source: str | Path) -> Head:
         found = list(tensors[name].shape) if name in tensors else "nothing"
         if found != [size]:
             raise InputError(
-                f"head '{source}': head.safetensors: {name}: found {found}, head.json asks for [{size}]; give the two files of one head"
+                f"head '{source}': head.safetensors: {name}: found {found}, head.json asks for [{size}]; give the two "
+                "files of one head"
             )
     return Head(
         base=settings["base"],

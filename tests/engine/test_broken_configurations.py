@@ -307,9 +307,3 @@ def test_as_a_process_with_its_input_closed(command: str, tiny: Tiny, tmp_path: 
 def test_one_line(error: Exception, line: str) -> None:
     assert one_line(error) == line
     assert len(one_line(error)) <= 404
-
-
-def test_a_configuration_in_the_menu_that_is_nested_too_deeply(tmp_path: Path) -> None:
-    file = tmp_path / "deep.yaml"
-    file.write_text("name: " + "[" * 3000)
-    assert not looks_like_one(file)
