@@ -30,7 +30,7 @@ import torch
 from transformers.utils import logging as transformers_logging
 
 from tests.compatibility import adapters, families, page, rewards, tokenizers
-from tests.compatibility.rows import FAILED, Result, Row
+from tests.compatibility.rows import FAILED, SKIPPED, Result, Row
 
 ROOT = Path(__file__).parent.parent.parent
 PAGE = ROOT / "docs" / "compatibility.md"
@@ -45,10 +45,14 @@ def versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in ("torch", "transformers", "peft", "tokenizers")}
 
 
+SHARED = ("decoding.py", "rows.py", "../conftest.py")
+
+
 def fingerprint() -> str:
-    """Return a digest of all that a result depends on."""
+    """Return a digest of what all results depend on: the libraries, the engine, and how it is measured."""
     digest = hashlib.sha256(json.dumps(versions()).encode())
-    for file in sorted([*(ROOT / "engine").rglob("*.py"), *Path(__file__).parent.glob("*.py")]):
+    here = Path(__file__).parent
+    for file in [*sorted((ROOT / "engine").rglob("*.py")), *(here / name for name in SHARED)]:
         digest.update(file.read_bytes())
     return digest.hexdigest()
 
@@ -56,18 +60,27 @@ def fingerprint() -> str:
 class Kept:
     """Results in a file, each written as soon as it is there."""
 
-    def __init__(self, file: Path, fresh: bool) -> None:
+    def __init__(self, file: Path, rows: list[Row], fresh: bool) -> None:
         self.file, self.digest = file, fingerprint()
+        self.settings = {row.key: row.settings for row in rows}
         self.results: dict[str, Result] = {}
+        self.interrupted: set[str] = set()  # rows under way when the last run ended
         try:
             kept = {} if fresh else json.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             kept = {}
-        if kept.get("fingerprint") == self.digest:
-            for key, values in kept["results"].items():
-                if values["path"] == STARTED:  # it took the process with it
-                    values = {"path": FAILED, "error": None, "note": "it ended the process, or was interrupted"}
-                self.results[key] = Result(**values)
+        if kept.get("fingerprint") != self.digest:
+            return
+        for key, (settings, values) in kept["results"].items():
+            if self.settings.get(key) != settings:
+                continue
+            result = Result(**values)
+            if result.path == STARTED and result.note:  # it took the process with it, and did so again
+                result = Result(FAILED, None, "it ended the process twice, or was interrupted")
+            if result.path == STARTED:
+                self.interrupted.add(key)
+            elif result.path != SKIPPED:
+                self.results[key] = result
 
     def put(self, key: str, result: Result | None) -> None:
         """Keep a result; None forgets it."""
@@ -75,7 +88,8 @@ class Kept:
         if result is not None:
             self.results[key] = result
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        kept = {"fingerprint": self.digest, "results": {name: asdict(value) for name, value in self.results.items()}}
+        results = {name: (self.settings[name], asdict(value)) for name, value in self.results.items()}
+        kept = {"fingerprint": self.digest, "results": results}
         partial = self.file.with_suffix(".partial")
         partial.write_text(json.dumps(kept), encoding="utf-8")
         os.replace(partial, self.file)
@@ -95,7 +109,7 @@ def main() -> int:
     transformers_logging.disable_progress_bar()
 
     rows = all_rows()
-    kept = Kept(options.results, options.fresh)
+    kept = Kept(options.results, rows, options.fresh)
     chosen = [row for row in rows if not options.only or any(fnmatch(row.key, only) for only in options.only)]
     began = time.monotonic()
     for number, row in enumerate(chosen, 1):
@@ -103,7 +117,7 @@ def main() -> int:
             kept.results.pop(row.key, None)
         if row.key not in kept.results:
             start = time.monotonic()
-            kept.put(row.key, Result(STARTED))
+            kept.put(row.key, Result(STARTED, None, "again" if row.key in kept.interrupted else ""))
             try:
                 kept.put(row.key, row.run())
             except KeyboardInterrupt:

@@ -177,6 +177,6 @@ def measure(setting: Setting, folder: Path) -> Result:
 
 def rows() -> list[Row]:
     def row(name: str, setting: Setting) -> Row:
-        return Row("adapters", name, lambda folder: measure(setting, folder))
+        return Row("adapters", name, lambda folder: measure(setting, folder), repr(setting))
 
     return [row(name, setting) for name, setting in SETTINGS.items()]

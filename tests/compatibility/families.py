@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from tests.compatibility.decoding import compare, peft_log_probs, write_config
 from tests.compatibility.rows import Result, Row
@@ -78,6 +78,8 @@ class Family:
 
     def build(self) -> PreTrainedModel:
         settings = {key: value for key, value in SHAPE.items() if key not in self.without}
+        if not hasattr(CONFIG_MAPPING[self.kind], "sliding_window"):
+            settings.pop("sliding_window", None)
         config = AutoConfig.for_model(self.kind, **{**settings, **self.changes})
         torch.manual_seed(0)
         model = AutoModelForCausalLM.from_config(config).float()
@@ -110,7 +112,7 @@ FAMILIES: dict[str, Family] = {
     "exaone4": Family("exaone4", MIXED),
     "falcon": Family("falcon", without=("head_dim",)),
     "falcon, ALiBi": Family("falcon", {"alibi": True}, without=("head_dim",)),
-    "falcon_h1": Family("falcon_h1", MAMBA, targets=["q_proj", "v_proj"]),
+    "falcon_h1": Family("falcon_h1", {**MAMBA, "mamba_d_ssm": 64}, targets=["q_proj", "v_proj"]),
     "falcon_mamba": Family("falcon_mamba", targets=["x_proj", "embeddings"]),
     "gemma2": Family("gemma2", {**MIXED, "query_pre_attn_scalar": 8}),
     "gemma3, text": Family("gemma3_text", {**MIXED, "query_pre_attn_scalar": 8}),
@@ -148,6 +150,7 @@ FAMILIES: dict[str, Family] = {
         targets=["q_proj", "v_proj", "up_proj"],
     ),
     "lfm2": Family("lfm2", {"layer_types": ["conv", "full_attention"]}, targets=["q_proj", "v_proj", "w1"]),
+    "llama, a window that it does not have": Family("llama", {"sliding_window": WINDOW}),
     "llama, attention bias": Family("llama", {"attention_bias": True, "mlp_bias": True}),
     "llama, tied embeddings": Family("llama", {"tie_word_embeddings": True}),
     "llama, linear RoPE": Family("llama", rope(rope_type="linear", factor=4.0)),
@@ -237,6 +240,6 @@ def measure(family: Family, folder: Path) -> Result:
 
 def rows() -> list[Row]:
     def row(name: str, family: Family) -> Row:
-        return Row("families", name, lambda folder: measure(family, folder))
+        return Row("families", name, lambda folder: measure(family, folder), repr((SHAPE, family)))
 
     return [row(name, family) for name, family in sorted(FAMILIES.items())]

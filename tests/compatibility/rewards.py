@@ -136,6 +136,6 @@ def ids_of(tokenizer: Any, template: str | None, prompt: str, response: str) -> 
 
 def rows() -> list[Row]:
     def row(name: str, classifier: Classifier) -> Row:
-        return Row("rewards", name, lambda folder: measure(classifier, folder))
+        return Row("rewards", name, lambda folder: measure(classifier, folder), repr(classifier))
 
     return [row(name, classifier) for name, classifier in CLASSIFIERS.items()]

@@ -46,11 +46,19 @@ class Result:
 
 @dataclass(frozen=True)
 class Row:
-    """One row: `measure` gets an empty folder."""
+    """One row.
+
+    Attributes:
+        section: The table that it belongs to.
+        name: Its name, once in the table.
+        measure: Gets an empty folder.
+        settings: All that distinguishes it from the other rows of the table; where it changes, it is measured again.
+    """
 
     section: str
     name: str
     measure: Callable[[Path], Result]
+    settings: str = ""
 
     @property
     def key(self) -> str:

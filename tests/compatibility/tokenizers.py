@@ -188,7 +188,7 @@ def rows() -> list[Row]:
         return get
 
     def row(name: str, get: Callable[[Path], bool]) -> Row:
-        return Row("tokenizers", name, lambda folder: measure(get, folder))
+        return Row("tokenizers", name, lambda folder: measure(get, folder), repr(TEXTS))
 
     return [
         row("byte-level, made here", made(make_tokenizer)),
