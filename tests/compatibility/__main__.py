@@ -111,6 +111,9 @@ def main() -> int:
     rows = all_rows()
     kept = Kept(options.results, rows, options.fresh)
     chosen = [row for row in rows if not options.only or any(fnmatch(row.key, only) for only in options.only)]
+    # The tables in turn, so that a run that is interrupted has something of each.
+    place = {row.key: sum(other.section == row.section for other in rows[:i]) for i, row in enumerate(rows)}
+    chosen.sort(key=lambda row: place[row.key])
     began = time.monotonic()
     for number, row in enumerate(chosen, 1):
         if options.only:
