@@ -70,7 +70,8 @@ class Row:
             try:
                 return self.measure(Path(folder))
             except InputError as error:
-                return Result(REFUSED, None, one_line(error, 300).replace(folder, "..."))
+                note = one_line(error, 300).replace(folder, "...")
+                return Result(REFUSED, None, note.removeprefix(".../config.yaml: "))
             except Exception as error:
                 note = one_line(error, 300)
                 kind = type(error).__name__
