@@ -8,7 +8,13 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+)
 
 from engine import Engine
 from tests.compatibility.adapters import train
@@ -81,7 +87,7 @@ CLASSIFIERS: dict[str, Classifier] = {
     "llama, LoRA, two outputs": Classifier("llama", labels=("bad", "good"), label="good", adapter=LORA),
     "qwen2, LoRA": Classifier("qwen2", adapter=LORA),
     "llama, PiSSA": Classifier("llama", adapter={**LORA, "init_lora_weights": "pissa"}),
-    "bert, LoRA": Classifier("bert", adapter={**LORA, "target_modules": ["query", "value"]}),
+    "bert, LoRA on the encoder": Classifier("bert", adapter={**LORA, "target_modules": ["query", "value"]}),
 }
 
 
@@ -103,8 +109,10 @@ def measure(classifier: Classifier, folder: Path) -> Result:
         model = AutoModelForSequenceClassification.from_config(config).float()
         model.save_pretrained(folder / "reward")
     else:
-        # As trainers do: on a language model, whose score head is made for the adapter and saved with it.
-        AutoModelForCausalLM.from_config(config).float().save_pretrained(folder / "reward")
+        # As trainers do: on a language model, whose score head is made for the adapter and saved with it. An encoder's
+        # language models lack its pooler.
+        whole = AutoModel if classifier.kind == "bert" else AutoModelForCausalLM
+        whole.from_config(config).float().save_pretrained(folder / "reward")
         base = AutoModelForSequenceClassification.from_pretrained(folder / "reward", dtype=torch.float32, **labels)
         model = get_peft_model(base, LoraConfig(task_type="SEQ_CLS", **classifier.adapter))
         train(model, 3, 0.02 if isinstance(classifier.adapter.get("init_lora_weights"), str) else 0.15)
