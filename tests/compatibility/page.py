@@ -56,7 +56,7 @@ def write_page(rows: list[Row], results: Mapping[str, Result], versions: Mapping
         f"with {named}. A row is right if its error is at most {BOUND:g}, or if what it needs is refused.",
         "",
         f"{len(rows) - len(wrong)} of {len(rows)} rows are right."
-        + (f" Not right: {', '.join(f'{row.section}: {row.name}' for row in wrong)}." if wrong else ""),
+        + (f" Not right: {'; '.join(f'{row.section}: {row.name}' for row in wrong)}." if wrong else ""),
         "",
         *(
             f"- **{path}**: {meaning}"

@@ -54,7 +54,7 @@ def test_what_is_wrong_is_said(tmp_path: Path) -> None:
     assert results["raised"] == Result(FAILED, None, 'KeyError: "nothing in ..."')
     rows = [Row("families", name, fail) for name in results]
     text = page.write_page(rows, {f"families/{name}": result for name, result in results.items()}, {"peft": "1"})
-    assert "2 of 5 rows are right. Not right: families: off, families: nan, families: raised." in text
+    assert "2 of 5 rows are right. Not right: families: off; families: nan; families: raised." in text
     assert "| exact | folded | 2.0e-06 |  |" in text
     assert "| **off** | general | 0.5 | general path, since it uses a\\|b |" in text
     assert "| **nan** | folded | not a number |  |" in text
