@@ -163,7 +163,7 @@ BASES = [
     ),
     Case("infinite weights", "base:", "NaN or infinite numbers", base(weights(with_value(float("inf"))))),
     Case("weights of another size", "base:", "config.json", base(config(intermediate_size=64))),
-    Case("weights of too few layers", "base:", "its files lack model.layers.2", base(config(num_hidden_layers=3))),
+    Case("weights of too few layers", "base:", "its files have no model.layers.2", base(config(num_hidden_layers=3))),
     Case("pickled code", "base:", "get them again", base(pickled)),
     Case(
         "bitsandbytes without its library",
