@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from engine.errors import InputError
+from engine.errors import InputError, one_line
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def adapter_folder(source: str) -> Path:
                 snapshot_download(source, allow_patterns=["adapter_*", "tokenizer*", "special_tokens_map.json"])
             )
         except (HfHubHTTPError, HFValidationError, OSError) as error:
-            reason = str(error).splitlines()[0]
+            reason = one_line(error)
             raise InputError(
                 f"adapter '{source}': not a folder here, and not to be had from the hub ({reason})"
             ) from None
@@ -70,7 +70,7 @@ def read_lora(source: str) -> Lora:
     try:
         config = json.loads((folder / "adapter_config.json").read_text())
     except ValueError as error:
-        raise InputError(f"adapter '{source}': adapter_config.json is not JSON ({error})") from None
+        raise InputError(f"adapter '{source}': adapter_config.json is not JSON ({error}); save it again") from None
     if config.get("peft_type") != "LORA":
         raise Unfoldable(f"{config.get('peft_type')} is not LoRA")
     plain = {"bias": "none", "init_lora_weights": config.get("init_lora_weights")}
@@ -83,7 +83,9 @@ def read_lora(source: str) -> Lora:
     try:
         tensors = load_file(folder / "adapter_model.safetensors")
     except Exception as error:
-        raise InputError(f"adapter '{source}': adapter_model.safetensors is unreadable ({error})") from None
+        raise InputError(
+            f"adapter '{source}': adapter_model.safetensors is unreadable ({error}); get it again"
+        ) from None
     modules, saved = {}, {}
     for key, a in tensors.items():
         name = key.removeprefix("base_model.model.").removesuffix(".lora_A.weight")
@@ -94,15 +96,17 @@ def read_lora(source: str) -> Lora:
                 saved[name] = a
             continue
         b = tensors.get(key.replace("lora_A", "lora_B"))
+        if b is not None and a.dim() == b.dim() == 2 and len(a) != b.shape[1]:
+            raise InputError(f"adapter '{source}': {name}: A has rank {len(a)}, B {b.shape[1]}; get it again")
         if b is None:
-            raise InputError(f"adapter '{source}': {name} has lora_A but no lora_B")
+            raise InputError(f"adapter '{source}': {name} has lora_A but no lora_B; get it again")
         if a.dim() != 2 or b.dim() != 2:
             raise Unfoldable(f"{name} is not a linear")
         rank = a.shape[0]
         scale = config["lora_alpha"] / (math.sqrt(rank) if config.get("use_rslora") else rank)
         modules[name] = (a.float(), b.float() * scale)
     if not modules:
-        raise InputError(f"adapter '{source}': adapter_model.safetensors holds no LoRA weights")
+        raise InputError(f"adapter '{source}': adapter_model.safetensors holds no LoRA weights; get it again")
     return Lora(source, config.get("base_model_name_or_path"), modules, saved)
 
 

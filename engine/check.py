@@ -7,9 +7,9 @@ import torch
 from engine.attention import takes_blocks, use_blocks
 from engine.batch import Lane, Sequence
 from engine.config import REFERENCE
-from engine.errors import InputError
+from engine.errors import InputError, one_line
 from engine.mixing import Mixture
-from engine.policies import PolicySet, first_line
+from engine.policies import PolicySet
 from engine.sampling import Sampler, Sampling
 
 
@@ -56,7 +56,7 @@ def check_model(policy_set: PolicySet, index: int) -> None:
         raise
     except Exception as error:
         raise InputError(
-            f"model '{kind}' cannot be decoded here ({first_line(error)}); give a decoder with a standard cache of "
+            f"model '{kind}' cannot be decoded here ({one_line(error)}); give a decoder with a standard cache of "
             "keys and values, such as Llama, Qwen, Mistral, Gemma or GPT-2"
         ) from None
     if not apart < 0.05:  # far above what 16 bits round; a wrong position or mask is far above it

@@ -6,7 +6,6 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -18,8 +17,10 @@ from pydantic import (
     model_validator,
 )
 
-from engine.errors import InputError
+from engine.config_errors import describe
+from engine.errors import InputError, one_line
 from engine.fetched import fetched
+from engine.yaml_file import read_yaml
 
 DEMO = Path(__file__).parent.parent / "data" / "configs" / "demo.yaml"
 REFERENCE = "reference"
@@ -62,7 +63,7 @@ class PolicySettings(Adapted):
     """A component policy: adapters on the base, a full model, or the reference under another prompt."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9_.-]+$")
-    objective: str
+    objective: str = Field(min_length=1)
     model: str | None = None
     system_prompt: str | None = None
     prefix: str | None = None
@@ -91,13 +92,13 @@ class RewardSettings(Settings):
     conversation, with {prompt} and {response}; its tokenizer's chat template unless told.
     """
 
-    objective: str
+    objective: str = Field(min_length=1)
     kind: Literal["classifier", "head", "function", "implicit"]
     model: str | None = None
     function: str | None = Field(default=None, pattern=r"^[\w.]+:\w+$")
     label: str | None = None
     template: str | None = None
-    beta: float = Field(default=0.1, gt=0)
+    beta: float = Field(default=0.1, gt=0, allow_inf_nan=False)
     mean: float | None = Field(default=None, allow_inf_nan=False)
     std: float | None = Field(default=None, gt=0, allow_inf_nan=False)
 
@@ -150,10 +151,24 @@ class Config(Settings):
         return self._file
 
 
+def locate(value: str, file: Path, key: str, expected: str) -> Path:
+    """Return the absolute path of `value` beside `file`, whether or not it exists. Raises InputError."""
+    if not value.strip():
+        raise InputError(f"{file}: {key}: found an empty text, expected {expected}")
+    try:
+        path = (file.parent / Path(value).expanduser()).resolve()
+        path.exists()
+    except (OSError, ValueError, RuntimeError) as error:  # too long, a zero byte, a link to itself, nobody's home
+        raise InputError(f"{file}: {key}: found {value[:80]!r}, expected {expected} ({one_line(error, 80)})") from None
+    return path
+
+
 def resolve(value: str, file: Path, key: str) -> str:
     """An absolute path if `value` is one beside `file`, else the value as a hub id or a GGUF file on the hub. Raises
     InputError if it is none of them."""
-    path = (file.parent / Path(value).expanduser()).resolve()
+    path = locate(value, file, key, "a path or a hub id")
+    if path.is_file() and path.suffix.lower() != ".gguf":
+        raise InputError(f"{file}: {key}: found '{value}', a file; expected the folder that it is in, or a GGUF file")
     if path.exists():
         return str(path)
     if kept := fetched(value):
@@ -164,7 +179,7 @@ def resolve(value: str, file: Path, key: str) -> str:
             return value
     elif re.fullmatch(rf"{part}(/{part})?", value) and not value.endswith((".jsonl", ".json", ".txt")):
         return value
-    raise InputError(f"{file}: {key}: found '{value}', expected a path that exists ({path} does not) or a hub id")
+    raise InputError(f"{file}: {key}: found '{value[:200]}', expected a path that exists ({path} does not) or a hub id")
 
 
 def resolve_all(values: str | list[str], file: Path, key: str) -> str | list[str]:
@@ -179,23 +194,21 @@ def resolve_all(values: str | list[str], file: Path, key: str) -> str | list[str
 
 def load_config(file: str | Path = DEMO) -> Config:
     """Read and check a configuration file. Raises InputError naming the file, the key, what was found and expected."""
-    file = Path(file).expanduser().resolve()
+    try:
+        file = Path(file).expanduser().resolve()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise InputError(f"--config: {one_line(error)}; give the path of a YAML configuration") from None
+    if file.is_dir():
+        raise InputError(f"{file}: a folder; give --config the path of a YAML configuration in it")
     if not file.is_file():
         raise InputError(f"{file}: no such file; give --config the path of a YAML configuration")
-    try:
-        raw: Any = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "the file"
-        raise InputError(f"{file}: {where}: malformed YAML: {getattr(error, 'problem', None) or error}") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{file}: not a text file; expected YAML in UTF-8") from None
+    raw = read_yaml(file)
     if not isinstance(raw, dict):
         raise InputError(f"{file}: found {type(raw).__name__}, expected a mapping with name, base, policies")
     try:
         config = Config.model_validate(raw)
     except ValidationError as error:
-        raise InputError(f"{file}: {describe(error)}") from None
+        raise InputError(f"{file}: {describe(error, Config)}") from None
     config._file = file
     config.base = resolve(config.base, file, "base")
     if config.reference:
@@ -208,26 +221,10 @@ def load_config(file: str | Path = DEMO) -> Config:
     for i, reward in enumerate(config.rewards):
         if reward.model:
             reward.model = resolve(reward.model, file, f"rewards[{i}].model")
-    if config.prompts:
-        prompts = (file.parent / config.prompts).resolve()
+    if config.prompts is not None:
+        prompts = locate(config.prompts, file, "prompts", "a file")
         if not prompts.is_file():
-            raise InputError(f"{file}: prompts: found '{config.prompts}', expected a file ({prompts} does not exist)")
+            why = "is a folder" if prompts.is_dir() else "does not exist"
+            raise InputError(f"{file}: prompts: found '{config.prompts}', expected a file ({prompts} {why})")
         config.prompts = str(prompts)
     return config
-
-
-def describe(error: ValidationError) -> str:
-    """The first mistake of a validation in one line: key, found, expected."""
-    first = error.errors()[0]
-    key = ""
-    for part in first["loc"]:
-        key += f"[{part}]" if isinstance(part, int) else f".{part}" if key else str(part)
-    rest = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    expected = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "missing":
-        return f"{key}: found nothing, expected this key{rest}"
-    if first["type"] == "extra_forbidden":
-        return f"{key}: found an unknown key, expected none by that name{rest}"
-    if not key:
-        return f"expected {expected}{rest}"
-    return f"{key}: found {str(first['input'])[:80]!r}, expected {expected}{rest}"

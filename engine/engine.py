@@ -17,6 +17,7 @@ import torch
 from engine.batch import Batch, Record, Sequence
 from engine.check import check
 from engine.config import DEMO, REFERENCE, Config, load_config
+from engine.config_errors import located
 from engine.errors import InputError
 from engine.familiarity import Familiarity
 from engine.hub import check_hub
@@ -41,9 +42,12 @@ class Engine:
     def __init__(self, config: Config, tell: Callable[[str], None] = log.debug) -> None:
         """tell: is told what is being loaded, as it begins. Raises InputError."""
         self.config = config
-        self.policy_set = PolicySet(config, tell)
-        self.reward_set = RewardSet(config.rewards, self.policy_set, tell)
-        check(self.policy_set)
+        try:
+            self.policy_set = PolicySet(config, tell)
+            self.reward_set = RewardSet(config.rewards, self.policy_set, tell)
+            check(self.policy_set)
+        except InputError as error:
+            raise located(config, error) from None
         self._batch = Batch(self.policy_set)
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._closed = False

@@ -16,8 +16,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from engine.adapters import Gate, Lora, Unfoldable, adapter_folder, check_foldable, fold, read_lora
 from engine.attention import use_blocks
 from engine.config import REFERENCE, Adapted, Config, PolicySettings
-from engine.errors import InputError
+from engine.errors import InputError, one_line
 from engine.gguf import folder_of, is_gguf, needs_conversion
+from engine.load_errors import check_template, check_weights, load_error
 from engine.messages import BETWEEN, Message, Prompt, joined, messages_of
 from engine.mixing import SOUP, Mixture
 from engine.packed import pack
@@ -136,7 +137,7 @@ class PolicySet:
                     return self._template(told)
             return self._template(spoken)
         except TemplateError as error:
-            raise InputError(f"prompt: the model's chat template refuses it: {first_line(error)}") from None
+            raise InputError(f"prompt: the model's chat template refuses it: {one_line(error)}") from None
 
     def _template(self, messages: list[Message]) -> list[int]:
         return self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
@@ -309,16 +310,15 @@ def names_base(named: str, base: str) -> bool:
     return is_gguf(base) and bool(short) and long.startswith(short)
 
 
-def first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
 def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
     folder = folder_of(source)
     try:
-        return AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot load a tokenizer from '{source}': {first_line(error)}") from None
+        # Said outright, or transformers asks at the terminal whether to run the code of a repository.
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        check_template(source, tokenizer)
+        return tokenizer
+    except Exception as error:  # whatever its libraries raise on a damaged file
+        raise load_error("a tokenizer", source, error) from None
 
 
 def load_model(source: str, dtype: str, device: torch.device) -> PreTrainedModel:
@@ -327,12 +327,19 @@ def load_model(source: str, dtype: str, device: torch.device) -> PreTrainedModel
     picked = pick_dtype(dtype, device)
     folder = folder_of(source, picked)
     try:
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=picked, device_map="auto" if spread else None)
+        model, info = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=picked,
+            device_map="auto" if spread else None,
+            output_loading_info=True,
+            trust_remote_code=False,
+        )
+        check_weights(source, model, info["missing_keys"])
         if dtype == "auto" and device.type == "cpu" and model.dtype == torch.float16:
             model = model.float()  # of 16 bit a CPU multiplies bfloat16 alone, and to round to that would lose bits
         return model if spread else model.to(device)
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot load a language model from '{source}': {first_line(error)}") from None
+    except Exception as error:
+        raise load_error("a language model", source, error) from None
 
 
 def load_with_adapters(base: str, adapters: list[str], dtype: str, device: torch.device) -> nn.Module:
@@ -343,6 +350,9 @@ def load_with_adapters(base: str, adapters: list[str], dtype: str, device: torch
     for adapter in adapters:
         try:
             model = PeftModel.from_pretrained(model, adapter).merge_and_unload()
-        except (RuntimeError, ValueError, OSError) as error:
-            raise InputError(f"adapter '{adapter}' does not fit the base '{base}': {first_line(error)}") from None
+        except Exception as error:  # peft knows many kinds, of which some cannot be merged
+            raise InputError(
+                f"adapter '{adapter}' does not fit the base '{base}': {one_line(error)}; give a LoRA that was trained "
+                "from this base"
+            ) from None
     return model

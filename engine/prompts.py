@@ -105,7 +105,7 @@ def line_rows(name: str, text: str, as_json: bool) -> Iterator[tuple[int, object
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise InputError(f"{name}, line {number}: not JSON ({error})") from None
+            raise InputError(f"{name}, line {number}: not JSON ({error}); mend that line") from None
         yield number, row.get("prompt") if isinstance(row, dict) else None
 
 

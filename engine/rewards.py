@@ -14,12 +14,13 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel, Pr
 
 from engine.adapters import Unfoldable, merge, read_lora
 from engine.config import REFERENCE, RewardSettings
-from engine.errors import InputError
+from engine.errors import InputError, one_line
 from engine.gguf import folder_of
 from engine.head_rewards import Heads
+from engine.load_errors import load_error
 from engine.messages import BETWEEN, Message, Prompt, joined, last_of, messages_of
 from engine.packed import pack
-from engine.policies import PolicySet, first_line, load_tokenizer
+from engine.policies import PolicySet, load_tokenizer
 from engine.scale import RewardScale
 
 log = logging.getLogger("mixdesk")
@@ -111,11 +112,10 @@ def classifier(settings: RewardSettings, policy_set: PolicySet) -> Scorer:
         # A reward is one number, which 16 bit would round to the nearest hundredth; text does not wait for it.
         dtype = torch.float32 if policy_set.device.type == "cpu" else "auto"
         folder = folder_of(base, dtype)
-        model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=dtype, **head)
-    except InputError:
-        raise
-    except (OSError, ValueError, RuntimeError) as error:
-        raise InputError(f"reward '{settings.objective}': cannot load '{base}': {first_line(error)}") from None
+        model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=dtype, trust_remote_code=False, **head)
+    except Exception as error:
+        mistake = load_error("a reward model", base, error)
+        raise InputError(f"reward '{settings.objective}': {mistake}") from None
     if lora is not None:
         merge(model, lora)
     output = output_of(model, settings)
@@ -209,8 +209,16 @@ def function(settings: RewardSettings, policy_set: PolicySet) -> Scorer:
     module, _, name = settings.function.partition(":")
     try:
         call = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise InputError(f"reward '{settings.objective}': cannot import {settings.function}: {error}") from None
+    except (Exception, SystemExit) as error:  # the module's own code runs
+        raise InputError(
+            f"reward '{settings.objective}': cannot import {settings.function}: {one_line(error)}; "
+            "give module:function, in the working directory or installed"
+        ) from None
+    if not callable(call):
+        raise InputError(
+            f"reward '{settings.objective}': {settings.function} is {type(call).__name__}; give a function "
+            "(prompt, response) -> float"
+        )
 
     def score(items: list[Scored]) -> list[float]:
         rewards = [float(call(last_of(prompt), text)) for prompt, text, _ in items]
