@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
@@ -13,10 +14,12 @@ from jinja2 import TemplateError
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from engine.adapters import Gate, Lora, Unfoldable, adapter_folder, check_foldable, fold, read_lora
+from engine.adapters import Gate, Layout, Lora, Unfoldable, adapter_folder, fit_to_fold, fold, layout_of, read_lora
 from engine.attention import use_blocks
 from engine.config import REFERENCE, Adapted, Config, PolicySettings
-from engine.errors import InputError
+from engine.errors import InputError, first_line
+from engine.fingerprint import fingerprint
+from engine.general import is_unmerged, load_with_adapters
 from engine.gguf import folder_of, is_gguf, needs_conversion
 from engine.messages import BETWEEN, Message, Prompt, joined, messages_of
 from engine.mixing import SOUP, Mixture
@@ -47,13 +50,16 @@ class PolicySet:
     def __init__(self, config: Config, tell: Callable[[str], None] = log.debug) -> None:
         """tell: is told what is being loaded, as it begins. Raises InputError."""
         self.base = config.base
+        self.notes: list[str] = []  # what there is to know of the policies, for the log and the page
+        self.reread: set[int] = set()  # models that read their whole text again at every token
+        self.apart: set[int] = set()  # models that read one row at a time
         self.device = pick_device(config.device)
         picked = pick_dtype(config.dtype, self.device)
         tell("converting the base's GGUF file, once" if needs_conversion(config.base, picked) else "loading the base")
         folder_of(config.base, picked)  # whichever dtype is there serves the tokenizer
         self.tokenizer = load_tokenizer(config.base)
         base = load_model(config.base, config.dtype, self.device)
-        adapters = Adapters(base, config.base)
+        adapters = Adapters(base, config.base, self.note)
         others: list[nn.Module] = []
         reference = config.reference or Adapted()
         placed: list[tuple[int, list[int], str]] = []  # of each policy, the reference first: model, columns, note
@@ -68,8 +74,16 @@ class PolicySet:
                 try:
                     columns = adapters.columns(name, settings.adapters)
                 except Unfoldable as reason:
-                    others.append(load_with_adapters(config.base, settings.adapters, config.dtype, self.device))
+                    said: list[str] = []
+                    others.append(
+                        load_with_adapters(
+                            *(partial(load_model, config.base, config.dtype, self.device), settings.adapters),
+                            *(config.base, said),
+                        )
+                    )
                     model, note = len(others), f"general path, since {reason}"
+                    for words in said:
+                        self.note(f"policy '{name}': {words}")
             elif isinstance(settings, PolicySettings) and settings.model:
                 self._check_tokenizer(name, settings.model)
                 others.append(load_model(settings.model, config.dtype, self.device))
@@ -77,12 +91,16 @@ class PolicySet:
             elif placed:
                 model, columns, _ = placed[0]  # the reference under another prompt
             if note:
-                log.warning("policy '%s' takes the %s: one more forward pass a step", name, note)
+                self.note(f"policy '{name}' takes the {note}: one more forward pass a step")
             placed.append((model, columns, note))
-        self.gates: list[Gate | None] = [fold(base, adapters.folded), *(None for _ in others)]
+        folded = fold(base, adapters.folded, adapters.layout) if adapters.folded else Gate(0)
+        self.gates: list[Gate | None] = [folded, *(None for _ in others)]
         self.models = [model.eval().requires_grad_(False) for model in (base, *others)]
+        self.vocabulary = shared_vocabulary(self.models, self.tokenizer)
+        self.fingerprints = [fingerprint(model) for model in self.models]
         for model in self.models:
-            pack(model)
+            if not is_unmerged(model):
+                pack(model)
             use_blocks(model)
         gates = [tuple(float(i in columns) for i in range(len(adapters.folded))) for _, columns, _ in placed]
         model, _, note = placed[0]
@@ -94,6 +112,11 @@ class PolicySet:
         self._gates: dict[int, list[tuple[float, ...]]] = {}  # of each model, as they are set
         self.by_name = {policy.name: policy for policy in self.policies}
 
+    def note(self, words: str) -> None:
+        """Say something about the policies in the log and on the page."""
+        log.warning("%s", words)
+        self.notes.append(words)
+
     @property
     def names(self) -> list[str]:
         """The component policies' names, without the reference."""
@@ -102,7 +125,7 @@ class PolicySet:
     @property
     def context(self) -> int:
         """The most tokens that all models can hold, prompt and response together."""
-        return min(getattr(model.config, "max_position_embeddings", None) or 2**31 for model in self.models)
+        return min(positions_of(model) for model in self.models)
 
     @property
     def stop_ids(self) -> set[int]:
@@ -172,7 +195,7 @@ class PolicySet:
             rows = [[*self.prompt_ids(policy, prompt), *response] for policy in policies]
             logits = self.forward(index, policies, *self.pad(rows))
             # The logits at a position are of the token after it; the rows are aligned at their right.
-            log_probs = logits[:, -len(response) - 1 : -1].float().log_softmax(-1)
+            log_probs = self.log_probs(logits[:, -len(response) - 1 : -1])
             wanted = torch.tensor(response, device=self.device).expand(len(rows), -1).unsqueeze(-1)
             for policy, row in zip(policies, log_probs.gather(-1, wanted)[..., 0].tolist(), strict=True):
                 found[policy.name] = row
@@ -195,13 +218,19 @@ class PolicySet:
             self._gates[index] = gates
             gate.set(torch.tensor(gates, dtype=self.models[index].dtype).to(self.device))
 
-    def masks(self, index: int, mask: Callable[[int | None], Tensor]) -> Tensor | dict[str, Tensor]:
-        """A model's attention masks in the form that it takes. mask: makes one for a sliding window, or for none."""
-        config = self.models[index].config
-        window = getattr(config, "sliding_window", None)
+    def masks(self, index: int, mask: Callable[[int | None, int | None], Tensor]) -> Tensor | dict[str, Tensor]:
+        """A model's attention masks in the form that it takes. mask: makes one for a sliding window, for chunks of so
+        many positions, or for neither."""
+        config = self.models[index].config.get_text_config()
+        window, chunk = getattr(config, "sliding_window", None), getattr(config, "attention_chunk_size", None)
         kinds = set(getattr(config, "layer_types", None) or ["sliding_attention" if window else "full_attention"])
-        made = {kind: mask(window if kind == "sliding_attention" else None) for kind in kinds}
+        shapes = {"sliding_attention": (window, None), "chunked_attention": (None, chunk)}
+        made = {kind: mask(*shapes.get(kind, (None, None))) for kind in kinds}
         return made if len(made) > 1 else next(iter(made.values()))
+
+    def log_probs(self, logits: Tensor) -> Tensor:
+        """[..., V of the model] -> [..., V], float32, of the tokens that all models have."""
+        return logits.float().log_softmax(-1)[..., : self.vocabulary]
 
     def soup(self, weights: Mapping[str, float]) -> Policy:
         """The policy of the averaged adapters, θ_ref + Σ λ_k (θ_k - θ_ref), by a gate of weights (Rewarded Soups,
@@ -232,9 +261,22 @@ class PolicySet:
 
     def forward(self, index: int, policies: list[Policy], ids: Tensor, mask: Tensor, **settings: object) -> Tensor:
         """Logits [rows, positions, V] of left-padded ids; row i is read as policies[i]."""
+        if index in self.apart and len(ids) > 1 and not settings.get("use_cache"):
+            return self._one_by_one(index, policies, ids, mask, settings)
         self.set_gates(index, policies)
         positions = (mask.cumsum(-1) - 1).clamp(min=0)
         return self.models[index](input_ids=ids, attention_mask=mask, position_ids=positions, **settings).logits
+
+    def _one_by_one(
+        self, index: int, policies: list[Policy], ids: Tensor, mask: Tensor, settings: Mapping[str, object]
+    ) -> Tensor:
+        """What `forward` returns, each row read without the others and their padding."""
+        rows = []
+        for policy, row, seen in zip(policies, ids, mask.bool(), strict=True):
+            own = row[seen][None]
+            found = self.forward(index, [policy], own, torch.ones_like(own), **settings)
+            rows.append(nn.functional.pad(found[0], (0, 0, ids.shape[1] - own.shape[1], 0)))
+        return torch.stack(rows)
 
     def _check_tokenizer(self, name: str, source: str) -> None:
         """A policy must read and write the base's tokens."""
@@ -270,35 +312,51 @@ def pick_dtype(dtype: str, device: torch.device) -> torch.dtype | str:
 class Adapters:
     """The adapters that are folded into the base, each once, however many policies have it."""
 
-    def __init__(self, base: nn.Module, source: str) -> None:
-        """source: the base's path or hub id."""
-        self.base, self.source = base, source
+    def __init__(self, base: nn.Module, source: str, note: Callable[[str], None]) -> None:
+        """source: the base's path or hub id. note: is told what there is to know of an adapter."""
+        self.base, self.source, self.note = base, source, note
         self.folded: list[Lora] = []
         self._columns: dict[str, int] = {}  # {adapter: its place in `folded`}
 
+    @cached_property
+    def layout(self) -> Layout:
+        try:
+            return layout_of(self.base)
+        except Exception as error:  # whatever a model raises that is given nothing but tokens
+            raise InputError(
+                f"base '{self.source}': it cannot be computed from tokens alone ({first_line(error)}); give a decoder"
+            ) from None
+
     def columns(self, name: str, adapters: list[str]) -> list[int]:
-        """Return the gate's columns of a policy's adapters. Raises as `check_foldable` does, and then keeps none."""
-        found = {}
-        for adapter in adapters:
-            if adapter not in self._columns:
-                found[adapter] = read_lora(adapter)
-                check_foldable(self.base, found[adapter])
-        for adapter, lora in found.items():
-            warn_of_another_base(name, lora, self.source)
+        """Return the gate's columns of a policy's adapters. Raises as `fit_to_fold` does, and then keeps none."""
+        loras = {adapter: read_lora(adapter) for adapter in adapters}
+        for place, (adapter, lora) in enumerate(loras.items()):
+            self._warn_of_another_base(name, lora)
+            if lora.init and place:
+                raise InputError(
+                    f"policy '{name}': adapter '{adapter}' was trained on a base that init_lora_weights '{lora.init}' "
+                    "had changed, and cannot be stacked on others; convert it with peft's "
+                    "save_pretrained(path_initial_model_for_weight_conversion=...)"
+                )
+        fitted = {a: fit_to_fold(self.base, lora, self.layout) for a, lora in loras.items() if a not in self._columns}
+        for adapter, (lora, notes) in fitted.items():
+            for words in notes:
+                self.note(f"policy '{name}': {adapter}: {words}")
             self._columns[adapter] = len(self.folded)
             self.folded.append(lora)
         return [self._columns[adapter] for adapter in adapters]
 
-
-def warn_of_another_base(name: str, lora: Lora, base: str) -> None:
-    """An adapter of another base can fit this one's shapes; all that tells is the base that it names."""
-    named = Path(lora.source) / (lora.base or "")
-    same = named.exists() and Path(base).exists() and named.resolve() == Path(base).resolve()
-    if lora.base and not same and not names_base(lora.base, base):
-        log.warning(
-            "policy '%s': its adapter names '%s' as its base and is put on '%s'; right only if those are the same",
-            *(name, lora.base, base),
-        )
+    def _warn_of_another_base(self, name: str, lora: Lora) -> None:
+        """An adapter of another base can fit this one's shapes; all that tells is the base that it names."""
+        if lora.source in self._columns or not lora.base:
+            return
+        named = Path(lora.source) / lora.base
+        same = named.exists() and Path(self.source).exists() and named.resolve() == Path(self.source).resolve()
+        if not same and not names_base(lora.base, self.source):
+            self.note(
+                f"policy '{name}': its adapter names '{lora.base}' as its base and is put on '{self.source}'; right "
+                "only if those are the same"
+            )
 
 
 def names_base(named: str, base: str) -> bool:
@@ -309,8 +367,23 @@ def names_base(named: str, base: str) -> bool:
     return is_gguf(base) and bool(short) and long.startswith(short)
 
 
-def first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+def positions_of(model: nn.Module) -> int:
+    """The most positions that a model holds and computes alike however long the text is."""
+    config = model.config.get_text_config()
+    found = getattr(config, "max_position_embeddings", None) or 2**31
+    # Long RoPE turns all positions another way once a text is longer than this: nothing that was kept would be right.
+    settings = getattr(config, "rope_parameters", None) or {}
+    for rope in settings.values() if all(isinstance(value, dict) for value in settings.values()) else [settings]:
+        if rope.get("rope_type") == "longrope":
+            found = min(found, rope.get("original_max_position_embeddings") or found)
+    return found
+
+
+def shared_vocabulary(models: list[PreTrainedModel], tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """How many tokens are mixed where the models' embeddings are padded to different sizes: the tokenizer's. None where
+    all have one size."""
+    sizes = {model.config.get_text_config().vocab_size for model in models}
+    return min(max(tokenizer.get_vocab().values()) + 1, *sizes) if len(sizes) > 1 else None
 
 
 def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
@@ -327,22 +400,30 @@ def load_model(source: str, dtype: str, device: torch.device) -> PreTrainedModel
     picked = pick_dtype(dtype, device)
     folder = folder_of(source, picked)
     try:
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=picked, device_map="auto" if spread else None)
+        model, found = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=picked, device_map="auto" if spread else None, output_loading_info=True
+        )
+        check_loaded(source, model, found)
         if dtype == "auto" and device.type == "cpu" and model.dtype == torch.float16:
             model = model.float()  # of 16 bit a CPU multiplies bfloat16 alone, and to round to that would lose bits
         return model if spread else model.to(device)
-    except (OSError, ValueError) as error:
+    except InputError:
+        raise
+    except ImportError as error:
+        raise InputError(
+            f"cannot load a language model from '{source}': it needs a library that is not installed: "
+            f"{first_line(error)}; install it, or give the model as it was before it was quantised"
+        ) from None
+    except Exception as error:  # each quantisation and architecture has its own
         raise InputError(f"cannot load a language model from '{source}': {first_line(error)}") from None
 
 
-def load_with_adapters(base: str, adapters: list[str], dtype: str, device: torch.device) -> nn.Module:
-    """A copy of the base with adapters, not all of which can be folded, merged into it by peft in this order."""
-    from peft import PeftModel  # only the general path needs it, and it is slow to import
-
-    model: nn.Module = load_model(base, dtype, device)
-    for adapter in adapters:
-        try:
-            model = PeftModel.from_pretrained(model, adapter).merge_and_unload()
-        except (RuntimeError, ValueError, OSError) as error:
-            raise InputError(f"adapter '{adapter}' does not fit the base '{base}': {first_line(error)}") from None
-    return model
+def check_loaded(source: str, model: PreTrainedModel, found: Mapping[str, Collection[str]]) -> None:
+    """Raises InputError for a model with weights that its files lack: they are random. found: transformers' account."""
+    missing = sorted(found.get("missing_keys") or ())
+    if missing:
+        raise InputError(
+            f"cannot load a language model from '{source}': its files have no {missing[0]}"
+            f"{f' and {len(missing) - 1} more weights' if len(missing) > 1 else ''}, which would be random; give a "
+            f"whole {type(model).__name__}"
+        )
