@@ -6,26 +6,37 @@ import logging
 import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from functools import cached_property, partial
-from pathlib import Path
+from functools import partial
 
 import torch
 from jinja2 import TemplateError
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from engine.adapters import Gate, Layout, Lora, Unfoldable, adapter_folder, fit_to_fold, fold, layout_of, read_lora
+from engine.adapters import Gate, Unfoldable, adapter_folder, fold
 from engine.attention import use_blocks
 from engine.config import REFERENCE, Adapted, Config, PolicySettings
 from engine.errors import InputError, first_line
 from engine.fingerprint import fingerprint
+from engine.folded import Adapters, names_base
 from engine.general import is_unmerged, load_with_adapters
-from engine.gguf import folder_of, is_gguf, needs_conversion
+from engine.gguf import folder_of, needs_conversion
 from engine.messages import BETWEEN, Message, Prompt, joined, messages_of
 from engine.mixing import SOUP, Mixture
 from engine.packed import pack
 
 log = logging.getLogger("mixdesk")
+
+__all__ = [
+    "Policy",
+    "PolicySet",
+    "first_line",
+    "load_model",
+    "load_tokenizer",
+    "names_base",
+    "pick_device",
+    "pick_dtype",
+]
 
 
 @dataclass(frozen=True)
@@ -307,64 +318,6 @@ def pick_dtype(dtype: str, device: torch.device) -> torch.dtype | str:
     if dtype == "auto":
         return "auto" if device.type != "cpu" or multiplies_bfloat16() else torch.float32
     return getattr(torch, dtype)
-
-
-class Adapters:
-    """The adapters that are folded into the base, each once, however many policies have it."""
-
-    def __init__(self, base: nn.Module, source: str, note: Callable[[str], None]) -> None:
-        """source: the base's path or hub id. note: is told what there is to know of an adapter."""
-        self.base, self.source, self.note = base, source, note
-        self.folded: list[Lora] = []
-        self._columns: dict[str, int] = {}  # {adapter: its place in `folded`}
-
-    @cached_property
-    def layout(self) -> Layout:
-        try:
-            return layout_of(self.base)
-        except Exception as error:  # whatever a model raises that is given nothing but tokens
-            raise InputError(
-                f"base '{self.source}': it cannot be computed from tokens alone ({first_line(error)}); give a decoder"
-            ) from None
-
-    def columns(self, name: str, adapters: list[str]) -> list[int]:
-        """Return the gate's columns of a policy's adapters. Raises as `fit_to_fold` does, and then keeps none."""
-        loras = {adapter: read_lora(adapter) for adapter in adapters}
-        for place, (adapter, lora) in enumerate(loras.items()):
-            self._warn_of_another_base(name, lora)
-            if lora.init and place:
-                raise InputError(
-                    f"policy '{name}': adapter '{adapter}' was trained on a base that init_lora_weights '{lora.init}' "
-                    "had changed, and cannot be stacked on others; convert it with peft's "
-                    "save_pretrained(path_initial_model_for_weight_conversion=...)"
-                )
-        fitted = {a: fit_to_fold(self.base, lora, self.layout) for a, lora in loras.items() if a not in self._columns}
-        for adapter, (lora, notes) in fitted.items():
-            for words in notes:
-                self.note(f"policy '{name}': {adapter}: {words}")
-            self._columns[adapter] = len(self.folded)
-            self.folded.append(lora)
-        return [self._columns[adapter] for adapter in adapters]
-
-    def _warn_of_another_base(self, name: str, lora: Lora) -> None:
-        """An adapter of another base can fit this one's shapes; all that tells is the base that it names."""
-        if lora.source in self._columns or not lora.base:
-            return
-        named = Path(lora.source) / lora.base
-        same = named.exists() and Path(self.source).exists() and named.resolve() == Path(self.source).resolve()
-        if not same and not names_base(lora.base, self.source):
-            self.note(
-                f"policy '{name}': its adapter names '{lora.base}' as its base and is put on '{self.source}'; right "
-                "only if those are the same"
-            )
-
-
-def names_base(named: str, base: str) -> bool:
-    """Return whether `named` is the base's source, or what a GGUF file of it is called after."""
-    if named == base:
-        return True
-    short, long = (Path(source.removesuffix(".gguf")).name.lower() for source in (named, base))
-    return is_gguf(base) and bool(short) and long.startswith(short)
 
 
 def positions_of(model: nn.Module) -> int:
