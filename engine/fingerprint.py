@@ -22,9 +22,11 @@ PARTS = 64  # of each weight, evenly spaced: enough to tell any two trained mode
 
 
 def fingerprint(model: nn.Module) -> str | None:
-    """Return a hash of the model's settings and of some of its weights; None for a small model."""
+    """Return a hash of the model's settings and of some of its weights; None for a small model, or one that is not all
+    in memory."""
     parameters = list(model.named_parameters())
-    if sum(parameter.numel() for _, parameter in parameters) < LARGE:
+    small = sum(parameter.numel() for _, parameter in parameters) < LARGE
+    if small or any(parameter.is_meta for _, parameter in parameters):
         return None
     found = hashlib.sha256(repr(model).encode() + str(getattr(model, "config", "")).encode())
     for name, parameter in parameters:

@@ -33,7 +33,7 @@ class Adapters:
 
     def columns(self, name: str, adapters: list[str]) -> list[int]:
         """Return the gate's columns of a policy's adapters. Raises as `fit_to_fold` does, and then keeps none."""
-        loras = {adapter: read_lora(adapter) for adapter in adapters}
+        loras = {a: self.folded[self._columns[a]] if a in self._columns else read_lora(a) for a in adapters}
         for place, (adapter, lora) in enumerate(loras.items()):
             self._warn_of_another_base(name, lora)
             if lora.init and place:

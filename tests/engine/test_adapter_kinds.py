@@ -14,7 +14,7 @@ import yaml
 from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from engine import Engine, InputError
+from engine import Engine, InputError, Sampling
 from tests.conftest import ALL_LINEARS, make_tokenizer
 
 PROMPTS = ["mix", "move the faders over the lazy dog and jump"]
@@ -76,7 +76,9 @@ def assert_equals_peft(engine: Engine, base: Path, adapter: Path) -> None:
     """Decoded beside another row, and teacher-forced, the policy says what peft's own forward pass says."""
     model = peft.PeftModel.from_pretrained(LlamaForCausalLM.from_pretrained(base), adapter).eval()
     mixture = engine.mixture({"x": 1})
-    requests = [engine.submit(prompt, mixture, seed=seed) for seed, prompt in enumerate(PROMPTS)]
+    requests = [
+        engine.submit(prompt, mixture, Sampling(max_new_tokens=12), seed) for seed, prompt in enumerate(PROMPTS)
+    ]
     for prompt, request in zip(PROMPTS, requests, strict=True):
         tokens = request.completion(timeout=60).tokens
         ids = engine.policy_set.prompt_ids(engine.policy_set.by_name["x"], prompt)
