@@ -6,6 +6,7 @@ meant (a rank that the weights do not have, weights that are empty or not number
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import re
@@ -89,23 +90,25 @@ class Lora:
 
 def adapter_folder(source: str) -> Path:
     """The local folder of an adapter, downloaded if `source` is a hub id or a folder in a repository of the hub."""
-    folder = Path(source)
-    if not folder.is_dir():
-        repository, inner = "/".join(source.split("/")[:2]), "/".join(source.split("/")[2:])
-        before = f"{inner}/" if inner else ""
-        wanted = [f"{before}{name}" for name in ("adapter_*", "tokenizer*", "special_tokens_map.json")]
-        try:
-            folder = Path(snapshot_download(repository, allow_patterns=wanted)) / inner
-        except (HfHubHTTPError, HFValidationError, OSError) as error:
-            reason = str(error).splitlines()[0]
-            raise InputError(
-                f"adapter '{source}': not a folder here, and not to be had from the hub ({reason})"
-            ) from None
+    folder = Path(source) if Path(source).is_dir() else downloaded(source)
     if not (folder / SETTINGS).is_file():
         raise InputError(f"adapter '{source}': {SETTINGS} is missing; {elsewhere(folder)}")
     if not any((folder / name).is_file() for name in (WEIGHTS, PICKLED)):
         raise InputError(f"adapter '{source}': {WEIGHTS} is missing; {elsewhere(folder)}")
     return folder
+
+
+@functools.cache
+def downloaded(source: str) -> Path:
+    """The folder of an adapter in the hub's cache. The hub is asked once in the life of the process."""
+    repository, inner = "/".join(source.split("/")[:2]), "/".join(source.split("/")[2:])
+    before = f"{inner}/" if inner else ""
+    wanted = [f"{before}{name}" for name in ("adapter_*", "tokenizer*", "special_tokens_map.json")]
+    try:
+        return Path(snapshot_download(repository, allow_patterns=wanted)) / inner
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"adapter '{source}': not a folder here, and not to be had from the hub ({reason})") from None
 
 
 def elsewhere(folder: Path) -> str:

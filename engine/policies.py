@@ -234,7 +234,8 @@ class PolicySet:
         many positions, or for neither."""
         config = self.models[index].config.get_text_config()
         window, chunk = getattr(config, "sliding_window", None), getattr(config, "attention_chunk_size", None)
-        kinds = set(getattr(config, "layer_types", None) or ["sliding_attention" if window else "full_attention"])
+        slides = window and getattr(config, "use_sliding_window", True)
+        kinds = set(getattr(config, "layer_types", None) or ["sliding_attention" if slides else "full_attention"])
         shapes = {"sliding_attention": (window, None), "chunked_attention": (None, chunk)}
         made = {kind: mask(*shapes.get(kind, (None, None))) for kind in kinds}
         return made if len(made) > 1 else next(iter(made.values()))
