@@ -93,7 +93,7 @@ KIND = {"task_type": "CAUSAL_LM", "target_modules": TWO}
 # What takes the folded path, and what peft has to compute; True: on a base with tied embeddings.
 FOLDED: dict[str, tuple[bool, peft.PeftConfig]] = {
     "pissa": (False, lora(init_lora_weights="pissa")),
-    "pissa with patterns": (False, lora(init_lora_weights="pissa", rank_pattern={"q_proj": 3}, lora_bias=True)),
+    "pissa with patterns": (False, lora(init_lora_weights="pissa", rank_pattern={"q_proj": 3}, use_rslora=True)),
     "olora": (False, lora(init_lora_weights="olora", alpha_pattern={"v_proj": 9})),
     "orthogonal": (False, lora(init_lora_weights="orthogonal")),
     "patterns": (False, lora(rank_pattern={"layers.1.self_attn.v_proj": 7}, alpha_pattern={"q_proj": 20})),
