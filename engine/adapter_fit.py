@@ -71,7 +71,8 @@ def fit_to_fold(model: nn.Module, lora: Lora, layout: Layout) -> tuple[Lora, lis
     """
     fitted, notes = fit(model, lora)
     pairs = {name: [pair] for name, pair in fitted.modules.items()}
-    if lora.settings.get("ensure_weight_tying") and getattr(model.config.get_text_config(), "tie_word_embeddings", 0):
+    config: Any = model.config
+    if lora.settings.get("ensure_weight_tying") and getattr(config.get_text_config(), "tie_word_embeddings", False):
         raise Unfoldable("it uses ensure_weight_tying")
     kept = lora.settings.get("modules_to_save") or []
     for name, tensor in fitted.saved.items():

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from engine.attention import takes_blocks, use_blocks
 from engine.batch import Lane, Sequence
@@ -123,7 +124,7 @@ def check_model(policy_set: PolicySet, index: int) -> None:
         )
 
 
-def lengths(model: nn.Module) -> tuple[int, int]:
+def lengths(model: PreTrainedModel) -> tuple[int, int]:
     """Tokens of a short row and of one that is longer than the model's smallest window."""
     config = model.config.get_text_config()
     window = max(fixed_window(config), 2 * WINDOW)
@@ -138,7 +139,7 @@ def fixed_window(config: Any) -> int:
 
 
 @contextmanager
-def small_windows(model: nn.Module) -> Iterator[None]:
+def small_windows(model: PreTrainedModel) -> Iterator[None]:
     """Let the windows that a model reads from its configuration at every forward pass be small meanwhile."""
     config = model.config.get_text_config()
     before = {
@@ -155,7 +156,7 @@ def small_windows(model: nn.Module) -> Iterator[None]:
             setattr(config, name, value)
 
 
-def some_tokens(policy_set: PolicySet, model: nn.Module, count: int) -> list[int]:
+def some_tokens(policy_set: PolicySet, model: PreTrainedModel, count: int) -> list[int]:
     size = policy_set.vocabulary or model.config.get_text_config().vocab_size
     return torch.randint(size, (count,), generator=torch.Generator().manual_seed(0)).tolist()
 
@@ -193,7 +194,7 @@ def decoded(policy_set: PolicySet, index: int) -> tuple[Tensor, Tensor]:
             for seq in rows:
                 seq.tokens.append(tokens[len(seq.prompt_ids[policy.name]) + len(seq.tokens)])
             lane.step()
-        if step in (0, STEPS // 2, STEPS):
+        if step in (0, STEPS):
             found.append(lane.log_probs.clone())
             order = [seq for seq, _ in lane.rows]
             read = [[*seq.prompt_ids[policy.name], *seq.tokens] for seq in order]

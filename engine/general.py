@@ -105,7 +105,7 @@ def probe_ids(model: Any, settings: Any) -> Tensor:
     size = model.get_input_embeddings().weight.shape[0]
     ids = torch.randint(size, (2, 12), generator=torch.Generator().manual_seed(0))
     keys = ("trainable_token_indices", "token_indices", "alora_invocation_tokens")
-    own = next((found for key in keys if (found := getattr(settings, key, None))), [])
+    own: Any = next((found for key in keys if (found := getattr(settings, key, None))), [])
     chosen = [i for some in own.values() for i in some] if isinstance(own, dict) else list(own)
     ids[0, : min(6, len(chosen))] = torch.tensor(chosen[:6], dtype=torch.long)
     return ids.to(next(model.parameters()).device)

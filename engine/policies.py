@@ -321,7 +321,7 @@ def pick_dtype(dtype: str, device: torch.device) -> torch.dtype | str:
     return getattr(torch, dtype)
 
 
-def positions_of(model: nn.Module) -> int:
+def positions_of(model: PreTrainedModel) -> int:
     """The most positions that a model holds and computes alike however long the text is."""
     config = model.config.get_text_config()
     found = getattr(config, "max_position_embeddings", None) or 2**31

@@ -113,6 +113,7 @@ MODELS = {
             vocab_size=300, initializer_range=0.2, attention_types=[[["global", "local"], 1]], eos_token_id=4, **NEO
         )
     ),
+    "mpt with alibi": lambda: of(MptConfig(d_model=32, n_heads=4, n_layers=2, vocab_size=300, max_seq_len=512)),
     "qwen2 moe": lambda: of(Qwen2MoeConfig(vocab_size=300, **SHAPE, **MOE)),
 }
 
@@ -145,7 +146,7 @@ def test_positions_that_change_with_length_end_where_they_change(tmp_path: Path)
     factors = {"rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [4.0, 3.0, 2.0, 1.5]}
     rope = {**factors, "original_max_position_embeddings": 64, "rope_theta": 10000.0}
     torch.manual_seed(0)
-    config = Phi3Config(vocab_size=300, rope_parameters=rope, **SHAPE)
+    config = Phi3Config(vocab_size=300, rope_parameters=rope, original_max_position_embeddings=64, **SHAPE)
     base = folder_of(tmp_path / "phi3", of(config))
     model = AutoModelForCausalLM.from_pretrained(base).eval()
     with Engine.from_config(configure(base)) as engine:
@@ -165,13 +166,6 @@ def test_dynamic_positions(tmp_path: Path) -> None:
         assert_right(engine, {"reference": model, "x": model}, (SHORT, "the fox"))
         with pytest.raises(InputError, match="these models hold 64"):
             engine.generate(LONG)
-
-
-def test_positions_from_a_mask_are_refused(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    base = folder_of(tmp_path / "base", of(MptConfig(d_model=32, n_heads=4, n_layers=2, vocab_size=300)))
-    with pytest.raises(InputError, match="model 'mpt' cannot be decoded here"):
-        Engine.from_config(configure(base))
 
 
 def test_an_adapter_on_linears_that_read_flattened_rows(tmp_path: Path) -> None:
