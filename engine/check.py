@@ -25,6 +25,7 @@ from engine.fingerprint import keep, recall
 from engine.mixing import Mixture
 from engine.policies import Policy, PolicySet
 from engine.sampling import Sampler, Sampling
+from engine.threads import most
 
 WINDOW = 4  # positions of a window while a model is looked at
 STEPS = 5  # tokens one by one: a row of 2 becomes longer than the window
@@ -47,7 +48,8 @@ def check(policy_set: PolicySet) -> None:
         key = policy_set.fingerprints[index] and f"decoded {policy_set.fingerprints[index]} {policy_set.device.type}"
         found = recall(key)
         if found is None:
-            found = look_at(policy_set, index)
+            with few_threads(policy_set, index):
+                found = look_at(policy_set, index)
             keep(key, found)
         use_blocks(model, bool(found["blocks"]))
         kind = kind_of(model)
@@ -63,7 +65,20 @@ def check(policy_set: PolicySet) -> None:
                 f"model '{kind}' reads its whole text again at every token, which is slow: decoded with a cache its "
                 f"log-probs differ by {found['reread']:.2g}"
             )
-    note_alike(policy_set)
+    with few_threads(policy_set, 0):
+        note_alike(policy_set)
+
+
+@contextmanager
+def few_threads(policy_set: PolicySet, index: int) -> Iterator[None]:
+    """Compute a small model's few tokens with one thread meanwhile: several would mostly wait for each other."""
+    before = most()
+    if policy_set.device.type == "cpu" and policy_set.fingerprints[index] is None:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def look_at(policy_set: PolicySet, index: int) -> dict[str, Any]:
