@@ -177,7 +177,10 @@ def resolve(value: str, file: Path, key: str) -> str:
     if value.endswith(".gguf"):  # org/repository/file.gguf
         if re.fullmatch(rf"{part}/{part}(/{part})+", value):
             return value
-    elif re.fullmatch(rf"{part}(/{part})?", value) and not value.endswith((".jsonl", ".json", ".txt")):
+    # A folder inside a repository, org/repository/checkpoint-500, can be an adapter's.
+    elif re.fullmatch(rf"{part}(/{part}){{,{9 if 'adapter' in key else 1}}}", value) and not value.endswith(
+        (".jsonl", ".json", ".txt")
+    ):
         return value
     raise InputError(f"{file}: {key}: found '{value[:200]}', expected a path that exists ({path} does not) or a hub id")
 

@@ -81,6 +81,11 @@ class Engine:
         return mixture
 
     @property
+    def notes(self) -> list[str]:
+        """What there is to know of the policies, a sentence each: also in the log, from loading."""
+        return self.policy_set.notes
+
+    @property
     def max_rows(self) -> int:
         """How many rows (a sequence's policies) fit into the batch."""
         return self._batch.max_rows

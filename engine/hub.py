@@ -26,6 +26,9 @@ def check_hub(config: Config) -> None:
         repository, files = source, ["config.json", "adapter_config.json", "head.json"]
         if is_gguf(source):
             repository, *files = hub_file(source)
+        elif source.count("/") > 1:  # an adapter in a folder of its repository
+            repository, folder = "/".join(source.split("/")[:2]), "/".join(source.split("/")[2:])
+            files = [f"{folder}/adapter_config.json"]
         try:
             if any(isinstance(try_to_load_from_cache(repository, file), str) for file in files):
                 continue

@@ -6,24 +6,37 @@ import logging
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 
 import torch
 from jinja2 import TemplateError
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from engine.adapters import Gate, Lora, Unfoldable, adapter_folder, check_foldable, fold, read_lora
+from engine.adapters import Gate, Unfoldable, adapter_folder, fold
 from engine.attention import use_blocks
 from engine.config import REFERENCE, Adapted, Config, PolicySettings
 from engine.errors import InputError, one_line
-from engine.gguf import folder_of, is_gguf, needs_conversion
+from engine.fingerprint import fingerprint
+from engine.folded import Adapters, names_base
+from engine.general import is_unmerged, load_with_adapters
+from engine.gguf import folder_of, needs_conversion
 from engine.load_errors import check_template, check_weights, load_error
 from engine.messages import BETWEEN, Message, Prompt, joined, messages_of
 from engine.mixing import SOUP, Mixture
 from engine.packed import pack
 
 log = logging.getLogger("mixdesk")
+
+__all__ = [
+    "Policy",
+    "PolicySet",
+    "load_model",
+    "load_tokenizer",
+    "names_base",
+    "pick_device",
+    "pick_dtype",
+]
 
 
 @dataclass(frozen=True)
@@ -48,13 +61,16 @@ class PolicySet:
     def __init__(self, config: Config, tell: Callable[[str], None] = log.debug) -> None:
         """tell: is told what is being loaded, as it begins. Raises InputError."""
         self.base = config.base
+        self.notes: list[str] = []  # what there is to know of the policies, for the log and the page
+        self.reread: set[int] = set()  # models that read their whole text again at every token
+        self.apart: set[int] = set()  # models that read one row at a time
         self.device = pick_device(config.device)
         picked = pick_dtype(config.dtype, self.device)
         tell("converting the base's GGUF file, once" if needs_conversion(config.base, picked) else "loading the base")
         folder_of(config.base, picked)  # whichever dtype is there serves the tokenizer
         self.tokenizer = load_tokenizer(config.base)
         base = load_model(config.base, config.dtype, self.device)
-        adapters = Adapters(base, config.base)
+        adapters = Adapters(base, config.base, self.note)
         others: list[nn.Module] = []
         reference = config.reference or Adapted()
         placed: list[tuple[int, list[int], str]] = []  # of each policy, the reference first: model, columns, note
@@ -69,8 +85,16 @@ class PolicySet:
                 try:
                     columns = adapters.columns(name, settings.adapters)
                 except Unfoldable as reason:
-                    others.append(load_with_adapters(config.base, settings.adapters, config.dtype, self.device))
+                    said: list[str] = []
+                    others.append(
+                        load_with_adapters(
+                            *(partial(load_model, config.base, config.dtype, self.device), settings.adapters),
+                            *(config.base, said),
+                        )
+                    )
                     model, note = len(others), f"general path, since {reason}"
+                    for words in said:
+                        self.note(f"policy '{name}': {words}")
             elif isinstance(settings, PolicySettings) and settings.model:
                 self._check_tokenizer(name, settings.model)
                 others.append(load_model(settings.model, config.dtype, self.device))
@@ -78,12 +102,16 @@ class PolicySet:
             elif placed:
                 model, columns, _ = placed[0]  # the reference under another prompt
             if note:
-                log.warning("policy '%s' takes the %s: one more forward pass a step", name, note)
+                self.note(f"policy '{name}' takes the {note}: one more forward pass a step")
             placed.append((model, columns, note))
-        self.gates: list[Gate | None] = [fold(base, adapters.folded), *(None for _ in others)]
+        folded = fold(base, adapters.folded, adapters.layout) if adapters.folded else Gate(0)
+        self.gates: list[Gate | None] = [folded, *(None for _ in others)]
         self.models = [model.eval().requires_grad_(False) for model in (base, *others)]
+        self.vocabulary = shared_vocabulary(self.models, self.tokenizer)
+        self.fingerprints = [fingerprint(model) for model in self.models]
         for model in self.models:
-            pack(model)
+            if not is_unmerged(model):
+                pack(model)
             use_blocks(model)
         gates = [tuple(float(i in columns) for i in range(len(adapters.folded))) for _, columns, _ in placed]
         model, _, note = placed[0]
@@ -95,6 +123,11 @@ class PolicySet:
         self._gates: dict[int, list[tuple[float, ...]]] = {}  # of each model, as they are set
         self.by_name = {policy.name: policy for policy in self.policies}
 
+    def note(self, words: str) -> None:
+        """Say something about the policies in the log and on the page."""
+        log.warning("%s", words)
+        self.notes.append(words)
+
     @property
     def names(self) -> list[str]:
         """The component policies' names, without the reference."""
@@ -103,7 +136,7 @@ class PolicySet:
     @property
     def context(self) -> int:
         """The most tokens that all models can hold, prompt and response together."""
-        return min(getattr(model.config, "max_position_embeddings", None) or 2**31 for model in self.models)
+        return min(positions_of(model) for model in self.models)
 
     @property
     def stop_ids(self) -> set[int]:
@@ -173,7 +206,7 @@ class PolicySet:
             rows = [[*self.prompt_ids(policy, prompt), *response] for policy in policies]
             logits = self.forward(index, policies, *self.pad(rows))
             # The logits at a position are of the token after it; the rows are aligned at their right.
-            log_probs = logits[:, -len(response) - 1 : -1].float().log_softmax(-1)
+            log_probs = self.log_probs(logits[:, -len(response) - 1 : -1])
             wanted = torch.tensor(response, device=self.device).expand(len(rows), -1).unsqueeze(-1)
             for policy, row in zip(policies, log_probs.gather(-1, wanted)[..., 0].tolist(), strict=True):
                 found[policy.name] = row
@@ -196,13 +229,20 @@ class PolicySet:
             self._gates[index] = gates
             gate.set(torch.tensor(gates, dtype=self.models[index].dtype).to(self.device))
 
-    def masks(self, index: int, mask: Callable[[int | None], Tensor]) -> Tensor | dict[str, Tensor]:
-        """A model's attention masks in the form that it takes. mask: makes one for a sliding window, or for none."""
-        config = self.models[index].config
-        window = getattr(config, "sliding_window", None)
-        kinds = set(getattr(config, "layer_types", None) or ["sliding_attention" if window else "full_attention"])
-        made = {kind: mask(window if kind == "sliding_attention" else None) for kind in kinds}
+    def masks(self, index: int, mask: Callable[[int | None, int | None], Tensor]) -> Tensor | dict[str, Tensor]:
+        """A model's attention masks in the form that it takes. mask: makes one for a sliding window, for chunks of so
+        many positions, or for neither."""
+        config = self.models[index].config.get_text_config()
+        window, chunk = getattr(config, "sliding_window", None), getattr(config, "attention_chunk_size", None)
+        slides = window and getattr(config, "use_sliding_window", True)
+        kinds = set(getattr(config, "layer_types", None) or ["sliding_attention" if slides else "full_attention"])
+        shapes = {"sliding_attention": (window, None), "chunked_attention": (None, chunk)}
+        made = {kind: mask(*shapes.get(kind, (None, None))) for kind in kinds}
         return made if len(made) > 1 else next(iter(made.values()))
+
+    def log_probs(self, logits: Tensor) -> Tensor:
+        """[..., V of the model] -> [..., V], float32, of the tokens that all models have."""
+        return logits.float().log_softmax(-1)[..., : self.vocabulary]
 
     def soup(self, weights: Mapping[str, float]) -> Policy:
         """The policy of the averaged adapters, θ_ref + Σ λ_k (θ_k - θ_ref), by a gate of weights (Rewarded Soups,
@@ -233,9 +273,22 @@ class PolicySet:
 
     def forward(self, index: int, policies: list[Policy], ids: Tensor, mask: Tensor, **settings: object) -> Tensor:
         """Logits [rows, positions, V] of left-padded ids; row i is read as policies[i]."""
+        if index in self.apart and len(ids) > 1 and not settings.get("use_cache"):
+            return self._one_by_one(index, policies, ids, mask, settings)
         self.set_gates(index, policies)
         positions = (mask.cumsum(-1) - 1).clamp(min=0)
         return self.models[index](input_ids=ids, attention_mask=mask, position_ids=positions, **settings).logits
+
+    def _one_by_one(
+        self, index: int, policies: list[Policy], ids: Tensor, mask: Tensor, settings: Mapping[str, object]
+    ) -> Tensor:
+        """What `forward` returns, each row read without the others and their padding."""
+        rows = []
+        for policy, row, seen in zip(policies, ids, mask.bool(), strict=True):
+            own = row[seen][None]
+            found = self.forward(index, [policy], own, torch.ones_like(own), **settings)
+            rows.append(nn.functional.pad(found[0], (0, 0, ids.shape[1] - own.shape[1], 0)))
+        return torch.stack(rows)
 
     def _check_tokenizer(self, name: str, source: str) -> None:
         """A policy must read and write the base's tokens."""
@@ -268,46 +321,23 @@ def pick_dtype(dtype: str, device: torch.device) -> torch.dtype | str:
     return getattr(torch, dtype)
 
 
-class Adapters:
-    """The adapters that are folded into the base, each once, however many policies have it."""
-
-    def __init__(self, base: nn.Module, source: str) -> None:
-        """source: the base's path or hub id."""
-        self.base, self.source = base, source
-        self.folded: list[Lora] = []
-        self._columns: dict[str, int] = {}  # {adapter: its place in `folded`}
-
-    def columns(self, name: str, adapters: list[str]) -> list[int]:
-        """Return the gate's columns of a policy's adapters. Raises as `check_foldable` does, and then keeps none."""
-        found = {}
-        for adapter in adapters:
-            if adapter not in self._columns:
-                found[adapter] = read_lora(adapter)
-                check_foldable(self.base, found[adapter])
-        for adapter, lora in found.items():
-            warn_of_another_base(name, lora, self.source)
-            self._columns[adapter] = len(self.folded)
-            self.folded.append(lora)
-        return [self._columns[adapter] for adapter in adapters]
+def positions_of(model: PreTrainedModel) -> int:
+    """The most positions that a model holds and computes alike however long the text is."""
+    config = model.config.get_text_config()
+    found = getattr(config, "max_position_embeddings", None) or 2**31
+    # Long RoPE turns all positions another way once a text is longer than this: nothing that was kept would be right.
+    settings = getattr(config, "rope_parameters", None) or {}
+    for rope in settings.values() if all(isinstance(value, dict) for value in settings.values()) else [settings]:
+        if rope.get("rope_type") == "longrope":
+            found = min(found, rope.get("original_max_position_embeddings") or found)
+    return found
 
 
-def warn_of_another_base(name: str, lora: Lora, base: str) -> None:
-    """An adapter of another base can fit this one's shapes; all that tells is the base that it names."""
-    named = Path(lora.source) / (lora.base or "")
-    same = named.exists() and Path(base).exists() and named.resolve() == Path(base).resolve()
-    if lora.base and not same and not names_base(lora.base, base):
-        log.warning(
-            "policy '%s': its adapter names '%s' as its base and is put on '%s'; right only if those are the same",
-            *(name, lora.base, base),
-        )
-
-
-def names_base(named: str, base: str) -> bool:
-    """Return whether `named` is the base's source, or what a GGUF file of it is called after."""
-    if named == base:
-        return True
-    short, long = (Path(source.removesuffix(".gguf")).name.lower() for source in (named, base))
-    return is_gguf(base) and bool(short) and long.startswith(short)
+def shared_vocabulary(models: list[PreTrainedModel], tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """How many tokens are mixed where the models' embeddings are padded to different sizes: the tokenizer's. None where
+    all have one size."""
+    sizes = {model.config.get_text_config().vocab_size for model in models}
+    return min(max(tokenizer.get_vocab().values()) + 1, *sizes) if len(sizes) > 1 else None
 
 
 def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
@@ -340,19 +370,3 @@ def load_model(source: str, dtype: str, device: torch.device) -> PreTrainedModel
         return model if spread else model.to(device)
     except Exception as error:
         raise load_error("a language model", source, error) from None
-
-
-def load_with_adapters(base: str, adapters: list[str], dtype: str, device: torch.device) -> nn.Module:
-    """A copy of the base with adapters, not all of which can be folded, merged into it by peft in this order."""
-    from peft import PeftModel  # only the general path needs it, and it is slow to import
-
-    model: nn.Module = load_model(base, dtype, device)
-    for adapter in adapters:
-        try:
-            model = PeftModel.from_pretrained(model, adapter).merge_and_unload()
-        except Exception as error:  # peft knows many kinds, of which some cannot be merged
-            raise InputError(
-                f"adapter '{adapter}' does not fit the base '{base}': {one_line(error)}; give a LoRA that was trained "
-                "from this base"
-            ) from None
-    return model
