@@ -50,9 +50,8 @@ def adapter_folder(source: str) -> Path:
     folder = Path(source)
     if not folder.is_dir():
         try:
-            folder = Path(
-                snapshot_download(source, allow_patterns=["adapter_*", "tokenizer*", "special_tokens_map.json"])
-            )
+            patterns = ["adapter_*", "tokenizer*", "special_tokens_map.json", "chat_template*", "added_tokens.json"]
+            folder = Path(snapshot_download(source, allow_patterns=patterns))
         except (HfHubHTTPError, HFValidationError, OSError) as error:
             reason = str(error).splitlines()[0]
             raise InputError(
