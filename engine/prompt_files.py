@@ -77,8 +77,14 @@ def decode(name: str, data: bytes) -> str:
     for encoding, marks in (("UTF-32", UTF_32), ("UTF-16", UTF_16)):
         if data.startswith(marks):
             raise InputError(f"{name}: it is {encoding}; save it as UTF-8")
+    if b"\0" in data:
+        number = data[: data.index(b"\0")].count(b"\n") + 1
+        raise InputError(
+            f"{name}, line {number}: not a text file (found a zero byte, as in UTF-16 without its byte order mark); "
+            "save it as UTF-8 text"
+        )
     try:
-        text = data.decode("utf-8-sig")
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         # It counts from after the byte order mark, which is on the first line anyway.
         number, byte = error.object[: error.start].count(b"\n") + 1, error.object[error.start]
@@ -86,13 +92,6 @@ def decode(name: str, data: bytes) -> str:
             f"{name}, line {number}: not UTF-8 (found the byte {byte:#04x}, as in Latin-1 or Windows-1252); "
             "save it as UTF-8"
         ) from None
-    if "\0" in text:
-        number = text[: text.index("\0")].count("\n") + 1
-        raise InputError(
-            f"{name}, line {number}: not a text file (found a zero byte, as in UTF-16 without its byte order mark); "
-            "save it as UTF-8 text"
-        )
-    return text
 
 
 def unzipped(name: str, data: bytes, most: int | None) -> bytes:
