@@ -263,18 +263,26 @@ class Chat:
         backend = getattr(self.tokenizer, "backend_tokenizer", None)
         if backend is None:
             return list(self.tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids)
-        others = {
-            name: number for name, number in self.tokenizer.added_tokens_encoder.items() if name not in self.controls
-        }
         ids: list[int] = []
-        for place, part in enumerate(any_of(others).split(text) if others else [text]):
+        for place, part in enumerate(self._other.split(text)):
             if place % 2:
-                ids.append(others[part])
+                ids.append(self._others[part])
             elif part:
                 joins = continues and self._joins
                 ids += self._after(part, self._pieces, ("\n", PROBE)) if joins else self._pieces(part)
-                continues = True
+            continues = continues or bool(part)
         return ids
+
+    @cached_property
+    def _others(self) -> dict[str, int]:
+        """{text: id} of added tokens that are text, such as Gemma's empty lines."""
+        return {
+            name: number for name, number in self.tokenizer.added_tokens_encoder.items() if name not in self.controls
+        }
+
+    @cached_property
+    def _other(self) -> re.Pattern[str]:
+        return any_of(self._others)
 
     def _pieces(self, text: str) -> list[int]:
         """Run the tokenizer's pipeline without its added tokens."""
