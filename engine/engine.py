@@ -247,16 +247,16 @@ class Engine:
             completion.rewards.update(scored)
         return completions
 
-    def token_log_probs(self, prompt: Prompt, response: str | list[int]) -> dict[str, list[float]]:
+    def token_log_probs(self, prompt: Prompt, response: str | list[int], date: str = "") -> dict[str, list[float]]:
         """{policy or "reference": log-probs of the response's tokens}, teacher-forced. A text is read as a whole
-        response, its end of turn included; token ids are taken as they are."""
-        prompt = check_messages(prompt)
+        response, its end of turn included; token ids are taken as they are. date: see `submit`."""
+        prompt, date = check_messages(prompt), check_date(date)
         self.check_prompt(prompt, 1)
         tokens = self.policy_set.response_ids(response) if isinstance(response, str) else response
         if not tokens:
             raise InputError("response: it is empty; give some text or tokens")
         self.check_prompt(prompt, len(tokens), "the response's")
-        return self._on_worker(lambda: self.policy_set.teacher_forced(prompt, tokens))
+        return self._on_worker(lambda: self.policy_set.teacher_forced(prompt, tokens, date))
 
     def prompt_warning(self, prompt: Prompt) -> str:
         """Return one line on a prompt that is far from the configuration's own; empty where it is not.

@@ -98,7 +98,7 @@ class Request:
         self._trials = 0  # how often it was in a step that failed
 
     def __iter__(self) -> Iterator[Token]:
-        policy_set, tokens = self._engine.policy_set, self._sequence.tokens
+        policy_set = self._engine.policy_set
         given = ""  # the text of the tokens that were handed out
         kept: tuple[int, str] | None = None  # a token whose text is not settled, and the text up to it that is
         while (place := self._tokens.get()) is not None:
