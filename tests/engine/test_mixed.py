@@ -245,8 +245,9 @@ def test_copies_devices_dtypes_and_pipelines(tiny: Tiny) -> None:
     with pytest.raises(InputError, match="to: found cpu and float64"):
         model.double()
     answer = transformers.pipeline("text-generation", model=model, tokenizer=model.tokenizer)(
-        [{"role": "user", "content": PROMPTS[1]}], max_new_tokens=6, do_sample=False
-    )
+        [{"role": "user", "content": PROMPTS[1]}], max_new_tokens=6, do_sample=False,
+        clean_up_tokenization_spaces=False,
+    )  # fmt: skip
     with Engine.from_config(tiny.config) as engine:
         expected = engine.generate(PROMPTS[1], WEIGHTS, max_new_tokens=6, temperature=0.0).text
     assert answer[0]["generated_text"][-1]["content"] == expected
@@ -281,6 +282,7 @@ def test_bases_with_experts_and_bases_that_see(tiny: Tiny, tmp_path: Path, kind:
     made = model.generate(**given, max_new_tokens=6, do_sample=False)
     rows = [model.policy_set.prompt_ids(policy, PROMPTS[1]) for policy in model.policies]
     said = made[1, given["input_ids"].shape[1] :].tolist()
+    said = said[: said.index(4) + 1] if 4 in said else said
     with torch.no_grad():
         alone = [
             base(input_ids=torch.tensor([row + said])).logits[0, len(row) - 1 : -1].log_softmax(-1) for row in rows
