@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
@@ -25,6 +26,8 @@ THOUGHTS = (
 MARKS = {word for pair in THOUGHTS for word in pair}
 # Around a control token that was typed, while it passes through the template: noncharacters, which no text has.
 OPEN, CLOSE = "\ufdd0", "\ufdd1"
+# What strftime knows, without the padding of some systems and with it.
+DIRECTIVES = [f"%{one}" for one in ("-d", "-m", "-H", "-I", "-M", "-S", "-j", *"aAwdbBmyYHIpMSfjUWcxXGuVDFTR%")]
 PROBE = "probe7391"  # a word that no template writes
 
 
@@ -209,16 +212,11 @@ class Chat:
         return self._control.sub(lambda match: f"{OPEN}{match[0]}{CLOSE}", text)
 
     def _render(self, messages: list[Message], date: str = "", generate: bool = True) -> str:
-        today = datetime.fromisoformat(date) if date else datetime.now()
-        return str(
-            self.tokenizer.apply_chat_template(
-                messages,
-                add_generation_prompt=generate,
-                tokenize=False,
-                strftime_now=today.strftime,
-                **self.settings,
-            )
-        )
+        settings: dict[str, Any] = {"add_generation_prompt": generate, **self.settings}
+        if self.dated:
+            today = datetime.fromisoformat(date) if date else datetime.now()
+            settings["chat_template"] = frozen(self.tokenizer.get_chat_template(), today)
+        return str(self.tokenizer.apply_chat_template(messages, tokenize=False, **settings))
 
     def _ids(self, text: str) -> list[int]:
         """Return the token ids of a text whose marked control tokens are text, and all others are themselves."""
@@ -373,6 +371,17 @@ def chat_of(tokenizer: PreTrainedTokenizerBase) -> Chat:
 @lru_cache(maxsize=4)
 def _chat(tokenizer: PreTrainedTokenizerBase, template: str | None) -> Chat:
     return Chat(tokenizer)
+
+
+def frozen(template: str, date: datetime) -> str:
+    """Return a template whose strftime_now gives this date.
+
+    A macro, since transformers hands nothing that can be called to a template but its own clock.
+    """
+    # Only those that it writes: a template of another text is compiled anew.
+    directives = [one for one in DIRECTIVES if one in template] or DIRECTIVES
+    steps = "".join(f"|replace({json.dumps(one)}, {json.dumps(date.strftime(one))})" for one in directives)
+    return f"{{% macro strftime_now(format) %}}{{{{ format{steps} }}}}{{% endmacro %}}{template}"
 
 
 def any_of(words: Iterable[str]) -> re.Pattern[str]:
