@@ -117,9 +117,8 @@ class MixedPolicy(PreTrainedModel, GenerationMixin):
     def save_pretrained(self, save_directory: str | Path, push_to_hub: bool = False, **kwargs: Any) -> None:
         """Write a folder that `from_pretrained` reads: the configuration, the mixture, the adapters, the tokenizer. The
         base is referred to, by its hub id or path, and not written. Raises InputError."""
-        saved = SavedMixture(
-            self.policy_set.config, self.mixture, self.trace, [policy.name for policy in self.policies]
-        )
+        needed = [policy.name for policy in self.policies] + [n for n, w in self.mixture.weights.items() if w]
+        saved = SavedMixture(self.policy_set.config, self.mixture, self.trace, needed)
         write_folder(save_directory, saved, self.tokenizer, self.generation_config)
         if push_to_hub:
             self.push_to_hub(kwargs.pop("repo_id", Path(save_directory).name), token=kwargs.get("token"))
@@ -147,8 +146,8 @@ class MixedPolicy(PreTrainedModel, GenerationMixin):
         """
         saved, generation = read_folder(source, kwargs)
         policy_set = PolicySet(saved.config)
-        mixture = saved.mixture
-        mixture = make_mixture(mixture.weights, policy_set.names, mixture.rule, mixture.gain, mixture.exponent)
+        mixture = saved.mixture  # checked, and then taken as it is: to divide its weights again would round them
+        make_mixture(mixture.weights, policy_set.names, mixture.rule, mixture.gain, mixture.exponent)
         made = cls(policy_set, mixture, saved.trace)
         if generation is not None:
             made.generation_config = generation
@@ -272,7 +271,7 @@ class MixedPolicy(PreTrainedModel, GenerationMixin):
     @property
     def _extra(self) -> int:
         """How many more positions the longest prompt of a policy has than the reference's."""
-        return max((head.longer for head in self.heads.values()), default=0)
+        return max([0, *(head.longer for head in self.heads.values())])
 
     def _repeated(self, position_ids: Tensor | None, sequences: int) -> Tensor | None:
         if position_ids is None:
@@ -287,7 +286,7 @@ class MixedPolicy(PreTrainedModel, GenerationMixin):
         if cache.get_seq_length():
             raise InputError("cache: it was not filled by this mixture; begin with an empty one")
         count = self.network.config.get_text_config().num_hidden_layers
-        cache.layers = [PackedLayer(len(self.policies), max(0, self._extra)) for _ in range(count)]
+        cache.layers = [PackedLayer(len(self.policies), self._extra) for _ in range(count)]
         cache.layer_class_to_replicate = None
         return cache
 

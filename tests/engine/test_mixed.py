@@ -120,7 +120,7 @@ def test_what_cannot_be_one_model_is_refused(tiny: Tiny) -> None:
 PROMPTED = [
     {"name": "plain", "objective": "plain", "adapter": "plain"},
     {"name": "told", "objective": "b", "system_prompt": "mix the policies"},
-    {"name": "led", "objective": "c", "prefix": "the lazy dog: "},
+    {"name": "led", "objective": "c", "prefix": "the lazy dog:\n"},
 ]
 
 
