@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from pydantic import ValidationError
 from transformers import GenerationConfig, PreTrainedConfig, PreTrainedTokenizerBase
 
 from engine.adapters import adapter_folder
@@ -128,9 +129,12 @@ def read_folder(source: str | Path, kwargs: Mapping[str, Any]) -> tuple[SavedMix
         "device": None if device is None else str(device),
     }
     for key, value in changes.items():
-        if value is not None:
-            known = Config.model_validate({**config.model_dump(), key: value})  # checks it
-            setattr(config, key, getattr(known, key))
+        if value is None:
+            continue
+        try:
+            setattr(config, key, getattr(Config.model_validate({**config.model_dump(), key: value}), key))
+        except ValidationError:
+            raise InputError(f"from_pretrained: found {key} {value}; give one that a configuration may have") from None
     has_generation = (folder / "generation_config.json").is_file()
     generation = GenerationConfig.from_pretrained(folder) if has_generation else None
     return SavedMixture(config, mixture, trace, [policy.name for policy in config.policies]), generation
