@@ -118,6 +118,12 @@ def m006_turns(db: Database) -> None:
     db.table("prompts").create_index(["text", "messages"], unique=True)
 
 
+@schema()
+def m007_template_dates(db: Database) -> None:
+    """The date that a chat template wrote into the prompt, where it writes one; else empty."""
+    db.table("completions").add_column("date", str, not_null_default="")
+
+
 class Store:
     """The ratings in an SQLite file, made if it is missing. Thread-safe: one connection, one lock.
 
@@ -243,6 +249,7 @@ class Store:
             "finish_reason": completion.finish_reason,
             "steered": json.dumps(completion.as_dict()["steered"], ensure_ascii=False),
             "begins_with": completion.begins_with,
+            "date": completion.date,
             "created_at": now,
         }
         completion_id: Any = self.db.table("completions").insert(row).last_pk
@@ -341,5 +348,6 @@ def read_completion(db: Database, completion_id: int) -> dict[str, Any]:
         "rewards": {reward["objective"]: reward["value"] for reward in rewards},
         "steered": json.loads(row.get("steered", "{}")),
         "begins_with": row.get("begins_with", 0),
+        "date": row.get("date", ""),
         "created_at": row["created_at"],
     }

@@ -21,7 +21,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from engine.errors import InputError
+from engine.errors import InputError, one_line
 
 SETTINGS, WEIGHTS, PICKLED = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
 
@@ -103,12 +103,15 @@ def downloaded(source: str) -> Path:
     """The folder of an adapter in the hub's cache. The hub is asked once in the life of the process."""
     repository, inner = "/".join(source.split("/")[:2]), "/".join(source.split("/")[2:])
     before = f"{inner}/" if inner else ""
-    wanted = [f"{before}{name}" for name in ("adapter_*", "tokenizer*", "special_tokens_map.json")]
+    names = ("adapter_*", "tokenizer*", "special_tokens_map.json", "chat_template*", "added_tokens.json")
+    wanted = [f"{before}{name}" for name in names]
     try:
         return Path(snapshot_download(repository, allow_patterns=wanted)) / inner
     except (HfHubHTTPError, HFValidationError, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"adapter '{source}': not a folder here, and not to be had from the hub ({reason})") from None
+        raise InputError(
+            f"adapter '{source}': not a folder here, and not to be had from the hub ({one_line(error)}); mend the "
+            "path or id, or see to the network"
+        ) from None
 
 
 def elsewhere(folder: Path) -> str:

@@ -61,6 +61,7 @@ class Sequence:
     begins_with: int = 0  # how many of the tokens were given, and not drawn
     keep: int = 0  # of every policy's likeliest tokens at each place that is drawn
     candidates: list[Candidates] = field(default_factory=list)  # of each drawn token, if they are kept
+    date: str = ""  # that the chat template was given, if it writes one
 
     @property
     def names(self) -> list[str]:

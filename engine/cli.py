@@ -28,6 +28,13 @@ JsonOption = Annotated[bool, typer.Option("--json", help="one JSON object on std
 MaxNewTokens = Annotated[int, typer.Option(help="the most tokens of a response")]
 MinP = Annotated[float, typer.Option(help="only tokens of at least p times the likeliest; 0 is off")]
 Temperature = Annotated[float, typer.Option(help="0 takes the likeliest token")]
+Prompts = Annotated[
+    Path | None,
+    typer.Option(help="JSON, JSON lines, CSV, TSV, Parquet or one a line, also .gz; the configuration's unless told"),
+]
+Column = Annotated[
+    str | None, typer.Option(help="with --prompts: the column or key that the prompts are in; prompt unless told")
+]
 Seed = Annotated[int, typer.Option(help="the same seed gives the same response")]
 
 
@@ -36,6 +43,11 @@ def asked(prompt: str | None, messages: str | None) -> Prompt:
     if (prompt is None) == (messages is None):
         raise InputError("give either --prompt TEXT or --messages FILE, a JSON list of messages (- is stdin)")
     return check_messages(prompt) if messages is None else read_messages(messages)
+
+
+def check_column(prompts: Path | None, column: str | None) -> None:
+    if column is not None and prompts is None:
+        raise InputError("--column is for --prompts; add a file of prompts, or leave it out")
 
 
 @app.command()
@@ -56,6 +68,7 @@ def generate(
         int, typer.Option(help="above 1: from the exact mixture of whole responses, by so many at once")
     ] = 1,
     seed: Seed = 0,
+    date: Annotated[str, typer.Option(help="a completion's, to generate it again; now unless told")] = "",
     config: ConfigOption = DEMO,
     json: JsonOption = False,
 ) -> None:
@@ -66,7 +79,7 @@ def generate(
 
     sampling = Sampling(max_new_tokens, temperature, top_k, top_p, min_p, repetition_penalty, particles)
     with Engine.from_config(config) as engine:
-        request = engine.submit(said, engine.mixture(chosen, rule, gain, exponent), sampling, seed)
+        request = engine.submit(said, engine.mixture(chosen, rule, gain, exponent), sampling, seed, date=date)
         if not json:
             for token in request:
                 typer.echo(token.text, nl=False)
@@ -119,9 +132,8 @@ def solve(
         str,
         typer.Option(help="mpo: from a bank; bsmd: the paper's own; maxmin: by rewards; target, nash: see there"),
     ] = "mpo",
-    prompts: Annotated[
-        Path | None, typer.Option(help="JSON lines or one a line; the configuration's unless told")
-    ] = None,
+    prompts: Prompts = None,
+    column: Column = None,
     target: Annotated[
         str | None, typer.Option(help="with method target: objective=number,...; standard deviations, as on the radar")
     ] = None,
@@ -159,12 +171,13 @@ def solve(
         raise InputError(f"--method {method} needs --ratings; `python -m app export --format jsonl` writes them")
     if method not in FROM_RATINGS and ratings is not None:
         raise InputError(f"--ratings is for --method {', '.join(sorted(FROM_RATINGS))}; add it, or leave them out")
+    check_column(prompts, column)
     began = time.perf_counter()
     if ratings is not None:
         solution, found = solve_ratings(method, ratings, seed, config)
     else:
         settings = {"max_new_tokens": max_new_tokens, "temperature": temperature}
-        solution, found = solve_bank(method, prompts, limit, responses, settings, seed, config, extra, ship)
+        solution, found = solve_bank(method, prompts, column, limit, responses, settings, seed, config, extra, ship)
     seconds = round(time.perf_counter() - began, 1)
     if json:
         print_json({**solution.as_dict(), **found, "seconds": seconds})
@@ -196,6 +209,7 @@ def solve_ratings(method: str, file: Path, seed: int, config: Path) -> tuple[Sol
 def solve_bank(
     method: str,
     prompts: Path | None,
+    column: str | None,
     limit: int,
     responses: int,
     settings: dict[str, Any],
@@ -214,7 +228,7 @@ def solve_bank(
     from engine.weights.bank_files import solver_file
 
     sampling = Sampling(**settings)
-    asked = read_prompts(prompts) if prompts else None
+    asked = read_prompts(prompts, column) if prompts else None
     with Engine.from_config(config) as engine, tqdm(desc="sampling", unit="response") as bar:
         if asked is None and not engine.config.prompts:
             raise InputError(f"{config}: prompts: found nothing, expected a file; or give --prompts")
@@ -233,9 +247,8 @@ def solve_bank(
 
 @app.command()
 def evaluate(
-    prompts: Annotated[
-        Path | None, typer.Option(help="JSON lines or one a line; the configuration's unless told")
-    ] = None,
+    prompts: Prompts = None,
+    column: Column = None,
     methods: Annotated[
         str | None, typer.Option(help="instead: a table of methods; all, or names of policies and methods,...")
     ] = None,
@@ -264,10 +277,11 @@ def evaluate(
     from engine.rewards import RewardSet
     from engine.sampling import Sampling
 
+    check_column(prompts, column)
     sampling = Sampling(max_new_tokens, temperature, min_p=min_p)
     if not methods and (judges or responses):
         raise InputError("--judges and --responses are for --methods; add it, or leave them out")
-    asked = read_prompts(prompts) if prompts else None
+    asked = read_prompts(prompts, column) if prompts else None
     second = load_config(judges).rewards if judges else []
     if judges and (not second or any(reward.kind == "implicit" for reward in second)):
         raise InputError(f"{judges}: rewards: expected at least one to judge with, and none of kind 'implicit'")

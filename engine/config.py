@@ -24,6 +24,12 @@ from engine.yaml_file import read_yaml
 
 DEMO = Path(__file__).parent.parent / "data" / "configs" / "demo.yaml"
 REFERENCE = "reference"
+# Arguments of `apply_chat_template` that no configuration sets.
+OURS = {
+    *("add_generation_prompt", "chat_template", "continue_final_message", "conversation", "max_length", "messages"),
+    *("padding", "return_assistant_tokens_mask", "return_dict", "return_tensors", "sanitize_control_tokens"),
+    *("strftime_now", "tokenize", "tokenizer_kwargs", "truncation"),
+}
 
 
 class Settings(BaseModel):
@@ -43,9 +49,13 @@ Adapter = Annotated[str | list[str], BeforeValidator(check_adapter)]
 
 
 class Adapted(Settings):
-    """Settings of what may have adapters."""
+    """Settings of what may have adapters.
+
+    chat_template: the one that is saved with the adapter or model, if there is one, or the base's.
+    """
 
     adapter: Adapter | None = None
+    chat_template: Literal["own", "base"] = "own"
 
     @property
     def adapters(self) -> list[str]:
@@ -126,10 +136,18 @@ class Config(Settings):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     reference: ReferenceSettings | None = None
+    chat_template_kwargs: dict[str, Any] = {}  # further arguments of the chat template, such as enable_thinking: false
     policies: list[PolicySettings] = Field(min_length=1)
     rewards: list[RewardSettings] = []
     prompts: str | None = None
     _file: Path = PrivateAttr(default=Path())
+
+    @field_validator("chat_template_kwargs")
+    @classmethod
+    def not_ours(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        if taken := sorted(OURS & set(settings)):
+            raise ValueError(f"arguments of the template itself, without {taken[0]}, which Mixdesk gives")
+        return settings
 
     @model_validator(mode="after")
     def names_once(self) -> Config:

@@ -39,6 +39,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+from engine.chat import chat_of
 from engine.errors import InputError, one_line
 from engine.messages import Message, Prompt, joined, messages_of
 
@@ -223,8 +224,8 @@ def render(
 
 def _prompt_ids(tokenizer: PreTrainedTokenizerBase, messages: list[Message], chat_template: bool) -> list[int]:
     if chat_template and tokenizer.chat_template is not None:
-        return tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
-    return tokenizer(joined(messages)).input_ids
+        return chat_of(tokenizer).prompt_ids(messages)
+    return chat_of(tokenizer).plain_ids(joined(messages))
 
 
 @torch.inference_mode()

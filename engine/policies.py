@@ -6,23 +6,23 @@ import logging
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 import torch
-from jinja2 import TemplateError
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from engine.adapters import Gate, Unfoldable, adapter_folder, fold
 from engine.attention import use_blocks
+from engine.chat import Chat, Chats
 from engine.config import REFERENCE, Adapted, Config, PolicySettings
-from engine.errors import InputError, one_line
+from engine.errors import InputError
 from engine.fingerprint import fingerprint
 from engine.folded import Adapters, names_base
 from engine.general import is_unmerged, load_with_adapters
 from engine.gguf import folder_of, needs_conversion
 from engine.load_errors import check_template, check_weights, load_error
-from engine.messages import BETWEEN, Message, Prompt, joined, messages_of
+from engine.messages import Prompt
 from engine.mixing import SOUP, Mixture
 from engine.packed import pack
 
@@ -50,6 +50,7 @@ class Policy:
     system_prompt: str | None = None
     prefix: str | None = None
     note: str = ""
+    chat: Chat | None = None  # how it reads conversations, where the reference reads them otherwise
 
 
 class PolicySet:
@@ -60,7 +61,7 @@ class PolicySet:
 
     def __init__(self, config: Config, tell: Callable[[str], None] = log.debug) -> None:
         """tell: is told what is being loaded, as it begins. Raises InputError."""
-        self.base = config.base
+        self.config, self.base = config, config.base
         self.notes: list[str] = []  # what there is to know of the policies, for the log and the page
         self.reread: set[int] = set()  # models that read their whole text again at every token
         self.apart: set[int] = set()  # models that read one row at a time
@@ -71,6 +72,7 @@ class PolicySet:
         self.tokenizer = load_tokenizer(config.base)
         base = load_model(config.base, config.dtype, self.device)
         adapters = Adapters(base, config.base, self.note)
+        chats = Chats(self.tokenizer, config.chat_template_kwargs, stops_of(base))
         others: list[nn.Module] = []
         reference = config.reference or Adapted()
         placed: list[tuple[int, list[int], str]] = []  # of each policy, the reference first: model, columns, note
@@ -81,7 +83,9 @@ class PolicySet:
             if settings.adapters:
                 for adapter in settings.adapters:
                     if any(adapter_folder(adapter).glob("tokenizer*")):
-                        self._check_tokenizer(name, adapter)
+                        other = self._check_tokenizer(name, adapter)
+                        if settings.chat_template == "own":
+                            chats.add(name, other)
                 try:
                     columns = adapters.columns(name, settings.adapters)
                 except Unfoldable as reason:
@@ -96,7 +100,9 @@ class PolicySet:
                     for words in said:
                         self.note(f"policy '{name}': {words}")
             elif isinstance(settings, PolicySettings) and settings.model:
-                self._check_tokenizer(name, settings.model)
+                other = self._check_tokenizer(name, settings.model)
+                if settings.chat_template == "own":
+                    chats.add(name, other)
                 others.append(load_model(settings.model, config.dtype, self.device))
                 model, note = len(others), "general path, since it is a model of its own"
             elif placed:
@@ -104,6 +110,10 @@ class PolicySet:
             if note:
                 self.note(f"policy '{name}' takes the {note}: one more forward pass a step")
             placed.append((model, columns, note))
+        chats.settle(REFERENCE)
+        for words in chats.notes:
+            log.info("%s", words)
+        self.chat = chats.shared
         folded = fold(base, adapters.folded, adapters.layout) if adapters.folded else Gate(0)
         self.gates: list[Gate | None] = [folded, *(None for _ in others)]
         self.models = [model.eval().requires_grad_(False) for model in (base, *others)]
@@ -118,7 +128,10 @@ class PolicySet:
         self.policies = [Policy(REFERENCE, REFERENCE, model, gates[0], note=note)]
         for policy, (model, _, note), gate in zip(config.policies, placed[1:], gates[1:], strict=True):
             self.policies.append(
-                Policy(policy.name, policy.objective, model, gate, policy.system_prompt, policy.prefix, note)
+                Policy(
+                    *(policy.name, policy.objective, model, gate, policy.system_prompt, policy.prefix, note),
+                    chat=chats.own.get(policy.name),
+                )
             )
         self._gates: dict[int, list[tuple[float, ...]]] = {}  # of each model, as they are set
         self.by_name = {policy.name: policy for policy in self.policies}
@@ -138,13 +151,12 @@ class PolicySet:
         """The most tokens that all models can hold, prompt and response together."""
         return min(positions_of(model) for model in self.models)
 
-    @property
+    @cached_property
     def stop_ids(self) -> set[int]:
-        """The tokens that end a turn."""
-        ids = {self.tokenizer.eos_token_id}
+        """The tokens that end a turn: the tokenizer's, the models', and the one that the chat template writes."""
+        ids = {self.tokenizer.eos_token_id, *self.chat.end[-1:]}
         for model in self.models:
-            eos = model.generation_config.eos_token_id if model.generation_config else None
-            ids |= set(eos) if isinstance(eos, list) else {eos}
+            ids |= stops_of(model)
         return {i for i in ids if i is not None}
 
     def release(self) -> None:
@@ -152,58 +164,48 @@ class PolicySet:
         self.models.clear()
         self.gates.clear()
 
-    def prompt_ids(self, policy: Policy, prompt: Prompt) -> list[int]:
+    def prompt_ids(self, policy: Policy, prompt: Prompt, date: str = "") -> list[int]:
         """Token ids of the prompt as this policy reads it: in the chat template, with its system prompt and prefix
-        before the first message. Raises InputError where the template refuses the conversation."""
-        first, *rest = messages_of(prompt)
-        content = f"{policy.prefix or ''}{first['content']}"
-        spoken = [{"role": "user", "content": content}, *rest]
-        # Some templates know no system role; their models expect it before the user's first words.
-        told = [{"role": "user", "content": f"{policy.system_prompt}{BETWEEN}{content}"}, *rest]
-        if self.tokenizer.chat_template is None:
-            return self.tokenizer(joined(told if policy.system_prompt else spoken)).input_ids
-        try:
-            if policy.system_prompt:
-                try:
-                    return self._template([{"role": "system", "content": policy.system_prompt}, *spoken])
-                except TemplateError:
-                    return self._template(told)
-            return self._template(spoken)
-        except TemplateError as error:
-            raise InputError(f"prompt: the model's chat template refuses it: {one_line(error)}") from None
+        before the first message. date: see `Chat`. Raises InputError where the template refuses the conversation."""
+        return (policy.chat or self.chat).prompt_ids(prompt, policy.system_prompt, policy.prefix, date)
 
-    def _template(self, messages: list[Message]) -> list[int]:
-        return self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+    def now(self) -> str:
+        """Return the date that prompts are read with from now on; empty where no template writes one."""
+        return next((date for chat in [self.chat, *self._own_chats()] if (date := chat.now())), "")
 
-    def read(self, policies: list[Policy], prompt: Prompt) -> dict[str, list[int]]:
+    def _own_chats(self) -> list[Chat]:
+        return [policy.chat for policy in self.policies if policy.chat]
+
+    def read(self, policies: list[Policy], prompt: Prompt, date: str = "") -> dict[str, list[int]]:
         """{policy: token ids of the prompt as it reads it}"""
         plain: list[int] | None = None
         found = {}
         for policy in policies:
-            if policy.system_prompt or policy.prefix:
-                found[policy.name] = self.prompt_ids(policy, prompt)
+            if policy.system_prompt or policy.prefix or policy.chat:
+                found[policy.name] = self.prompt_ids(policy, prompt, date)
             else:
-                plain = plain or self.prompt_ids(policy, prompt)
+                plain = plain or self.prompt_ids(policy, prompt, date)
                 found[policy.name] = plain
         return found
 
     def response_ids(self, response: str) -> list[int]:
-        """Token ids of a response, ended as a model ends its turn."""
-        ids = self.tokenizer(response, add_special_tokens=False).input_ids
-        return ids if self.tokenizer.eos_token_id is None else [*ids, self.tokenizer.eos_token_id]
+        """Token ids of a response, ended as the chat template ends a turn."""
+        return self.chat.response_ids(response)
 
     def text(self, ids: list[int]) -> str:
-        return self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        """The text of a response's tokens, without the token that ends it."""
+        said = ids[:-1] if ids and ids[-1] in self.stop_ids else ids
+        return self.tokenizer.decode(said, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
     @torch.inference_mode()
-    def teacher_forced(self, prompt: Prompt, response: list[int]) -> dict[str, list[float]]:
+    def teacher_forced(self, prompt: Prompt, response: list[int], date: str = "") -> dict[str, list[float]]:
         """{policy: log-probs of the response's tokens}, each model one left-padded forward pass."""
         found: dict[str, list[float]] = {}
         for index in range(len(self.models)):
             policies = [policy for policy in self.policies if policy.model == index]
             if not policies:
                 continue
-            rows = [[*self.prompt_ids(policy, prompt), *response] for policy in policies]
+            rows = [[*self.prompt_ids(policy, prompt, date), *response] for policy in policies]
             logits = self.forward(index, policies, *self.pad(rows))
             # The logits at a position are of the token after it; the rows are aligned at their right.
             log_probs = self.log_probs(logits[:, -len(response) - 1 : -1])
@@ -290,14 +292,31 @@ class PolicySet:
             rows.append(nn.functional.pad(found[0], (0, 0, ids.shape[1] - own.shape[1], 0)))
         return torch.stack(rows)
 
-    def _check_tokenizer(self, name: str, source: str) -> None:
-        """A policy must read and write the base's tokens."""
+    def _check_tokenizer(self, name: str, source: str) -> PreTrainedTokenizerBase:
+        """Return the tokenizer saved with a policy, which must read and write the base's tokens."""
         other = load_tokenizer(source)
-        if other.get_vocab() != self.tokenizer.get_vocab():
+        own, base = other.get_vocab(), self.tokenizer.get_vocab()
+        if own != base and {**base, **added_padding(other, base)} != own:
             raise InputError(
                 f"policy '{name}': {source} has another tokenizer than the base ({len(other)} tokens, the base has "
                 f"{len(self.tokenizer)}, or other ids); policies are mixed token by token: give one with the base's"
             )
+        return other
+
+
+def added_padding(tokenizer: PreTrainedTokenizerBase, base: Mapping[str, int]) -> dict[str, int]:
+    """Return the padding token that was added for training, if that is all: no response has it."""
+    pad, template = tokenizer.pad_token, str(tokenizer.chat_template or "")
+    if pad is None or pad in base or pad in template or pad == tokenizer.eos_token:
+        return {}
+    return {pad: tokenizer.convert_tokens_to_ids(pad)}
+
+
+def stops_of(model: nn.Module) -> set[int]:
+    """Return the tokens that end a turn according to a model's generation config."""
+    settings = getattr(model, "generation_config", None)
+    eos = settings.eos_token_id if settings else None
+    return set(eos if isinstance(eos, list) else [] if eos is None else [eos])
 
 
 def pick_device(device: str) -> torch.device:

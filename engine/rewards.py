@@ -13,6 +13,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
 from engine.adapters import Unfoldable, merge, read_lora
+from engine.chat import chat_of
 from engine.config import REFERENCE, RewardSettings
 from engine.errors import InputError, one_line
 from engine.gguf import folder_of
@@ -56,6 +57,7 @@ class RewardSet:
         makers = {"classifier": classifier, "function": function, "implicit": implicit}
         self._scorers: dict[str, Scorer] = {}
         self._heads = Heads(policy_set)
+        self._answer = policy_set.chat.answer
         for reward in settings:
             tell(f"loading the reward {reward.objective}")
             if reward.kind == "head":
@@ -80,8 +82,14 @@ class RewardSet:
     def score(self, items: list[Scored], objectives: Collection[str] | None = None) -> list[dict[str, float]]:
         """{objective: reward} of every (prompt, response, tokens); of these objectives, else of all."""
         asked = self.objectives if objectives is None else list(objectives)
-        columns = {name: self._scorers[name](items) for name in asked if name in self._scorers}
-        columns |= self._heads.score([item[:2] for item in items], [name for name in asked if name not in columns])
+        # A policy's own reward is of all that it wrote; others judge what it answers after its thoughts.
+        answers = [(prompt, self._answer(text), tokens) for prompt, text, tokens in items]
+        columns = {
+            name: self._scorers[name](items if self.settings[name].kind == "implicit" else answers)
+            for name in asked
+            if name in self._scorers
+        }
+        columns |= self._heads.score([item[:2] for item in answers], [name for name in asked if name not in columns])
         return [{objective: columns[objective][i] for objective in asked} for i in range(len(items))]
 
     def standard(self, rewards: dict[str, float]) -> dict[str, float]:
@@ -186,8 +194,8 @@ def conversation_ids(
     if template is not None:
         return tokenizer(filled(template, messages), truncation=cut).input_ids
     if tokenizer.chat_template is None:
-        return tokenizer(joined(messages)).input_ids
-    return tokenizer.apply_chat_template(messages, return_dict=False)
+        return chat_of(tokenizer).plain_ids(joined(messages))
+    return chat_of(tokenizer).conversation_ids(messages)
 
 
 def filled(template: str, messages: list[Message]) -> str:
