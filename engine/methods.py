@@ -7,6 +7,7 @@ reference's, so that no objective counts for more by its scale.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -22,11 +23,14 @@ from engine.config import REFERENCE
 from engine.engine import Completion, Engine
 from engine.errors import InputError
 from engine.evaluate import wins
+from engine.missing_rewards import missing_counts, missing_line
 from engine.mixing import SOUP, Mixture
 from engine.sampling import Sampling
 from engine.weights import SOLVERS
 from engine.weights.mpo import minimise
 from engine.weights.objective import Objective
+
+log = logging.getLogger("mixdesk")
 
 BETA = 0.5  # KL strength of the reweighting methods, in standard deviations of a reward
 CHOICES = 16  # responses that the reweighting methods and best-of-n choose from; particles of the exact mixture
@@ -71,11 +75,17 @@ class Setting:
         return self.drawn("opponents", self.prompts, OPPONENTS)
 
     def standard(self, rows: list[list[Completion]]) -> Array:
-        """Rewards [prompts, responses, R] in standard deviations from the reference's mean. Raises InputError while
-        they are not calibrated."""
-        self.engine.reward_set.scale.require(self.engine.reward_set.objectives)
+        """Rewards [prompts, responses, R] in standard deviations from the reference's mean, NaN where one is missing.
+        Raises InputError while they are not calibrated."""
+        objectives = self.engine.reward_set.objectives
+        self.engine.reward_set.scale.require(objectives)
         of = self.engine.reward_set.standard
-        return np.array([[list(of(completion.rewards).values()) for completion in row] for row in rows])
+
+        def row_of(completion: Completion) -> list[float]:
+            known = of(completion.rewards)
+            return [known.get(name, np.nan) for name in objectives]
+
+        return np.array([[row_of(completion) for completion in row] for row in rows])
 
 
 Method = Callable[[Setting], Answers]
@@ -106,11 +116,18 @@ def choose(setting: Setting, what: str, weights: Array, solve_tokens: int = 0) -
     """One of the reference's responses, drawn by exp(Σ λ_k r_k / β): the policy that maximises Σ λ_k r_k - β KL."""
     choices = setting.drawn(what, setting.prompts, CHOICES)
     scores = setting.standard(choices) @ weights / BETA  # [prompts, CHOICES]
+    scores = unchosen(scores)
     share = np.exp(scores - np.logaddexp.reduce(scores, -1)[:, None])
     rng = np.random.default_rng(seed_of(setting.seed, what))
     made = [row[rng.choice(len(row), p=p)] for row, p in zip(choices, share, strict=True)]
     named = dict(zip(setting.engine.reward_set.objectives, weights.tolist(), strict=True))
     return Answers(made, tokens_of(choices), solve_tokens, named)
+
+
+def unchosen(scores: Array) -> Array:
+    """Let no response be chosen that lacks a reward, unless all of its prompt's do. scores: [prompts, responses]"""
+    scores = np.where(np.isnan(scores), -np.inf, scores)
+    return np.where(np.isfinite(scores).any(-1, keepdims=True), scores, 0.0)
 
 
 def tokens_of(rows: list[list[Completion]]) -> int:
@@ -129,7 +146,8 @@ def maxmin(setting: Setting) -> Answers:
     Its λ minimises E_x log E_{y~π_ref} exp(Σ λ_k r_k / β): a bank of rewards in place of log-ratios.
     """
     rows = setting.drawn("maxmin's weights", setting.solve_prompts, setting.responses)
-    ratios = setting.standard(rows) / BETA
+    # Of a reward that is missing nothing is known: it counts as the reference's mean.
+    ratios = np.nan_to_num(setting.standard(rows)) / BETA
     objectives = setting.engine.reward_set.objectives
     bank = Bank(objectives, objectives, setting.solve_prompts, ratios, np.zeros(ratios.shape[:2]), ratios, 0)
     weights, _, _ = minimise(Objective(bank))
@@ -139,7 +157,7 @@ def maxmin(setting: Setting) -> Answers:
 def best_of_n(setting: Setting) -> Answers:
     """The reference's response with the highest mean of all rewards."""
     choices = setting.drawn("best of n", setting.prompts, CHOICES)
-    best = setting.standard(choices).mean(-1).argmax(-1)
+    best = unchosen(setting.standard(choices).mean(-1)).argmax(-1)
     return Answers([row[i] for row, i in zip(choices, best, strict=True)], tokens_of(choices))
 
 
@@ -224,7 +242,17 @@ def compare(
         answers = method(setting)
         seconds = time.perf_counter() - began
         ours = setting.standard([[completion] for completion in answers.completions])  # [prompts, 1, R]
-        won = wins(ours, theirs).mean(1)  # [prompts, R]
+        known = ~(np.isnan(ours).any((1, 2)) | np.isnan(theirs).any((1, 2)))
+        if not known.any():
+            made = [*answers.completions, *(one for row in setting.opponents for one in row)]
+            counts = missing_counts(completion.missing_rewards for completion in made)
+            raise InputError(
+                f"rewards: every prompt lacks one: {missing_line(counts)}; mend that reward or leave it out"
+            )
+        if not known.all():
+            log.warning("%s: %d of %d prompts lack a reward and are left out", name, (~known).sum(), len(known))
+        ours = ours[known]
+        won = wins(ours, theirs[known]).mean(1)  # [prompts, R]
         intervals = with_intervals(won, np.random.default_rng(seed))
         found[name] = {
             "win_rates": dict(zip(objectives, intervals[:-1], strict=True)),
@@ -234,6 +262,7 @@ def compare(
             "solve_tokens": answers.solve_tokens,
             "policy_tokens": answers.policy_tokens,
             "seconds": round(seconds, 1),
+            "n_scored": int(known.sum()),
         }
     return {
         "n_prompts": len(prompts),
