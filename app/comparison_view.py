@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from html import escape
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from engine.missing_rewards import missing_counts, missing_line
 MIXED = ("#7c5cf5", "#8a5a2b", "#4d7c0f", "#be185d", "#0f766e", "#475569")
 DASHES = ("solid", "dot", "dashdot", "longdash", "longdashdot", "dash")
 REFERENCE_COLOUR = "#8b8b96"
+NAMED = 8  # prompts that a message names by number
 ENOUGH = 10  # prompts: a bootstrap over fewer makes intervals that are too narrow
 
 
@@ -86,7 +88,12 @@ def progress(done: int, wanted: int, seconds_left: float | None, mended: int = 0
     )
 
 
-def interrupted(answered: int, plan: Plan, failure: str | None, missing: Sequence[Mapping[str, str]] = ()) -> str:
+def interrupted(
+    answered: int,
+    plan: Plan,
+    failure: str | None,
+    missing: Mapping[tuple[int, int], Mapping[str, str]] = MappingProxyType({}),
+) -> str:
     """Say what a comparison lacks, and why; empty for one that has everything. missing: as in Answers."""
     rest = answered < len(plan.prompts)
     if not (rest or missing):
@@ -95,8 +102,16 @@ def interrupted(answered: int, plan: Plan, failure: str | None, missing: Sequenc
     if failure:
         said.append(f"It ended because of an error: {failure}.")
     if missing:
-        responses = "1 response lacks" if len(missing) == 1 else f"{len(missing)} responses lack"
-        said.append(f"{responses} rewards: {missing_line(missing_counts(missing))}.")
+        places = sorted({place + 1 for place, _ in missing})
+        named = ", ".join(map(str, places[:NAMED])) + (
+            f" and {len(places) - NAMED} more" if len(places) > NAMED else ""
+        )
+        prompts = f"prompt {named}" if len(places) == 1 else f"prompts {named}"
+        responses = "1 response" if len(missing) == 1 else f"{len(missing)} responses"
+        said.append(
+            f"{responses} to {prompts} {'lacks' if len(missing) == 1 else 'lack'} a reward: "
+            f"{missing_line(missing_counts(missing.values()))}."
+        )
     todo = ["go on with the rest"] if rest else []
     todo += ["compute the missing rewards again"] if missing else []
     said.append(f"Press Resume to {' and '.join(todo)}.")

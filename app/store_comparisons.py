@@ -89,14 +89,14 @@ class Entry:
 @dataclass(frozen=True)
 class Answers:
     """What there is of a comparison. answered: the places of prompts with responses; rewards: [prompts, mixtures,
-    objectives], NaN where there is no response or no reward; missing: of each response that lacks a reward, {objective:
-    why}."""
+    objectives], NaN where there is no response or no reward; missing: {(prompt, mixture): {objective: why}} of the
+    responses that lack a reward, by their places."""
 
     plan: Plan
     answered: set[int]
     texts: list[list[str]]
     rewards: np.ndarray
-    missing: list[dict[str, str]] = field(default_factory=list)
+    missing: dict[tuple[int, int], dict[str, str]] = field(default_factory=dict)
 
 
 class ComparisonTables:
@@ -241,13 +241,13 @@ class ComparisonTables:
                 [comparison],
             ).fetchall()
             reasons = db.execute(
-                "select a.completion_id, objective, reason "
+                "select place, mixture_place, objective, reason "
                 f"{answered.format(table='missing_rewards', key='completion_id')} order by place, mixture_place",
                 [comparison],
             ).fetchall()
-        lacking: dict[int, dict[str, str]] = {}
-        for completion, objective, reason in reasons:
-            lacking.setdefault(completion, {})[objective] = reason
+        missing: dict[tuple[int, int], dict[str, str]] = {}
+        for place, mixture, objective, reason in reasons:
+            missing.setdefault((place, mixture), {})[objective] = reason
         size = len(plan.prompts), len(plan.mixtures)
         written = [[""] * size[1] for _ in range(size[0])]
         for place, mixture, text in texts:
@@ -257,7 +257,7 @@ class ComparisonTables:
         for place, mixture, objective, value in values:
             if objective in index:
                 rewards[place, mixture, index[objective]] = value
-        return Answers(plan, {place for place, _, _ in texts}, written, rewards, list(lacking.values()))
+        return Answers(plan, {place for place, _, _ in texts}, written, rewards, missing)
 
     def completions(self, comparison: int, place: int | None = None) -> list[dict[str, Any]]:
         """Completions in full with their `place` and `mixture_name`, in order; of one prompt, or of all."""

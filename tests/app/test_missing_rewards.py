@@ -72,7 +72,10 @@ def test_a_comparison_ends_without_them_says_so_and_is_mended(comparisons, made,
     assert whole.sum() == 17 and not whole[[3, 11, 17]].any()
     assert np.isfinite(answers.rewards[..., :2]).all(), "the other rewards of those prompts are there"
     told = views.interrupted(20, answers.plan, None, answers.missing)
-    assert "6 responses lack rewards: picky 6 (" in told and "Press Resume to compute the missing rewards again" in told
+    assert (
+        "6 responses to prompts 4, 12, 18 lack a reward: picky 6 (" in told
+        and "Press Resume to compute the missing rewards again" in told
+    )
     assert "<b>odd" not in told
     before = comparisons.tables.completions(finished)
     reasons = {row["place"]: row["missing_rewards"]["picky"] for row in before if row["missing_rewards"]}
@@ -87,7 +90,8 @@ def test_a_comparison_ends_without_them_says_so_and_is_mended(comparisons, made,
     comparisons.resume(made, finished)
     wait_for(lambda: finished not in comparisons.jobs)
     assert comparisons.tables.listing()[0].missing == 2
-    assert comparisons.tables.answers(finished).missing == [{"picky": "ValueError: still"}] * 2
+    still = {"picky": "ValueError: still"}
+    assert comparisons.tables.answers(finished).missing == {(11, 0): still, (11, 1): still}
     broken.clear()
     comparisons.resume(made, finished)
     wait_for(lambda: finished not in comparisons.jobs)
@@ -99,7 +103,7 @@ def test_a_comparison_ends_without_them_says_so_and_is_mended(comparisons, made,
             assert one[key] == other[key], "a response was generated again"
         assert other["rewards"] == {**other["rewards"], **one["rewards"]} and not other["missing_rewards"]
         assert other["rewards"]["picky"] == len(other["text"])
-    assert views.interrupted(20, answers.plan, None, []) == ""
+    assert views.interrupted(20, answers.plan, None, {}) == ""
 
 
 def test_the_page_shows_what_there_is(comparisons, finished) -> None:
