@@ -52,7 +52,7 @@ def outcomes(score: Callable[[list[T]], list[float]], items: list[T]) -> list[Ou
         return [finite(value) for value in score(items)]
     except (Exception, SystemExit) as error:  # functions are other people's code
         if len(items) == 1:
-            log.warning("a reward failed: %s", reason_of(error))
+            log.debug("a reward failed", exc_info=True)
             return [reason_of(error)]
     # Out of the except clause, where the failed batch's tensors are still held.
     middle = len(items) // 2

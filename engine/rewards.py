@@ -52,6 +52,7 @@ class RewardSet:
         makers = {"classifier": classifier, "function": function, "implicit": implicit}
         self._scorers: dict[str, Scorer] = {}
         self._heads = Heads(policy_set)
+        self._told: set[tuple[str, str]] = set()  # reasons that were logged
         for reward in settings:
             tell(f"loading the reward {reward.objective}")
             if reward.kind == "head":
@@ -92,6 +93,7 @@ class RewardSet:
             for name in asked:
                 row.put(name, columns[name][i])
             rows.append(row)
+            self._tell(row)
         return rows
 
     def _of_heads(self, items: list[Scored], names: list[str]) -> dict[str, list[Outcome]]:
@@ -102,6 +104,13 @@ class RewardSet:
         except Exception:
             return {name: outcomes(self._one_head(name), read) for name in names}
         return {name: [finite(value) for value in values] for name, values in columns.items()}
+
+    def _tell(self, row: Rewards) -> None:
+        """Log each reason why a reward is missing, once."""
+        for name, reason in row.missing.items():
+            if (name, reason) not in self._told and len(self._told) < 1000:
+                self._told.add((name, reason))
+                log.warning("reward '%s' failed: %s; the response stays, without this reward", name, reason)
 
     def _one_head(self, name: str) -> Callable[[list[tuple[Prompt, str]]], list[float]]:
         return lambda read: self._heads.score(read, [name])[name]
