@@ -53,8 +53,7 @@ class RewardModel:
         assert settings.model is not None
         self.name = f"reward '{settings.objective}'"
         source = settings.model
-        adapted = is_adapter(source)
-        if adapted:
+        if is_adapter(source):
             self.model, tokenizer = self._load_adapted(source, base, device)
         else:
             self.model, missing = self._load(source, device, {})
@@ -89,17 +88,22 @@ class RewardModel:
     def _load_adapted(self, source: str, base: str, device: torch.device) -> tuple[PreTrainedModel, str]:
         """Return a base with the adapter on it, and where its tokenizer is."""
         folder = adapter_folder(source)
+        lora: Lora | None = None
+        reason: Unfoldable | None = None
         try:
-            lora: Lora | None = read_lora(source)
+            lora = read_lora(source)
         except Unfoldable as error:
-            lora, reason = None, error
+            reason = error
         named = json.loads((folder / "adapter_config.json").read_text()).get("base_model_name_or_path")
         # A path is relative to the adapter's own folder, so that the folders can be moved together.
         beside = (folder / (named or "")).resolve()
         on = str(beside) if named and beside.exists() else named or base
-        with safe_open(folder / "adapter_model.safetensors", "pt") as file:
-            keys = [key for key in file.keys() if "original_module" not in key]  # noqa: SIM118 (it is no dict)
-            shapes = {key.removeprefix("base_model.model."): file.get_slice(key).get_shape() for key in keys}
+        try:
+            shapes = shapes_of(folder)
+        except Exception as error:  # whatever its libraries raise on damaged files
+            raise InputError(
+                f"{self.name}: adapter '{source}': its weights are unreadable: {first_line(error)}"
+            ) from None
         heads = [shape for key, shape in shapes.items() if HEADS & set(key.split(".")) and "lora_" not in key]
         outputs = [shape[0] for shape in heads if len(shape) == 2]
         model, missing = self._load(on, device, {"num_labels": min(outputs)} if outputs else {})
@@ -200,6 +204,20 @@ def is_adapter(source: str) -> bool:
         return find_adapter_config_file(source) is not None
     except Exception:  # no hub, no such repository: loading it as a model says so
         return False
+
+
+def shapes_of(folder: Path) -> dict[str, list[int]]:
+    """Return {name in the base: shape} of an adapter's tensors."""
+    file = folder / "adapter_model.safetensors"
+    if file.is_file():
+        with safe_open(file, "pt") as opened:
+            found = {key: opened.get_slice(key).get_shape() for key in opened.keys()}  # noqa: SIM118 (it is no dict)
+    else:
+        tensors = torch.load(folder / "adapter_model.bin", map_location="cpu", weights_only=True)
+        found = {key: list(tensor.shape) for key, tensor in tensors.items()}
+    return {
+        key.removeprefix("base_model.model."): shape for key, shape in found.items() if "original_module" not in key
+    }
 
 
 def saved_as(name: str, key: str) -> bool:
