@@ -59,7 +59,7 @@ def evaluate(engine: Engine, prompts: list[str], sampling: Sampling, seed: int =
     {"levels", "rewards": {objective: [mean a level]}, "standard_errors": the same}}, "trade_offs": [...],
     "missing_rewards": {objective: {reason: responses}}, "n_prompts", "sampling"}.
     Rewards are means over prompts, in each reward model's own unit. Responses whose reward is missing are left out of
-    its figures. Raises InputError if one is missing of all responses of a mixture.
+    its figures, and a reward that cannot be compared at all is left out of the result. Raises InputError if none is left.
     """
     names, objectives = engine.policy_set.names, engine.reward_set.objectives
     if not objectives:
@@ -82,17 +82,22 @@ def evaluate(engine: Engine, prompts: list[str], sampling: Sampling, seed: int =
 
     def scored(weights: dict[str, float], objective: str) -> list[float]:
         """One a prompt, NaN where it is missing."""
-        found = [completion.rewards.get(objective, math.nan) for completion in mixtures[key(weights)]]
-        if all(map(math.isnan, found)):
-            raise InputError(
-                f"rewards: all responses of a mixture lack one: {missing_line(missing)}; mend that reward, or leave it "
-                "out of the configuration"
-            )
-        return found
+        return [completion.rewards.get(objective, math.nan) for completion in mixtures[key(weights)]]
 
     def rewards(weights: dict[str, float], objective: str) -> list[float]:
         return [value for value in scored(weights, objective) if not math.isnan(value)]
 
+    def comparable(objective: str) -> bool:
+        """Whether each mixture has it of some prompt, and each policy of one that the reference has it of."""
+        theirs = scored({REFERENCE: 1.0}, objective)
+        return all(rewards(w, objective) for column in sweep.values() for w in column) and all(
+            any(not math.isnan(one + other) for one, other in zip(scored({name: 1.0}, objective), theirs, strict=True))
+            for name in names
+        )
+
+    objectives = [objective for objective in objectives if comparable(objective)]
+    if not objectives:
+        raise InputError(f"rewards: none is left to compare by: {missing_line(missing)}; mend them")
     reference = {objective: scored({REFERENCE: 1.0}, objective) for objective in objectives}
     result: dict[str, Any] = {
         "n_prompts": len(prompts),
@@ -119,10 +124,8 @@ def evaluate(engine: Engine, prompts: list[str], sampling: Sampling, seed: int =
 
 
 def pairs(ours: list[float], theirs: list[float]) -> tuple[list[float], list[float]]:
-    """Return the pairs of which neither is NaN. Raises InputError if there are none."""
+    """Return the pairs of which neither is NaN."""
     both = [(one, other) for one, other in zip(ours, theirs, strict=True) if not math.isnan(one + other)]
-    if not both:
-        raise InputError("rewards: no prompt has them of both that are compared; give more prompts, or mend the reward")
     return [one for one, _ in both], [other for _, other in both]
 
 

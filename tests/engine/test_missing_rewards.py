@@ -134,8 +134,10 @@ def test_evaluation_leaves_them_out_and_counts_them(made: Engine, broken) -> Non
     assert found["reference"]["rewards"]["picky"] == pytest.approx(of_two["reference"]["rewards"]["picky"])
     assert all(math.isfinite(v) for policy in found["policies"].values() for v in policy["rewards"].values())
     broken.update({"mix": ValueError("no"), "move": ValueError("no")})
-    with pytest.raises(InputError, match="all responses of a mixture lack one: picky"):
-        evaluation.evaluate(made, prompts, SHORT, seed=2)
+    rest = evaluation.evaluate(made, prompts, SHORT, seed=2)
+    assert list(rest["reference"]["rewards"]) == ["plain", "narrow"], "a reward that nothing has takes only itself away"
+    assert rest["reference"]["rewards"]["plain"] == pytest.approx(sound["reference"]["rewards"]["plain"])
+    assert sum(rest["missing_rewards"]["picky"].values()) == 3 * mixtures
 
 
 def brute(bank, weights: np.ndarray, column: int) -> float:
