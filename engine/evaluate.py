@@ -59,7 +59,8 @@ def evaluate(engine: Engine, prompts: list[str], sampling: Sampling, seed: int =
     {"levels", "rewards": {objective: [mean a level]}, "standard_errors": the same}}, "trade_offs": [...],
     "missing_rewards": {objective: {reason: responses}}, "n_prompts", "sampling"}.
     Rewards are means over prompts, in each reward model's own unit. Responses whose reward is missing are left out of
-    its figures, and a reward that cannot be compared at all is left out of the result. Raises InputError if none is left.
+    its figures, and a reward that cannot be compared at all is left out of the result. Raises InputError if none is
+    left.
     """
     names, objectives = engine.policy_set.names, engine.reward_set.objectives
     if not objectives:
