@@ -30,7 +30,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "llama": {},
     "qwen2": {"num_key_value_heads": 2},
     "gpt2": {"resid_pdrop": 0.0},
-    "opt": {"ffn_dim": 48, "word_embed_proj_dim": 32},
+    "opt": {"ffn_dim": 48, "word_embed_proj_dim": 32, "init_std": 0.3},
     "bert": {},
     "roberta": {"type_vocab_size": 1},
     "deberta-v2": {},
