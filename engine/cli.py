@@ -93,6 +93,8 @@ def generate(
             typer.echo(f"\n{warning}", err=True)
         scores = "  ".join(f"{objective} {reward:+.2f}" for objective, reward in completion.rewards.items())
         typer.echo(f"\nrewards: {scores}", err=True)
+        for objective, reason in completion.missing_rewards.items():
+            typer.echo(f"no reward for {objective}: {reason}", err=True)
 
 
 @app.command()
@@ -116,7 +118,13 @@ def score(
     totals = {name: sum(values) for name, values in log_probs.items()}
     if json:
         print_json(
-            {"log_probs": totals, "token_log_probs": log_probs, "rewards": rewards, "standard_rewards": standard}
+            {
+                "log_probs": totals,
+                "token_log_probs": log_probs,
+                "rewards": rewards,
+                "standard_rewards": standard,
+                "missing_rewards": rewards.missing,
+            }
         )
         return
     for name, total in totals.items():
@@ -124,6 +132,8 @@ def score(
     for objective, reward in rewards.items():
         z = f"{standard[objective]:+.2f} standard deviations" if objective in standard else "not calibrated"
         typer.echo(f"reward for {objective:<23} {reward:+9.2f}  ({z})")
+    for objective, reason in rewards.missing.items():
+        typer.echo(f"no reward for {objective}: {reason}")
 
 
 @app.command()
@@ -273,6 +283,7 @@ def evaluate(
     from engine.engine import Engine
     from engine.evaluate import evaluate as run
     from engine.memo import Memo
+    from engine.missing_rewards import missing_line
     from engine.prompts import read_prompts
     from engine.rewards import RewardSet
     from engine.sampling import Sampling
@@ -315,6 +326,8 @@ def evaluate(
         for objective, means in column["rewards"].items():
             levels = "  ".join(f"{value:+.2f}" for value in means)
             typer.echo(f"{name:<12} fader 0 to 1: {objective:<12} {levels}")
+    if result["missing_rewards"]:
+        typer.echo(f"rewards that are missing, and left out: {missing_line(result['missing_rewards'])}")
 
 
 @app.command()

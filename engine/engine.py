@@ -6,7 +6,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future
 from datetime import datetime
 from pathlib import Path
@@ -23,6 +23,7 @@ from engine.errors import InputError
 from engine.familiarity import Familiarity
 from engine.hub import check_hub
 from engine.messages import Prompt, check_messages, messages_of
+from engine.missing_rewards import Rewards
 from engine.mixing import SOUP, Mixture, make_mixture
 from engine.particles import check_particles
 from engine.policies import Policy, PolicySet
@@ -253,7 +254,7 @@ class Engine:
         completions = [request.completion() for request in requests]
         rewards = self.rewards([(c.prompt, c.text, c.tokens) for c in completions])
         for completion, scored in zip(completions, rewards, strict=True):
-            completion.rewards.update(scored)
+            completion.score(scored)
         return completions
 
     def token_log_probs(self, prompt: Prompt, response: str | list[int], date: str = "") -> dict[str, list[float]]:
@@ -276,11 +277,12 @@ class Engine:
         self.check_prompt(prompt, 1)
         return self._familiarity.warning(prompt)
 
-    def rewards(self, items: list[Scored]) -> list[dict[str, float]]:
-        """{objective: reward} of every (prompt, response, its tokens or None)."""
+    def rewards(self, items: list[Scored], objectives: Collection[str] | None = None) -> list[Rewards]:
+        """{objective: reward} of every (prompt, response, its tokens or None), of these objectives or of all. A reward
+        that cannot be computed is left out, and `missing` of its row says why."""
         if self._closed:
             raise RuntimeError("the engine is closed")
-        return self._scoring.score(items, self._on_worker)
+        return self._scoring.score(items, self._on_worker, objectives)
 
     def check_prompt(self, prompt: Prompt, room: int, whose: str = "new", date: str = "") -> dict[str, list[int]]:
         """{policy: token ids of the prompt as it reads it}. Raises InputError if the prompt is empty, has messages of
@@ -453,7 +455,7 @@ class Engine:
         elif request._with_rewards:
             self._scoring.begin(request)
         else:
-            request._finish({}, self.policy_set)
+            request._finish(Rewards(), self.policy_set)
 
     def _end(self, request: Request, reason: str) -> None:
         """End a response as it is, and free its rows at once."""

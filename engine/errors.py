@@ -21,6 +21,3 @@ def one_line(error: BaseException, longest: int = LONGEST) -> str:
     if len(text) > longest:
         return text[:longest].rsplit(" ", 1)[0].rstrip(" .:;,") + " ..."
     return text.rstrip(" .:;,") or type(error).__name__
-
-
-first_line = one_line  # what it was called where only that line was taken

@@ -20,6 +20,7 @@ from engine.sampling import Sampling
 
 if TYPE_CHECKING:
     from engine.engine import Engine
+    from engine.missing_rewards import Rewards
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,8 @@ class Token:
 
 @dataclass(frozen=True)
 class Completion:
-    """A response with all that is needed to generate it again, and its rewards {objective: float}.
+    """A response with all that is needed to generate it again, and its rewards {objective: float}; missing_rewards
+    {objective: why there is none} of those that could not be computed.
 
     prompt: a text; of a conversation of several turns its messages.
     mixture is the last one that it was steered to; steered {token's place: mixture from there on} is empty if it never
@@ -55,10 +57,16 @@ class Completion:
     finish_reason: str  # end, length, time or stopped
     trace: list[dict[str, float]] = field(repr=False)
     rewards: dict[str, float] = field(default_factory=dict)
+    missing_rewards: dict[str, str] = field(default_factory=dict)
     steered: dict[int, Mixture] = field(default_factory=dict)
     begins_with: int = 0
     log_normaliser: float | None = None
     date: str = ""
+
+    def score(self, rewards: Rewards) -> None:
+        """Take rewards that were computed after the response."""
+        self.rewards.update(rewards)
+        self.missing_rewards.update(rewards.missing)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain numbers and words, without the trace."""
@@ -71,6 +79,7 @@ class Completion:
             "seed": self.seed,
             "finish_reason": self.finish_reason,
             "rewards": self.rewards,
+            "missing_rewards": self.missing_rewards,
             "steered": {place: mixture.as_dict() for place, mixture in self.steered.items()},
             "begins_with": self.begins_with,
             "log_normaliser": self.log_normaliser,
@@ -186,7 +195,7 @@ class Request:
             self._tokens.put(place)
         self._handed = len(sequence.tokens)
 
-    def _finish(self, rewards: dict[str, float], policy_set: PolicySet) -> None:
+    def _finish(self, rewards: Rewards, policy_set: PolicySet) -> None:
         sequence = self._sequence
         drawn = sequence.drawn_with
         changes = {i: drawn[i] for i in range(len(drawn)) if i and drawn[i] != drawn[i - 1]}
@@ -200,7 +209,8 @@ class Request:
                 seed=self._seed,
                 finish_reason=sequence.finish_reason or "stopped",
                 trace=sequence.trace,
-                rewards=rewards,
+                rewards=dict(rewards),
+                missing_rewards=rewards.missing,
                 steered={0: drawn[0], **changes} if changes else {},
                 begins_with=sequence.begins_with,
                 log_normaliser=self._particles.log_normaliser if self._particles else None,

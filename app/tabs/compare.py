@@ -295,7 +295,7 @@ class CompareTab:
         wait = 2 + seen.get("size", 0) / 500
         if job.done != seen.get("done") and time.monotonic() - seen.get("at", 0) > wait:
             return await self.open(comparison)
-        return {self.progress: views.progress(job.done, job.wanted, job.seconds_left)}
+        return {self.progress: views.progress_of(job)}
 
     def whole(self, comparison: int) -> Changes:
         """Everything of a comparison. Raises InputError if it is gone."""
@@ -310,12 +310,12 @@ class CompareTab:
         return {
             self.title: views.heading(comparison, plan),
             self.stop: gr.Button(visible=job is not None),
-            self.resume: gr.Button(visible=job is None and answered < len(plan.prompts)),
+            self.resume: gr.Button(visible=job is None and (answered < len(plan.prompts) or bool(answers.missing))),
             self.delete: gr.Button(visible=job is None),
             self.confirm: gr.Row(visible=False),
-            self.progress: views.progress(job.done, job.wanted, job.seconds_left)
+            self.progress: views.progress_of(job)
             if job
-            else views.interrupted(answered, plan, self.comparisons.failures.get(comparison)),
+            else views.interrupted(answered, plan, self.comparisons.failures.get(comparison), answers.missing),
             self.wins: views.win_table(summary, styles, objectives),
             self.radar: drawn(views.radar(summary, styles, objectives)),
             self.table: views.table_value(comparison, answers, styles, objectives),
@@ -343,7 +343,7 @@ class CompareTab:
         when = datetime.fromisoformat(entry.created_at).strftime("%d %b %H:%M")
         state = "under way" if entry.id in self.comparisons.jobs else f"{entry.answered} of {entry.prompts} prompts"
         if entry.finished:
-            state = f"{entry.prompts} prompts"
+            state = f"{entry.prompts} prompts" + (f", {entry.missing} rewards missing" if entry.missing else "")
         return f"{entry.id} · {entry.source} · {len(entry.mixtures)} mixtures, {state} · {when}"
 
 
