@@ -127,6 +127,11 @@ class Bank:
             local=self.local and self.local.of_prompts(chosen),
         )
 
+    def of_objectives(self, names: list[str]) -> Bank:
+        """Return the bank with these objectives alone."""
+        columns = [self.objectives.index(name) for name in names]
+        return replace(self, objectives=names, rewards=self.rewards[..., columns])
+
     def holding(self, fixed: Mapping[str, float], gain: float = 1.0) -> Bank:
         """The bank of the policies that are not fixed, for solvers: at μ on their simplex it says what this one says at
         gain · λ, where λ has the fixed weights, and (1 - Σ fixed) μ for the others. Raises InputError if these are
@@ -198,6 +203,24 @@ class Bank:
         (mean_before, rest_before), (mean_after, rest_after) = residuals
         spread = ((rest_after - rest_before) ** 2).sum(1)  # delta method, [P, R]
         return (mean_after - mean_before).mean(0), np.sqrt(spread.sum(0)) / len(self.prompts)
+
+    def by_prompt(self, weights: ArrayLike) -> Array:
+        """λ [K] -> the expected rewards of every prompt [P, R]"""
+        return np.einsum("pn,pnr->pr", softmax(self.reward_weights(weights), -1), self.rewards)
+
+    def prompt_errors(self, weights: ArrayLike) -> Array:
+        """λ [K] -> standard errors over prompts [R]: of the expected rewards as those of prompts like these. They
+        include the sampling's, which is all that is known with one prompt."""
+        if len(self.prompts) < 2:
+            return self.estimate(weights).reward_errors
+        return self.by_prompt(weights).std(0, ddof=1) / np.sqrt(len(self.prompts))
+
+    def prompt_change(self, before: Array, after: Array) -> tuple[Array, Array]:
+        """As `change`, but with the standard error over prompts of the paired difference."""
+        if len(self.prompts) < 2:
+            return self.change(before, after)
+        gained = self.by_prompt(after) - self.by_prompt(before)
+        return gained.mean(0), gained.std(0, ddof=1) / np.sqrt(len(self.prompts))
 
     def reward_slopes(self, weights: ArrayLike) -> Array:
         """λ [K] -> [R, K]: how each expected reward changes with each weight, Cov_λ(r, log π_k/π_ref), over prompts."""
