@@ -127,7 +127,7 @@ class Balance:
             return
         free = {name: weight for name, weight in found.solution.weights.items() if name not in fixed}
         moved = channels.unlocked(faders_of(free), self.controls.faders)
-        mark = found.outcome and rewards_mark(found.solution.weights, found.outcome)
+        mark = rewards_mark(found.solution.weights, found.outcome) if found.outcome else None
         yield {
             **idle,
             **moved,

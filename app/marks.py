@@ -96,14 +96,16 @@ def find_marks(desk: Desk, last: Mapping[str, Any] | None = None) -> list[Mark]:
 def even_mark(expected: Expected) -> Mark | None:
     names = expected.engine.policy_set.names
     rewards = expected_rewards(expected, dict.fromkeys(names, 1 / len(names)))
-    return rewards and Mark("Even", rewards, "expected of all policies alike")
+    return Mark("Even", rewards, "expected of all policies alike") if rewards else None
 
 
 def balance_mark(expected: Expected) -> Mark | None:
-    """The max-min weights, if somebody has asked for them."""
+    """Return the mark of the max-min weights, if they were found before."""
     solution = expected.known(BY_REWARDS)
-    rewards = solution and expected_rewards(expected, solution.weights)
-    return rewards and solution and Mark("Balance", rewards, f"expected at {in_words(solution.weights)}")
+    if solution is None:
+        return None
+    rewards = expected_rewards(expected, solution.weights)
+    return Mark("Balance", rewards, f"expected at {in_words(solution.weights)}") if rewards else None
 
 
 def expected_rewards(expected: Expected, weights: Mapping[str, float]) -> dict[str, float] | None:
