@@ -34,8 +34,8 @@ def build_balance_menu(button: gr.Button, objectives: list[str]) -> BalanceMenu:
     choices = [(CHOICES[choice], choice) for choice in CHOICES if objectives or choice == BY_POLICIES]
     preferred = BY_REWARDS if objectives else BY_POLICIES
     choice = gr.Dropdown(
-        choices, value=preferred, label="Balance is", filterable=False, elem_id="balance-choice", container=False,
-        show_label=False,
+        choices, value=preferred, label="What Balance finds", show_label=False, container=False, filterable=False,
+        elem_id="balance-choice",
     )  # fmt: skip
     with gr.Row(visible=False, elem_id="balance-floors") as row:
         floors = {

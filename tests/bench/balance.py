@@ -1,8 +1,8 @@
 """Balance, then Compare: whether the rewards that Balance states are those that held-out prompts get.
 
 The weights come from the desk's bank, of the configuration's first prompts. The found mixture and the reference then
-answer other prompts, as Compare asks them, with the bank's sampling. An objective agrees if expected and measured differ
-by no more than twice the standard error of their difference.
+answer other prompts, as Compare asks them, with the bank's sampling. An objective agrees if expected and measured
+differ by no more than twice the standard error of their difference.
 
     python -m tests.bench.balance [--config FILE] [--method maxmin|mpo] [--prompts FILE] [--limit 100] [--json]
 """

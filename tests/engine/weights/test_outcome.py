@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from engine import Engine, InputError
+from engine.cli import echo_expected
 from engine.scale import RewardScale
 from engine.weights import maxmin, mpo
 from engine.weights.outcome import MARGIN, SIGNIFICANT, better_point, outcome, scaled
@@ -87,3 +88,13 @@ def test_a_constant_reward_is_left_out_and_an_uncalibrated_one_is_waited_for() -
         scaled(bank, engine_with(RewardScale(ones, ones)))
     with pytest.raises(InputError, match="same reward"):
         scaled(bank, engine_with(RewardScale({}, {}, frozenset(bank.objectives))))
+
+
+def test_solve_prints_every_objective_and_what_is_better(capsys: pytest.CaptureFixture) -> None:
+    better = {"weights": {"a": 0.25, "b": 0.75}, "gains": {"x": 0.2}, "errors": {"x": 0.05}, "significant": True}
+    echo_expected({"expected": {"x": -0.1}, "expected_errors": {"x": 0.04}, "better": better})
+    found = capsys.readouterr().out
+    assert "expected x            -0.10 ± 0.04" in found
+    assert "better in all objectives, by more than twice the error: a=0.250,b=0.750 (x +0.20 ± 0.05)" in found
+    echo_expected({"expected": {"x": -0.1}, "expected_errors": {"x": 0.04}, "better": None})
+    assert "no other weights" in capsys.readouterr().out
