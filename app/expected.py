@@ -245,7 +245,7 @@ class Expected:
         if plain and kept is there and solution is not None:
             return solution
         if method == "mpo":
-            solution = mpo.solve(there.holding(fixed))
+            solution = mpo.solve(there.holding(fixed) if fixed else there)
         else:
             part, centre, scale = self.scaled()
             solution = maxmin.solve(part.holding(fixed, gain), centre, scale)

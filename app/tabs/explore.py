@@ -147,7 +147,7 @@ class ExploreTab:
         front = self.expected.front()
         self.expected.balanced(method=BY_REWARDS)  # for its mark
         marks = find_marks(self.desk)
-        if self.drawn is None or self.drawn[:2] != (bank, marks):
+        if self.drawn is None or self.drawn[0] is not bank or self.drawn[1] != marks:
             objectives = self.expected.scaled()[0].objectives
             accents = list(self.desk.accents.values())
             of_all = None
