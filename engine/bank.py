@@ -20,7 +20,15 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import softmax
 
 from engine.bank_file import BankFile, Unit, whole_rounds
-from engine.bank_rewards import known_rewards, reward_prompts, rewards_of, score_again, tell_missing, weighted
+from engine.bank_rewards import (
+    known_rewards,
+    over_prompts,
+    reward_prompts,
+    rewards_of,
+    score_again,
+    tell_missing,
+    weighted,
+)
 from engine.batch import Record
 from engine.config import REFERENCE
 from engine.engine import Engine
@@ -135,6 +143,11 @@ class Bank:
         counts = dict(zip(self.objectives, np.isnan(self.rewards).sum((0, 1)).tolist(), strict=True))
         return {name: count for name, count in counts.items() if count}
 
+    def of_objectives(self, names: list[str]) -> Bank:
+        """Return the bank with these objectives alone."""
+        columns = [self.objectives.index(name) for name in names]
+        return replace(self, objectives=names, rewards=self.rewards[..., columns])
+
     def holding(self, fixed: Mapping[str, float], gain: float = 1.0) -> Bank:
         """The bank of the policies that are not fixed, for solvers: at μ on their simplex it says what this one says at
         gain · λ, where λ has the fixed weights, and (1 - Σ fixed) μ for the others. Raises InputError if these are
@@ -210,6 +223,24 @@ class Bank:
         spread = ((rest_after - rest_before) ** 2).sum(1)  # delta method, [P, R]
         counted = reward_prompts(self.rewards, np.full(len(self.prompts), 1 / len(self.prompts)))
         return ((mean_after - mean_before) * counted).sum(0), np.sqrt((spread * counted**2).sum(0))
+
+    def by_prompt(self, weights: ArrayLike) -> Array:
+        """λ [K] -> the expected rewards of every prompt [P, R]; NaN where a prompt has none"""
+        shares, known = known_rewards(self.rewards, softmax(self.reward_weights(weights), -1))
+        return np.where(np.isfinite(self.rewards).any(1), weighted(shares, known), np.nan)
+
+    def prompt_errors(self, weights: ArrayLike) -> Array:
+        """λ [K] -> standard errors over prompts [R]: of the expected rewards as those of prompts like these. They
+        include the sampling's, which is all that is known with one prompt."""
+        if len(self.prompts) < 2:
+            return self.estimate(weights).reward_errors
+        return over_prompts(self.by_prompt(weights))[1]
+
+    def prompt_change(self, before: Array, after: Array) -> tuple[Array, Array]:
+        """As `change`, but with the standard error over prompts of the paired difference."""
+        if len(self.prompts) < 2:
+            return self.change(before, after)
+        return over_prompts(self.by_prompt(after) - self.by_prompt(before))
 
     def reward_slopes(self, weights: ArrayLike) -> Array:
         """λ [K] -> [R, K]: how each expected reward changes with each weight, Cov_λ(r, log π_k/π_ref), over prompts."""

@@ -47,6 +47,16 @@ def reward_prompts(rewards: Array, by_prompt: Array) -> Array:
         return counted / counted.sum(0)  # NaN for a reward that no response has
 
 
+def over_prompts(values: Array) -> tuple[Array, Array]:
+    """[P, R] -> mean over prompts [R] and its standard error [R]; prompts with NaN are left out of that reward."""
+    known = np.isfinite(values)
+    count = known.sum(0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = np.where(known, values, 0.0).sum(0) / count
+        spread = np.where(known, values - mean, 0.0)
+        return mean, np.sqrt((spread**2).sum(0) / (count - 1) / count)
+
+
 def weighted(shares: Array, values: Array) -> Array:
     """shares [..., P, N, R or 1], values [P, N, R] -> their sums over responses [..., P, R]"""
     if shares.shape[-1] != values.shape[-1]:

@@ -203,6 +203,24 @@ def solve(
         )
     if solution.note:
         typer.echo(solution.note, err=True)
+    if "expected" in found:
+        echo_expected(found)
+
+
+def echo_expected(found: dict[str, Any]) -> None:
+    """Print the expected reward of every objective, and the point that is better in all of them if there is one."""
+    for objective, value in found["expected"].items():
+        error = found["expected_errors"][objective]
+        typer.echo(f"expected {objective:<12} {value:+.2f} ± {error:.2f} standard deviations from the reference")
+    if (better := found["better"]) is None:
+        typer.echo("no other weights are expected to be better in all objectives")
+        return
+    gains = ", ".join(
+        f"{objective} {gain:+.2f} ± {better['errors'][objective]:.2f}" for objective, gain in better["gains"].items()
+    )
+    sure = "by more than twice the error" if better["significant"] else "within twice the error"
+    weights = ",".join(f"{name}={weight:.3f}" for name, weight in better["weights"].items())
+    typer.echo(f"expected to be better in all objectives, {sure}: {weights} ({gains})")
 
 
 def solve_ratings(method: str, file: Path, seed: int, config: Path) -> tuple[Solution, dict[str, Any]]:
@@ -231,11 +249,15 @@ def solve_bank(
     """From responses of the policies, which are sampled, or found from before."""
     from tqdm import tqdm
 
+    from engine.bank import collect
+    from engine.config import REFERENCE
     from engine.engine import Engine
+    from engine.lean_bank import collect_lean
     from engine.prompts import read_prompts
     from engine.sampling import Sampling
     from engine.weights import SOLVERS
-    from engine.weights.bank_files import solver_file
+    from engine.weights.bank_files import solver_file, solver_sources
+    from engine.weights.outcome import expect
 
     sampling = Sampling(**settings)
     asked = read_prompts(prompts, column) if prompts else None
@@ -252,7 +274,16 @@ def solve_bank(
         solution = SOLVERS[method](engine, asked, sampling, seed, responses, file=file, progress=progress, **extra)
         if ship:
             file.ship(asked)
-    return solution, {"n_prompts": len(asked), "bank": str(file.path)}
+        found: dict[str, Any] = {"n_prompts": len(asked), "bank": str(file.path)}
+        if engine.reward_set.objectives:
+            # From the file, where the solver has put them: nothing is sampled again.
+            if REFERENCE in file.proposals:
+                bank = collect(engine, asked, responses, sampling, seed, solver_sources(method, engine), file)
+            else:
+                bank = collect_lean(engine, asked, responses, sampling, seed, file)
+            expected = expect(engine, bank, solution.weights)
+            found |= expected.as_dict() if expected else {}
+    return solution, found
 
 
 @app.command()
