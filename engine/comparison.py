@@ -95,8 +95,8 @@ def summarise(rewards: Array, seed: int = 0) -> Summary:
     The bootstrap is over prompts, in pairs.
     """
     _, mixtures, size = rewards.shape
-    there = ~np.isnan(rewards).any(1)  # [prompts, R]
-    whole = there.all(1)
+    there: NDArray[np.bool_] = np.isfinite(rewards).all(1)  # [prompts, R]
+    whole: NDArray[np.bool_] = there.all(1)
     means, errors = np.full((mixtures, size), np.nan), np.full((mixtures, size), np.nan)
     rates = np.full((mixtures - 1, size + 1, 3), np.nan)
 

@@ -15,6 +15,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from engine.bank import Array, Bank, seed_of
@@ -312,7 +313,7 @@ def compare(
         seconds = time.perf_counter() - began
         rows = [[completion] for completion in answers.completions]
         ours = setting.standard(rows)  # [prompts, 1, R]
-        known = ~(np.isnan(ours).any((1, 2)) | np.isnan(theirs).any((1, 2)))
+        known: NDArray[np.bool_] = np.isfinite(ours).all((1, 2)) & np.isfinite(theirs).all((1, 2))
         if not known.any():
             made = [*answers.completions, *(one for row in setting.opponents for one in row)]
             counts = missing_counts(completion.missing_rewards for completion in made)
@@ -334,7 +335,7 @@ def compare(
         }
         if judges:
             judged = setting.judged(rows)
-            both = ~(np.isnan(judged).any((1, 2)) | np.isnan(judged_theirs).any((1, 2)))
+            both = np.isfinite(judged).all((1, 2)) & np.isfinite(judged_theirs).all((1, 2))
             found[name]["judges"] = rates(judges.objectives, wins(judged[both], judged_theirs[both]).mean(1), seed)
     for name in found:
         others = [other for other in found if other not in engine.policy_set.names and not other.startswith("mpo")]

@@ -146,8 +146,8 @@ class Examples:
     log_probs: list[Tensor] = field(default_factory=list)
 
     def part(self, numbers: range) -> Examples:
-        columns = ([column[i] for i in numbers] for column in (self.groups, self.halves, self.rewards, self.log_probs))
-        return Examples(*columns)
+        some = slice(numbers.start, numbers.stop)
+        return Examples(self.groups[some], self.halves[some], self.rewards[some], self.log_probs[some])
 
 
 @torch.no_grad()
@@ -234,7 +234,7 @@ def train_policy(
     batches = [batch for _ in range(-(-steps // len(once))) for batch in shuffled(once, rng)][:steps]
     way: list[dict[str, float]] = []
 
-    def look(step: int) -> dict[str, float]:
+    def look(step: float) -> dict[str, float]:
         ratios = [a - b for a, b in zip(log_probs(body, head, held_out), held_out.log_probs, strict=True)]
         steep, correlation = slope(ratios, held_out.rewards)
         log.info("%s: step %d: slope %.2f, correlation %.2f", out.name, step, steep, correlation)
