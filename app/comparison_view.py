@@ -191,7 +191,7 @@ def win_cell(win: np.ndarray, interval: bool, fair: bool) -> str:
 def radar(summary: Summary, styles: Sequence[Look], objectives: Mapping[str, str]) -> go.Figure | None:
     """Means with bands of 95%, one line a mixture; bars for fewer than three objectives; None if there is nothing."""
     # A reward that no prompt has of all mixtures is not drawn.
-    known: list[bool] = np.isfinite(summary.means).all(0).tolist()
+    known = np.asarray(np.isfinite(summary.means).all(0))
     objectives = {name: colour for (name, colour), there in zip(objectives.items(), known, strict=True) if there}
     names = list(objectives)
     if not names:

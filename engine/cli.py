@@ -340,9 +340,7 @@ def evaluate(
                 )
             judge = RewardSet(second, engine.policy_set) if second else None
             kept = Memo(responses)
-            result: dict[str, Any] = table_of.compare(
-                engine, rest, first, sampling, methods, seed, judges=judge, memo=kept
-            )
+            result: Any = table_of.compare(engine, rest, first, sampling, methods, seed, judges=judge, memo=kept)
         else:
             result = run(engine, asked, sampling, seed)
     if json:

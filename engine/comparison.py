@@ -96,7 +96,7 @@ def summarise(rewards: Array, seed: int = 0) -> Summary:
     """
     _, mixtures, size = rewards.shape
     there: NDArray[np.bool_] = np.isfinite(rewards).all(1)  # [prompts, R]
-    whole: NDArray[np.bool_] = there.all(1)
+    whole = np.asarray(there.all(1))
     means, errors = np.full((mixtures, size), np.nan), np.full((mixtures, size), np.nan)
     rates = np.full((mixtures - 1, size + 1, 3), np.nan)
 

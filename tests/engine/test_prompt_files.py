@@ -148,7 +148,7 @@ def test_layouts_of_benchmarks(tmp_path: Path, layout: str) -> None:
         ("x.csv", "prompt\nGrüße\n".encode("utf-16-le"), None, "as in UTF-16 without its byte order mark"),
         ("x.csv", "prompt\nGrüße\n".encode("latin-1"), None, "line 2: not UTF-8 .*Latin-1"),
         ("x.xlsx", b"PK", None, "ends in .jsonl, .json, .csv, .tsv, .parquet, .txt"),
-        ("x.gz", gzip.compress(b"a"), None, "ends in .jsonl"),
+        ("x.gz", gzip.compress(b"a", mtime=0), None, "ends in .jsonl"),
     ],
     ids=str,
 )  # fmt: skip
