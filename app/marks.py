@@ -25,9 +25,9 @@ from engine.weights.outcome import Outcome
 NEWEST = 20  # comparisons that are searched for a soup
 # name: (plotly's symbol, the same as a path around 0, 0)
 SHAPES = {
-    "Even": ("square-open", "M-6,-6H6V6H-6Z"),
-    "Soup": ("x-thin-open", "M-6,-6L6,6M-6,6L6,-6"),
-    "Balance": ("star", "M0,-9L2.3,-3.1 8.6,-2.8 3.7,1.2 5.3,7.3 0,3.8 -5.3,7.3 -3.7,1.2 -8.6,-2.8 -2.3,-3.1Z"),
+    "Even": ("square-open", "M-9,-9H9V9H-9Z"),
+    "Soup": ("x-thin-open", "M-9,-9L9,9M-9,9L9,-9"),
+    "Balance": ("star", "M0,-13.5L3.4,-4.7 12.9,-4.2 5.6,1.8 7.9,10.9 0,5.7 -7.9,10.9 -5.6,1.8 -12.9,-4.2 -3.4,-4.7Z"),
 }
 
 
@@ -159,7 +159,7 @@ def legend(marks: list[Mark]) -> str:
         rewards = ", ".join(f"{name} {signed(value)}σ" for name, value in mark.rewards.items())
         detail = escape(f"{mark.source}: {rewards}")
         items += (
-            f'<li title="{detail}"><svg viewBox="-10 -10 20 20" aria-hidden="true" class="mark-{mark.name.lower()}">'
+            f'<li title="{detail}"><svg viewBox="-14 -14 28 28" aria-hidden="true" class="mark-{mark.name.lower()}">'
             f'<path d="{SHAPES[mark.name][1]}"/></svg>{mark.name}<span class="unseen">, {detail}</span></li>'
         )
     return f'<ul class="marks" aria-label="Marks on the radar">{items}</ul>'

@@ -213,10 +213,9 @@ def about(bank: Bank, constant: Sequence[str] = ()) -> str:
     left_out = f"Left out: {', '.join(constant)}, always the same for the reference. " if constant else ""
     return message(
         f"Expected rewards of all weights, from {size} at temperature {SAMPLING.temperature:g}. {left_out}"
-        "What is coloured, by its heaviest policy, is efficient: no other is as good in all and better in one. Marks: "
-        "★ Balance by the reward models, □ all policies alike, ✕ the even soup as Compare measured it; the black "
-        "diamond is what mpo finds, the violet hexagon what the paper's solver (bsmd) does. Click a point to send its "
-        "weights to the faders."
+        "What is coloured, by its heaviest policy, is efficient: no other is as good in all and better in one. "
+        "★ Balance by the reward models, □ all policies alike, ✕ the even soup (from Compare), ◆ mpo, ⬢ the paper's "
+        "bsmd. Click a point to send its weights to the faders."
     )
 
 
