@@ -61,8 +61,8 @@ def check_weights(source: str, model: nn.Module, missing: Any = ()) -> None:
     """
     if missing:
         raise InputError(
-            f"cannot load '{source}': its files have no {_named(sorted(missing))}, which would be random; get it again, "
-            "or give a model that was saved with its language modelling head"
+            f"cannot load '{source}': its files have no {_named(sorted(missing))}, which would be random; get it "
+            "again, or give a model that was saved with its language modelling head"
         )
     broken = []
     for name, parameter in model.named_parameters():
