@@ -284,7 +284,7 @@ class Chat:
 
     def _pieces(self, text: str) -> list[int]:
         """Run the tokenizer's pipeline without its added tokens."""
-        backend: Any = self.tokenizer.backend_tokenizer  # type: ignore[attr-defined]
+        backend: Any = self.tokenizer.backend_tokenizer
         if backend.normalizer is not None:
             text = backend.normalizer.normalize_str(text)
         splits = [text]

@@ -134,7 +134,7 @@ class MixedPolicy(PreTrainedModel, GenerationMixin):
         return super().push_to_hub(*args, **kwargs)
 
     @classmethod
-    def from_pretrained(cls, source: str | Path, *_: object, **kwargs: Any) -> MixedPolicy:  # type: ignore[override]
+    def from_pretrained(cls, source: str | Path, *_: object, **kwargs: Any) -> MixedPolicy:
         """Load what `save_pretrained` wrote, from a folder or the hub.
 
         Args:
@@ -210,6 +210,9 @@ class MixedPolicy(PreTrainedModel, GenerationMixin):
             cache = self._packed(cache)
         acting = [self.policy_set.acting(policy, self.mixture) for policy in self.policies]
         self.policy_set.set_gates(0, acting * len(input_ids))
+        ids: Tensor
+        mask: Tensor | None
+        positions: Tensor | None
         if self.heads:
             ids, mask, positions = self._with_heads(input_ids, attention_mask, cache)
         else:
