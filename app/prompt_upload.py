@@ -84,7 +84,7 @@ class PromptUpload:
             self.path: path,
             self.prompts: gr.Dropdown(choices=choices, value="file"),
             self.column: gr.Dropdown(
-                choices=list(prompts.columns), value=prompts.column, visible=len(prompts.columns) > 1
+                choices=list(prompts.columns), value=prompts.column or None, visible=len(prompts.columns) > 1
             ),
             self.status: message(said, "good"),
         }

@@ -353,8 +353,8 @@ def evaluate(
     for name, policy in result["policies"].items():
         rates = "  ".join(f"{o} {rate:.0%}" for o, rate in policy["win_rate_vs_reference"].items())
         typer.echo(f"{name:<12} wins against the reference: {rates}")
-    for name, column in result["sweep"].items():
-        for objective, means in column["rewards"].items():
+    for name, sweep in result["sweep"].items():
+        for objective, means in sweep["rewards"].items():
             levels = "  ".join(f"{value:+.2f}" for value in means)
             typer.echo(f"{name:<12} fader 0 to 1: {objective:<12} {levels}")
     if result["missing_rewards"]:

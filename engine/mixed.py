@@ -68,8 +68,9 @@ class MixedPolicy(PreTrainedModel, GenerationMixin):
 
     config_class = MixedPolicyConfig
     main_input_name = "input_ids"
-    # Whatever the base was loaded with: attention is its own affair.
+    # Whatever the base was loaded with: attention and experts are its own affair.
     _supports_sdpa = _supports_flash_attn = _supports_flex_attn = True
+    _can_set_experts_implementation_cached_value = True
 
     def __init__(self, policy_set: PolicySet, mixture: Mixture, trace: bool = False) -> None:
         config = copy.deepcopy(policy_set.models[0].config)
@@ -209,6 +210,7 @@ class MixedPolicy(PreTrainedModel, GenerationMixin):
             cache = self._packed(cache)
         acting = [self.policy_set.acting(policy, self.mixture) for policy in self.policies]
         self.policy_set.set_gates(0, acting * len(input_ids))
+        ids: Tensor
         mask: Tensor | None
         positions: Tensor | None
         if self.heads:
