@@ -130,7 +130,7 @@ def read_settings(source: str) -> dict[str, Any]:
     try:
         settings = json.loads((adapter_folder(source) / SETTINGS).read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise InputError(f"adapter '{source}': {SETTINGS} is not JSON ({error})") from None
+        raise InputError(f"adapter '{source}': {SETTINGS} is not JSON ({error}); save it again") from None
     if not isinstance(settings, dict):
         raise InputError(f"adapter '{source}': {SETTINGS} holds {type(settings).__name__}, expected peft's settings")
     kind = settings.get("peft_type")

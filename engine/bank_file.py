@@ -108,7 +108,10 @@ def fingerprint(config: Config) -> list[Any]:
     sources = ("adapter", "model", "base")
 
     def of(settings: dict[str, Any]) -> dict[str, Any]:
-        return {key: content(value) if value and key in sources else value for key, value in settings.items()}
+        found = {key: content(value) if value and key in sources else value for key, value in settings.items()}
+        if found.get("chat_template") == "own":  # the default, which banks from before this setting have too
+            del found["chat_template"]
+        return found
 
     def content(value: str | list[str]) -> str | list[str]:
         return contents(value) if isinstance(value, str) else [contents(part) for part in value]
@@ -123,6 +126,7 @@ def fingerprint(config: Config) -> list[Any]:
         [of(policy.model_dump(exclude_none=True)) for policy in config.policies],
         rewards,
         *([of(config.reference.model_dump())] if config.reference else []),
+        *([config.chat_template_kwargs] if config.chat_template_kwargs else []),
     ]
 
 

@@ -196,7 +196,7 @@ TEXTS: dict[str, tuple[str | bytes, str]] = {
         "base: found '~nobody-at-all/base', expected",
     ),
     "link to itself": (changed("base: base", "base: loop"), "base: found 'loop', expected a path or a hub id"),
-    "no hub id": (changed("adapter: plain", "adapter: a/b/c"), "policies[0].adapter: found 'a/b/c', expected a path"),
+    "no hub id": (changed("adapter: plain", "adapter: a b/c"), "policies[0].adapter: found 'a b/c', expected a path"),
     "missing prompts": (GOOD + "prompts: gone.jsonl\n", "prompts: found 'gone.jsonl', expected a file"),
     "folder for prompts": (GOOD + "prompts: base\n", "base is a folder)"),
 }

@@ -11,6 +11,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from engine import Engine, Sampling
 from engine.batch import Sequence
 from engine.chat import Chat
+from engine.missing_rewards import Rewards
 from engine.requests import Request
 from engine.sampling import Sampler
 from tests.conftest import CHAT, Tiny, make_tokenizer
@@ -77,7 +78,7 @@ def handed(engine: Engine, tokens: list[int], stop_at: int | None = None) -> tup
         sequence.drawn_with.append(sequence.mixture)
         request._emit()
     request._tokens.put(None)
-    request._finish({}, engine.policy_set)
+    request._finish(Rewards(), engine.policy_set)
     streamed = list(request)
     assert [token.id for token in streamed] == tokens[:stop_at]
     return "".join(token.text for token in streamed), request.completion().text
