@@ -215,7 +215,9 @@ def read_lora(source: str) -> Lora:
         pair = Pair(a.float(), b.float() * scale)
         modules[name] = pair if bias is None else joined_pairs([pair, constant(bias.float() * scale, a.shape[1])])
     if not modules:
-        raise InputError(f"adapter '{source}': its weights hold no LoRA (no lora_A and lora_B)")
+        raise InputError(
+            f"adapter '{source}': adapter_model.safetensors holds no LoRA (no lora_A and lora_B); save it again"
+        )
     return Lora(source, settings.get("base_model_name_or_path"), modules, saved, settings)
 
 
