@@ -34,12 +34,10 @@ mixdesk.target = (() => {
   // Standard deviations to pixels of the overlay and back, by plotly's own layout; null while there is no plot.
   const scale = () => {
     const plot = document.querySelector("#radar .figure"), layout = plot?._fullLayout;
-    if (!layout || !axes.length) return null;
+    if (!layout) return null;
     if (!corner) {
-      // What lies over the radar fills it, within its border.
-      const radar = document.getElementById("radar");
-      const box = plot.getBoundingClientRect(), origin = radar.getBoundingClientRect();
-      corner = [box.left - origin.left - radar.clientLeft, box.top - origin.top - radar.clientTop];
+      const box = plot.getBoundingClientRect(), origin = overlay.getBoundingClientRect();
+      corner = [box.left - origin.left, box.top - origin.top];
     }
     const [left, top] = corner;
     const polar = layout.polar?._subplot;
@@ -264,7 +262,6 @@ mixdesk.target = (() => {
     begin: (given, furthest, asked, fire) => {
       [axes, reach, server, trigger] = [given, furthest, asked, fire];
       build();
-      mixdesk.marks.place();
     },
     expect: (standard) => {
       expected = standard ?? {};
@@ -280,7 +277,5 @@ mixdesk.target = (() => {
     heard: (values) => { now &&= [...values, ...now.slice(values.length)]; },
     placed: (values) => mixdesk.mixer.placed(values, values.slice(0, count()).map((fader, i) => positions?.[i] ?? fader)),
     said: () => sentence,
-    scale,
-    clamped,
   };
 })();
