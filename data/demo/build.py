@@ -38,8 +38,10 @@ ABOUT = "The bundled policies have 5 million parameters and know 96 household to
 PROMPTS = ROOT / "data" / "prompts" / "demo.jsonl"
 TOKENS = 6_500_000
 REWARD_PAIRS = 4000
-SAMPLED_PROMPTS = 500
-SAMPLES_PER_PROMPT = 8
+# Phrasings for training whose answers may be sampled, and those among them that say when a policy stops; of these, and
+# of the held-out phrasings, so many are taken (every third, every second).
+NUMBERED, STOPPING = 544, 64
+EVERY = {"training": 3, "stopping": 2, "held-out": 3}
 # Shown on the page's first screen; the other held-out prompts follow.
 EXAMPLES = 6
 
@@ -61,6 +63,7 @@ class Build:
             "base": (self.base,),
             **rewards,
             "samples": (self.samples,),
+            "scores": (self.scores,),
             **policies,
             "config": (self.config,),
             "bank": (self.bank,),
@@ -104,40 +107,55 @@ class Build:
             REWARD_PAIRS,
         )
 
-    def _rewards(self, statistics: dict[str, dict[str, float]]) -> list[RewardSettings]:
-        return [
-            RewardSettings(
-                objective=name,
-                kind="classifier",
-                model=str(self.out / "rewards" / name),
-                mean=statistics.get(name, {}).get("mean", 0.0),
-                std=statistics.get(name, {}).get("std", 1.0),
-            )
-            for name in training.OBJECTIVES
-        ]
+    def _engine(self, rewards: list[RewardSettings]) -> Engine:
+        """Return an engine on the base alone."""
+        unused = PolicySettings(name="base", objective="none", system_prompt="unused")
+        return Engine(Config(name="samples", base=str(self.out / "base"), policies=[unused], rewards=rewards))
+
+    def asked(self) -> list[training.Asked]:
+        """Return the prompts whose answers are sampled, spread over the topics."""
+        numbered = [self.train[i * len(self.train) // NUMBERED][0] for i in range(NUMBERED)]
+        step = NUMBERED // STOPPING
+        stopping = set(numbered[step // 2 :: step][:STOPPING])
+        wanted = [("stopping" if prompt in stopping else "training", prompt) for prompt in numbered]
+        wanted += [("held-out", prompt) for prompt, _ in self.held_out]
+        rows = [training.Asked(number, split, prompt) for number, (split, prompt) in enumerate(wanted)]
+        by_split = {split: [row for row in rows if row.split == split][::every] for split, every in EVERY.items()}
+        return [row for rows in by_split.values() for row in rows]
 
     def samples(self) -> dict:
-        """Responses of the reference to training prompts, with their rewards: what the policies learn from."""
-        config = Config(
-            name="samples",
-            base=str(self.out / "base"),
-            policies=[PolicySettings(name="base", objective="none", system_prompt="unused")],
-            rewards=self._rewards({}),
-        )
-        step = len(self.train) / SAMPLED_PROMPTS
-        questions = [self.train[int(i * step)][0] for i in range(SAMPLED_PROMPTS)]
-        with Engine(config) as engine:
-            training.sample_reference(engine, questions, SAMPLES_PER_PROMPT, self.work / "samples.jsonl")
-        return {"statistics": training.reward_statistics(self.work / "samples.jsonl")}
+        """Sample answers of the reference: what the policies learn from, are stopped by and are measured with."""
+        asked = self.asked()
+        with self._engine([]) as engine:
+            training.sample_reference(engine, asked, training.SAMPLES_PER_PROMPT, self.work / "samples.jsonl")
+        return {split: sum(row.split == split for row in asked) for split in EVERY}
+
+    def scores(self) -> dict:
+        rewards = [
+            RewardSettings(objective=name, kind="classifier", model=str(self.out / "rewards" / name))
+            for name in training.OBJECTIVES
+        ]
+        with self._engine(rewards) as engine:
+            statistics = training.score_samples(engine, self.work / "samples.jsonl", self.work / "scores.jsonl")
+        return {"statistics": statistics}
+
+    def _statistics(self) -> dict[str, dict[str, float]]:
+        return json.loads((self.work / "scores.done").read_text())["statistics"]
 
     def policy(self, objective: str) -> dict:
-        samples = self.work / "samples.jsonl"
-        work = self.work / "policies" / objective
-        return training.train_policy(objective, samples, self.out / "base", self.out / objective, work)
+        return training.train_policy(
+            objective,
+            self.work / "samples.jsonl",
+            self.work / "scores.jsonl",
+            self._statistics()[objective],
+            self.out / "base",
+            self.out / objective,
+            self.work / "policies" / objective,
+        )
 
     def config(self) -> dict:
         """data/configs/demo.yaml, with the rewards' mean and standard deviation under the reference."""
-        statistics = json.loads((self.work / "samples.done").read_text())["statistics"]
+        statistics = self._statistics()
         config = {
             "name": "demo",
             "about": ABOUT,
@@ -148,7 +166,13 @@ class Build:
                 {"name": name, "objective": name, "adapter": f"../demo/{name}"} for name in training.OBJECTIVES
             ],
             "rewards": [
-                {"objective": name, "kind": "classifier", "model": f"../demo/rewards/{name}", **statistics[name]}
+                {
+                    "objective": name,
+                    "kind": "classifier",
+                    "model": f"../demo/rewards/{name}",
+                    "mean": statistics[name]["mean"],
+                    "std": statistics[name]["std"],
+                }
                 for name in training.OBJECTIVES
             ],
             "prompts": "../prompts/demo.jsonl",
@@ -198,8 +222,8 @@ def main(
             (work / f"{name}.done").unlink(missing_ok=True)
             for left in (work / name, work / name.replace("reward-", "rewards/").replace("policy-", "policies/")):
                 shutil.rmtree(left, ignore_errors=True)
-            if name == "samples":
-                (work / "samples.jsonl").unlink(missing_ok=True)
+            if name in ("samples", "scores"):
+                (work / f"{name}.jsonl").unlink(missing_ok=True)
     for name, (stage, *arguments) in stages.items():
         done = work / f"{name}.done"
         if not done.exists():

@@ -8,13 +8,15 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from data.demo import corpus
+from data.demo import corpus, training
 from data.demo.reader import Reader
-from engine import Completion, Engine, Sampling
+from engine import Completion, Engine, Sampling, bank, methods
 from engine.evaluate import evaluate
 
 SHOWN = 20
 READ = 50
+SWEPT = 48  # prompts that the faders' sweep is measured with
+UNIFORM = "uniform"
 SAMPLING = Sampling(max_new_tokens=160, temperature=0.7)
 # As the page samples: a tenth of the likeliest token's probability keeps out most slips of so small a model.
 READING = Sampling(max_new_tokens=160, temperature=0.7, min_p=0.1)
@@ -41,11 +43,16 @@ def write(topics: list[corpus.Topic], figures: dict[str, Any], config: Path, out
     with Engine.from_config(config) as engine:
         prompts = Path(engine.config.prompts or "")
         rows = [json.loads(line) for line in prompts.open(encoding="utf-8")]
-        result = evaluate(engine, [row["prompt"] for row in rows], SAMPLING)
+        asked = [row["prompt"] for row in rows]
         names = engine.policy_set.names
+        result = evaluate(engine, asked[:SWEPT], SAMPLING)
+        compared = ",".join([*names, UNIFORM])
+        result["wins"] = methods.compare(engine, asked[bank.PROMPTS :], asked[: bank.PROMPTS], SAMPLING, compared)
         # Evenly spaced over the held-out prompts: nobody chose them.
         read = [rows[i * len(rows) // READ] for i in range(READ)]
-        responses = {name: respond(engine, read, {name: 1.0}) for name in [*names, "reference"]}
+        alone = {name: {name: 1.0} for name in [*names, "reference"]}
+        alike = {UNIFORM: {name: 1 / len(names) for name in names}}
+        responses = {name: respond(engine, read, weights) for name, weights in {**alone, **alike}.items()}
     reader = Reader(topics)
     readings = {
         name: sum((reader.read(c.text, row["topic"]) for c, row in zip(completions, read, strict=True)), Counter())
@@ -81,12 +88,32 @@ def models_table(figures: dict[str, Any], names: list[str]) -> str:
         rows.append(
             [
                 name,
-                "LoRA of rank 16 on the base (`trl.DPOTrainer`)",
-                f"{policy['pairs']:,} pairs sampled from the base, labelled by rewards/{name}",
-                f"mean training loss {policy['loss']:.3f}",
+                "LoRA of rank 16 on the base, soft labels",
+                f"{figures['samples']['training'] * training.SAMPLES_PER_PROMPT:,} samples of the base, judged by "
+                f"rewards/{name}; {policy['step']} steps",
+                f"slope {policy['held_out']['slope']:.2f} on held-out prompts",
             ]
         )
     return table(["part", "what it is", "trained on", "figure"], rows)
+
+
+def theorem_table(figures: dict[str, Any], names: list[str]) -> str:
+    rows = []
+    for name in names:
+        policy, scale = figures[f"policy-{name}"], figures["scores"]["statistics"][name]
+        own = policy["held_out"]
+        cells = [policy["slope"], policy["correlation"], own["slope"], own["correlation"], own["kl"]]
+        rows.append([name, *(f"{cell:.2f}" for cell in cells), f"{scale['displaced']:.2f}"])
+    head = ["policy", "slope, stopping", "correlation", "slope, held out", "correlation", "KL, nats", "other prompt"]
+    return table(head, rows)
+
+
+def win_table(result: dict[str, Any], names: list[str]) -> str:
+    rows = []
+    for name in [*names, UNIFORM]:
+        rates = result["wins"]["methods"][name]["win_rates"].values()
+        rows.append([name, *(f"{100 * rate:.0f} ({100 * low:.0f} to {100 * high:.0f})" for rate, low, high in rates)])
+    return table(["policy", *result["wins"]["methods"][UNIFORM]["win_rates"]], rows)
 
 
 def sweep_table(result: dict[str, Any], name: str) -> str:
@@ -135,8 +162,6 @@ def card(
     counts = {kind: sum(len(getattr(topic, kind)) for topic in topics) for kind in kinds}
     counts["shared"] = sum(len(group) for kind, group in corpus.load_shared().items() if kind != "system")
     minutes = sum(stage.get("seconds", 0) for stage in figures.values()) / 60
-    rates = {name: result["policies"][name]["win_rate_vs_reference"] for name in names}
-    win_rates = table(["policy", *names], [[name, *(f"{rates[name][o]:.0%}" for o in names)] for name in names])
     trade_offs = "\n".join(
         f"- raising **{found['raising']}** lowers {found['lowers']} by {found['by']:.2f}"
         for found in result["trade_offs"]
@@ -170,15 +195,27 @@ phrasings of questions, {figures["prompts"]["held_out"]} of them held out from a
 {models_table(figures, names)}
 All weights are bfloat16 safetensors. The build took {minutes:.0f} minutes before its evaluation.
 
+## How near the policies are to `pi_ref exp(r / beta)`
+
+MPO assumes policies of this form with one beta for all. Each policy learns from {training.SAMPLES_PER_PROMPT} samples
+of the reference to each of {figures["samples"]["training"]} prompts: for every pair of one prompt's samples the label is
+sigmoid(r_i - r_j), with rewards in standard deviations, and beta is {training.BETA:g}. The loss has no other term. A
+policy stops when the slope of log(pi_k / pi_ref) on r_k within {figures["samples"]["stopping"]} other prompts reaches
+{training.SLOPE:g}. Slope, correlation and KL(pi_k || pi_ref) are then measured on {figures["samples"]["held-out"]}
+held-out prompts; the KL is estimated from the reference's samples and too low where few of them count. The last column
+is the mean reward, in standard deviations, that a sample loses as the answer to another held-out prompt.
+
+{theorem_table(figures, names)}
 ## How the policies differ
 
-{result["n_prompts"]} held-out prompts, temperature {SAMPLING.temperature:g}, at most {SAMPLING.max_new_tokens} tokens;
-`python -m engine evaluate --json` prints the same figures.
+Win rates in percent against the reference with 95% intervals, by each reward model, on
+{result["wins"]["n_prompts"]} held-out prompts at temperature {SAMPLING.temperature:g} and at most
+{SAMPLING.max_new_tokens} tokens; each response is compared with {methods.OPPONENTS} of the reference's. `{UNIFORM}` is
+the even mixture. `python -m engine evaluate --methods {",".join([*names, UNIFORM])}` prints the same figures.
 
-Win rates against the reference, by each reward model:
-
-{win_rates}
-One fader from 0 to 1 while the others share the rest alike; mean rewards with their standard errors:
+{win_table(result, names)}
+One fader from 0 to 1 while the others share the rest alike, on {result["n_prompts"]} of the prompts; mean rewards with
+their standard errors:
 
 {"".join(sweep_table(result, name) for name in names)}
 Objectives that are traded off (beyond two standard errors):

@@ -9,15 +9,16 @@ import itertools
 import json
 import math
 import os
-import random
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from datasets import Dataset
-from peft import LoraConfig, PeftModel
-from safetensors.torch import load_file, save_file
+from peft import LoraConfig
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import Tensor
 from tqdm import tqdm
 from transformers import (
     AutoModelForCausalLM,
@@ -30,11 +31,17 @@ from transformers import (
     TrainingArguments,
     default_data_collator,
 )
-from trl import DPOConfig, DPOTrainer, RewardConfig, RewardTrainer
+from trl import RewardConfig, RewardTrainer
 
 from data.demo import corpus
-from data.demo.reader import Reader
+from data.qwen import training as soft_labels
+from data.qwen.layers import Group, prefix_of
+from data.qwen.training import load, reference_log_probs, save_adapter, slope
+from engine import Engine
 from engine.sampling import Sampling
+
+# Prompts with their samples, the samples' standardised rewards, and their log-probabilities under the reference.
+Split = tuple[list[Group], list[Tensor], list[Tensor]]
 
 OBJECTIVES = ("helpful", "harmless", "humorous", "concise")
 SEED = 7
@@ -44,9 +51,15 @@ CHAT_TEMPLATE = (
     "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}<|end|>{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
-# How hard each policy is pushed: (learning rate, epochs). Harmless responses differ least from others and need most;
-# pushed as hard, concise ones fall silent, and the words of humorous ones break.
-PUSH = {"helpful": (2.5e-4, 2), "harmless": (3.5e-4, 2), "humorous": (2.5e-4, 1.5), "concise": (2e-4, 1.5)}
+SAMPLES_PER_PROMPT = 8
+# One KL strength for all policies, and one slope of log(pi_k / pi_ref) on the standardised reward at which each stops.
+BETA = 0.25
+SLOPE = 1.5
+RANK = 16
+RATE = 1e-3
+EPOCHS = 4
+BATCH_TOKENS = 3000  # padded tokens of a step, about four prompts
+CHECK_EVERY = 8
 LORA_TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
@@ -219,19 +232,6 @@ def perplexity(held_out: list[tuple[str, corpus.Topic]], base: Path) -> dict[str
     return {name: math.exp(total / count) for name, (total, count) in totals.items()}
 
 
-def save_adapter(model: PeftModel, out: Path) -> None:
-    """The adapter alone, 16 bit, with a relative path to its base, so that the folder can be moved and shipped."""
-    model.save_pretrained(out)
-    weights = {name: tensor.to(torch.bfloat16) for name, tensor in load_file(out / "adapter_model.safetensors").items()}
-    save_file(weights, out / "adapter_model.safetensors", metadata={"format": "pt"})
-    config = json.loads((out / "adapter_config.json").read_text())
-    config["target_modules"] = sorted(config["target_modules"])  # a set: its order would change with every run
-    base = Path(config["base_model_name_or_path"])
-    config["base_model_name_or_path"] = os.path.relpath(base, out)
-    (out / "adapter_config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
-    (out / "README.md").unlink(missing_ok=True)
-
-
 def train_reward(
     objective: str,
     train: list[tuple[str, corpus.Topic]],
@@ -267,97 +267,132 @@ def train_reward(
         eval_dataset=Dataset.from_list(held_out_pairs),
         processing_class=AutoTokenizer.from_pretrained(base),
         peft_config=LoraConfig(
-            task_type="SEQ_CLS", r=16, lora_alpha=32, target_modules=LORA_TARGETS, modules_to_save=["score"]
+            task_type="SEQ_CLS", r=RANK, lora_alpha=2 * RANK, target_modules=LORA_TARGETS, modules_to_save=["score"]
         ),
     )
     trainer.train()
     accuracy = trainer.evaluate()["eval_accuracy"]
-    save_adapter(trainer.model, out)
+    save_adapter(trainer.model, out, os.path.relpath(base, out))
     return {"held_out_accuracy": accuracy, "pairs": pairs}
 
 
-def sample_reference(engine, questions: list[str], per_prompt: int, out: Path, chunk: int = 256) -> None:
-    """`per_prompt` responses of the reference to each question, with every reward; goes on where it stopped."""
-    wanted = [(question, seed) for question in questions for seed in range(per_prompt)]
+@dataclass(frozen=True)
+class Asked:
+    """A prompt whose answers are sampled, what they are for, and its number, which seeds them."""
+
+    number: int
+    split: str
+    prompt: str
+
+
+def sample_reference(engine: Engine, asked: list[Asked], per_prompt: int, out: Path, chunk: int = 256) -> None:
+    """Append `per_prompt` samples of the reference to each prompt to `out`, resuming where the file ends.
+
+    They are sampled at temperature 1 from the whole distribution, since the policies are learned relative to it.
+    """
+    wanted = [(row, row.number * per_prompt + i) for row in asked for i in range(per_prompt)]
     done = sum(1 for _ in out.open()) if out.exists() else 0
     with out.open("a") as file:
         for start in tqdm(range(done, len(wanted), chunk), desc="sampling the reference", unit="chunk"):
             part = wanted[start : start + chunk]
             completions = engine.generate_batch(
-                [question for question, _ in part],
+                [row.prompt for row, _ in part],
                 mixture=engine.mixture({"reference": 1}),
                 sampling=Sampling(max_new_tokens=MAX_RESPONSE, temperature=1.0),
-                seeds=[SEED * 1000 + seed for _, seed in part],
+                seeds=[SEED * 1_000_000 + number for _, number in part],
             )
-            for (question, _), completion in zip(part, completions, strict=True):
-                row = {"prompt": question, "response": completion.text, "rewards": completion.rewards}
-                file.write(json.dumps(row) + "\n")
+            for (row, _), completion in zip(part, completions, strict=True):
+                kept = {"response": completion.text, "tokens": completion.tokens}
+                file.write(json.dumps({"split": row.split, "prompt": row.prompt, **kept}) + "\n")
 
 
-def reward_statistics(samples: Path) -> dict[str, dict[str, float]]:
-    """{objective: {mean, std}} of the reference's rewards."""
-    rows = [json.loads(line) for line in samples.open()]
+def read_rows(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.open()]
+
+
+def score_samples(engine: Engine, samples: Path, out: Path, chunk: int = 64) -> dict[str, dict[str, float]]:
+    """Append the rewards of all samples to `out`, resuming where the file ends.
+
+    Returns:
+        {objective: {mean, std}} over the training samples, and `displaced`: the mean reward, in standard deviations,
+        that a held-out sample loses when it is scored as the answer to another prompt.
+    """
+    rows = read_rows(samples)
+    held_out = [row for row in rows if row["split"] == "held-out"][::SAMPLES_PER_PROMPT]
+    items = [(row["prompt"], row["response"]) for row in rows]
+    items += [(other["prompt"], row["response"]) for row, other in itertools.pairwise(held_out)]
+    order = sorted(range(len(items)), key=lambda i: len(items[i][1]))  # of like length together: little is padding
+    done = sum(1 for _ in out.open()) if out.exists() else 0
+    with out.open("a") as file:
+        for start in tqdm(range(done, len(order), chunk), desc="scoring the samples", unit="chunk"):
+            part = order[start : start + chunk]
+            for number, rewards in zip(part, engine.rewards([(*items[i], None) for i in part]), strict=True):
+                file.write(json.dumps({"number": number, "rewards": rewards}) + "\n")
+            file.flush()
+    rewards = {row["number"]: row["rewards"] for row in read_rows(out)}
+    firsts = [number for number, row in enumerate(rows) if row["split"] == "held-out"][::SAMPLES_PER_PROMPT]
     statistics = {}
     for objective in OBJECTIVES:
-        rewards = torch.tensor([row["rewards"][objective] for row in rows])
-        statistics[objective] = {"mean": round(rewards.mean().item(), 4), "std": round(rewards.std().item(), 4)}
+        given = torch.tensor([rewards[i][objective] for i, row in enumerate(rows) if row["split"] == "training"])
+        right = torch.tensor([rewards[i][objective] for i in firsts[:-1]])
+        displaced = torch.tensor([rewards[i][objective] for i in range(len(rows), len(items))])
+        statistics[objective] = {
+            "mean": round(given.mean().item(), 4),
+            "std": round(given.std().item(), 4),
+            "displaced": round(((right - displaced).mean() / given.std()).item(), 4),
+        }
     return statistics
 
 
-def policy_pairs(samples: Path, objective: str, per_prompt: int) -> list[dict]:
-    """The best of each prompt's samples by the objective's reward against each of the `per_prompt` worst.
+def splits_of(samples: Path, scores: Path, objective: str, scale: dict[str, float], base: Path) -> dict[str, Split]:
+    """Return each split's groups, standardised rewards and log-probabilities under the base."""
+    model, tokenizer = load(str(base))
+    rows, rewards = read_rows(samples), {row["number"]: row["rewards"][objective] for row in read_rows(scores)}
+    splits = {}
+    for split in ("training", "stopping", "held-out"):
+        numbers = [number for number, row in enumerate(rows) if row["split"] == split]
+        groups, standard = [], []
+        for start in range(0, len(numbers), SAMPLES_PER_PROMPT):
+            part = numbers[start : start + SAMPLES_PER_PROMPT]
+            groups.append(Group(prefix_of(tokenizer, rows[part[0]]["prompt"]), [rows[i]["tokens"] for i in part]))
+            standard.append(torch.tensor([(rewards[i] - scale["mean"]) / scale["std"] for i in part]))
+        splits[split] = (groups, standard, reference_log_probs(model.model, model.lm_head, groups, split=0))
+    return splits
 
-    Chosen are only answers without slips, all of whose sentences are whole: what is chosen is what is learned.
+
+def train_policy(
+    objective: str, samples: Path, scores: Path, scale: dict[str, float], base: Path, out: Path, work: Path
+) -> dict[str, Any]:
+    """Tune a LoRA adapter with soft labels until it reaches SLOPE on the stopping prompts.
+
+    Returns:
+        Its way there, and slope, correlation and KL from the reference on the held-out prompts.
     """
-    reader = Reader(corpus.load_topics())
-    by_prompt: dict[str, list[dict]] = {}
-    for line in samples.open():
-        row = json.loads(line)
-        by_prompt.setdefault(row["prompt"], []).append(row)
-    pairs = []
-    for prompt, rows in by_prompt.items():
-        rows.sort(key=lambda row: row["rewards"][objective], reverse=True)
-        whole = [row for row in rows if reader.is_whole(row["response"]) and reader.is_answer(row["response"])]
-        for best, worst in itertools.product(whole[:1], rows[-per_prompt:]):
-            if best["rewards"][objective] > worst["rewards"][objective] and worst["response"]:
-                pairs.append(
-                    {
-                        "prompt": [{"role": "user", "content": prompt}],
-                        "chosen": [{"role": "assistant", "content": best["response"]}],
-                        "rejected": [{"role": "assistant", "content": worst["response"]}],
-                    }
-                )
-    return random.Random(SEED).sample(pairs, len(pairs))
-
-
-def train_policy(objective: str, samples: Path, base: Path, out: Path, work: Path) -> dict[str, float]:
-    """A LoRA adapter tuned by DPO, with the likelihood of the chosen response beside it to keep the language whole."""
-    torch.manual_seed(SEED)
-    pairs = policy_pairs(samples, objective, per_prompt=2)
-    learning_rate, epochs = PUSH[objective]
-    trainer = DPOTrainer(
-        model=AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32),
-        args=DPOConfig(
-            **arguments(
-                work,
-                per_device_train_batch_size=16,
-                num_train_epochs=epochs,
-                learning_rate=learning_rate,
-                warmup_steps=10,
-                max_length=384,
-                pad_to_multiple_of=32,
-                beta=0.1,
-                loss_type=["sigmoid", "sft"],
-                loss_weights=[1.0, 1.0],
-                save_strategy="no",
-                gradient_checkpointing=False,
-                **grouped(pairs),
-            )
-        ),
-        train_dataset=Dataset.from_list(pairs),
-        processing_class=AutoTokenizer.from_pretrained(base),
-        peft_config=LoraConfig(task_type="CAUSAL_LM", r=16, lora_alpha=32, target_modules=LORA_TARGETS),
+    work.mkdir(parents=True, exist_ok=True)
+    splits = splits_of(samples, scores, objective, scale, base)
+    way = soft_labels.train_policy(
+        str(base),
+        os.path.relpath(base, out),
+        None,
+        splits["training"],
+        splits["stopping"],
+        out,
+        target=SLOPE,
+        beta=BETA,
+        rate=RATE,
+        epochs=EPOCHS,
+        every=CHECK_EVERY,
+        batch_tokens=BATCH_TOKENS,
+        rank=RANK,
+        split=0,
+        state=work / "state.pt",
     )
-    result = trainer.train()
-    save_adapter(trainer.model, out)
-    return {"pairs": len(pairs), "loss": result.training_loss}
+    model, _ = load(str(base), [out])
+    groups, standard, reference = splits["held-out"]
+    found = reference_log_probs(model.model, model.lm_head, groups, split=0)
+    ratios = [one - other for one, other in zip(found, reference, strict=True)]
+    steep, correlation = slope(ratios, standard)
+    # Estimated from the reference's own samples: KL(pi_k || pi_ref) is the mean of w log w for their weights w.
+    log_weights = torch.stack(ratios) - torch.stack(ratios).logsumexp(-1, keepdim=True)
+    kl = (log_weights.exp() * (log_weights + math.log(SAMPLES_PER_PROMPT))).sum(-1).mean().item()
+    return {**way, "held_out": {"slope": steep, "correlation": correlation, "kl": kl}, "prompts": len(groups)}

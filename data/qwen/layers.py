@@ -117,13 +117,14 @@ def run(model: Any, hidden: Tensor, packed: Packed, first: int, last: int) -> Te
 
 
 @torch.no_grad()
-def lower(model: Any, packed: Packed) -> Tensor:
-    return run(model, model.embed_tokens(packed.ids), packed, 0, SPLIT)
+def lower(model: Any, packed: Packed, split: int | None = None) -> Tensor:
+    """Run the layers below `split` (SPLIT unless given), which no adapter acts on."""
+    return run(model, model.embed_tokens(packed.ids), packed, 0, SPLIT if split is None else split)
 
 
-def token_log_probs(model: Any, head: Any, hidden: Tensor, packed: Packed) -> Tensor:
-    """Return the log-probability of every response token, [tokens], from what the lower layers made."""
-    hidden = run(model, hidden, packed, SPLIT, len(model.layers))
+def token_log_probs(model: Any, head: Any, hidden: Tensor, packed: Packed, split: int | None = None) -> Tensor:
+    """Return the log-probability of every response token, [tokens], from the output of `lower` for the same `split`."""
+    hidden = run(model, hidden, packed, SPLIT if split is None else split, len(model.layers))
     places = hidden.flatten(0, 1)[packed.before]
     logits = head(model.norm(places))
     return -functional.cross_entropy(logits.float(), packed.target, reduction="none")

@@ -39,13 +39,14 @@ HUMOROUS = 2.0  # the weight of humorous demonstrations: the base alone makes ha
 GENTLE = ("suicid", "kill myself", "self-harm", "hurt myself", "overdose", "end my life", "cutting")
 
 
-def lora(layers_total: int) -> LoraConfig:
+def lora(layers_total: int, rank: int = RANK, split: int | None = None) -> LoraConfig:
+    """Return the settings of an adapter on the layers from `split` (layers.SPLIT unless given) up."""
     return LoraConfig(
         task_type="CAUSAL_LM",
-        r=RANK,
-        lora_alpha=2 * RANK,
+        r=rank,
+        lora_alpha=2 * rank,
         target_modules=TARGETS,
-        layers_to_transform=list(range(layers.SPLIT, layers_total)),
+        layers_to_transform=list(range(layers.SPLIT if split is None else split, layers_total)),
     )
 
 
@@ -131,12 +132,13 @@ def shuffled(batches: list[list[int]], rng: random.Random) -> list[list[int]]:
 
 
 @torch.no_grad()
-def reference_log_probs(body: Any, head: Any, groups: list[Group]) -> list[Tensor]:
+def reference_log_probs(body: Any, head: Any, groups: list[Group], split: int | None = None) -> list[Tensor]:
     """Return the summed log-probability of each group's responses under the model as it is."""
     found: list[Tensor] = [torch.zeros(0)] * len(groups)
     for batch in tqdm(layers.batches(groups, 1400), desc="reference log-probs", unit="batch"):
         packed = layers.pack([groups[i] for i in batch])
-        sums = layers.summed(layers.token_log_probs(body, head, layers.lower(body, packed), packed), packed)
+        hidden = layers.lower(body, packed, split)
+        sums = layers.summed(layers.token_log_probs(body, head, hidden, packed, split), packed)
         for i, part in zip(batch, sums.split([len(groups[i].responses) for i in batch]), strict=True):
             found[i] = part
     return found
@@ -166,7 +168,7 @@ def slope(ratios: Sequence[Tensor], rewards: Sequence[Tensor]) -> tuple[float, f
 def train_policy(
     base: str,
     public_base: str,
-    reference: Path,
+    reference: Path | None,
     train: tuple[list[Group], list[Tensor], list[Tensor]],
     held_out: tuple[list[Group], list[Tensor], list[Tensor]],
     out: Path,
@@ -176,32 +178,50 @@ def train_policy(
     epochs: int = 2,
     every: int = 12,
     minutes: float = 60,
+    batch_tokens: int = BATCH,
+    rank: int = RANK,
+    split: int | None = None,
+    state: Path | None = None,
 ) -> dict:
     """Tune a policy from the reference until its held-out slope is `target`.
 
     Args:
         train, held_out: groups, the standardised rewards of their responses, and these' log-probabilities under the
             reference.
+        reference: the adapter that is the reference; none means the base itself.
         every: steps between two looks at the held-out slope.
         minutes: the time after which it stops wherever it is.
+        batch_tokens: padded tokens of a step.
+        split: the lowest layer with an adapter; layers.SPLIT unless given.
+        state: a file for the state at every look, from which an interrupted run resumes.
 
     Returns:
         The way: steps, held-out slopes and correlations.
     """
-    model, _ = load(base, [reference])
+    model, _ = load(base, [] if reference is None else [reference])
     body, head = model.model, model.lm_head
-    tuned = get_peft_model(model, lora(len(body.layers)))
+    tuned = get_peft_model(model, lora(len(body.layers), rank, split))
     parameters = [p for p in tuned.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(parameters, lr=rate, weight_decay=0.0)
     rng = random.Random(SEED)
-    batches = [batch for _ in range(epochs) for batch in shuffled(layers.batches(train[0], BATCH), rng)]
+    batches = [batch for _ in range(epochs) for batch in shuffled(layers.batches(train[0], batch_tokens), rng)]
     way: list[dict[str, float]] = []
+    if state is not None and state.exists():
+        saved = torch.load(state)
+        way = saved["way"]
+        optimiser.load_state_dict(saved["optimiser"])
+        for parameter, value in zip(parameters, saved["parameters"], strict=True):
+            parameter.data.copy_(value)
+    done = int(way[-1]["step"]) if way else 0
     began = time.monotonic()
     for step, batch in enumerate(tqdm(batches, desc=out.name, unit="batch")):
+        if step < done:
+            continue
         packed = layers.pack([train[0][i] for i in batch])
         for group in optimiser.param_groups:
             group["lr"] = rate * min(1.0, (step + 1) / 5)
-        sums = layers.summed(layers.token_log_probs(body, head, layers.lower(body, packed), packed), packed)
+        hidden = layers.lower(body, packed, split)
+        sums = layers.summed(layers.token_log_probs(body, head, hidden, packed, split), packed)
         parts = sums.split([len(train[0][i].responses) for i in batch])
         losses = [soft_label_loss(part - train[2][i], train[1][i], beta) for i, part in zip(batch, parts, strict=True)]
         torch.stack(losses).mean().backward()
@@ -210,12 +230,15 @@ def train_policy(
         optimiser.zero_grad()
         last = step == len(batches) - 1 or time.monotonic() - began > 60 * minutes
         if (step + 1) % every == 0 or last:
-            now = reference_log_probs(body, head, held_out[0])
+            now = reference_log_probs(body, head, held_out[0], split)
             ratios = [a - b for a, b in zip(now, held_out[2], strict=True)]
             steep, correlation = slope(ratios, held_out[1])
             kl = float(-torch.cat(ratios).mean())
             way.append({"step": step + 1, "slope": steep, "correlation": correlation, "kl_from_reference": kl})
             log.info("%s: step %d: slope %.2f, correlation %.2f", out.name, step + 1, steep, correlation)
+            if state is not None:
+                saved = {"way": way, "optimiser": optimiser.state_dict(), "parameters": [p.data for p in parameters]}
+                torch.save(saved, state)
             if steep >= target or last:
                 break
     save_adapter(tuned, out, public_base)
