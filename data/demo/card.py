@@ -198,8 +198,8 @@ All weights are bfloat16 safetensors. The build took {minutes:.0f} minutes befor
 ## How near the policies are to `pi_ref exp(r / beta)`
 
 MPO assumes policies of this form with one beta for all. Each policy learns from {training.SAMPLES_PER_PROMPT} samples
-of the reference to each of {figures["samples"]["training"]} prompts: for every pair of one prompt's samples the label is
-sigmoid(r_i - r_j), with rewards in standard deviations, and beta is {training.BETA:g}. The loss has no other term. A
+of the reference to each of {figures["samples"]["training"]} prompts: for every pair of one prompt's samples the label
+is sigmoid(r_i - r_j), with rewards in standard deviations, and beta is {training.BETA:g}. The loss has no other term. A
 policy stops when the slope of log(pi_k / pi_ref) on r_k within {figures["samples"]["stopping"]} other prompts reaches
 {training.SLOPE:g}. Slope, correlation and KL(pi_k || pi_ref) are then measured on {figures["samples"]["held-out"]}
 held-out prompts; the KL is estimated from the reference's samples and too low where few of them count. The last column
