@@ -161,7 +161,6 @@ def card(
     kinds = [*corpus.COUNTS, "declines"]
     counts = {kind: sum(len(getattr(topic, kind)) for topic in topics) for kind in kinds}
     counts["shared"] = sum(len(group) for kind, group in corpus.load_shared().items() if kind != "system")
-    minutes = sum(stage.get("seconds", 0) for stage in figures.values()) / 60
     trade_offs = "\n".join(
         f"- raising **{found['raising']}** lowers {found['lowers']} by {found['by']:.2f}"
         for found in result["trade_offs"]
@@ -193,7 +192,7 @@ phrasings of questions, {figures["prompts"]["held_out"]} of them held out from a
 ## The models
 
 {models_table(figures, names)}
-All weights are bfloat16 safetensors. The build took {minutes:.0f} minutes before its evaluation.
+All weights are bfloat16 safetensors.
 
 ## How near the policies are to `pi_ref exp(r / beta)`
 

@@ -57,9 +57,9 @@ BETA = 0.25
 SLOPE = 1.5
 RANK = 16
 RATE = 1e-3
-EPOCHS = 4
+EPOCHS = 6
 BATCH_TOKENS = 3000  # padded tokens of a step, about four prompts
-CHECK_EVERY = 8
+CHECK_EVERY = 10
 LORA_TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 

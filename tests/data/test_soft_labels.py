@@ -9,15 +9,14 @@ import pytest
 import torch
 
 pytest.importorskip("peft")
-pytest.importorskip("trl")
 
 from safetensors.torch import load_file
 
-from data.demo import build, corpus
+from data.demo import corpus
 from data.qwen.layers import Group, prefix_of, response_of
 from data.qwen.training import load, reference_log_probs, train_policy
 
-BASE = str(build.HERE / "base")
+BASE = str(corpus.FOLDER.parent / "base")
 
 
 @pytest.fixture(scope="module")
@@ -36,13 +35,13 @@ def splits():
 
 
 def tune(splits, out: Path, **settings):
-    shape = {"rate": 1e-3, "epochs": 2, "every": 2, "batch_tokens": 400, "rank": 4, "split": 0}
+    shape = {"rate": 2e-3, "epochs": 2, "every": 2, "batch_tokens": 400, "rank": 4, "split": 0}
     return train_policy(BASE, "../base", None, *splits, out, **{"target": 9.0, **shape, **settings})
 
 
 def test_an_interrupted_policy_ends_where_an_uninterrupted_one_does(splits, tmp_path) -> None:
     whole = tune(splits, tmp_path / "whole")
-    assert whole["slope"] > 0.1 and whole["correlation"] > 0.5
+    assert whole["slope"] > 0.05 and whole["correlation"] > 0.5
     state = tmp_path / "state.pt"
     cut = tune(splits, tmp_path / "cut", minutes=0, state=state)
     assert cut["step"] == 1
@@ -60,6 +59,9 @@ def test_a_policy_stops_at_its_slope(splits, tmp_path) -> None:
 
 
 def test_the_prompts_that_are_sampled_are_apart_and_spread_over_the_topics() -> None:
+    pytest.importorskip("trl")
+    from data.demo import build
+
     built = build.Build(Path("unused"), build.HERE)
     asked = built.asked()
     prompts = {split: {row.prompt for row in asked if row.split == split} for split in build.EVERY}

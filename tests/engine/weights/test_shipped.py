@@ -39,6 +39,17 @@ def test_the_bundled_policies_have_their_bank(tmp_path: Path) -> None:
         assert abs(estimate.objective) < 4 * estimate.error
 
 
+def test_the_even_mixture_of_the_bundled_policies_gains_on_their_reference(tmp_path: Path) -> None:
+    with Engine.from_config(DEMO) as engine:
+        file = BankFile(engine.config, banks.SAMPLING, proposals(engine), folder=tmp_path)
+        bank = kept(engine, read_prompts(engine.config.prompts or "")[: banks.PROMPTS], file)
+    assert bank is not None and bank.local is not None, MEND
+    size = len(bank.policies)
+    gains, errors = bank.decoding.change(np.zeros(size), np.full(size, 1 / size))
+    assert (gains > 0).sum() >= 3, gains
+    assert (gains > 2 * errors).sum() >= 2, (gains, errors)
+
+
 def test_the_command_line_solves_with_the_bank_that_ships() -> None:
     defaults = {name: parameter.default for name, parameter in inspect.signature(solve).parameters.items()}
     assert (defaults["limit"], defaults["responses"], defaults["seed"]) == (banks.PROMPTS, banks.RESPONSES, 0)
