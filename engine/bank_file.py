@@ -16,6 +16,7 @@ from huggingface_hub import try_to_load_from_cache
 from engine.config import Config
 from engine.fetched import digest
 from engine.gguf import hub_file, is_gguf
+from engine.lines import append_line
 from engine.mixing import Mixture
 from engine.sampling import Sampling
 
@@ -60,17 +61,11 @@ class BankFile:
         """Write what there is of these prompts beside the configuration: found wherever its files are the same."""
         units = {unit: rows for unit, rows in self.read().items() if unit[0] in prompts}
         self.shipped.parent.mkdir(parents=True, exist_ok=True)
-        lines = [line_of(unit, [shortened(row) for row in rows]) for unit, rows in units.items()]
+        lines = [line_of(unit, [shortened(row) for row in rows]) + "\n" for unit, rows in units.items()]
         self.shipped.write_text("".join(lines), encoding="utf-8")
 
     def add(self, unit: Unit, responses: list[dict[str, Any]]) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a+b") as file:
-            if file.tell():
-                file.seek(-1, 2)
-                if file.read(1) != b"\n":  # whoever wrote last was killed
-                    file.write(b"\n")
-            file.write(line_of(unit, responses).encode())
+        append_line(self.path, line_of(unit, responses))
 
 
 def whole_rounds(found: Container[Unit], prompts: list[str]) -> int:
@@ -95,7 +90,7 @@ def read_units(path: Path) -> dict[Unit, list[dict[str, Any]]]:
 
 
 def line_of(unit: Unit, responses: list[dict[str, Any]]) -> str:
-    return json.dumps({"prompt": unit[0], "round": unit[1], "responses": responses}) + "\n"
+    return json.dumps({"prompt": unit[0], "round": unit[1], "responses": responses})
 
 
 def shortened(response: dict[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from engine.lines import append_line
+
 
 class Memo:
     """Values by key; in memory only where no path is given. One process writes a file at a time."""
@@ -36,12 +38,5 @@ class Memo:
 
     def __setitem__(self, key: str, value: Any) -> None:
         self._values[key] = value
-        if self.path is None:
-            return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a+b") as file:
-            if file.tell():
-                file.seek(-1, 2)
-                if file.read(1) != b"\n":
-                    file.write(b"\n")
-            file.write(json.dumps({"key": key, "value": value}).encode() + b"\n")
+        if self.path is not None:
+            append_line(self.path, json.dumps({"key": key, "value": value}))

@@ -1,0 +1,16 @@
+"""Files of lines that grow while a process may be killed at any time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def append_line(path: Path, line: str) -> None:
+    """Append a line to a file, on a line of its own even if the process that wrote last was killed within one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+b") as file:
+        if file.tell():
+            file.seek(-1, 2)
+            if file.read(1) != b"\n":
+                file.write(b"\n")
+        file.write(line.encode() + b"\n")
