@@ -185,7 +185,7 @@ class Build:
             for asked in sources.prompts(self.folder, "C", MEASURED)
         ]
         write(PROMPTS, own)
-        write(self.work / "evaluation.jsonl", [*own[: bank.PROMPTS], *measured])
+        write(self.work / "measured.jsonl", [*own[: bank.PROMPTS], *measured])
         return {"page": len(own), "measured": len(measured)}
 
     def bank(self) -> dict[str, Any]:
@@ -201,7 +201,7 @@ class Build:
 
     def evaluation(self) -> dict[str, Any]:
         """What `engine evaluate --methods` measures on fold C, by the rewards and by the judges."""
-        asked = read_prompts(self.work / "evaluation.jsonl")
+        asked = read_prompts(self.work / "measured.jsonl")
         with Engine.from_config(CONFIG) as engine:
             judges = RewardSet(load_config(self.out / "judges.yaml").rewards, engine.policy_set)
             result = methods.compare(
@@ -213,7 +213,7 @@ class Build:
         return {"prompts": result["n_prompts"]}
 
     def card(self) -> dict[str, Any]:
-        return card.write(self.work, read(self.work / "evaluation.jsonl")[bank.PROMPTS :])
+        return card.write(self.work, read(self.work / "measured.jsonl")[bank.PROMPTS :])
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> None:

@@ -69,8 +69,8 @@ def training_part(figures: dict[str, Any]) -> str:
     rows = [[name, *(f"{value:.2f}" for value in row)] for name, row in zip(names, scores["correlations"], strict=True)]
     lines.append(table(["", *names], rows))
     lines.append(
-        "Policies stop at a common slope of `log pi_k / pi_ref` on the standardised reward, measured within prompts on "
-        "responses to held-out ones. `KL` is the mean of `log pi_ref / pi_k` over the reference's responses."
+        "Adapters are scaled to a common slope of `log pi_k / pi_ref` on the standardised reward, measured within "
+        "prompts on responses to held-out ones. `KL` is the mean of `log pi_ref / pi_k` over the reference's responses."
     )
     rows = []
     for name in heads.OBJECTIVES:
