@@ -139,7 +139,7 @@ def serve(
 @cli.command()
 def export(
     out: Annotated[Path, typer.Option(help="The file to write.")],
-    form: Annotated[str, typer.Option("--format", help="trl (prompt, chosen, rejected), jsonl or csv.")] = "trl",
+    form: Annotated[str, typer.Option("--format", help="trl (messages to prefer), jsonl or csv.")] = "trl",
     db: Db = Path("mixdesk.db"),
     as_json: Json = False,
 ) -> None:

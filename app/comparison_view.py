@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 
 from app import plots
+from app.comparisons import Job
 from app.parts import how_made, message, signed
 from app.plots import GRID, TEXT, styled
 from app.store_comparisons import Answers, Plan
 from engine import Completion, Mixture, Sampling
 from engine.comparison import Summary
 from engine.config import REFERENCE
+from engine.missing_rewards import missing_counts, missing_line
 
 # Mixtures that are not one policy: told from objectives' accents by their dashes as well.
 MIXED = ("#7c5cf5", "#8a5a2b", "#4d7c0f", "#be185d", "#0f766e", "#475569")
 DASHES = ("solid", "dot", "dashdot", "longdash", "longdashdot", "dash")
 REFERENCE_COLOUR = "#8b8b96"
+NAMED = 8  # prompts that a message names by number
 ENOUGH = 10  # prompts: a bootstrap over fewer makes intervals that are too narrow
 
 
@@ -70,23 +74,48 @@ def heading(comparison: int, plan: Plan) -> str:
     return f'<h2>Comparison {comparison}</h2><p class="hint">{escape(said)}</p><p class="exports">Export {links}</p>'
 
 
-def progress(done: int, wanted: int, seconds_left: float | None) -> str:
+def progress_of(job: Job) -> str:
+    return progress(job.done, job.wanted, job.seconds_left, job.mended, len(job.unscored))
+
+
+def progress(done: int, wanted: int, seconds_left: float | None, mended: int = 0, unscored: int = 0) -> str:
+    """unscored: responses that lacked a reward when this began, of which `mended` were scored again."""
     left = "" if seconds_left is None else f", about {duration(seconds_left)} left"
+    again = f" {mended} of {unscored} responses with missing rewards scored again." if unscored else ""
     return (
-        f'<p class="hint" role="status">{done} of {wanted} prompts answered{left}.</p>'
+        f'<p class="hint" role="status">{done} of {wanted} prompts answered{left}.{again}</p>'
         f'<progress max="{wanted}" value="{done}" aria-label="Prompts answered"></progress>'
     )
 
 
-def interrupted(answered: int, plan: Plan, failure: str | None) -> str:
-    """Empty for a comparison that is finished."""
-    if answered == len(plan.prompts):
+def interrupted(
+    answered: int,
+    plan: Plan,
+    failure: str | None,
+    missing: Mapping[tuple[int, int], Mapping[str, str]] = MappingProxyType({}),
+) -> str:
+    """Say what a comparison lacks, and why; empty for one that has everything. missing: as in Answers."""
+    rest = answered < len(plan.prompts)
+    if not (rest or missing):
         return ""
-    why = f" It ended because of an error: {failure}." if failure else ""
-    return message(
-        f"{answered} of {len(plan.prompts)} prompts are answered.{why} Press Resume to go on with the rest.",
-        "bad" if failure else "info",
-    )
+    said = [f"{answered} of {len(plan.prompts)} prompts are answered."] if rest else []
+    if failure:
+        said.append(f"It ended because of an error: {failure}.")
+    if missing:
+        places = sorted({place + 1 for place, _ in missing})
+        named = ", ".join(map(str, places[:NAMED])) + (
+            f" and {len(places) - NAMED} more" if len(places) > NAMED else ""
+        )
+        prompts = f"prompt {named}" if len(places) == 1 else f"prompts {named}"
+        responses = "1 response" if len(missing) == 1 else f"{len(missing)} responses"
+        said.append(
+            f"{responses} to {prompts} {'lacks' if len(missing) == 1 else 'lack'} a reward: "
+            f"{missing_line(missing_counts(missing.values()))}."
+        )
+    todo = ["go on with the rest"] if rest else []
+    todo += ["compute the missing rewards again"] if missing else []
+    said.append(f"Press Resume to {' and '.join(todo)}.")
+    return message(" ".join(said), "bad" if failure or missing else "info")
 
 
 def duration(seconds: float) -> str:
@@ -105,39 +134,44 @@ def win_table(summary: Summary, styles: Sequence[Look], objectives: Mapping[str,
     """Win rates against the first, and mean rewards. objectives: {name: accent colour}."""
     if not objectives:
         return '<p class="hint">This configuration has no reward models: read the responses below.</p>'
-    if not summary.prompts:
+    if not summary.counts.any():
         return '<p class="hint">Win rates come with the first prompt that all mixtures have answered.</p>'
     columns = [*objectives.items(), ("lowest of all", "var(--body-text-color)")]
     dot = '<span class="dot"></span>'
+    counts = [*(int(count) for count in summary.counts), summary.prompts]
+    most = max(counts)
     heads = "".join(
-        f'<th scope="col" style="--accent:{colour}">{dot if name in objectives else ""}{escape(name)}</th>'
-        for name, colour in columns
+        f'<th scope="col" style="--accent:{colour}">{dot if name in objectives else ""}{escape(name)}'
+        f"{'' if count == most else f'<small>{count} of {most} prompts</small>'}</th>"
+        for (name, colour), count in zip(columns, counts, strict=True)
     )
     rows = ""
     for place, look in enumerate(styles):
-        means = [f"{signed(mean)}σ" for mean in summary.means[place]] + [f"{signed(summary.means[place].min())}σ"]
+        lowest = np.nanmin(summary.means[place])
+        means = [f"{signed(mean)}σ" if np.isfinite(mean) else "–" for mean in (*summary.means[place], lowest)]
         cells = ""
         for i, (_, colour) in enumerate(columns):
             rate = (
                 ""
-                if place == 0
-                else win_cell(summary.wins[place - 1, i], summary.prompts >= ENOUGH, i < len(objectives))
+                if place == 0 or not counts[i]
+                else win_cell(summary.wins[place - 1, i], counts[i] >= ENOUGH, i < len(objectives))
             )
             cells += f'<td style="--accent:{colour}">{rate}<small>{means[i]}</small></td>'
         note = "<small>the one to win against</small>" if place == 0 else ""
         mark = f'<span class="line" style="border-top:{line(look)}"></span>'
         rows += f'<tr><th scope="row">{mark}{escape(look.name)}{note}</th>{cells}</tr>'
-    counted = "1 prompt" if summary.prompts == 1 else f"{summary.prompts} prompts"
+    counted = "1 prompt" if most == 1 else f"{most} prompts"
+    fewer = "" if min(counts) == most else " Prompts of which a mixture lacks a reward are left out of it."
     intervals = (
         "Beside it, and as a bar, the 95% interval, by bootstrap over prompts; bold where it leaves out 50%."
-        if summary.prompts >= ENOUGH
+        if most >= ENOUGH
         else f"95% intervals come with {ENOUGH} prompts."
     )
     return (
         f'<div class="scroll" tabindex="0" role="region" aria-label="Win rates"><table class="wins"><thead><tr>'
         f'<th scope="col">Wins against {escape(styles[0].name)}</th>{heads}</tr></thead><tbody>{rows}</tbody></table>'
         f'</div><p class="hint">Share of {counted} won, a tie being half a win. {intervals} Small: '
-        "the mean reward, in standard deviations (σ) from the reference’s.</p>"
+        f"the mean reward, in standard deviations (σ) from the reference’s.{fewer}</p>"
     )
 
 
@@ -156,9 +190,13 @@ def win_cell(win: np.ndarray, interval: bool, fair: bool) -> str:
 
 def radar(summary: Summary, styles: Sequence[Look], objectives: Mapping[str, str]) -> go.Figure | None:
     """Means with bands of 95%, one line a mixture; bars for fewer than three objectives; None if there is nothing."""
+    # A reward that no prompt has of all mixtures is not drawn.
+    known = np.asarray(np.isfinite(summary.means).all(0))
+    objectives = {name: colour for (name, colour), there in zip(objectives.items(), known, strict=True) if there}
     names = list(objectives)
-    if not summary.prompts or not names:
+    if not names:
         return None
+    summary = replace(summary, means=summary.means[:, known], errors=summary.errors[:, known])
     spread = 1.96 * np.nan_to_num(summary.errors)
     figure = go.Figure()
     if len(names) < 3:
@@ -229,8 +267,9 @@ def table_value(
     comparison: int, answers: Answers, styles: Sequence[Look], objectives: Mapping[str, str]
 ) -> dict[str, Any]:
     """For the table's script, which writes all of it as text."""
-    shown = np.round(standard(answers), 3).astype(object)
-    shown[np.isnan(answers.rewards)] = None
+    values = np.round(standard(answers), 3)
+    shown = values.astype(object)
+    shown[~np.isfinite(values)] = None
     return {
         "comparison": comparison,
         "objectives": [{"name": name, "colour": colour} for name, colour in objectives.items()],
@@ -266,10 +305,11 @@ def prompt_value(
                 ),
                 "rewards": [
                     [row["rewards"][name], (row["rewards"][name] - plan.scale[name][0]) / plan.scale[name][1]]
-                    if name in row["rewards"]
+                    if name in row["rewards"] and np.isfinite(plan.scale[name]).all()
                     else None
                     for name in objectives
                 ],
+                "missing": row["missing_rewards"],
             }
             for row in rows
         ],

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from app.store import Store
 from app.store_comparisons import ComparisonTables, Plan, Scale
@@ -29,6 +30,8 @@ class Job:
     wanted: int  # prompts
     done: int
     at_first: int = field(init=False)
+    unscored: list[dict[str, Any]] = field(default_factory=list)  # completions that lacked a reward when it began
+    mended: int = 0  # of those, the ones that were scored again
     began: float = field(default_factory=time.monotonic)
     stopping: threading.Event = field(default_factory=threading.Event)
     thread: threading.Thread | None = None
@@ -90,7 +93,8 @@ class Comparisons:
         return comparison
 
     def resume(self, engine: Engine, comparison: int) -> None:
-        """Go on with one that was stopped, or that the app's end has interrupted. Raises InputError."""
+        """Go on with one that was stopped, or that the app's end has interrupted, and compute the rewards that are
+        missing; responses that are there stay. Raises InputError."""
         with self._lock:
             if comparison in self.jobs:
                 return
@@ -132,6 +136,7 @@ class Comparisons:
     def _begin(self, engine: Engine, comparison: int, plan: Plan) -> None:
         missing = self.tables.missing(comparison)
         job = Job(comparison, len(plan.prompts), len(plan.prompts) - len(missing))
+        job.unscored = self.tables.unscored(comparison, engine.reward_set.objectives)
         self.jobs[comparison] = job
         self.failures.pop(comparison, None)
         job.thread = threading.Thread(
@@ -146,6 +151,16 @@ class Comparisons:
         calibration.sample(None if engine.config.prompts else plan.prompts, job.stopping.is_set)
         self.tables.rescale(job.comparison, scale_of(engine))
 
+    def _mend(self, engine: Engine, job: Job) -> None:
+        """Compute the rewards that were missing when this run began."""
+        for row in job.unscored:
+            if job.stopping.is_set():
+                return
+            wanted = [name for name in engine.reward_set.objectives if name not in row["rewards"]]
+            (rewards,) = engine.rewards([(row["prompt"], row["text"], row["tokens"])], wanted)
+            self.tables.mend(row["id"], rewards)
+            job.mended += 1
+
     def _run(self, engine: Engine, job: Job, plan: Plan, missing: dict[int, str]) -> None:
         try:
             if any(math.isnan(std) for _, std in plan.scale.values()):
@@ -156,6 +171,7 @@ class Comparisons:
             for place, completions in made:
                 self.tables.keep(job.comparison, place, completions, plan.model)
                 job.done += 1
+            self._mend(engine, job)
             if job.done == job.wanted:
                 self.tables.finish(job.comparison)
         except InputError as error:

@@ -265,7 +265,7 @@ def looks_like_one(file: Path) -> bool:
 def peek(file: Path) -> Any:
     try:
         return yaml.safe_load(file.read_text(encoding="utf-8")) if file.stat().st_size <= LARGEST else None
-    except (OSError, ValueError, yaml.YAMLError):
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
         return None
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import gradio as gr
 
 from app import turns
+from app.balance_menu import BalanceMenu, build_balance_menu
 from app.channels import Channels
 from app.mixer import build_channels, build_marks
 from app.parts import fader_head, message, mixture_bar
@@ -183,14 +184,15 @@ class Outputs:
 
 
 def build_faders(
-    policies: list[PolicySettings], colours: list[str]
-) -> tuple[dict[str, gr.Slider], gr.Textbox, gr.Button]:
+    policies: list[PolicySettings], colours: list[str], objectives: list[str]
+) -> tuple[dict[str, gr.Slider], gr.Textbox, BalanceMenu]:
     """One fader a policy, each with its share of the mixture, which the browser works out; what is locked, soloed and
-    muted; and Balance."""
+    muted; and Balance with its menu."""
     with gr.Row(elem_classes="heading"):
         gr.HTML("<h2>Faders</h2>")
         even = gr.Button("Even (E)", size="sm", elem_id="even", min_width=70, scale=0)
         balance = gr.Button("Balance (B)", size="sm", elem_id="balance", min_width=90, scale=0)
+    menu = build_balance_menu(balance, objectives)
     gr.HTML(mixture_bar(colours))
     faders, marks = {}, []
     for i, policy in enumerate(policies):
@@ -205,7 +207,7 @@ def build_faders(
     moved = list(faders.values())
     channels = build_channels(moved, marks)
     even.click(None, [*moved, channels], moved, js="(...now) => mixdesk.mixer.even(now)")
-    return faders, channels, balance
+    return faders, channels, menu
 
 
 def build_more(longest: int) -> dict[str, Any]:

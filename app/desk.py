@@ -23,7 +23,7 @@ UPLOAD = "24mb"  # the most that is taken in at all; app and engine say what eac
 
 def build(desk: Desk, menu: Menu | None = None) -> gr.Blocks:
     with gr.Blocks(title="Mixdesk", fill_width=True, analytics_enabled=False) as blocks:
-        build_header(desk.warning, menu)
+        build_header(desk.warning, menu, desk.engine.notes)
         with gr.Tabs(elem_id="tabs", overflow_behavior="wrap") as tabs:
             with gr.Tab("Desk (D)", id="desk", elem_id="desk-tab") as first:
                 steering = desk_tab.build(desk, first, tabs)

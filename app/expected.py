@@ -6,7 +6,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -16,8 +16,9 @@ from engine.bank import PROMPTS, RESPONSES, SAMPLING, Bank
 from engine.bank_file import BankFile
 from engine.calibration import Calibration
 from engine.prompts import read_prompts
-from engine.weights import Solution, bsmd, mpo, target
+from engine.weights import Solution, bsmd, maxmin, mpo, target
 from engine.weights.front import Front, front
+from engine.weights.outcome import Outcome, outcome, scaled
 
 log = logging.getLogger("mixdesk")
 
@@ -73,7 +74,7 @@ class Expected:
         prompts = engine.config.prompts
         self.prompts = list(dict.fromkeys(read_prompts(prompts)[:PROMPTS])) if prompts else []
         self.bank: Bank | None = None
-        self._balanced: tuple[Bank, Solution] | None = None
+        self._balanced: dict[str, tuple[Bank, Solution]] = {}  # by method
         self._front: tuple[Bank, Front] | None = None
         self._loading, self._sampling = threading.Lock(), threading.Lock()
         self._loaded = False
@@ -219,7 +220,7 @@ class Expected:
             f"{text} {self.calibrating}".strip(),
             raw=dict(zip(self.objectives, estimate.rewards.tolist(), strict=True)),
             standard=self._named((estimate.rewards - self.centre) / self.scale),
-            errors=self._named(estimate.reward_errors / self.scale),
+            errors=self._named(self.bank.prompt_errors(weights) / self.scale),
             sound=bool(estimate.sound),
         )
 
@@ -227,33 +228,80 @@ class Expected:
         """Of the objectives that are calibrated."""
         return {name: value for name, value in zip(self.objectives, values.tolist(), strict=True) if np.isfinite(value)}
 
-    def balanced(self, fixed: Mapping[str, float] | None = None) -> Solution:
-        """The max-min weights, those of all policies computed once a bank. fixed: {policy: the weight that it keeps}.
+    def balanced(self, fixed: Mapping[str, float] | None = None, method: str = "mpo", gain: float = 1.0) -> Solution:
+        """Return the fair weights, those of all policies at gain 1 computed once a bank and method.
 
-        Raises InputError if nothing is left to move.
+        Args:
+            fixed: {policy: the weight that it keeps}.
+            method: `mpo`, by the policies' own rewards, or `maxmin`, by the expected rewards.
+            gain: that the rewards are expected at; the policies' own have none.
+
+        Raises:
+            InputError: nothing is left to move, or the rewards have no scale.
         """
-        there = self._there()
-        if fixed:
-            return mpo.solve(there.holding(fixed)).among(there.policies, fixed)
-        if self._balanced is None or self._balanced[0] is not there:
-            self._balanced = there, mpo.solve(there)
-        return self._balanced[1]
+        there, fixed = self._there(), fixed or {}
+        plain = not fixed and (gain == 1 or method == "mpo")
+        kept, solution = self._balanced.get(method, (None, None))
+        if plain and kept is there and solution is not None:
+            return solution
+        if method == "mpo":
+            solution = mpo.solve(there.holding(fixed) if fixed else there)
+        else:
+            part, centre, scale = self.scaled()
+            solution = maxmin.solve(part.holding(fixed, gain), centre, scale)
+        solution = solution.among(there.policies, fixed)
+        if plain:
+            self._balanced[method] = there, solution
+        return solution
+
+    def known(self, method: str) -> Solution | None:
+        """Return what `balanced` has computed for this bank already."""
+        kept, solution = self._balanced.get(method, (None, None))
+        return solution if kept is self.bank else None
+
+    def outcome(
+        self,
+        weights: Mapping[str, float],
+        fixed: Mapping[str, float] | None = None,
+        gain: float = 1.0,
+        search: bool = True,
+    ) -> Outcome:
+        """Return the expected rewards at these weights, and a point that is better in all, around what is fixed.
+
+        Raises InputError.
+        """
+        (part, centre, scale), fixed = self.scaled(), fixed or {}
+        part = part.holding(fixed, gain)
+        free = np.array([weights[name] for name in part.policies])
+        found = outcome(part, centre, scale, free / free.sum() if free.any() else free + 1 / len(free), search)
+        better = found.better and found.better.among(self._there().policies, fixed)
+        return replace(found, better=better)
+
+    def scaled(self) -> tuple[Bank, np.ndarray, np.ndarray]:
+        """Return the bank of the objectives that have a scale, with the reference's means and standard deviations [R].
+
+        A reward that is constant for the reference is left out. Raises InputError.
+        """
+        return scaled(self._there(), self.engine)
 
     def reaching(
         self,
         floors: Mapping[str, float],
         fixed: Mapping[str, float] | None = None,
         worth: Mapping[str, float] | None = None,
+        gain: float = 1.0,
+        repeats: int = 0,
     ) -> Solution:
         """The weights with the most reward in all above floors, {objective: standard deviations}. worth: how much some
-        objectives count, 1 unless told. Raises InputError."""
-        there, fixed, worth = self._there(), fixed or {}, worth or {}
+        objectives count, 1 unless told; repeats: of the bootstrap, for the weights' errors. Raises InputError."""
+        fixed, worth = fixed or {}, worth or {}
         if not floors and not worth:
             raise InputError("Type a floor for at least one objective, such as 0.2, or what counts more.")
-        target.check("counts", worth, self.objectives)
-        self._calibrated()
-        part = there.holding(fixed)
-        found = target.solve(part, self.centre, self.scale, {}, floors, repeats=0, worth=worth)
+        there, centre, scale = self.scaled()
+        target.check("counts", worth, there.objectives)
+        target.check("floor", floors, there.objectives)
+        part = there.holding(fixed, gain)
+        found = target.solve(part, centre, scale, {}, floors, repeats=repeats, worth=worth)
         return found.among(there.policies, fixed)
 
     def aim(
@@ -269,18 +317,21 @@ class Expected:
         goal: {objective: standard deviations}; fixed: {policy: the weight that it keeps}; quick: search from these
         weights alone. Raises InputError, also where there is nothing to move.
         """
-        there, total = self._there(), sum(faders.values())
+        total = sum(faders.values())
+        self._there()
         if not total:
             raise InputError("All faders are at zero or silent: raise one.")
         target.check("target", goal, self.objectives)
-        self._calibrated()
+        there, centre, scale = self.scaled()
+        target.check("target", goal, there.objectives)
         before = np.array([faders[name] for name in there.policies]) / total
-        now = self._named((there.estimate(gain * before).rewards - self.centre) / self.scale)
+        standard = (there.estimate(gain * before).rewards - centre) / scale
+        now = dict(zip(there.objectives, standard.tolist(), strict=True))
         part, start = there.holding(fixed, gain), None
         free = np.array([faders[name] for name in part.policies])
         if quick:
             start = free / free.sum() if free.any() else np.full(len(free), 1 / len(free))
-        found = target.solve(part, self.centre, self.scale, {**now, **goal}, {}, repeats=0, start=start)
+        found = target.solve(part, centre, scale, {**now, **goal}, {}, repeats=0, start=start)
         found = found.among(there.policies, fixed)
         after = np.array(list(found.weights.values()))
         gained, errors = there.change(gain * before, gain * after)
@@ -288,35 +339,32 @@ class Expected:
             weights=found.weights,
             free=part.policies,
             asked={name: value - now[name] for name, value in goal.items()},
-            gained=self._named(gained / self.scale),
-            errors=self._named(errors / self.scale),
+            gained=dict(zip(there.objectives, (gained / scale).tolist(), strict=True)),
+            errors=dict(zip(there.objectives, (errors / scale).tolist(), strict=True)),
             share=found.share,
             sound=bool(there.estimate(gain * after).sound),
         )
 
     def front(self) -> Front:
-        """Expected rewards over all weights, computed once a bank. Raises InputError."""
-        there = self._there()
-        self._calibrated()
+        """Expected rewards over all weights, computed once a bank, of the objectives of `scaled`. Raises InputError."""
+        there, (part, centre, scale) = self._there(), self.scaled()
         if self._front is None or self._front[0] is not there:
-            self._front = there, front(there, self.centre, self.scale)
+            self._front = there, front(part, centre, scale)
         return self._front[1]
 
     def paths(self) -> dict[str, np.ndarray]:
         """{solver: expected rewards [steps, R] on its way, in standard deviations; the last row: of what it found}
 
         The paper's solver takes reference samples: the reference's part of this bank, which is small.
+
+        Raises InputError.
         """
-        there = self._there()
+        there, (part, centre, scale) = self._there(), self.scaled()
         found = {"mpo": self.balanced()}
         if (reference := there.reference_only) is not None:
             found["bsmd"] = bsmd.solve(reference, batch=reference.rewards.shape[1], repeats=0)
         ways = {name: [*made.path, [*made.weights.values()]] for name, made in found.items()}
-        return {name: (there.estimate(np.array(way)).rewards - self.centre) / self.scale for name, way in ways.items()}
-
-    def _calibrated(self) -> None:
-        """Raises InputError unless every reward has a scale."""
-        self.engine.reward_set.scale.require(self.objectives)
+        return {name: (part.estimate(np.array(way)).rewards - centre) / scale for name, way in ways.items()}
 
     def _there(self) -> Bank:
         if self.bank is None:

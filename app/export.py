@@ -20,22 +20,18 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 def trl_rows(pairs: Iterable[Pair]) -> Iterator[dict[str, Any]]:
     """prompt, chosen, rejected of the overall ratings that prefer one response.
 
-    Texts; if any prompt is a conversation, all of them are lists of messages, TRL's conversational format: a column of
-    both would be read by nobody.
+    Each is a list of messages, TRL's conversational format: texts would be joined without the chat template.
     """
-    wanted = [pair for pair in pairs if pair["choice"] in ("left", "right") and pair["objective"] is None]
-    conversational = any(not isinstance(pair["prompt"], str) for pair in wanted)
-    for pair in wanted:
+    for pair in pairs:
+        if pair["choice"] not in ("left", "right") or pair["objective"] is not None:
+            continue
         texts = [pair[side]["text"] for side in ("left", "right")]
         chosen, rejected = texts if pair["choice"] == "left" else texts[::-1]
-        if conversational:
-            yield {
-                "prompt": messages_of(pair["prompt"]),
-                "chosen": [{"role": "assistant", "content": chosen}],
-                "rejected": [{"role": "assistant", "content": rejected}],
-            }
-        else:
-            yield {"prompt": pair["prompt"], "chosen": chosen, "rejected": rejected}
+        yield {
+            "prompt": messages_of(pair["prompt"]),
+            "chosen": [{"role": "assistant", "content": chosen}],
+            "rejected": [{"role": "assistant", "content": rejected}],
+        }
 
 
 def uniform(pair: Pair) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -26,13 +27,14 @@ def export(tables: ComparisonTables, comparison: int, form: str) -> bytes:
         row["standard"] = {
             name: (value - plan.scale[name][0]) / plan.scale[name][1]
             for name, value in row["rewards"].items()
-            if name in plan.scale
+            if name in plan.scale and all(map(math.isfinite, plan.scale[name]))
         }
     return FORMATS[form][0](rows)
 
 
 def flat(row: dict[str, Any]) -> dict[str, Any]:
-    """Plain values: reward_helpful is the reward, standard_helpful the same in standard deviations of the reference."""
+    """Plain values: reward_helpful is the reward, standard_helpful the same in standard deviations of the reference,
+    missing_rewards why some are not there, as JSON."""
     mixture, sampling = row["mixture"], row["sampling"]
     return {
         "place": row["place"],
@@ -41,6 +43,7 @@ def flat(row: dict[str, Any]) -> dict[str, Any]:
         "response": row["text"],
         **{f"reward_{name}": value for name, value in row["rewards"].items()},
         **{f"standard_{name}": value for name, value in row["standard"].items()},
+        "missing_rewards": json.dumps(row["missing_rewards"], ensure_ascii=False) if row["missing_rewards"] else "",
         "tokens": len(row["tokens"]),
         "finish_reason": row["finish_reason"],
         **mixture,
@@ -67,7 +70,11 @@ def as_lines(rows: Rows) -> bytes:
 
 def as_parquet(rows: Rows) -> bytes:
     file = io.BytesIO()
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([flat(row) for row in rows]), file)
+    flats = [flat(row) for row in rows]
+    # Of all rows: a row that lacks a reward has no column for it.
+    columns = list(dict.fromkeys(name for row in flats for name in row))
+    table = pyarrow.Table.from_pylist([{name: row.get(name) for name in columns} for row in flats])
+    pyarrow.parquet.write_table(table, file)
     return file.getvalue()
 
 

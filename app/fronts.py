@@ -10,12 +10,15 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from app.marks import SHAPES, Mark
 from app.plots import GRID, TEXT, styled
 from engine.weights.front import Front, undominated
 
 DOMINATED, GUESSED = "#a1a1aa", "#c8c8ce"
 WAY = "#7c5cf5"
-SOLVERS = {"mpo": ("#18181b", "solid"), "bsmd": (WAY, "dot")}  # the star, and the way to it
+MARK = "#e5484d"  # read on white and on black; what tells marks apart is their shape
+# Where a solver arrives, and the dash of its way there.
+SOLVERS = {"mpo": ("#18181b", "solid", "diamond"), "bsmd": (WAY, "dot", "hexagon")}
 AXIS = {"gridcolor": GRID, "linecolor": GRID, "ticks": "", "tickfont": {"size": 11}}
 
 
@@ -44,7 +47,13 @@ def ternary(front: Front, policies: Sequence[str], colours: Sequence[str], objec
     return finished(figure, policies, objectives, {"l": 80, "r": 80, "t": 50, "b": 50})
 
 
-def parallel(front: Front, policies: Sequence[str], colours: Sequence[str], objectives: Sequence[str]) -> go.Figure:
+def parallel(
+    front: Front,
+    policies: Sequence[str],
+    colours: Sequence[str],
+    objectives: Sequence[str],
+    marks: Sequence[Mark] = (),
+) -> go.Figure:
     """One axis an objective, one line for every weights."""
     figure, size = go.Figure(), len(objectives)
     for name, rows, look in groups(front, policies, colours):
@@ -58,6 +67,8 @@ def parallel(front: Front, policies: Sequence[str], colours: Sequence[str], obje
                 **hover(front, np.repeat(rows, size + 1), policies, objectives),
             )
         )  # fmt: skip
+    for mark in marks:
+        figure.add_trace(mark_trace(mark, list(range(size)), [mark.rewards.get(name) for name in objectives], True))
     figure.update_xaxes(
         tickvals=list(range(size)), ticktext=[escape(name) for name in objectives], range=[-0.2, size - 0.8],
         **{**AXIS, "gridcolor": "rgba(128,128,128,0.6)", "zeroline": False, "tickfont": {"size": 13}},
@@ -74,6 +85,7 @@ def scatter(
     colours: Sequence[str],
     objectives: Sequence[str],
     paths: Mapping[str, np.ndarray],
+    marks: Sequence[Mark] = (),
 ) -> go.Figure:
     """Every two objectives against each other: a matrix of panels, or one for two.
 
@@ -101,6 +113,10 @@ def scatter(
             figure.add_trace(edge(front.rewards[:, [column, row + 1]], front.sound, first), **place)
             for name, way in reversed(list(paths.items())):
                 figure.add_trace(path(name, way[:, [column, row + 1]], first), **place)
+            for mark in marks:
+                x, y = mark.rewards.get(objectives[column]), mark.rewards.get(objectives[row + 1])
+                if x is not None and y is not None:
+                    figure.add_trace(mark_trace(mark, [x], [y], first), **place)
     axes: dict[str, Any] = {**AXIS, "zerolinecolor": "rgba(128,128,128,0.7)"}
     figure.update_xaxes(**axes)
     figure.update_yaxes(**axes)
@@ -122,20 +138,34 @@ def edge(rewards: np.ndarray, sound: np.ndarray, in_legend: bool) -> go.Scatter:
 
 
 def path(name: str, way: np.ndarray, in_legend: bool) -> go.Scatter:
-    """A solver's way, and a star where its weights are. way: [steps, 2], the weights found in the last row."""
-    colour, dash = SOLVERS[name]
+    """A solver's way, and a mark where its weights are. way: [steps, 2], the weights found in the last row."""
+    colour, dash, symbol = SOLVERS[name]
     count = len(way)
-    # What is None parts the star from the way: some solvers give an average of it.
+    # What is None parts the mark from the way: some solvers give an average of it.
     x, y = ([*way[:-1, axis].round(3).tolist(), None, round(float(way[-1, axis]), 3)] for axis in (0, 1))
     return go.Scatter(
         x=x, y=y, mode="lines+markers", name=f"way of {name}", legendgroup=name,
         showlegend=in_legend, hoverinfo="skip", line={"color": WAY, "width": 2, "dash": dash},
         marker={
             "color": [WAY] * count + [colour],
-            "symbol": ["circle"] * count + ["star"],
-            "size": [1] * count + [17],
+            "symbol": ["circle"] * count + [symbol],
+            "size": [1] * count + [12],
             "line": {"color": "#ffffff", "width": [0] * count + [1.5]},
             "opacity": 1,
+        },
+    )  # fmt: skip
+
+
+def mark_trace(mark: Mark, x: Sequence[float], y: Sequence[float | None], in_legend: bool) -> go.Scatter:
+    """Return a well-known point, by the shape that it has on the radar."""
+    symbol, _ = SHAPES[mark.name]
+    solid = not symbol.endswith("open")
+    return go.Scatter(
+        x=list(x), y=[None if value is None else round(value, 3) for value in y], mode="markers", name=mark.name,
+        legendgroup=f"mark {mark.name}", showlegend=in_legend, hoverinfo="skip",
+        marker={
+            "symbol": symbol, "size": 16 if solid else 12, "color": MARK, "opacity": 1,
+            "line": {"color": "#ffffff" if solid else MARK, "width": 1.5 if solid else 2.5},
         },
     )  # fmt: skip
 

@@ -47,13 +47,14 @@ class Menu:
     offers: Sequence[Offer] = ()
 
 
-def build_header(warning: str = "", menu: Menu | None = None) -> None:
+def build_header(warning: str = "", menu: Menu | None = None, notes: Sequence[str] = ()) -> None:
     """Notices first, so that the tabs find the title's line where it always is. app/static/configurations.js is their
     other half."""
     notices = warning_line(warning) + offer_lines(menu) + loading_line(menu)
     gr.HTML(notices, elem_id="notices", elem_classes=["warned"] if warning else None)
     gr.HTML(
-        f"<header><h1>Mixdesk</h1>{menu_of(menu)}{help_button()}<p>{TAGLINE}</p></header>{help_dialog()}", elem_id="top"
+        f"<header><h1>Mixdesk</h1>{menu_of(menu)}{notes_of(notes)}{help_button()}<p>{TAGLINE}</p></header>{help_dialog()}",
+        elem_id="top",
     )
 
 
@@ -64,6 +65,16 @@ def warning_line(warning: str) -> str:
         f'<div id="warning" class="notice"><p role="note">{escape(warning)}</p>'
         '<button type="button" data-notice="warning" title="Hide it for this visit">Dismiss</button></div>'
     )
+
+
+def notes_of(notes: Sequence[str]) -> str:
+    """What was found out about the policies when they were loaded, behind a button that says how many there are."""
+    if not notes:
+        return ""
+    items = "".join(f"<li>{escape(note)}</li>" for note in notes)
+    words = "1 note" if len(notes) == 1 else f"{len(notes)} notes"
+    summary = f'<summary title="What was found when the policies were loaded">{words}</summary>'
+    return f'<details id="notes">{summary}<ul>{items}</ul></details>'
 
 
 def offer_lines(menu: Menu | None) -> str:

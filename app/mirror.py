@@ -14,7 +14,7 @@ from huggingface_hub.errors import HfHubHTTPError
 
 from app.export import uniform
 from engine import InputError
-from engine.policies import first_line
+from engine.errors import one_line
 
 log = logging.getLogger("mixdesk")
 
@@ -43,7 +43,7 @@ class Mirror:
             )
         except (HfHubHTTPError, ValueError, OSError) as error:
             raise InputError(
-                f"MIXDESK_DATASET: cannot use the dataset '{dataset}': {first_line(error)}; "
+                f"MIXDESK_DATASET: cannot use the dataset '{dataset}': {one_line(error)}; "
                 "give HF_TOKEN a token that may write, and MIXDESK_DATASET a name such as you/ratings"
             ) from None
 

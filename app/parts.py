@@ -97,7 +97,13 @@ def rewards_table(
         head = f'<th scope="row" style="--accent:{colours[name]}"><span class="dot"></span>{escape(name)}</th>'
         rows += f"<tr>{head}{cells}</tr>"
     heads = "".join(f'<th scope="col"><span class="line {side}"></span>{side.title()}</th>' for side in columns)
+    lacking = "".join(
+        f'<p class="hint">{escape(f"{side.title()} has no reward for {name}: {reason}")}</p>'
+        for side in columns
+        if side in sides
+        for name, reason in sides[side].missing_rewards.items()
+    )
     return (
         f'<table class="rewards"><thead><tr><th scope="col">Raw reward</th>{heads}</tr></thead>'
-        f"<tbody>{rows}</tbody></table>"
+        f"<tbody>{rows}</tbody></table>{lacking}"
     )

@@ -22,7 +22,7 @@ ALWAYS = ("max_new_tokens", "temperature")
 @dataclass(frozen=True)
 class Recipe:
     """A response that can be generated again. weights: as the desk has them, before they are brought to the simplex, so
-    that not even rounding differs. config: the configuration's file."""
+    that not even rounding differs. config: the configuration's file. date: today's, if the chat template writes it."""
 
     prompt: Prompt
     weights: dict[str, float]
@@ -32,6 +32,7 @@ class Recipe:
     sampling: Sampling
     seed: int
     config: Path
+    date: str = ""
 
     def settings(self) -> dict[str, Any]:
         """The keywords of engine.generate, without those that change nothing."""
@@ -48,7 +49,7 @@ class Recipe:
             value = getattr(self.sampling, field.name)
             if field.name in ALWAYS or value != field.default:
                 made[field.name] = value
-        return {**made, "seed": self.seed}
+        return {**made, "seed": self.seed, **({"date": self.date} if self.date else {})}
 
     @property
     def bundled(self) -> bool:

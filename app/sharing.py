@@ -164,6 +164,7 @@ class Sharing:
                 sampling=sampling,
                 seed=self.seed(values) + place,
                 config=self.desk.engine.config.file,
+                date=self.desk.engine.policy_set.now(),
             )
             return FORMS[form](recipe)
 

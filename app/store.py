@@ -6,7 +6,7 @@ import json
 import re
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
 from datetime import datetime, timezone
@@ -116,6 +116,25 @@ def m006_turns(db: Database) -> None:
     db.table("prompts").add_column("messages", str, not_null_default="[]")
     db.table("prompts").drop_index("idx_prompts_text")
     db.table("prompts").create_index(["text", "messages"], unique=True)
+
+
+@schema()
+def m007_template_dates(db: Database) -> None:
+    """The date that a chat template wrote into the prompt, where it writes one; else empty."""
+    db.table("completions").add_column("date", str, not_null_default="")
+
+
+@schema()
+def m008_missing_rewards(db: Database) -> None:
+    """Why a completion lacks a reward that its configuration has."""
+    missing = {"completion_id": int, "objective": str, "reason": str}
+    db.table("missing_rewards").create(
+        missing,
+        pk=("completion_id", "objective"),
+        foreign_keys=[("completion_id", "completions", "id")],
+        not_null=missing.keys(),
+        strict=True,
+    )
 
 
 class Store:
@@ -243,14 +262,28 @@ class Store:
             "finish_reason": completion.finish_reason,
             "steered": json.dumps(completion.as_dict()["steered"], ensure_ascii=False),
             "begins_with": completion.begins_with,
+            "date": completion.date,
             "created_at": now,
         }
         completion_id: Any = self.db.table("completions").insert(row).last_pk
-        self.db.table("rewards").insert_all(
-            {"completion_id": completion_id, "objective": objective, "value": value}
-            for objective, value in completion.rewards.items()
-        )
+        put_rewards(self.db, int(completion_id), completion.rewards, completion.missing_rewards)
         return int(completion_id)
+
+
+def put_rewards(db: Database, completion_id: int, rewards: Mapping[str, float], missing: Mapping[str, str]) -> None:
+    """Add rewards to a completion, within a transaction. What is there now is missing no longer."""
+    db.conn.executemany(
+        "insert or replace into rewards (completion_id, objective, value) values (?, ?, ?)",
+        [(completion_id, objective, value) for objective, value in rewards.items()],
+    )
+    db.conn.executemany(
+        "delete from missing_rewards where completion_id = ? and objective = ?",
+        [(completion_id, objective) for objective in rewards],
+    )
+    db.conn.executemany(
+        "insert or replace into missing_rewards (completion_id, objective, reason) values (?, ?, ?)",
+        [(completion_id, objective, reason) for objective, reason in missing.items()],
+    )
 
 
 def prompt_id(db: Database, prompt: Prompt) -> int:
@@ -327,6 +360,8 @@ def read_completion(db: Database, completion_id: int) -> dict[str, Any]:
         raise InputError(f"completion: there is none with id {completion_id}")
     prompt = next(iter(db.query("select * from prompts where id = ?", [row["prompt_id"]])))
     rewards = db.table("rewards").rows_where("completion_id = ?", [completion_id], order_by="rowid")
+    missing = db.table("missing_rewards")
+    reasons = missing.rows_where("completion_id = ?", [completion_id], order_by="rowid") if missing.exists() else []
     return {
         "id": row["id"],
         "model": row["model"],
@@ -339,7 +374,9 @@ def read_completion(db: Database, completion_id: int) -> dict[str, Any]:
         "seed": row["seed"],
         "finish_reason": row["finish_reason"],
         "rewards": {reward["objective"]: reward["value"] for reward in rewards},
+        "missing_rewards": {row["objective"]: row["reason"] for row in reasons},
         "steered": json.loads(row.get("steered", "{}")),
         "begins_with": row.get("begins_with", 0),
+        "date": row.get("date", ""),
         "created_at": row["created_at"],
     }

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
 import numpy as np
 from sqlite_utils import Database, Migrations
 
-from app.store import Store, prompt_id, read_completion
+from app.store import Store, prompt_id, put_rewards, read_completion
 from engine import Completion, InputError, Mixture, Sampling
+from engine.missing_rewards import Rewards
 
 schema = Migrations("mixdesk-comparisons")
 
@@ -80,6 +81,7 @@ class Entry:
     mixtures: list[str]
     prompts: int
     answered: int
+    missing: int  # rewards that could not be computed
     created_at: str
     finished: bool
 
@@ -87,12 +89,14 @@ class Entry:
 @dataclass(frozen=True)
 class Answers:
     """What there is of a comparison. answered: the places of prompts with responses; rewards: [prompts, mixtures,
-    objectives], NaN where there is no response."""
+    objectives], NaN where there is no response or no reward; missing: {(prompt, mixture): {objective: why}} of the
+    responses that lack a reward, by their places."""
 
     plan: Plan
     answered: set[int]
     texts: list[list[str]]
     rewards: np.ndarray
+    missing: dict[tuple[int, int], dict[str, str]] = field(default_factory=dict)
 
 
 class ComparisonTables:
@@ -142,6 +146,23 @@ class ComparisonTables:
             ]
             db.table("comparison_completions").insert_all(rows)
 
+    def unscored(self, comparison: int, objectives: Collection[str]) -> list[dict[str, Any]]:
+        """The completions in full that lack a reward of these."""
+        with self.store.reading() as db:
+            rows = db.execute(
+                "select completion_id from comparison_completions a where comparison_id = ? and "
+                "(select count(*) from rewards r where r.completion_id = a.completion_id and r.objective in "
+                f"({','.join('?' * len(objectives))})) < ? order by place, mixture_place",
+                [comparison, *objectives, len(objectives)],
+            ).fetchall()
+            return [read_completion(db, completion) for (completion,) in rows]
+
+    def mend(self, completion: int, rewards: Rewards) -> None:
+        """Store rewards that were computed again; nothing if the completion was deleted meanwhile."""
+        with self.store.writing() as db:
+            if db.table("completions").count_where("id = ?", [completion]):
+                put_rewards(db, completion, rewards, rewards.missing)
+
     def rescale(self, comparison: int, scale: Scale) -> None:
         """Set the scale of rewards that were not calibrated when the comparison began."""
         with self.store.writing() as db:
@@ -159,7 +180,8 @@ class ComparisonTables:
             for table in ("comparison_completions", "comparison_prompts", "comparison_mixtures"):
                 db.execute(f"delete from {table} where comparison_id = ?", [comparison])
             db.execute("delete from comparisons where id = ?", [comparison])
-            db.conn.executemany("delete from rewards where completion_id = ?", completions)
+            for table in ("rewards", "missing_rewards"):
+                db.conn.executemany(f"delete from {table} where completion_id = ?", completions)
             db.conn.executemany("delete from completions where id = ?", completions)
             db.conn.executemany(
                 "delete from prompts where id = ?1 and not exists (select 1 from completions where prompt_id = ?1) "
@@ -176,7 +198,9 @@ class ComparisonTables:
                 "order by place)) as mixtures, "
                 "(select count(*) from comparison_prompts where comparison_id = c.id) as prompts, "
                 "(select count(*) from comparison_completions where comparison_id = c.id and mixture_place = 0) "
-                "as answered from comparisons c order by c.id desc"
+                "as answered, "
+                "(select count(*) from comparison_completions a join missing_rewards r using (completion_id) "
+                "where a.comparison_id = c.id) as missing from comparisons c order by c.id desc"
             )
             return [
                 Entry(
@@ -216,6 +240,14 @@ class ComparisonTables:
                 f"{answered.format(table='rewards', key='completion_id')}",
                 [comparison],
             ).fetchall()
+            reasons = db.execute(
+                "select place, mixture_place, objective, reason "
+                f"{answered.format(table='missing_rewards', key='completion_id')} order by place, mixture_place",
+                [comparison],
+            ).fetchall()
+        missing: dict[tuple[int, int], dict[str, str]] = {}
+        for place, mixture, objective, reason in reasons:
+            missing.setdefault((place, mixture), {})[objective] = reason
         size = len(plan.prompts), len(plan.mixtures)
         written = [[""] * size[1] for _ in range(size[0])]
         for place, mixture, text in texts:
@@ -225,7 +257,7 @@ class ComparisonTables:
         for place, mixture, objective, value in values:
             if objective in index:
                 rewards[place, mixture, index[objective]] = value
-        return Answers(plan, {place for place, _, _ in texts}, written, rewards)
+        return Answers(plan, {place for place, _, _ in texts}, written, rewards, missing)
 
     def completions(self, comparison: int, place: int | None = None) -> list[dict[str, Any]]:
         """Completions in full with their `place` and `mixture_name`, in order; of one prompt, or of all."""

@@ -9,101 +9,18 @@ LoRA: arXiv 2106.09685; rsLoRA: arXiv 2312.03732.
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from engine.errors import InputError
+from engine.adapter_files import Lora, Pair, Unfoldable, adapter_folder, read_lora
+from engine.adapter_fit import fit, fit_to_fold
+from engine.linears import Layout, layout_of, weight_of
 
-
-@dataclass(frozen=True)
-class Lora:
-    """One adapter as read from disk. modules: name -> (A [r, in], B [out, r] with the scale folded in);
-    saved: whole parameters that it replaces (peft's modules_to_save), such as a score head."""
-
-    source: str
-    base: str | None
-    modules: dict[str, tuple[Tensor, Tensor]]
-    saved: dict[str, Tensor]
-
-
-# What a LoRA on linears may touch; GPT-2 keeps its linears' weights the other way round.
-LINEARS = (nn.Linear, Conv1D)
-
-
-class Unfoldable(Exception):  # noqa: N818 (no error: it chooses the way)
-    """The adapter is sound, but is not a plain LoRA on linears: it takes the general path. The message says why."""
-
-
-def adapter_folder(source: str) -> Path:
-    """The local folder of an adapter, downloaded if `source` is a hub id."""
-    folder = Path(source)
-    if not folder.is_dir():
-        try:
-            folder = Path(
-                snapshot_download(source, allow_patterns=["adapter_*", "tokenizer*", "special_tokens_map.json"])
-            )
-        except (HfHubHTTPError, HFValidationError, OSError) as error:
-            reason = str(error).splitlines()[0]
-            raise InputError(
-                f"adapter '{source}': not a folder here, and not to be had from the hub ({reason})"
-            ) from None
-    for name in ("adapter_config.json", "adapter_model.safetensors"):
-        if not (folder / name).is_file():
-            raise InputError(f"adapter '{source}': {name} is missing; expected a folder saved by peft (safetensors)")
-    return folder
-
-
-def read_lora(source: str) -> Lora:
-    """Read a peft LoRA. Raises InputError if it is not an adapter, Unfoldable if it needs the general path."""
-    folder = adapter_folder(source)
-    try:
-        config = json.loads((folder / "adapter_config.json").read_text())
-    except ValueError as error:
-        raise InputError(f"adapter '{source}': adapter_config.json is not JSON ({error})") from None
-    if config.get("peft_type") != "LORA":
-        raise Unfoldable(f"{config.get('peft_type')} is not LoRA")
-    plain = {"bias": "none", "init_lora_weights": config.get("init_lora_weights")}
-    for key in (
-        *("bias", "use_dora", "rank_pattern", "alpha_pattern", "lora_bias"),
-        *("layer_replication", "trainable_token_indices", "target_parameters", "use_qalora", "alora_invocation_tokens"),
-    ):
-        if config.get(key) and config[key] != plain.get(key):
-            raise Unfoldable(f"it uses {key}")
-    try:
-        tensors = load_file(folder / "adapter_model.safetensors")
-    except Exception as error:
-        raise InputError(f"adapter '{source}': adapter_model.safetensors is unreadable ({error})") from None
-    modules, saved = {}, {}
-    for key, a in tensors.items():
-        name = key.removeprefix("base_model.model.").removesuffix(".lora_A.weight")
-        if not key.endswith("lora_A.weight"):
-            if "lora_" in key and not key.endswith("lora_B.weight"):
-                raise Unfoldable(f"it has {key}")
-            if "lora_" not in key:
-                saved[name] = a
-            continue
-        b = tensors.get(key.replace("lora_A", "lora_B"))
-        if b is None:
-            raise InputError(f"adapter '{source}': {name} has lora_A but no lora_B")
-        if a.dim() != 2 or b.dim() != 2:
-            raise Unfoldable(f"{name} is not a linear")
-        rank = a.shape[0]
-        scale = config["lora_alpha"] / (math.sqrt(rank) if config.get("use_rslora") else rank)
-        modules[name] = (a.float(), b.float() * scale)
-    if not modules:
-        raise InputError(f"adapter '{source}': adapter_model.safetensors holds no LoRA weights")
-    return Lora(source, config.get("base_model_name_or_path"), modules, saved)
+__all__ = ["Gate", "GatedLinears", "Layout", "Lora", "Unfoldable", "adapter_folder", "fit_to_fold", "fold", "layout_of"]
+__all__ += ["merge", "read_lora"]
 
 
 class Gate:
@@ -146,27 +63,30 @@ class GatedLinears(nn.Module):
     """Linears that read the same input (q, k and v; gate and up), with the adapters folded in: one product for the
     weights and down-projections of them all, and a small one for each one's up-projections.
 
-    adapters[i]: {adapter: (A [r, in], B [out, r])} of linear i. Where the gates are zero it is the base's own linears.
+    adapters[i]: {adapter: its pair} of linear i. Where the gates are zero it is the base's own linears.
     """
 
-    def __init__(self, linears: list[nn.Module], gate: Gate, adapters: list[dict[int, tuple[Tensor, Tensor]]]) -> None:
+    def __init__(self, linears: list[nn.Module], gate: Gate, adapters: list[dict[int, Pair]]) -> None:
         super().__init__()
         weights = [weight_of(linear) for linear in linears]
-        downs = [a.to(weights[0]) for pairs in adapters for a, _ in pairs.values()]
+        every = [pair for pairs in adapters for pair in pairs.values()]
+        downs = [pair.down.to(weights[0]) for pair in every]
         ups = [
-            torch.cat([weight.new_zeros(len(weight), 0), *(b.to(weight) for _, b in pairs.values())], 1)
+            torch.cat([weight.new_zeros(len(weight), 0), *(pair.up.to(weight) for pair in pairs.values())], 1)
             for pairs, weight in zip(adapters, weights, strict=True)
         ]
         self.gate = gate
         self.sizes = [len(weight) for weight in weights]
         self.ranks = [up.shape[1] for up in ups]
-        self.owners = tuple(k for pairs in adapters for k, (a, _) in pairs.items() for _ in range(len(a)))
+        self.owners = tuple(k for pairs in adapters for k, pair in pairs.items() for _ in range(len(pair.down)))
         self.ups = nn.ModuleList(linear_of(up, None) for up in ups)  # ranks to out
         biases: list[Any] = [linear.bias for linear in linears]
         bias = None  # [outs + ranks]
-        if any(bias is not None for bias in biases):
+        if any(bias is not None for bias in biases) or any(pair.shift is not None for pair in every):
             parts = [w.new_zeros(len(w)) if b is None else b.detach() for w, b in zip(weights, biases, strict=True)]
-            bias = torch.cat([*parts, weights[0].new_zeros(len(self.owners))])
+            for pair, down in zip(every, downs, strict=True):
+                parts.append(down.new_zeros(len(down)) if pair.shift is None else pair.shift.to(down))
+            bias = torch.cat(parts)
         self.stacked = linear_of(torch.cat([*weights, *downs]), bias)  # in to outs + ranks
         self._input: Tensor | None = None
         self._outputs: list[Tensor] = []
@@ -211,56 +131,19 @@ def linear_of(weight: Tensor, bias: Tensor | None) -> nn.Linear:
     return linear
 
 
-def weight_of(linear: nn.Module) -> Tensor:
-    """[out, in], whichever way round the module keeps it."""
-    assert isinstance(linear, LINEARS)
-    weight = linear.weight.detach()
-    return weight.T if isinstance(linear, Conv1D) else weight
-
-
-@torch.inference_mode()
-def shared_inputs(model: nn.Module) -> list[list[str]]:
-    """The names of all linears, in groups that read one and the same tensor, in the order in which they read it.
-
-    Found by watching the model read one token, and so for any architecture.
-    """
-    groups: list[list[str]] = []
-    seen: list[Tensor] = []  # kept, so that no two inputs can have one identity
-
-    def watch(name: str) -> Callable[[nn.Module, tuple[Tensor]], None]:
-        def hook(_: nn.Module, inputs: tuple[Tensor]) -> None:
-            if seen and seen[-1] is inputs[0]:
-                groups[-1].append(name)
-            else:
-                groups.append([name])
-            seen.append(inputs[0])
-
-        return hook
-
-    linears = [(name, module) for name, module in model.named_modules() if isinstance(module, LINEARS)]
-    hooks = [module.register_forward_pre_hook(watch(name)) for name, module in linears]
-    try:
-        model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=next(model.parameters()).device))
-    finally:
-        for handle in hooks:
-            handle.remove()
-    return groups
-
-
-def fold(model: nn.Module, loras: list[Lora]) -> Gate:
+def fold(model: nn.Module, loras: list[Lora], layout: Layout | None = None) -> Gate:
     """Replace the linears that the adapters touch, in place. Adapter k is the gate's column k.
 
-    Raises InputError for an adapter that does not fit the model, Unfoldable for one that touches more than linears.
+    loras: as `fit_to_fold` gives them. Raises as that does.
     """
     gate = Gate(len(loras))
-    touched: dict[str, dict[int, tuple[Tensor, Tensor]]] = {}
+    touched: dict[str, dict[int, Pair]] = {}
     for index, lora in enumerate(loras):
-        check_foldable(model, lora)
         for name, pair in lora.modules.items():
             touched.setdefault(name, {})[index] = pair
     if not touched:
         return gate
-    for names in shared_inputs(model):
+    for names in (layout or layout_of(model)).groups:
         if not any(name in touched for name in names):
             continue
         group = GatedLinears(
@@ -268,42 +151,26 @@ def fold(model: nn.Module, loras: list[Lora]) -> Gate:
         )
         for i, name in enumerate(names):
             setattr(model.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2], GatedLinear(group, i))
-    if touched:
-        raise InputError(f"adapters: the base has {next(iter(touched))} but does not use it")
+    assert not touched, f"the base does not use {next(iter(touched))}"
     return gate
 
 
 @torch.no_grad()
 def merge(model: nn.Module, lora: Lora) -> None:
-    """Add one adapter to the model's weights, in place. Raises as `check_fit` does."""
-    check_fit(model, lora)
-    for name, (a, b) in lora.modules.items():
-        weight = weight_of(model.get_submodule(name))
-        weight.add_((b @ a).to(weight))
+    """Add one adapter to the model's weights. Raises as `fit` does.
+
+    A weight that stands in two places is changed only where the adapter stands.
+    """
+    lora, _ = fit(model, lora)
+    for name, pair in lora.modules.items():
+        module: Any = model.get_submodule(name)
+        weight = weight_of(module)
+        weight = weight + (pair.up @ pair.down).to(weight)
+        module.weight = nn.Parameter(weight.T if isinstance(module, Conv1D) else weight, requires_grad=False)
+        if pair.shift is not None:
+            added = (pair.up @ pair.shift).to(weight)
+            module.bias = nn.Parameter(added if module.bias is None else module.bias + added, requires_grad=False)
     for name, tensor in lora.saved.items():
-        model.get_parameter(name).copy_(tensor)
-
-
-def check_foldable(model: nn.Module, lora: Lora) -> None:
-    """Raises InputError if the adapter was trained from another base, Unfoldable if it needs the general path."""
-    if lora.saved:
-        raise Unfoldable(f"it replaces {next(iter(lora.saved))}")
-    check_fit(model, lora)
-
-
-def check_fit(model: nn.Module, lora: Lora) -> None:
-    """Raises InputError if the adapter was trained from another base, Unfoldable if a module is no linear."""
-    mend = "give an adapter that was trained from this base"
-    for name, (a, b) in lora.modules.items():
-        try:
-            module = model.get_submodule(name)
-        except AttributeError:
-            raise InputError(f"adapter '{lora.source}' is for another base: the base has no {name}; {mend}") from None
-        if not isinstance(module, LINEARS):
-            raise Unfoldable(f"{name} is a {type(module).__name__}")
-        out_features, in_features = weight_of(module).shape
-        if (in_features, out_features) != (a.shape[1], b.shape[0]):
-            raise InputError(
-                f"adapter '{lora.source}' is for another base: {name} is {in_features} to "
-                f"{out_features}, the adapter's {a.shape[1]} to {b.shape[0]}; {mend}"
-            )
+        old = model.get_parameter(name)
+        owner, _, attribute = name.rpartition(".")
+        setattr(model.get_submodule(owner), attribute, nn.Parameter(tensor.to(old), requires_grad=False))

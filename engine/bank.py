@@ -20,6 +20,15 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import softmax
 
 from engine.bank_file import BankFile, Unit, whole_rounds
+from engine.bank_rewards import (
+    known_rewards,
+    over_prompts,
+    reward_prompts,
+    rewards_of,
+    score_again,
+    tell_missing,
+    weighted,
+)
 from engine.batch import Record
 from engine.config import REFERENCE
 from engine.engine import Engine
@@ -71,7 +80,8 @@ class Bank:
     """Responses to P prompts, N each.
 
     log_ratios [P, N, K]: log π_k(y|x) - log π_ref(y|x); log_base [P, N]: log π_ref(y|x) - log Σ_m α_m q_m(y|x);
-    rewards [P, N, R]. policy_tokens is what it cost: tokens drawn times policies computed. sources: the proposals; a
+    rewards [P, N, R], NaN where one is missing, which leaves the response out of what is said of this reward, and of
+    nothing else. policy_tokens is what it cost: tokens drawn times policies computed. sources: the proposals; a
     prompt's response i comes from number i modulo their count. steps: of every token, where they were kept. local: how
     q_λ, decoded token by token, differs from π_λ; token_level: whether weights are for q_λ, see `decoding`. F and its
     gradient are always of π_λ.
@@ -127,6 +137,17 @@ class Bank:
             local=self.local and self.local.of_prompts(chosen),
         )
 
+    @property
+    def missing(self) -> dict[str, int]:
+        """{objective: responses without its reward}, of the objectives that lack some."""
+        counts = dict(zip(self.objectives, np.isnan(self.rewards).sum((0, 1)).tolist(), strict=True))
+        return {name: count for name, count in counts.items() if count}
+
+    def of_objectives(self, names: list[str]) -> Bank:
+        """Return the bank with these objectives alone."""
+        columns = [self.objectives.index(name) for name in names]
+        return replace(self, objectives=names, rewards=self.rewards[..., columns])
+
     def holding(self, fixed: Mapping[str, float], gain: float = 1.0) -> Bank:
         """The bank of the policies that are not fixed, for solvers: at μ on their simplex it says what this one says at
         gain · λ, where λ has the fixed weights, and (1 - Σ fixed) μ for the others. Raises InputError if these are
@@ -171,18 +192,20 @@ class Bank:
         relative = (own**2).sum(-1) - 1 / count
         if self.token_level:
             own = softmax(self.reward_weights(weights, log_w), -1)
-        rewards = np.einsum("...pn,pnr->...pr", own, self.rewards)
+        shares, known = known_rewards(self.rewards, own)
+        rewards = weighted(shares, known)
         # Delta method: of log mean w, and of a ratio of two means.
-        spread = np.einsum("...pn,pnr->...pr", own**2, self.rewards**2)
-        spread -= 2 * rewards * np.einsum("...pn,pnr->...pr", own**2, self.rewards)
-        spread += rewards**2 * (own**2).sum(-1)[..., None]
+        spread = weighted(shares**2, known**2)
+        spread -= 2 * rewards * weighted(shares**2, known)
+        spread += rewards**2 * (shares**2).sum(-2)
+        counted = reward_prompts(self.rewards, by_prompt)
         effective = (1 / (own**2).sum(-1)) @ by_prompt
         return Estimate(
             objective=mean_log @ by_prompt,
             error=np.sqrt(relative.clip(0) @ by_prompt**2),
             gradient=np.einsum("...pk,p->...k", gradient, by_prompt),
-            rewards=np.einsum("...pr,p->...r", rewards, by_prompt),
-            reward_errors=np.sqrt(np.einsum("...pr,p->...r", spread.clip(0), by_prompt**2)),
+            rewards=(rewards * counted).sum(-2),
+            reward_errors=np.sqrt((spread.clip(0) * counted**2).sum(-2)),
             share=effective / count,
             count=effective,
         )
@@ -193,11 +216,31 @@ class Bank:
         residuals = []
         for weights in (before, after):
             own = softmax(self.reward_weights(weights), -1)
-            mean = np.einsum("pn,pnr->pr", own, self.rewards)
-            residuals.append((mean, own[..., None] * (self.rewards - mean[:, None])))
+            shares, known = known_rewards(self.rewards, own)
+            mean = weighted(shares, known)
+            residuals.append((mean, shares * (known - mean[:, None])))
         (mean_before, rest_before), (mean_after, rest_after) = residuals
         spread = ((rest_after - rest_before) ** 2).sum(1)  # delta method, [P, R]
-        return (mean_after - mean_before).mean(0), np.sqrt(spread.sum(0)) / len(self.prompts)
+        counted = reward_prompts(self.rewards, np.full(len(self.prompts), 1 / len(self.prompts)))
+        return ((mean_after - mean_before) * counted).sum(0), np.sqrt((spread * counted**2).sum(0))
+
+    def by_prompt(self, weights: ArrayLike) -> Array:
+        """λ [K] -> the expected rewards of every prompt [P, R]; NaN where a prompt has none"""
+        shares, known = known_rewards(self.rewards, softmax(self.reward_weights(weights), -1))
+        return np.where(np.isfinite(self.rewards).any(1), weighted(shares, known), np.nan)
+
+    def prompt_errors(self, weights: ArrayLike) -> Array:
+        """λ [K] -> standard errors over prompts [R]: of the expected rewards as those of prompts like these. They
+        include the sampling's, which is all that is known with one prompt."""
+        if len(self.prompts) < 2:
+            return self.estimate(weights).reward_errors
+        return over_prompts(self.by_prompt(weights))[1]
+
+    def prompt_change(self, before: Array, after: Array) -> tuple[Array, Array]:
+        """As `change`, but with the standard error over prompts of the paired difference."""
+        if len(self.prompts) < 2:
+            return self.change(before, after)
+        return over_prompts(self.by_prompt(after) - self.by_prompt(before))
 
     def reward_slopes(self, weights: ArrayLike) -> Array:
         """λ [K] -> [R, K]: how each expected reward changes with each weight, Cov_λ(r, log π_k/π_ref), over prompts."""
@@ -205,8 +248,12 @@ class Bank:
         log_slopes = self.log_ratios
         if self.token_level and self.local is not None:
             log_slopes = log_slopes - self.local.slopes(np.asarray(weights, float))
-        centred = log_slopes - np.einsum("pn,pnk->pk", own, log_slopes)[:, None]
-        return np.einsum("pn,pnr,pnk->rk", own, self.rewards, centred) / len(self.prompts)
+        shares, known = known_rewards(self.rewards, own)
+        counted = reward_prompts(self.rewards, np.full(len(self.prompts), 1 / len(self.prompts)))
+        # Of the responses with a reward: their own mean slope is taken off.
+        slopes = np.einsum("pnr,pnk->prk", np.broadcast_to(shares, known.shape), log_slopes)
+        both = np.einsum("pnr,pnk->prk", shares * known, log_slopes)
+        return ((both - weighted(shares, known)[..., None] * slopes) * counted[..., None]).sum(0)
 
 
 def proposals(engine: Engine) -> dict[str, Mixture]:
@@ -291,6 +338,7 @@ def sample(
     """
     kept = file.read() if file else {}
     found = {unit: kept[unit] for unit in wanted if unit in kept}
+    score_again(engine, found, file)
     missing = [unit for unit in wanted if unit not in found]
     progress(len(found))
     client, under_way = object(), []
@@ -336,7 +384,8 @@ def finish(engine: Engine, asked: Asked) -> list[dict[str, Any]]:
     rewards = engine.rewards([(c.prompt, c.text, c.tokens) for c in completions])
     for (name, (_, record)), c, reward in zip(asked.items(), completions, rewards, strict=True):
         row = {"proposal": name, "text": c.text, "tokens": len(c.tokens), "log_probs": record.log_probs}
-        rows.append({**row, "rewards": reward, **({"steps": record.steps.as_dict()} if record.steps else {})})
+        scored = {"rewards": reward, **({"missing_rewards": reward.missing} if reward.missing else {})}
+        rows.append({**row, **scored, **({"steps": record.steps.as_dict()} if record.steps else {})})
     return rows
 
 
@@ -351,6 +400,7 @@ def assemble(engine: Engine, prompts: list[str], sources: list[str], found: dict
     def column(what: str, wanted: list[str]) -> Array:
         return np.array([[[row[what][name] for name in wanted] for row in some] for some in every], dtype=float)
 
+    tell_missing(row for some in every for row in some)
     reference = column("log_probs", [REFERENCE])[..., 0]
     proposed = np.logaddexp.reduce(column("log_probs", sources), axis=-1) - np.log(len(sources))
     return Bank(
@@ -359,7 +409,7 @@ def assemble(engine: Engine, prompts: list[str], sources: list[str], found: dict
         prompts=prompts,
         log_ratios=column("log_probs", names) - reference[..., None],
         log_base=reference - proposed,
-        rewards=column("rewards", objectives),
+        rewards=np.array([[rewards_of(row, objectives) for row in some] for some in every], dtype=float),
         policy_tokens=sum(row["tokens"] for some in every for row in some) * len(engine.policy_set.policies),
         sources=tuple(sources),
         local=fit(every, names, REFERENCE, EVEN),

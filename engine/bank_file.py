@@ -103,7 +103,10 @@ def fingerprint(config: Config) -> list[Any]:
     sources = ("adapter", "model", "base")
 
     def of(settings: dict[str, Any]) -> dict[str, Any]:
-        return {key: content(value) if value and key in sources else value for key, value in settings.items()}
+        found = {key: content(value) if value and key in sources else value for key, value in settings.items()}
+        if found.get("chat_template") == "own":  # the default, which banks from before this setting have too
+            del found["chat_template"]
+        return found
 
     def content(value: str | list[str]) -> str | list[str]:
         return contents(value) if isinstance(value, str) else [contents(part) for part in value]
@@ -118,6 +121,7 @@ def fingerprint(config: Config) -> list[Any]:
         [of(policy.model_dump(exclude_none=True)) for policy in config.policies],
         rewards,
         *([of(config.reference.model_dump())] if config.reference else []),
+        *([config.chat_template_kwargs] if config.chat_template_kwargs else []),
     ]
 
 
@@ -128,9 +132,10 @@ def contents(source: str) -> str:
         local = source if folder.is_file() else try_to_load_from_cache(*hub_file(source))
         return digest(Path(local)) if isinstance(local, str) else f"{source}@unknown"
     if not folder.is_dir():
+        repository, inner = "/".join(source.split("/")[:2]), "".join(f"{part}/" for part in source.split("/")[2:])
         names = ("config.json", "adapter_config.json", "head.json")
-        cached = (try_to_load_from_cache(source, name) for name in names)
-        return f"{source}@{next((Path(file).parent.name for file in cached if isinstance(file, str)), 'unknown')}"
+        cached = (try_to_load_from_cache(repository, f"{inner}{name}") for name in names)
+        return f"{source}@{next((revision_of(file, inner) for file in cached if isinstance(file, str)), 'unknown')}"
     found = hashlib.sha256()
     settings = folder / "adapter_config.json"
     base = settings.is_file() and json.loads(settings.read_text()).get("base_model_name_or_path")
@@ -142,6 +147,11 @@ def contents(source: str) -> str:
             while part := opened.read(1 << 20):
                 found.update(part)
     return found.hexdigest()
+
+
+def revision_of(file: str, inner: str) -> str:
+    """The revision that a file in the hub's cache is of. inner: the folders inside the repository that it is in."""
+    return Path(file).parents[inner.count("/")].name
 
 
 def source_of(function: str | None) -> str | None:

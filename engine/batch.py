@@ -61,6 +61,7 @@ class Sequence:
     begins_with: int = 0  # how many of the tokens were given, and not drawn
     keep: int = 0  # of every policy's likeliest tokens at each place that is drawn
     candidates: list[Candidates] = field(default_factory=list)  # of each drawn token, if they are kept
+    date: str = ""  # that the chat template was given, if it writes one
 
     @property
     def names(self) -> list[str]:
@@ -125,7 +126,7 @@ class Lane:
             rows = [row for reading in part for row in wanted[reading]]
             self.slots.add(cache, source, [len(part[i][1]) for i in source], max(seq.longest for seq, _ in rows))
             self.rows += rows
-            new = logits[:, -1].float().log_softmax(-1)[torch.tensor(source, device=logits.device)]
+            new = self.policy_set.log_probs(logits[:, -1])[torch.tensor(source, device=logits.device)]
             self.log_probs = torch.cat([self.log_probs, new]) if len(self.log_probs) else new
 
     def _acting(self, seq: Sequence, policy: Policy) -> Policy:
@@ -175,7 +176,45 @@ class Lane:
             ).logits
 
         logits = self.graphs.run((slots.mask.shape, slots.mask.data_ptr()), read)
-        self.log_probs = logits[: len(self.rows), -1].float().log_softmax(-1)
+        self.log_probs = self.policy_set.log_probs(logits[: len(self.rows), -1])
+
+
+class RereadingLane(Lane):
+    """The rows of a model that a cache of keys and values makes another one of: each row's whole text is read again at
+    every token, without the others."""
+
+    def join(self, rows: list[Row]) -> None:
+        new = self._read(rows)
+        self.rows += rows
+        self.log_probs = torch.cat([self.log_probs, new]) if len(self.log_probs) else new
+
+    def fork(self, source: Sequence, copies: list[Sequence]) -> None:
+        own = [i for i, (seq, _) in enumerate(self.rows) if seq is source]
+        self.log_probs = torch.cat([self.log_probs, self.log_probs[own * len(copies)]])
+        self.rows += [(copy, self.rows[i][1]) for copy in copies for i in own]
+
+    def leave(self, leaving: set[int]) -> None:
+        stay = [i for i, (seq, _) in enumerate(self.rows) if id(seq) not in leaving]
+        self.rows = [self.rows[i] for i in stay]
+        self.log_probs = self.log_probs[stay]
+
+    def step(self) -> None:
+        self.log_probs = self._read(self.rows)
+
+    def _read(self, rows: list[Row]) -> Tensor:
+        """[rows, V]; rows that read the same with the same policy are read once."""
+        readings = [(self._acting(seq, policy), (*seq.prompt_ids[policy.name], *seq.tokens)) for seq, policy in rows]
+        found = {}
+        for policy, text in dict.fromkeys(readings):
+            ids, mask = self.policy_set.pad([list(text)])
+            logits = self.policy_set.forward(self.index, [policy], ids, mask, use_cache=False)
+            found[policy, text] = self.policy_set.log_probs(logits[0, -1])
+        return torch.stack([found[reading] for reading in readings])
+
+
+def lane_of(policy_set: PolicySet, index: int, static: bool) -> Lane:
+    kind = RereadingLane if index in policy_set.reread else Lane
+    return kind(policy_set, index, static)
 
 
 def free_memory(device: torch.device) -> int:
@@ -197,7 +236,7 @@ class Batch:
         self.max_rows = max_rows
         self.memory = free_memory(policy_set.device) // 2 if memory is None else memory
         self.sequences: list[Sequence] = []
-        self.lanes = [Lane(policy_set, index, static) for index in range(len(policy_set.models))]
+        self.lanes = [lane_of(policy_set, index, static) for index in range(len(policy_set.models))]
         self.threads = Threads()
         self._rows: dict[int, Tensor] = {}  # {id of a sequence: which of all lanes' rows are its policies'}
 

@@ -187,9 +187,13 @@ class Slots:
             return old.copy_(new)
         return new.to(self.mask.device)
 
-    def attention_mask(self, window: int | None = None) -> Tensor:
-        """[computed, 1, 1, seen] of the step under way; with a window, a row sees only its nearest positions."""
+    def attention_mask(self, window: int | None = None, chunk: int | None = None) -> Tensor:
+        """[computed, 1, 1, seen] of the step under way; with a window, a row sees only its nearest positions, with
+        chunks only those of its own chunk."""
         mask = self.mask[: self.computed, : self.seen]
+        if chunk is not None:
+            before = torch.arange(self.seen, device=mask.device) < self.positions // chunk * chunk
+            mask = mask.masked_fill(before, torch.finfo(mask.dtype).min)
         if window is not None:
             far = torch.arange(self.seen, device=mask.device) <= self.positions - window
             mask = mask.masked_fill(far, torch.finfo(mask.dtype).min)

@@ -21,6 +21,7 @@ from engine.bank_file import BankFile
 from engine.config import REFERENCE
 from engine.engine import Engine
 from engine.errors import InputError
+from engine.missing_rewards import missing_counts, missing_line
 from engine.prompts import read_prompts
 from engine.requests import wait
 from engine.rewards import Scored
@@ -41,9 +42,17 @@ def scale_of_bank(bank: Bank) -> RewardScale:
     log_w = bank.log_base
     w = np.exp(log_w - log_w.max(-1, keepdims=True))
     w /= w.sum(-1, keepdims=True) * len(w)
-    mean = np.einsum("pn,pnr->r", w, bank.rewards)
-    variance = np.einsum("pn,pnr->r", w, (bank.rewards - mean) ** 2)
-    named = [dict(zip(bank.objectives, values.tolist(), strict=True)) for values in (mean, np.sqrt(variance))]
+    known = np.isfinite(bank.rewards)
+    rewards = np.where(known, bank.rewards, 0.0)
+    total = np.einsum("pn,pnr->r", w, known)  # 1 unless rewards are missing
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = np.einsum("pn,pnr->r", w, rewards) / total
+        variance = np.einsum("pn,pnr->r", w, known * (rewards - mean) ** 2) / total
+    enough = known.sum((0, 1)) > 1
+    named = [
+        {name: value for name, value, use in zip(bank.objectives, values.tolist(), enough, strict=True) if use}
+        for values in (mean, np.sqrt(variance))
+    ]
     return RewardScale.from_samples(*named)
 
 
@@ -140,7 +149,10 @@ class Calibration:
             items += [(c.prompt, c.text, c.tokens) for c in completions if c is not None]
             self.done = len(items)
         rows = engine.rewards(items)
-        values = {name: np.array([row[name] for row in rows]) for name in missing}
+        values = {name: np.array([row[name] for row in rows if name in row]) for name in missing}
+        if counts := missing_counts(row.missing for row in rows):
+            log.warning("rewards are missing, and not counted in their scale: %s", missing_line(counts))
+        values = {name: column for name, column in values.items() if len(column) > 1}
         means = {name: float(column.mean()) for name, column in values.items()}
         stds = {name: float(column.std(ddof=1)) for name, column in values.items()}
         self.use(RewardScale.from_samples(means, stds))

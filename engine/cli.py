@@ -28,6 +28,13 @@ JsonOption = Annotated[bool, typer.Option("--json", help="one JSON object on std
 MaxNewTokens = Annotated[int, typer.Option(help="the most tokens of a response")]
 MinP = Annotated[float, typer.Option(help="only tokens of at least p times the likeliest; 0 is off")]
 Temperature = Annotated[float, typer.Option(help="0 takes the likeliest token")]
+Prompts = Annotated[
+    Path | None,
+    typer.Option(help="JSON, JSON lines, CSV, TSV, Parquet or one a line, also .gz; the configuration's unless told"),
+]
+Column = Annotated[
+    str | None, typer.Option(help="with --prompts: the column or key that the prompts are in; prompt unless told")
+]
 Seed = Annotated[int, typer.Option(help="the same seed gives the same response")]
 
 
@@ -36,6 +43,11 @@ def asked(prompt: str | None, messages: str | None) -> Prompt:
     if (prompt is None) == (messages is None):
         raise InputError("give either --prompt TEXT or --messages FILE, a JSON list of messages (- is stdin)")
     return check_messages(prompt) if messages is None else read_messages(messages)
+
+
+def check_column(prompts: Path | None, column: str | None) -> None:
+    if column is not None and prompts is None:
+        raise InputError("--column is for --prompts; add a file of prompts, or leave it out")
 
 
 @app.command()
@@ -56,6 +68,7 @@ def generate(
         int, typer.Option(help="above 1: from the exact mixture of whole responses, by so many at once")
     ] = 1,
     seed: Seed = 0,
+    date: Annotated[str, typer.Option(help="a completion's, to generate it again; now unless told")] = "",
     config: ConfigOption = DEMO,
     json: JsonOption = False,
 ) -> None:
@@ -66,7 +79,7 @@ def generate(
 
     sampling = Sampling(max_new_tokens, temperature, top_k, top_p, min_p, repetition_penalty, particles)
     with Engine.from_config(config) as engine:
-        request = engine.submit(said, engine.mixture(chosen, rule, gain, exponent), sampling, seed)
+        request = engine.submit(said, engine.mixture(chosen, rule, gain, exponent), sampling, seed, date=date)
         if not json:
             for token in request:
                 typer.echo(token.text, nl=False)
@@ -80,6 +93,8 @@ def generate(
             typer.echo(f"\n{warning}", err=True)
         scores = "  ".join(f"{objective} {reward:+.2f}" for objective, reward in completion.rewards.items())
         typer.echo(f"\nrewards: {scores}", err=True)
+        for objective, reason in completion.missing_rewards.items():
+            typer.echo(f"no reward for {objective}: {reason}", err=True)
 
 
 @app.command()
@@ -103,7 +118,13 @@ def score(
     totals = {name: sum(values) for name, values in log_probs.items()}
     if json:
         print_json(
-            {"log_probs": totals, "token_log_probs": log_probs, "rewards": rewards, "standard_rewards": standard}
+            {
+                "log_probs": totals,
+                "token_log_probs": log_probs,
+                "rewards": rewards,
+                "standard_rewards": standard,
+                "missing_rewards": rewards.missing,
+            }
         )
         return
     for name, total in totals.items():
@@ -111,6 +132,8 @@ def score(
     for objective, reward in rewards.items():
         z = f"{standard[objective]:+.2f} standard deviations" if objective in standard else "not calibrated"
         typer.echo(f"reward for {objective:<23} {reward:+9.2f}  ({z})")
+    for objective, reason in rewards.missing.items():
+        typer.echo(f"no reward for {objective}: {reason}")
 
 
 @app.command()
@@ -119,9 +142,8 @@ def solve(
         str,
         typer.Option(help="mpo: from a bank; bsmd: the paper's own; maxmin: by rewards; target, nash: see there"),
     ] = "mpo",
-    prompts: Annotated[
-        Path | None, typer.Option(help="JSON lines or one a line; the configuration's unless told")
-    ] = None,
+    prompts: Prompts = None,
+    column: Column = None,
     target: Annotated[
         str | None, typer.Option(help="with method target: objective=number,...; standard deviations, as on the radar")
     ] = None,
@@ -159,12 +181,13 @@ def solve(
         raise InputError(f"--method {method} needs --ratings; `python -m app export --format jsonl` writes them")
     if method not in FROM_RATINGS and ratings is not None:
         raise InputError(f"--ratings is for --method {', '.join(sorted(FROM_RATINGS))}; add it, or leave them out")
+    check_column(prompts, column)
     began = time.perf_counter()
     if ratings is not None:
         solution, found = solve_ratings(method, ratings, seed, config)
     else:
         settings = {"max_new_tokens": max_new_tokens, "temperature": temperature}
-        solution, found = solve_bank(method, prompts, limit, responses, settings, seed, config, extra, ship)
+        solution, found = solve_bank(method, prompts, column, limit, responses, settings, seed, config, extra, ship)
     seconds = round(time.perf_counter() - began, 1)
     if json:
         print_json({**solution.as_dict(), **found, "seconds": seconds})
@@ -180,6 +203,24 @@ def solve(
         )
     if solution.note:
         typer.echo(solution.note, err=True)
+    if "expected" in found:
+        echo_expected(found)
+
+
+def echo_expected(found: dict[str, Any]) -> None:
+    """Print the expected reward of every objective, and the point that is better in all of them if there is one."""
+    for objective, value in found["expected"].items():
+        error = found["expected_errors"][objective]
+        typer.echo(f"expected {objective:<12} {value:+.2f} ± {error:.2f} standard deviations from the reference")
+    if (better := found["better"]) is None:
+        typer.echo("no other weights are expected to be better in all objectives")
+        return
+    gains = ", ".join(
+        f"{objective} {gain:+.2f} ± {better['errors'][objective]:.2f}" for objective, gain in better["gains"].items()
+    )
+    sure = "by more than twice the error" if better["significant"] else "within twice the error"
+    weights = ",".join(f"{name}={weight:.3f}" for name, weight in better["weights"].items())
+    typer.echo(f"expected to be better in all objectives, {sure}: {weights} ({gains})")
 
 
 def solve_ratings(method: str, file: Path, seed: int, config: Path) -> tuple[Solution, dict[str, Any]]:
@@ -196,6 +237,7 @@ def solve_ratings(method: str, file: Path, seed: int, config: Path) -> tuple[Sol
 def solve_bank(
     method: str,
     prompts: Path | None,
+    column: str | None,
     limit: int,
     responses: int,
     settings: dict[str, Any],
@@ -207,14 +249,18 @@ def solve_bank(
     """From responses of the policies, which are sampled, or found from before."""
     from tqdm import tqdm
 
+    from engine.bank import collect
+    from engine.config import REFERENCE
     from engine.engine import Engine
+    from engine.lean_bank import collect_lean
     from engine.prompts import read_prompts
     from engine.sampling import Sampling
     from engine.weights import SOLVERS
-    from engine.weights.bank_files import solver_file
+    from engine.weights.bank_files import solver_file, solver_sources
+    from engine.weights.outcome import expect
 
     sampling = Sampling(**settings)
-    asked = read_prompts(prompts) if prompts else None
+    asked = read_prompts(prompts, column) if prompts else None
     with Engine.from_config(config) as engine, tqdm(desc="sampling", unit="response") as bar:
         if asked is None and not engine.config.prompts:
             raise InputError(f"{config}: prompts: found nothing, expected a file; or give --prompts")
@@ -228,14 +274,22 @@ def solve_bank(
         solution = SOLVERS[method](engine, asked, sampling, seed, responses, file=file, progress=progress, **extra)
         if ship:
             file.ship(asked)
-    return solution, {"n_prompts": len(asked), "bank": str(file.path)}
+        found: dict[str, Any] = {"n_prompts": len(asked), "bank": str(file.path)}
+        if engine.reward_set.objectives:
+            # From the file, where the solver has put them: nothing is sampled again.
+            if REFERENCE in file.proposals:
+                bank = collect(engine, asked, responses, sampling, seed, solver_sources(method, engine), file)
+            else:
+                bank = collect_lean(engine, asked, responses, sampling, seed, file)
+            expected = expect(engine, bank, solution.weights)
+            found |= expected.as_dict() if expected else {}
+    return solution, found
 
 
 @app.command()
 def evaluate(
-    prompts: Annotated[
-        Path | None, typer.Option(help="JSON lines or one a line; the configuration's unless told")
-    ] = None,
+    prompts: Prompts = None,
+    column: Column = None,
     methods: Annotated[
         str | None, typer.Option(help="instead: a table of methods; all, or names of policies and methods,...")
     ] = None,
@@ -260,14 +314,16 @@ def evaluate(
     from engine.engine import Engine
     from engine.evaluate import evaluate as run
     from engine.memo import Memo
+    from engine.missing_rewards import missing_line
     from engine.prompts import read_prompts
     from engine.rewards import RewardSet
     from engine.sampling import Sampling
 
+    check_column(prompts, column)
     sampling = Sampling(max_new_tokens, temperature, min_p=min_p)
     if not methods and (judges or responses):
         raise InputError("--judges and --responses are for --methods; add it, or leave them out")
-    asked = read_prompts(prompts) if prompts else None
+    asked = read_prompts(prompts, column) if prompts else None
     second = load_config(judges).rewards if judges else []
     if judges and (not second or any(reward.kind == "implicit" for reward in second)):
         raise InputError(f"{judges}: rewards: expected at least one to judge with, and none of kind 'implicit'")
@@ -284,7 +340,7 @@ def evaluate(
                 )
             judge = RewardSet(second, engine.policy_set) if second else None
             kept = Memo(responses)
-            result = table_of.compare(engine, rest, first, sampling, methods, seed, judges=judge, memo=kept)
+            result: Any = table_of.compare(engine, rest, first, sampling, methods, seed, judges=judge, memo=kept)
         else:
             result = run(engine, asked, sampling, seed)
     if json:
@@ -297,10 +353,12 @@ def evaluate(
     for name, policy in result["policies"].items():
         rates = "  ".join(f"{o} {rate:.0%}" for o, rate in policy["win_rate_vs_reference"].items())
         typer.echo(f"{name:<12} wins against the reference: {rates}")
-    for name, column in result["sweep"].items():
-        for objective, means in column["rewards"].items():
+    for name, sweep in result["sweep"].items():
+        for objective, means in sweep["rewards"].items():
             levels = "  ".join(f"{value:+.2f}" for value in means)
             typer.echo(f"{name:<12} fader 0 to 1: {objective:<12} {levels}")
+    if result["missing_rewards"]:
+        typer.echo(f"rewards that are missing, and left out: {missing_line(result['missing_rewards'])}")
 
 
 @app.command()

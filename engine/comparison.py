@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from engine.bank import Array, seed_of
 from engine.engine import Engine
@@ -24,11 +25,14 @@ KEYS = ("rule", "gain", "exponent")
 class Summary:
     """What a comparison says: of M mixtures and R rewards, over the prompts that all have answered.
 
-    means, errors: [M, R] and their standard errors over prompts. wins: for each mixture but the first [R + 1, 3], the
-    rate at which it beats the first (a tie is half a win) and its 95% interval, for each reward and the lowest of them.
+    prompts: those with every reward; counts [R]: those with this reward of every mixture, of which its figures are.
+    means, errors: [M, R] and their standard errors over prompts. wins: for each mixture but the first [R + 1, 3],
+    the rate at which it beats the first (a tie is half a win) and its 95% interval, for each reward and the lowest of
+    them. NaN where there are no prompts.
     """
 
     prompts: int
+    counts: NDArray[np.int64]
     means: Array
     errors: Array
     wins: Array
@@ -77,7 +81,7 @@ def answers(
                 whole = [made for made in completions if made is not None]
                 scored = engine.rewards([(made.prompt, made.text, made.tokens) for made in whole])
                 for made, rewards in zip(whole, scored, strict=True):
-                    made.rewards.update(rewards)
+                    made.score(rewards)
                 yield number, whole
     finally:
         for _, requests in under_way:
@@ -86,16 +90,34 @@ def answers(
 
 
 def summarise(rewards: Array, seed: int = 0) -> Summary:
-    """rewards: [prompts, M, R], NaN where there is no response. The bootstrap is over prompts, in pairs."""
-    whole = rewards[~np.isnan(rewards).any((1, 2))]
-    count, mixtures, size = whole.shape
-    if not count or not size:
-        nothing = np.full((mixtures, size), np.nan)
-        return Summary(count, nothing, nothing, np.full((mixtures - 1, size + 1, 3), np.nan))
-    won = wins(whole, whole[:, :1])  # [prompts, M, R]
-    spread = whole.std(0, ddof=1) / np.sqrt(count) if count > 1 else np.full((mixtures, size), np.nan)
-    rates = [with_intervals(won[:, place], np.random.default_rng(seed)) for place in range(1, mixtures)]
-    return Summary(count, whole.mean(0), spread, np.array(rates).reshape(mixtures - 1, size + 1, 3))
+    """Summarise a comparison. rewards: [prompts, M, R], NaN where there is no response or no reward.
+
+    The bootstrap is over prompts, in pairs.
+    """
+    _, mixtures, size = rewards.shape
+    there: NDArray[np.bool_] = np.isfinite(rewards).all(1)  # [prompts, R]
+    whole = np.asarray(there.all(1))
+    means, errors = np.full((mixtures, size), np.nan), np.full((mixtures, size), np.nan)
+    rates = np.full((mixtures - 1, size + 1, 3), np.nan)
+
+    def intervals(rows: NDArray[np.bool_], columns: slice) -> Array:
+        own = rewards[rows, :, columns]
+        won = wins(own, own[:, :1])  # [prompts, M, R]
+        return np.array([with_intervals(won[:, place], np.random.default_rng(seed)) for place in range(1, mixtures)])
+
+    if size and whole.any():
+        rates[:] = intervals(whole, slice(None))
+    for column in range(size):
+        rows, count = there[:, column], int(there[:, column].sum())
+        if not count:
+            continue
+        own = rewards[rows, :, column]
+        means[:, column] = own.mean(0)
+        if count > 1:
+            errors[:, column] = own.std(0, ddof=1) / np.sqrt(count)
+        if count > whole.sum():
+            rates[:, column] = intervals(rows, slice(column, column + 1))[:, 0]
+    return Summary(int(whole.sum()), there.sum(0), means, errors, rates)
 
 
 def read_mixture(engine: Engine, text: str) -> Mixture:

@@ -6,7 +6,6 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -18,11 +17,19 @@ from pydantic import (
     model_validator,
 )
 
-from engine.errors import InputError
+from engine.config_errors import describe
+from engine.errors import InputError, one_line
 from engine.fetched import fetched
+from engine.yaml_file import read_yaml
 
 DEMO = Path(__file__).parent.parent / "data" / "configs" / "demo.yaml"
 REFERENCE = "reference"
+# Arguments of `apply_chat_template` that no configuration sets.
+OURS = {
+    *("add_generation_prompt", "chat_template", "continue_final_message", "conversation", "max_length", "messages"),
+    *("padding", "return_assistant_tokens_mask", "return_dict", "return_tensors", "sanitize_control_tokens"),
+    *("strftime_now", "tokenize", "tokenizer_kwargs", "truncation"),
+}
 
 
 class Settings(BaseModel):
@@ -42,9 +49,13 @@ Adapter = Annotated[str | list[str], BeforeValidator(check_adapter)]
 
 
 class Adapted(Settings):
-    """Settings of what may have adapters."""
+    """Settings of what may have adapters.
+
+    chat_template: the one that is saved with the adapter or model, if there is one, or the base's.
+    """
 
     adapter: Adapter | None = None
+    chat_template: Literal["own", "base"] = "own"
 
     @property
     def adapters(self) -> list[str]:
@@ -62,7 +73,7 @@ class PolicySettings(Adapted):
     """A component policy: adapters on the base, a full model, or the reference under another prompt."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9_.-]+$")
-    objective: str
+    objective: str = Field(min_length=1)
     model: str | None = None
     system_prompt: str | None = None
     prefix: str | None = None
@@ -91,13 +102,13 @@ class RewardSettings(Settings):
     conversation, with {prompt} and {response}; its tokenizer's chat template unless told.
     """
 
-    objective: str
+    objective: str = Field(min_length=1)
     kind: Literal["classifier", "head", "function", "implicit"]
     model: str | None = None
     function: str | None = Field(default=None, pattern=r"^[\w.]+:\w+$")
     label: str | None = None
     template: str | None = None
-    beta: float = Field(default=0.1, gt=0)
+    beta: float = Field(default=0.1, gt=0, allow_inf_nan=False)
     mean: float | None = Field(default=None, allow_inf_nan=False)
     std: float | None = Field(default=None, gt=0, allow_inf_nan=False)
 
@@ -125,10 +136,18 @@ class Config(Settings):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     reference: ReferenceSettings | None = None
+    chat_template_kwargs: dict[str, Any] = {}  # further arguments of the chat template, such as enable_thinking: false
     policies: list[PolicySettings] = Field(min_length=1)
     rewards: list[RewardSettings] = []
     prompts: str | None = None
     _file: Path = PrivateAttr(default=Path())
+
+    @field_validator("chat_template_kwargs")
+    @classmethod
+    def not_ours(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        if taken := sorted(OURS & set(settings)):
+            raise ValueError(f"arguments of the template itself, without {taken[0]}, which Mixdesk gives")
+        return settings
 
     @model_validator(mode="after")
     def names_once(self) -> Config:
@@ -150,10 +169,24 @@ class Config(Settings):
         return self._file
 
 
+def locate(value: str, file: Path, key: str, expected: str) -> Path:
+    """Return the absolute path of `value` beside `file`, whether or not it exists. Raises InputError."""
+    if not value.strip():
+        raise InputError(f"{file}: {key}: found an empty text, expected {expected}")
+    try:
+        path = (file.parent / Path(value).expanduser()).resolve()
+        path.exists()
+    except (OSError, ValueError, RuntimeError) as error:  # too long, a zero byte, a link to itself, nobody's home
+        raise InputError(f"{file}: {key}: found {value[:80]!r}, expected {expected} ({one_line(error, 80)})") from None
+    return path
+
+
 def resolve(value: str, file: Path, key: str) -> str:
     """An absolute path if `value` is one beside `file`, else the value as a hub id or a GGUF file on the hub. Raises
     InputError if it is none of them."""
-    path = (file.parent / Path(value).expanduser()).resolve()
+    path = locate(value, file, key, "a path or a hub id")
+    if path.is_file() and path.suffix.lower() != ".gguf":
+        raise InputError(f"{file}: {key}: found '{value}', a file; expected the folder that it is in, or a GGUF file")
     if path.exists():
         return str(path)
     if kept := fetched(value):
@@ -162,9 +195,12 @@ def resolve(value: str, file: Path, key: str) -> str:
     if value.endswith(".gguf"):  # org/repository/file.gguf
         if re.fullmatch(rf"{part}/{part}(/{part})+", value):
             return value
-    elif re.fullmatch(rf"{part}(/{part})?", value) and not value.endswith((".jsonl", ".json", ".txt")):
+    # A folder inside a repository, org/repository/checkpoint-500, can be an adapter's.
+    elif re.fullmatch(rf"{part}(/{part}){{,{9 if 'adapter' in key else 1}}}", value) and not value.endswith(
+        (".jsonl", ".json", ".txt")
+    ):
         return value
-    raise InputError(f"{file}: {key}: found '{value}', expected a path that exists ({path} does not) or a hub id")
+    raise InputError(f"{file}: {key}: found '{value[:200]}', expected a path that exists ({path} does not) or a hub id")
 
 
 def resolve_all(values: str | list[str], file: Path, key: str) -> str | list[str]:
@@ -179,23 +215,21 @@ def resolve_all(values: str | list[str], file: Path, key: str) -> str | list[str
 
 def load_config(file: str | Path = DEMO) -> Config:
     """Read and check a configuration file. Raises InputError naming the file, the key, what was found and expected."""
-    file = Path(file).expanduser().resolve()
+    try:
+        file = Path(file).expanduser().resolve()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise InputError(f"--config: {one_line(error)}; give the path of a YAML configuration") from None
+    if file.is_dir():
+        raise InputError(f"{file}: a folder; give --config the path of a YAML configuration in it")
     if not file.is_file():
         raise InputError(f"{file}: no such file; give --config the path of a YAML configuration")
-    try:
-        raw: Any = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "the file"
-        raise InputError(f"{file}: {where}: malformed YAML: {getattr(error, 'problem', None) or error}") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{file}: not a text file; expected YAML in UTF-8") from None
+    raw = read_yaml(file)
     if not isinstance(raw, dict):
         raise InputError(f"{file}: found {type(raw).__name__}, expected a mapping with name, base, policies")
     try:
         config = Config.model_validate(raw)
     except ValidationError as error:
-        raise InputError(f"{file}: {describe(error)}") from None
+        raise InputError(f"{file}: {describe(error, Config)}") from None
     config._file = file
     config.base = resolve(config.base, file, "base")
     if config.reference:
@@ -208,26 +242,10 @@ def load_config(file: str | Path = DEMO) -> Config:
     for i, reward in enumerate(config.rewards):
         if reward.model:
             reward.model = resolve(reward.model, file, f"rewards[{i}].model")
-    if config.prompts:
-        prompts = (file.parent / config.prompts).resolve()
+    if config.prompts is not None:
+        prompts = locate(config.prompts, file, "prompts", "a file")
         if not prompts.is_file():
-            raise InputError(f"{file}: prompts: found '{config.prompts}', expected a file ({prompts} does not exist)")
+            why = "is a folder" if prompts.is_dir() else "does not exist"
+            raise InputError(f"{file}: prompts: found '{config.prompts}', expected a file ({prompts} {why})")
         config.prompts = str(prompts)
     return config
-
-
-def describe(error: ValidationError) -> str:
-    """The first mistake of a validation in one line: key, found, expected."""
-    first = error.errors()[0]
-    key = ""
-    for part in first["loc"]:
-        key += f"[{part}]" if isinstance(part, int) else f".{part}" if key else str(part)
-    rest = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    expected = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "missing":
-        return f"{key}: found nothing, expected this key{rest}"
-    if first["type"] == "extra_forbidden":
-        return f"{key}: found an unknown key, expected none by that name{rest}"
-    if not key:
-        return f"expected {expected}{rest}"
-    return f"{key}: found {str(first['input'])[:80]!r}, expected {expected}{rest}"

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import sys
+import warnings
 from typing import Any
 
 import typer
@@ -21,6 +22,8 @@ def run(app: typer.Typer, name: str, arguments: list[str] | None = None) -> int:
     # Bars and reports of models that load in a second are noise; read when the libraries are imported.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")  # libraries', for whoever calls them; -W brings them back
     try:
         status = app(arguments, prog_name=name, standalone_mode=False)
         return status if isinstance(status, int) else 0

@@ -6,8 +6,9 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future
+from datetime import datetime
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -17,10 +18,12 @@ import torch
 from engine.batch import Batch, Record, Sequence
 from engine.check import check
 from engine.config import DEMO, REFERENCE, Config, load_config
+from engine.config_errors import located
 from engine.errors import InputError
 from engine.familiarity import Familiarity
 from engine.hub import check_hub
 from engine.messages import Prompt, check_messages, messages_of
+from engine.missing_rewards import Rewards
 from engine.mixing import SOUP, Mixture, make_mixture
 from engine.particles import check_particles
 from engine.policies import Policy, PolicySet
@@ -41,9 +44,12 @@ class Engine:
     def __init__(self, config: Config, tell: Callable[[str], None] = log.debug) -> None:
         """tell: is told what is being loaded, as it begins. Raises InputError."""
         self.config = config
-        self.policy_set = PolicySet(config, tell)
-        self.reward_set = RewardSet(config.rewards, self.policy_set, tell)
-        check(self.policy_set)
+        try:
+            self.policy_set = PolicySet(config, tell)
+            self.reward_set = RewardSet(config.rewards, self.policy_set, tell)
+            check(self.policy_set)
+        except InputError as error:
+            raise located(config, error) from None
         self._batch = Batch(self.policy_set)
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._closed = False
@@ -77,6 +83,11 @@ class Engine:
         return mixture
 
     @property
+    def notes(self) -> list[str]:
+        """What there is to know of the policies, a sentence each: also in the log, from loading."""
+        return self.policy_set.notes
+
+    @property
     def max_rows(self) -> int:
         """How many rows (a sequence's policies) fit into the batch."""
         return self._batch.max_rows
@@ -105,6 +116,7 @@ class Engine:
         record: Record | None = None,
         tokens: TokenIds = (),
         candidates: int = 0,
+        date: str = "",
     ) -> Request:
         """Ask for a response. Raises InputError.
 
@@ -116,6 +128,7 @@ class Engine:
         record: is filled in while the response is drawn; the policies of its mixtures are computed too.
         tokens: what the response begins with; max_new_tokens come after them. With a trace they are read once more.
         candidates: with each token keep so many of the likeliest under each policy; above 0 it costs memory and time.
+        date: of a completion that is generated again, where the chat template writes today's; now unless given.
         """
         request = self._request(
             *(prompt, mixture, sampling or Sampling(), seed, trace, rewards, time_limit),
@@ -123,6 +136,7 @@ class Engine:
             tokens=tokens,
             candidates=candidates,
             record=record,
+            date=date,
         )
         self._put(lambda: self._waiting.put(request if client is None else client, request))
         return request
@@ -165,8 +179,9 @@ class Engine:
         tokens: TokenIds = (),
         candidates: int = 0,
         record: Record | None = None,
+        date: str = "",
     ) -> Request:
-        prompt = check_messages(prompt)
+        prompt, date = check_messages(prompt), check_date(date) or self.policy_set.now()
         sampler = Sampler(sampling, seed)
         given = self._check_tokens(tokens)
         begun = [place for place in steered if place <= len(given)]
@@ -176,7 +191,7 @@ class Engine:
             policies += [
                 policy for policy in self.policy_set.rows_of(other, False) if policy.name not in names(policies)
             ]
-        prompt_ids = self.check_prompt(prompt, len(given) + sampling.max_new_tokens)
+        prompt_ids = self.check_prompt(prompt, len(given) + sampling.max_new_tokens, date=date)
         if sampling.particles > 1:
             check_particles(mixture, sampling, len(policies), self.max_rows)
             if steered:
@@ -184,12 +199,13 @@ class Engine:
         deadline = None if time_limit is None else time.monotonic() + time_limit
         sequence = Sequence(
             *(prompt, mixture, sampling, sampler, policies, prompt_ids, given),
-            trace=self._read_again(prompt, given, policies) if trace else [{} for _ in given],
+            trace=self._read_again(prompt, given, policies, date) if trace else [{} for _ in given],
             drawn_with=[steered.get(0, mixture)] * len(given),
             plan=steered,
             begins_with=len(given),
             keep=candidates,
             record=record,
+            date=date,
         )
         return Request(self, sequence, seed, rewards, deadline)
 
@@ -203,23 +219,28 @@ class Engine:
                 raise InputError(f"tokens: {token} ends a response; give those before it")
         return list(tokens)
 
-    def _read_again(self, prompt: Prompt, tokens: list[int], policies: list[Policy]) -> list[dict[str, float]]:
+    def _read_again(
+        self, prompt: Prompt, tokens: list[int], policies: list[Policy], date: str
+    ) -> list[dict[str, float]]:
         """The trace of tokens that were not drawn; a soup's part is unknown."""
         if not tokens:
             return []
-        found = self._on_worker(lambda: self.policy_set.teacher_forced(prompt, tokens))
+        found = self._on_worker(lambda: self.policy_set.teacher_forced(prompt, tokens, date))
         known = [name for name in names(policies) if name in found]
         return [{name: found[name][place] for name in known} for place in range(len(tokens))]
 
     def stream(self, prompt: Prompt, weights: Mapping[str, float] | None = None, **settings: Any) -> Stream:
         """Tokens as they are drawn, steered by `.steer(weights=, rule=, gain=)`; the settings are those of `generate`.
         Leaving the iteration, and `.cancel()`, stop the response."""
-        return Stream(self.submit(prompt, *self._settings(weights, settings)))
+        date = settings.pop("date", "")
+        return Stream(self.submit(prompt, *self._settings(weights, settings), date=date))
 
     def generate(self, prompt: Prompt, weights: Mapping[str, float] | None = None, **settings: Any) -> Completion:
         """A whole response. prompt: a text, or messages {"role": "user" or "assistant", "content": text} that take
-        turns, the user's first and last. Settings: rule, gain, exponent; seed; and those of Sampling."""
-        return self.submit(prompt, *self._settings(weights, settings)).completion()
+        turns, the user's first and last. Settings: rule, gain, exponent; seed; date (see `submit`); those of
+        Sampling."""
+        date = settings.pop("date", "")
+        return self.submit(prompt, *self._settings(weights, settings), date=date).completion()
 
     def generate_batch(
         self, prompts: list[str], mixture: Mixture, sampling: Sampling, seeds: list[int]
@@ -233,19 +254,19 @@ class Engine:
         completions = [request.completion() for request in requests]
         rewards = self.rewards([(c.prompt, c.text, c.tokens) for c in completions])
         for completion, scored in zip(completions, rewards, strict=True):
-            completion.rewards.update(scored)
+            completion.score(scored)
         return completions
 
-    def token_log_probs(self, prompt: Prompt, response: str | list[int]) -> dict[str, list[float]]:
+    def token_log_probs(self, prompt: Prompt, response: str | list[int], date: str = "") -> dict[str, list[float]]:
         """{policy or "reference": log-probs of the response's tokens}, teacher-forced. A text is read as a whole
-        response, its end of turn included; token ids are taken as they are."""
-        prompt = check_messages(prompt)
+        response, its end of turn included; token ids are taken as they are. date: see `submit`."""
+        prompt, date = check_messages(prompt), check_date(date)
         self.check_prompt(prompt, 1)
         tokens = self.policy_set.response_ids(response) if isinstance(response, str) else response
         if not tokens:
             raise InputError("response: it is empty; give some text or tokens")
         self.check_prompt(prompt, len(tokens), "the response's")
-        return self._on_worker(lambda: self.policy_set.teacher_forced(prompt, tokens))
+        return self._on_worker(lambda: self.policy_set.teacher_forced(prompt, tokens, date))
 
     def prompt_warning(self, prompt: Prompt) -> str:
         """Return one line on a prompt that is far from the configuration's own; empty where it is not.
@@ -256,13 +277,14 @@ class Engine:
         self.check_prompt(prompt, 1)
         return self._familiarity.warning(prompt)
 
-    def rewards(self, items: list[Scored]) -> list[dict[str, float]]:
-        """{objective: reward} of every (prompt, response, its tokens or None)."""
+    def rewards(self, items: list[Scored], objectives: Collection[str] | None = None) -> list[Rewards]:
+        """{objective: reward} of every (prompt, response, its tokens or None), of these objectives or of all. A reward
+        that cannot be computed is left out, and `missing` of its row says why."""
         if self._closed:
             raise RuntimeError("the engine is closed")
-        return self._scoring.score(items, self._on_worker)
+        return self._scoring.score(items, self._on_worker, objectives)
 
-    def check_prompt(self, prompt: Prompt, room: int, whose: str = "new") -> dict[str, list[int]]:
+    def check_prompt(self, prompt: Prompt, room: int, whose: str = "new", date: str = "") -> dict[str, list[int]]:
         """{policy: token ids of the prompt as it reads it}. Raises InputError if the prompt is empty, has messages of
         wrong roles, or does not fit the models with `room` more tokens."""
         prompt = check_messages(prompt)
@@ -273,7 +295,7 @@ class Engine:
                 f"prompt: it is {length:,} characters long, and these models hold {self.policy_set.context:,} "
                 "tokens; shorten it"
             )
-        prompt_ids = self.policy_set.read(self.policy_set.policies, prompt)
+        prompt_ids = self.policy_set.read(self.policy_set.policies, prompt, date)
         longest = max(len(ids) for ids in prompt_ids.values())
         if longest + room > self.policy_set.context:
             longer = "" if isinstance(prompt, str) else ", or leave out turns"
@@ -433,7 +455,7 @@ class Engine:
         elif request._with_rewards:
             self._scoring.begin(request)
         else:
-            request._finish({}, self.policy_set)
+            request._finish(Rewards(), self.policy_set)
 
     def _end(self, request: Request, reason: str) -> None:
         """End a response as it is, and free its rows at once."""
@@ -535,6 +557,14 @@ class Engine:
             if not request._future.done():
                 request._tokens.put(None)
                 request._future.set_exception(RuntimeError(f"the engine had to begin again: {error}"))
+
+
+def check_date(date: str) -> str:
+    """Raises InputError for what is no date of a completion."""
+    try:
+        return date and datetime.fromisoformat(date).isoformat(timespec="seconds")
+    except (TypeError, ValueError):
+        raise InputError(f"date: found {str(date)[:40]!r}; give one such as 2026-01-31T12:00:00") from None
 
 
 def names(policies: list[Policy]) -> list[str]:

@@ -1,5 +1,23 @@
-"""The one error that is the caller's to mend."""
+"""The one error that is the caller's to mend, and how other libraries' errors become one line."""
+
+from __future__ import annotations
+
+LONGEST = 400  # characters of another library's message; some list every model that they know
 
 
 class InputError(ValueError):
     """A mistake in what the caller gave: one line that says what is wrong and how to mend it."""
+
+
+def one_line(error: BaseException, longest: int = LONGEST) -> str:
+    """Return the whole message of an exception as one line, without the punctuation that it ends in.
+
+    Messages of several lines are joined rather than cut after the first line, which is often a heading that ends in a
+    colon. Messages longer than `longest` characters are cut between two words.
+    """
+    text = " ".join(str(error).split())
+    if isinstance(error, (LookupError, AttributeError, TypeError)):
+        text = f"{type(error).__name__}: {text}"  # "'model_type'" alone says nothing
+    if len(text) > longest:
+        return text[:longest].rsplit(" ", 1)[0].rstrip(" .:;,") + " ..."
+    return text.rstrip(" .:;,") or type(error).__name__

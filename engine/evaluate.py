@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterable
 from typing import Any
@@ -13,7 +14,10 @@ from tqdm import tqdm
 from engine.config import REFERENCE
 from engine.engine import Completion, Engine
 from engine.errors import InputError
+from engine.missing_rewards import missing_counts, missing_line
 from engine.sampling import Sampling
+
+log = logging.getLogger("mixdesk")
 
 FADER = (0.0, 0.25, 0.5, 0.75, 1.0)
 
@@ -52,9 +56,11 @@ def evaluate(engine: Engine, prompts: list[str], sampling: Sampling, seed: int =
     """One response a prompt from the reference, from every policy, and along the sweep of every fader.
 
     Returns {"policies": {name: {"win_rate_vs_reference", "rewards"}}, "reference": {"rewards"}, "sweep": {name:
-    {"levels", "rewards": {objective: [mean a level]}, "standard_errors": the same}}, "trade_offs": [...], "n_prompts",
-    "sampling"}.
-    Rewards are means over prompts, in each reward model's own unit.
+    {"levels", "rewards": {objective: [mean a level]}, "standard_errors": the same}}, "trade_offs": [...],
+    "missing_rewards": {objective: {reason: responses}}, "n_prompts", "sampling"}.
+    Rewards are means over prompts, in each reward model's own unit. Responses whose reward is missing are left out of
+    its figures, and a reward that cannot be compared at all is left out of the result. Raises InputError if none is
+    left.
     """
     names, objectives = engine.policy_set.names, engine.reward_set.objectives
     if not objectives:
@@ -71,23 +77,42 @@ def evaluate(engine: Engine, prompts: list[str], sampling: Sampling, seed: int =
         seeds = [seed + index * len(prompts) + i for i in range(len(prompts))]
         mixtures[identity] = engine.generate_batch(prompts, engine.mixture(weights), sampling, seeds)
 
-    def rewards(weights: dict[str, float], objective: str) -> list[float]:
-        return [completion.rewards[objective] for completion in mixtures[key(weights)]]
+    missing = missing_counts(made.missing_rewards for column in mixtures.values() for made in column)
+    if missing:
+        log.warning("rewards are missing, and left out: %s", missing_line(missing))
 
-    reference = {objective: rewards({REFERENCE: 1.0}, objective) for objective in objectives}
+    def scored(weights: dict[str, float], objective: str) -> list[float]:
+        """One a prompt, NaN where it is missing."""
+        return [completion.rewards.get(objective, math.nan) for completion in mixtures[key(weights)]]
+
+    def rewards(weights: dict[str, float], objective: str) -> list[float]:
+        return [value for value in scored(weights, objective) if not math.isnan(value)]
+
+    def comparable(objective: str) -> bool:
+        """Whether each mixture has it of some prompt, and each policy of one that the reference has it of."""
+        theirs = scored({REFERENCE: 1.0}, objective)
+        return all(rewards(w, objective) for column in sweep.values() for w in column) and all(
+            any(not math.isnan(one + other) for one, other in zip(scored({name: 1.0}, objective), theirs, strict=True))
+            for name in names
+        )
+
+    objectives = [objective for objective in objectives if comparable(objective)]
+    if not objectives:
+        raise InputError(f"rewards: none is left to compare by: {missing_line(missing)}; mend them")
+    reference = {objective: scored({REFERENCE: 1.0}, objective) for objective in objectives}
     result: dict[str, Any] = {
         "n_prompts": len(prompts),
         "sampling": sampling.as_dict(),
-        "reference": {"rewards": {objective: mean(values) for objective, values in reference.items()}},
+        "reference": {"rewards": {objective: mean(rewards({REFERENCE: 1.0}, objective)) for objective in objectives}},
         "policies": {},
         "sweep": {},
     }
     for name in names:
-        own = {objective: rewards({name: 1.0}, objective) for objective in objectives}
+        own = {objective: scored({name: 1.0}, objective) for objective in objectives}
         result["policies"][name] = {
             "objective": engine.policy_set.by_name[name].objective,
-            "win_rate_vs_reference": {o: win_rate(own[o], reference[o]) for o in objectives},
-            "rewards": {o: mean(own[o]) for o in objectives},
+            "win_rate_vs_reference": {o: win_rate(*pairs(own[o], reference[o])) for o in objectives},
+            "rewards": {o: mean(rewards({name: 1.0}, o)) for o in objectives},
         }
         result["sweep"][name] = {
             "levels": list(FADER),
@@ -95,7 +120,14 @@ def evaluate(engine: Engine, prompts: list[str], sampling: Sampling, seed: int =
             "standard_errors": {o: [standard_error(rewards(w, o)) for w in sweep[name]] for o in objectives},
         }
     result["trade_offs"] = trade_offs(engine, result["sweep"])
+    result["missing_rewards"] = missing
     return result
+
+
+def pairs(ours: list[float], theirs: list[float]) -> tuple[list[float], list[float]]:
+    """Return the pairs of which neither is NaN."""
+    both = [(one, other) for one, other in zip(ours, theirs, strict=True) if not math.isnan(one + other)]
+    return [one for one, _ in both], [other for _, other in both]
 
 
 def trade_offs(engine: Engine, sweep: dict[str, Any]) -> list[dict[str, Any]]:

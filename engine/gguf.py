@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 
 import platformdirs
 
-from engine.errors import InputError
+from engine.errors import InputError, one_line
 from engine.fetched import digest
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def local_file(source: str) -> Path:
     try:
         return Path(hf_hub_download(repository, name))
     except (HfHubHTTPError, HFValidationError, OSError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = one_line(error)
         raise InputError(f"'{source}': neither a file nor available on the hub ({reason})") from None
 
 
@@ -91,6 +91,7 @@ def folder_of(source: str, dtype: torch.dtype | str | None = None) -> str:
             kept = (_converted(file, kind) for kind in (AUTO, "bfloat16", "float16", "float32"))
             folder = next((one for one in kept if one.is_dir()), folder)
         if not folder.is_dir():
+            check_magic(file)
             log.info("converting '%s' to %s: once, it takes about a minute", source, wanted)
             _convert_apart(file, wanted, folder)
     return str(folder)
@@ -113,11 +114,15 @@ def _converted(file: Path, dtype: str) -> Path:
     return cache_folder() / f"{file.stem}-{digest(file)[:16]}-{dtype}"
 
 
-def _convert_apart(file: Path, dtype: str, folder: Path) -> None:
-    """Convert in a process of its own, into a folder that is there when it is whole."""
+def check_magic(file: Path) -> None:
+    """Raise InputError for a file that is none of the format."""
     with file.open("rb") as opened:
         if opened.read(4) != b"GGUF":
             raise InputError(f"'{file}' is not a GGUF file; give one, or a folder as transformers saves it")
+
+
+def _convert_apart(file: Path, dtype: str, folder: Path) -> None:
+    """Convert in a process of its own, into a folder that is there when it is whole."""
     partial = folder.with_name(f".{folder.name}-{os.getpid()}")
     environment = {**os.environ, "TQDM_DISABLE": "1", "TRANSFORMERS_VERBOSITY": "error", "PYTHONWARNINGS": "ignore"}
     environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent.parent), *sys.path])
@@ -160,7 +165,7 @@ def convert(file: Path, dtype: str, folder: Path) -> None:
         kind = gguf.GGUFReader(str(file)).get_field("general.file_type")
         dtype = STORED.get(kind.contents() if kind else -1, "bfloat16")
     settings = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}
-    tokenizer = AutoTokenizer.from_pretrained(**settings)
+    tokenizer = AutoTokenizer.from_pretrained(**settings, trust_remote_code=False)
     model = AutoModelForCausalLM.from_pretrained(**settings, **_dequantized(), dtype=getattr(torch, dtype))
     # What is left of the quantisation would make transformers refuse to save, copy or train the model.
     for name in ("quantization_config", "_pre_quantization_dtype"):
@@ -188,7 +193,7 @@ def main() -> None:
     try:
         convert(Path(file), dtype, Path(folder))
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = one_line(error)
         print(reason, file=sys.stderr)
         raise SystemExit(1) from None
 

@@ -39,7 +39,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from engine.errors import InputError
+from engine.chat import chat_of
+from engine.errors import InputError, one_line
 from engine.messages import Message, Prompt, joined, messages_of
 
 log = logging.getLogger("mixdesk")
@@ -112,13 +113,16 @@ def read_head(source: str | Path) -> Head:
     try:
         tensors = load_file(folder / "head.safetensors")
     except (SafetensorError, OSError, ValueError) as error:
-        raise InputError(f"head '{source}': head.safetensors is unreadable ({error})") from None
+        raise InputError(f"head '{source}': head.safetensors is unreadable ({error}); get it again") from None
     pairs = tuple((feature["layer"], feature["pool"]) for feature in settings["features"])
     expected = {"weight": len(pairs) * settings["hidden_size"], "bias": 1}
     for name, size in expected.items():
         found = list(tensors[name].shape) if name in tensors else "nothing"
         if found != [size]:
-            raise InputError(f"head '{source}': head.safetensors: {name}: found {found}, head.json asks for [{size}]")
+            raise InputError(
+                f"head '{source}': head.safetensors: {name}: found {found}, head.json asks for [{size}]; give the two "
+                "files of one head"
+            )
     return Head(
         base=settings["base"],
         features=pairs,
@@ -137,7 +141,7 @@ def head_folder(source: str) -> Path:
         try:
             folder = Path(snapshot_download(source, allow_patterns=["head.json", "head.safetensors"]))
         except (HfHubHTTPError, HFValidationError, OSError) as error:
-            reason = str(error).splitlines()[0]
+            reason = one_line(error)
             raise InputError(f"head '{source}': neither a folder nor available on the hub ({reason})") from None
     for name in ("head.json", "head.safetensors"):
         if not (folder / name).is_file():
@@ -150,7 +154,7 @@ def _read_settings(source: str | Path, folder: Path) -> dict[str, Any]:
     try:
         settings = json.loads((folder / "head.json").read_text(encoding="utf-8"))
     except ValueError as error:
-        raise InputError(f"head '{source}': head.json is not JSON ({error})") from None
+        raise InputError(f"head '{source}': head.json is not JSON ({error}); get it again") from None
     if not isinstance(settings, dict):
         raise InputError(f"head '{source}': head.json: found {type(settings).__name__}, expected an object")
     settings = {"chat_template": True, "on": "base", **settings}
@@ -220,8 +224,8 @@ def render(
 
 def _prompt_ids(tokenizer: PreTrainedTokenizerBase, messages: list[Message], chat_template: bool) -> list[int]:
     if chat_template and tokenizer.chat_template is not None:
-        return tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
-    return tokenizer(joined(messages)).input_ids
+        return chat_of(tokenizer).prompt_ids(messages)
+    return chat_of(tokenizer).plain_ids(joined(messages))
 
 
 @torch.inference_mode()

@@ -8,9 +8,9 @@ from huggingface_hub import HfApi, try_to_load_from_cache
 from huggingface_hub.errors import RepositoryNotFoundError
 
 from engine.config import Config
-from engine.errors import InputError
+from engine.config_errors import sources
+from engine.errors import InputError, one_line
 from engine.gguf import hub_file, is_gguf
-from engine.policies import first_line
 
 TIMEOUT = 10.0  # seconds for the hub's answer
 
@@ -20,24 +20,26 @@ def check_hub(config: Config) -> None:
 
     Loading would find out too, but asks for each file again and again: most of a minute without a network.
     """
-    reference = config.reference.adapters if config.reference else []
-    policies = [source for policy in config.policies for source in (*policy.adapters, policy.model)]
-    named = [config.base, *reference, *policies, *(reward.model for reward in config.rewards)]
-    for source in dict.fromkeys(source for source in named if source and not Path(source).exists()):
+    for key, source in sources(config):
+        if Path(source).exists():
+            continue
         repository, files = source, ["config.json", "adapter_config.json", "head.json"]
         if is_gguf(source):
             repository, *files = hub_file(source)
-        if any(isinstance(try_to_load_from_cache(repository, file), str) for file in files):
-            continue
+        elif source.count("/") > 1:  # an adapter in a folder of its repository
+            repository, folder = "/".join(source.split("/")[:2]), "/".join(source.split("/")[2:])
+            files = [f"{folder}/adapter_config.json"]
         try:
+            if any(isinstance(try_to_load_from_cache(repository, file), str) for file in files):
+                continue
             HfApi().model_info(repository, timeout=TIMEOUT)
         except RepositoryNotFoundError:
             raise InputError(
-                f"{config.file.name}: the Hugging Face hub has no model '{source}' for you; "
+                f"{config.file}: {key}: the Hugging Face hub has no model '{source}' for you; "
                 "mend its name, or set HF_TOKEN to a token that may read it"
             ) from None
         except Exception as error:  # whatever the HTTP library of the day raises
             raise InputError(
-                f"{config.file.name}: '{source}' is neither a folder nor downloaded, and the Hugging Face hub cannot "
-                f"be asked for it: {first_line(error)}; see to the network, or download it first"
+                f"{config.file}: {key}: '{source}' is neither a folder nor downloaded, and the Hugging Face hub cannot "
+                f"be asked for it: {one_line(error)}; see to the network, or download it first"
             ) from None

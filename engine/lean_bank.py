@@ -14,6 +14,7 @@ import numpy as np
 
 from engine.bank import EVEN, Array, Asked, Bank, check_asked, proposals, sample, seed_of
 from engine.bank_file import BankFile, Unit
+from engine.bank_rewards import rewards_of, tell_missing
 from engine.batch import Record
 from engine.config import REFERENCE
 from engine.engine import Engine
@@ -129,6 +130,7 @@ def assemble_lean(names: list[str], objectives: list[str], prompts: list[str], r
     every = [row for some in rows for row in some]
     said = [row["proposal"] for row in every]
     shares = {name: said.count(name) / len(said) for name in (*names, EVEN)}
+    tell_missing(every)
     shape = len(prompts), -1
     log_probs = np.array([[row["log_probs"][name] for name in (*names, EVEN)] for row in every])
     with np.errstate(divide="ignore"):
@@ -143,7 +145,7 @@ def assemble_lean(names: list[str], objectives: list[str], prompts: list[str], r
         prompts=prompts,
         log_ratios=shaped(log_probs[:, :-1]),
         log_base=shaped(-proposed),
-        rewards=shaped(np.array([[row["rewards"][name] for name in objectives] for row in every], dtype=float)),
+        rewards=shaped(np.array([rewards_of(row, objectives) for row in every], dtype=float)),
         policy_tokens=sum(row["tokens"] for row in every) * len(names),
         sources=tuple(shares),
         steps=gather_steps(every, names, shares),

@@ -8,12 +8,13 @@ from __future__ import annotations
 from pathlib import Path, PurePosixPath
 from typing import Annotated
 
-import yaml
 from pydantic import Field, PrivateAttr, ValidationError, field_validator, model_validator
 
-from engine.config import DEMO, Settings, describe
+from engine.config import DEMO, Settings
+from engine.config_errors import describe
 from engine.errors import InputError
 from engine.fetched import digest, models_folder
+from engine.yaml_file import read_yaml
 
 FOLDER = "fetch"  # beside the configurations
 CONFIGS = DEMO.parent
@@ -131,15 +132,15 @@ class Manifest(Settings):
 
 def load_manifest(file: Path) -> Manifest:
     """Read a manifest. Raises InputError naming the file, the key, what was found and what was expected."""
+    if not file.is_file():
+        raise InputError(f"{file}: no such file; give the path of a manifest")
+    raw = read_yaml(file)
+    if not isinstance(raw, dict):
+        raise InputError(f"{file}: found {type(raw).__name__}, expected a mapping with title, licence, folder, files")
     try:
-        raw = yaml.safe_load(file.read_text(encoding="utf-8"))
         manifest = Manifest.model_validate(raw)
     except ValidationError as error:
-        raise InputError(f"{file}: {describe(error)}") from None
-    except (yaml.YAMLError, UnicodeDecodeError):
-        raise InputError(f"{file}: malformed; expected YAML with title, licence, folder, files") from None
-    except OSError as error:
-        raise InputError(f"{file}: {error.strerror}; give the path of a manifest") from None
+        raise InputError(f"{file}: {describe(error, Manifest)}") from None
     manifest._file = file.resolve()
     return manifest
 

@@ -7,6 +7,7 @@ reference's, so that no objective counts for more by its scale.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -14,6 +15,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from engine.bank import Array, Bank, seed_of
@@ -24,6 +26,7 @@ from engine.engine import Completion, Engine
 from engine.errors import InputError
 from engine.evaluate import wins
 from engine.memo import Memo
+from engine.missing_rewards import missing_counts, missing_line
 from engine.mixing import SOUP, Mixture
 from engine.rewards import RewardSet
 from engine.sampling import Sampling
@@ -31,6 +34,8 @@ from engine.weights import SOLVERS
 from engine.weights.bank_files import solver_file
 from engine.weights.mpo import minimise
 from engine.weights.objective import Objective
+
+log = logging.getLogger("mixdesk")
 
 BETA = 0.5  # KL strength of the reweighting methods, in standard deviations of a reward
 CHOICES = 16  # responses that the reweighting methods and best-of-n choose from; particles of the exact mixture
@@ -82,6 +87,8 @@ class Setting:
             Completion(
                 *(prompt, kept["text"], kept["tokens"], mixture, sampling, seed, kept["finish_reason"], []),
                 rewards=kept["rewards"],
+                missing_rewards=kept["missing_rewards"],
+                date=kept["date"],
             )
             for prompt, seed, kept in zip(prompts, seeds, (self.memo[key] for key in keys), strict=True)
         ]
@@ -107,14 +114,20 @@ class Setting:
         return self.drawn("choices", self.prompts, CHOICES)
 
     def standard(self, rows: list[list[Completion]]) -> Array:
-        """Rewards [prompts, responses, R] in standard deviations from the reference's mean. Raises InputError while
-        they are not calibrated."""
-        self.engine.reward_set.scale.require(self.engine.reward_set.objectives)
+        """Rewards [prompts, responses, R] in standard deviations from the reference's mean, NaN where one is missing.
+        Raises InputError while they are not calibrated."""
+        objectives = self.engine.reward_set.objectives
+        self.engine.reward_set.scale.require(objectives)
         of = self.engine.reward_set.standard
-        return np.array([[list(of(completion.rewards).values()) for completion in row] for row in rows])
+
+        def row_of(completion: Completion) -> list[float]:
+            known = of(completion.rewards)
+            return [known.get(name, np.nan) for name in objectives]
+
+        return np.array([[row_of(completion) for completion in row] for row in rows])
 
     def judged(self, rows: list[list[Completion]]) -> Array:
-        """Judges' scores [prompts, responses, J]."""
+        """Judges' scores [prompts, responses, J], NaN where one is missing."""
         assert self.judges is not None
         every = [completion for row in rows for completion in row]
         of_judges = [self.kept_for, [settings.model_dump() for settings in self.judges.settings.values()]]
@@ -124,9 +137,10 @@ class Setting:
             some = missing[start : start + AT_ONCE]
             found = self.judges.score([(every[i].prompt, every[i].text, every[i].tokens) for i in some])
             for i, scores in zip(some, found, strict=True):
-                self.memo[keys[i]] = scores
-        values = np.array([list(self.memo[key].values()) for key in keys])
-        return values.reshape(len(rows), -1, len(self.judges.objectives))
+                self.memo[keys[i]] = dict(scores)
+        objectives = self.judges.objectives
+        values = np.array([[self.memo[key].get(name, np.nan) for name in objectives] for key in keys])
+        return values.reshape(len(rows), -1, len(objectives))
 
 
 Method = Callable[[Setting], Answers]
@@ -157,11 +171,18 @@ def choose(setting: Setting, what: str, weights: Array, solve_tokens: int = 0) -
     """One of the reference's responses, drawn by exp(Σ λ_k r_k / β): the policy that maximises Σ λ_k r_k - β KL."""
     choices = setting.choices
     scores = setting.standard(choices) @ weights / BETA  # [prompts, CHOICES]
+    scores = unchosen(scores)
     share = np.exp(scores - np.logaddexp.reduce(scores, -1)[:, None])
     rng = np.random.default_rng(seed_of(setting.seed, what))
     made = [row[rng.choice(len(row), p=p)] for row, p in zip(choices, share, strict=True)]
     named = dict(zip(setting.engine.reward_set.objectives, weights.tolist(), strict=True))
     return Answers(made, tokens_of(choices), solve_tokens, named)
+
+
+def unchosen(scores: Array) -> Array:
+    """Let no response be chosen that lacks a reward, unless all of its prompt's do. scores: [prompts, responses]"""
+    scores = np.where(np.isnan(scores), -np.inf, scores)
+    return np.where(np.isfinite(scores).any(-1, keepdims=True), scores, 0.0)
 
 
 def tokens_of(rows: list[list[Completion]]) -> int:
@@ -180,7 +201,8 @@ def maxmin(setting: Setting) -> Answers:
     Its λ minimises E_x log E_{y~π_ref} exp(Σ λ_k r_k / β): a bank of rewards in place of log-ratios.
     """
     rows = setting.drawn("maxmin's weights", setting.solve_prompts, setting.responses)
-    ratios = setting.standard(rows) / BETA
+    # Of a reward that is missing nothing is known: it counts as the reference's mean.
+    ratios = np.nan_to_num(setting.standard(rows)) / BETA
     objectives = setting.engine.reward_set.objectives
     bank = Bank(objectives, objectives, setting.solve_prompts, ratios, np.zeros(ratios.shape[:2]), ratios, 0)
     weights, _, _ = minimise(Objective(bank))
@@ -190,7 +212,7 @@ def maxmin(setting: Setting) -> Answers:
 def best_of_n(setting: Setting) -> Answers:
     """The reference's response with the highest mean of all rewards."""
     choices = setting.choices
-    best = setting.standard(choices).mean(-1).argmax(-1)
+    best = unchosen(setting.standard(choices).mean(-1)).argmax(-1)
     return Answers([row[i] for row, i in zip(choices, best, strict=True)], tokens_of(choices))
 
 
@@ -291,19 +313,30 @@ def compare(
         seconds = time.perf_counter() - began
         rows = [[completion] for completion in answers.completions]
         ours = setting.standard(rows)  # [prompts, 1, R]
-        won[name] = wins(ours, theirs).mean(1)  # [prompts, R]
+        known: NDArray[np.bool_] = np.isfinite(ours).all((1, 2)) & np.isfinite(theirs).all((1, 2))
+        if not known.any():
+            made = [*answers.completions, *(one for row in setting.opponents for one in row)]
+            counts = missing_counts(completion.missing_rewards for completion in made)
+            raise InputError(
+                f"rewards: every prompt lacks one: {missing_line(counts)}; mend that reward or leave it out"
+            )
+        if not known.all():
+            log.warning("%s: %d of %d prompts lack a reward and are left out", name, (~known).sum(), len(known))
+        won[name] = np.where(known[:, None], wins(ours, theirs).mean(1), np.nan)  # [prompts, R]
         found[name] = {
-            **rates(objectives, won[name], seed),
-            "rewards": dict(zip(objectives, ours.mean((0, 1)).tolist(), strict=True)),
+            **rates(objectives, won[name][known], seed),
+            "rewards": dict(zip(objectives, ours[known].mean((0, 1)).tolist(), strict=True)),
             "words": float(np.mean([len(completion.text.split()) for completion in answers.completions])),
             "weights": answers.weights,
             "solve_tokens": answers.solve_tokens,
             "policy_tokens": answers.policy_tokens,
             "seconds": round(seconds, 1),
+            "n_scored": int(known.sum()),
         }
         if judges:
-            by_judges = wins(setting.judged(rows), judged_theirs).mean(1)
-            found[name]["judges"] = rates(judges.objectives, by_judges, seed)
+            judged = setting.judged(rows)
+            both = np.isfinite(judged).all((1, 2)) & np.isfinite(judged_theirs).all((1, 2))
+            found[name]["judges"] = rates(judges.objectives, wins(judged[both], judged_theirs[both]).mean(1), seed)
     for name in found:
         others = [other for other in found if other not in engine.policy_set.names and not other.startswith("mpo")]
         if name.startswith("mpo"):
@@ -330,8 +363,10 @@ def minimum_above(ours: Array, theirs: Array, seed: int) -> list[float]:
     """Return [difference, low, high] of the lowest win rates, with a 95% interval by bootstrap over the same prompts.
 
     Args:
-        ours, theirs: [prompts, R], of two methods.
+        ours, theirs: [prompts, R], of two methods; prompts with NaN are left out.
     """
+    known = ~(np.isnan(ours) | np.isnan(theirs)).any(1)
+    ours, theirs = ours[known], theirs[known]
     rng = np.random.default_rng(seed)
     drawn = rng.integers(len(ours), size=(REPEATS, len(ours)))
     again = ours[drawn].mean(1).min(1) - theirs[drawn].mean(1).min(1)

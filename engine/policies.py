@@ -6,23 +6,37 @@ import logging
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from functools import cached_property, partial
 
 import torch
-from jinja2 import TemplateError
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from engine.adapters import Gate, Lora, Unfoldable, adapter_folder, check_foldable, fold, read_lora
+from engine.adapters import Gate, Unfoldable, adapter_folder, fold
 from engine.attention import use_blocks
+from engine.chat import Chat, Chats
 from engine.config import REFERENCE, Adapted, Config, PolicySettings
 from engine.errors import InputError
-from engine.gguf import folder_of, is_gguf, needs_conversion
-from engine.messages import BETWEEN, Message, Prompt, joined, messages_of
+from engine.fingerprint import fingerprint
+from engine.folded import Adapters, names_base
+from engine.general import is_unmerged, load_with_adapters
+from engine.gguf import folder_of, needs_conversion
+from engine.load_errors import check_template, check_weights, load_error
+from engine.messages import Prompt
 from engine.mixing import SOUP, Mixture
 from engine.packed import pack
 
 log = logging.getLogger("mixdesk")
+
+__all__ = [
+    "Policy",
+    "PolicySet",
+    "load_model",
+    "load_tokenizer",
+    "names_base",
+    "pick_device",
+    "pick_dtype",
+]
 
 
 @dataclass(frozen=True)
@@ -36,6 +50,7 @@ class Policy:
     system_prompt: str | None = None
     prefix: str | None = None
     note: str = ""
+    chat: Chat | None = None  # how it reads conversations, where the reference reads them otherwise
 
 
 class PolicySet:
@@ -46,14 +61,18 @@ class PolicySet:
 
     def __init__(self, config: Config, tell: Callable[[str], None] = log.debug) -> None:
         """tell: is told what is being loaded, as it begins. Raises InputError."""
-        self.base = config.base
+        self.config, self.base = config, config.base
+        self.notes: list[str] = []  # what there is to know of the policies, for the log and the page
+        self.reread: set[int] = set()  # models that read their whole text again at every token
+        self.apart: set[int] = set()  # models that read one row at a time
         self.device = pick_device(config.device)
         picked = pick_dtype(config.dtype, self.device)
         tell("converting the base's GGUF file, once" if needs_conversion(config.base, picked) else "loading the base")
         folder_of(config.base, picked)  # whichever dtype is there serves the tokenizer
         self.tokenizer = load_tokenizer(config.base)
         base = load_model(config.base, config.dtype, self.device)
-        adapters = Adapters(base, config.base)
+        adapters = Adapters(base, config.base, self.note)
+        chats = Chats(self.tokenizer, config.chat_template_kwargs, stops_of(base))
         others: list[nn.Module] = []
         reference = config.reference or Adapted()
         placed: list[tuple[int, list[int], str]] = []  # of each policy, the reference first: model, columns, note
@@ -64,35 +83,63 @@ class PolicySet:
             if settings.adapters:
                 for adapter in settings.adapters:
                     if any(adapter_folder(adapter).glob("tokenizer*")):
-                        self._check_tokenizer(name, adapter)
+                        other = self._check_tokenizer(name, adapter)
+                        if settings.chat_template == "own":
+                            chats.add(name, other)
                 try:
                     columns = adapters.columns(name, settings.adapters)
                 except Unfoldable as reason:
-                    others.append(load_with_adapters(config.base, settings.adapters, config.dtype, self.device))
+                    said: list[str] = []
+                    others.append(
+                        load_with_adapters(
+                            *(partial(load_model, config.base, config.dtype, self.device), settings.adapters),
+                            *(config.base, said),
+                        )
+                    )
                     model, note = len(others), f"general path, since {reason}"
+                    for words in said:
+                        self.note(f"policy '{name}': {words}")
             elif isinstance(settings, PolicySettings) and settings.model:
-                self._check_tokenizer(name, settings.model)
+                other = self._check_tokenizer(name, settings.model)
+                if settings.chat_template == "own":
+                    chats.add(name, other)
                 others.append(load_model(settings.model, config.dtype, self.device))
                 model, note = len(others), "general path, since it is a model of its own"
             elif placed:
                 model, columns, _ = placed[0]  # the reference under another prompt
             if note:
-                log.warning("policy '%s' takes the %s: one more forward pass a step", name, note)
+                self.note(f"policy '{name}' takes the {note}: one more forward pass a step")
             placed.append((model, columns, note))
-        self.gates: list[Gate | None] = [fold(base, adapters.folded), *(None for _ in others)]
+        chats.settle(REFERENCE)
+        for words in chats.notes:
+            log.info("%s", words)
+        self.chat = chats.shared
+        folded = fold(base, adapters.folded, adapters.layout) if adapters.folded else Gate(0)
+        self.gates: list[Gate | None] = [folded, *(None for _ in others)]
         self.models = [model.eval().requires_grad_(False) for model in (base, *others)]
+        self.vocabulary = shared_vocabulary(self.models, self.tokenizer)
+        self.fingerprints = [fingerprint(model) for model in self.models]
         for model in self.models:
-            pack(model)
+            if not is_unmerged(model):
+                pack(model)
             use_blocks(model)
         gates = [tuple(float(i in columns) for i in range(len(adapters.folded))) for _, columns, _ in placed]
         model, _, note = placed[0]
         self.policies = [Policy(REFERENCE, REFERENCE, model, gates[0], note=note)]
         for policy, (model, _, note), gate in zip(config.policies, placed[1:], gates[1:], strict=True):
             self.policies.append(
-                Policy(policy.name, policy.objective, model, gate, policy.system_prompt, policy.prefix, note)
+                Policy(
+                    *(policy.name, policy.objective, model, gate, policy.system_prompt, policy.prefix, note),
+                    chat=chats.own.get(policy.name),
+                )
             )
         self._gates: dict[int, list[tuple[float, ...]]] = {}  # of each model, as they are set
         self.by_name = {policy.name: policy for policy in self.policies}
+
+    def note(self, words: str) -> None:
+        """Say something about the policies in the log and on the page."""
+        log.warning("%s", words)
+        self.notes.append(words)
 
     @property
     def names(self) -> list[str]:
@@ -102,15 +149,14 @@ class PolicySet:
     @property
     def context(self) -> int:
         """The most tokens that all models can hold, prompt and response together."""
-        return min(getattr(model.config, "max_position_embeddings", None) or 2**31 for model in self.models)
+        return min(positions_of(model) for model in self.models)
 
-    @property
+    @cached_property
     def stop_ids(self) -> set[int]:
-        """The tokens that end a turn."""
-        ids = {self.tokenizer.eos_token_id}
+        """The tokens that end a turn: the tokenizer's, the models', and the one that the chat template writes."""
+        ids = {self.tokenizer.eos_token_id, *self.chat.end[-1:]}
         for model in self.models:
-            eos = model.generation_config.eos_token_id if model.generation_config else None
-            ids |= set(eos) if isinstance(eos, list) else {eos}
+            ids |= stops_of(model)
         return {i for i in ids if i is not None}
 
     def release(self) -> None:
@@ -118,61 +164,51 @@ class PolicySet:
         self.models.clear()
         self.gates.clear()
 
-    def prompt_ids(self, policy: Policy, prompt: Prompt) -> list[int]:
+    def prompt_ids(self, policy: Policy, prompt: Prompt, date: str = "") -> list[int]:
         """Token ids of the prompt as this policy reads it: in the chat template, with its system prompt and prefix
-        before the first message. Raises InputError where the template refuses the conversation."""
-        first, *rest = messages_of(prompt)
-        content = f"{policy.prefix or ''}{first['content']}"
-        spoken = [{"role": "user", "content": content}, *rest]
-        # Some templates know no system role; their models expect it before the user's first words.
-        told = [{"role": "user", "content": f"{policy.system_prompt}{BETWEEN}{content}"}, *rest]
-        if self.tokenizer.chat_template is None:
-            return self.tokenizer(joined(told if policy.system_prompt else spoken)).input_ids
-        try:
-            if policy.system_prompt:
-                try:
-                    return self._template([{"role": "system", "content": policy.system_prompt}, *spoken])
-                except TemplateError:
-                    return self._template(told)
-            return self._template(spoken)
-        except TemplateError as error:
-            raise InputError(f"prompt: the model's chat template refuses it: {first_line(error)}") from None
+        before the first message. date: see `Chat`. Raises InputError where the template refuses the conversation."""
+        return (policy.chat or self.chat).prompt_ids(prompt, policy.system_prompt, policy.prefix, date)
 
-    def _template(self, messages: list[Message]) -> list[int]:
-        return self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+    def now(self) -> str:
+        """Return the date that prompts are read with from now on; empty where no template writes one."""
+        return next((date for chat in [self.chat, *self._own_chats()] if (date := chat.now())), "")
 
-    def read(self, policies: list[Policy], prompt: Prompt) -> dict[str, list[int]]:
+    def _own_chats(self) -> list[Chat]:
+        return [policy.chat for policy in self.policies if policy.chat]
+
+    def read(self, policies: list[Policy], prompt: Prompt, date: str = "") -> dict[str, list[int]]:
         """{policy: token ids of the prompt as it reads it}"""
         plain: list[int] | None = None
         found = {}
         for policy in policies:
-            if policy.system_prompt or policy.prefix:
-                found[policy.name] = self.prompt_ids(policy, prompt)
+            if policy.system_prompt or policy.prefix or policy.chat:
+                found[policy.name] = self.prompt_ids(policy, prompt, date)
             else:
-                plain = plain or self.prompt_ids(policy, prompt)
+                plain = plain or self.prompt_ids(policy, prompt, date)
                 found[policy.name] = plain
         return found
 
     def response_ids(self, response: str) -> list[int]:
-        """Token ids of a response, ended as a model ends its turn."""
-        ids = self.tokenizer(response, add_special_tokens=False).input_ids
-        return ids if self.tokenizer.eos_token_id is None else [*ids, self.tokenizer.eos_token_id]
+        """Token ids of a response, ended as the chat template ends a turn."""
+        return self.chat.response_ids(response)
 
     def text(self, ids: list[int]) -> str:
-        return self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        """The text of a response's tokens, without the token that ends it."""
+        said = ids[:-1] if ids and ids[-1] in self.stop_ids else ids
+        return self.tokenizer.decode(said, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
     @torch.inference_mode()
-    def teacher_forced(self, prompt: Prompt, response: list[int]) -> dict[str, list[float]]:
+    def teacher_forced(self, prompt: Prompt, response: list[int], date: str = "") -> dict[str, list[float]]:
         """{policy: log-probs of the response's tokens}, each model one left-padded forward pass."""
         found: dict[str, list[float]] = {}
         for index in range(len(self.models)):
             policies = [policy for policy in self.policies if policy.model == index]
             if not policies:
                 continue
-            rows = [[*self.prompt_ids(policy, prompt), *response] for policy in policies]
+            rows = [[*self.prompt_ids(policy, prompt, date), *response] for policy in policies]
             logits = self.forward(index, policies, *self.pad(rows))
             # The logits at a position are of the token after it; the rows are aligned at their right.
-            log_probs = logits[:, -len(response) - 1 : -1].float().log_softmax(-1)
+            log_probs = self.log_probs(logits[:, -len(response) - 1 : -1])
             wanted = torch.tensor(response, device=self.device).expand(len(rows), -1).unsqueeze(-1)
             for policy, row in zip(policies, log_probs.gather(-1, wanted)[..., 0].tolist(), strict=True):
                 found[policy.name] = row
@@ -195,13 +231,20 @@ class PolicySet:
             self._gates[index] = gates
             gate.set(torch.tensor(gates, dtype=self.models[index].dtype).to(self.device))
 
-    def masks(self, index: int, mask: Callable[[int | None], Tensor]) -> Tensor | dict[str, Tensor]:
-        """A model's attention masks in the form that it takes. mask: makes one for a sliding window, or for none."""
-        config = self.models[index].config
-        window = getattr(config, "sliding_window", None)
-        kinds = set(getattr(config, "layer_types", None) or ["sliding_attention" if window else "full_attention"])
-        made = {kind: mask(window if kind == "sliding_attention" else None) for kind in kinds}
+    def masks(self, index: int, mask: Callable[[int | None, int | None], Tensor]) -> Tensor | dict[str, Tensor]:
+        """A model's attention masks in the form that it takes. mask: makes one for a sliding window, for chunks of so
+        many positions, or for neither."""
+        config = self.models[index].config.get_text_config()
+        window, chunk = getattr(config, "sliding_window", None), getattr(config, "attention_chunk_size", None)
+        slides = window and getattr(config, "use_sliding_window", True)
+        kinds = set(getattr(config, "layer_types", None) or ["sliding_attention" if slides else "full_attention"])
+        shapes = {"sliding_attention": (window, None), "chunked_attention": (None, chunk)}
+        made = {kind: mask(*shapes.get(kind, (None, None))) for kind in kinds}
         return made if len(made) > 1 else next(iter(made.values()))
+
+    def log_probs(self, logits: Tensor) -> Tensor:
+        """[..., V of the model] -> [..., V], float32, of the tokens that all models have."""
+        return logits.float().log_softmax(-1)[..., : self.vocabulary]
 
     def soup(self, weights: Mapping[str, float]) -> Policy:
         """The policy of the averaged adapters, θ_ref + Σ λ_k (θ_k - θ_ref), by a gate of weights (Rewarded Soups,
@@ -232,18 +275,48 @@ class PolicySet:
 
     def forward(self, index: int, policies: list[Policy], ids: Tensor, mask: Tensor, **settings: object) -> Tensor:
         """Logits [rows, positions, V] of left-padded ids; row i is read as policies[i]."""
+        if index in self.apart and len(ids) > 1 and not settings.get("use_cache"):
+            return self._one_by_one(index, policies, ids, mask, settings)
         self.set_gates(index, policies)
         positions = (mask.cumsum(-1) - 1).clamp(min=0)
         return self.models[index](input_ids=ids, attention_mask=mask, position_ids=positions, **settings).logits
 
-    def _check_tokenizer(self, name: str, source: str) -> None:
-        """A policy must read and write the base's tokens."""
+    def _one_by_one(
+        self, index: int, policies: list[Policy], ids: Tensor, mask: Tensor, settings: Mapping[str, object]
+    ) -> Tensor:
+        """What `forward` returns, each row read without the others and their padding."""
+        rows = []
+        for policy, row, seen in zip(policies, ids, mask.bool(), strict=True):
+            own = row[seen][None]
+            found = self.forward(index, [policy], own, torch.ones_like(own), **settings)
+            rows.append(nn.functional.pad(found[0], (0, 0, ids.shape[1] - own.shape[1], 0)))
+        return torch.stack(rows)
+
+    def _check_tokenizer(self, name: str, source: str) -> PreTrainedTokenizerBase:
+        """Return the tokenizer saved with a policy, which must read and write the base's tokens."""
         other = load_tokenizer(source)
-        if other.get_vocab() != self.tokenizer.get_vocab():
+        own, base = other.get_vocab(), self.tokenizer.get_vocab()
+        if own != base and {**base, **added_padding(other, base)} != own:
             raise InputError(
                 f"policy '{name}': {source} has another tokenizer than the base ({len(other)} tokens, the base has "
                 f"{len(self.tokenizer)}, or other ids); policies are mixed token by token: give one with the base's"
             )
+        return other
+
+
+def added_padding(tokenizer: PreTrainedTokenizerBase, base: Mapping[str, int]) -> dict[str, int]:
+    """Return the padding token that was added for training, if that is all: no response has it."""
+    pad, template = tokenizer.pad_token, str(tokenizer.chat_template or "")
+    if pad is None or pad in base or pad in template or pad == tokenizer.eos_token:
+        return {}
+    return {pad: tokenizer.convert_tokens_to_ids(pad)}
+
+
+def stops_of(model: nn.Module) -> set[int]:
+    """Return the tokens that end a turn according to a model's generation config."""
+    settings = getattr(model, "generation_config", None)
+    eos = settings.eos_token_id if settings else None
+    return set(eos if isinstance(eos, list) else [] if eos is None else [eos])
 
 
 def pick_device(device: str) -> torch.device:
@@ -267,58 +340,34 @@ def pick_dtype(dtype: str, device: torch.device) -> torch.dtype | str:
     return getattr(torch, dtype)
 
 
-class Adapters:
-    """The adapters that are folded into the base, each once, however many policies have it."""
-
-    def __init__(self, base: nn.Module, source: str) -> None:
-        """source: the base's path or hub id."""
-        self.base, self.source = base, source
-        self.folded: list[Lora] = []
-        self._columns: dict[str, int] = {}  # {adapter: its place in `folded`}
-
-    def columns(self, name: str, adapters: list[str]) -> list[int]:
-        """Return the gate's columns of a policy's adapters. Raises as `check_foldable` does, and then keeps none."""
-        found = {}
-        for adapter in adapters:
-            if adapter not in self._columns:
-                found[adapter] = read_lora(adapter)
-                check_foldable(self.base, found[adapter])
-        for adapter, lora in found.items():
-            warn_of_another_base(name, lora, self.source)
-            self._columns[adapter] = len(self.folded)
-            self.folded.append(lora)
-        return [self._columns[adapter] for adapter in adapters]
+def positions_of(model: PreTrainedModel) -> int:
+    """The most positions that a model holds and computes alike however long the text is."""
+    config = model.config.get_text_config()
+    found = getattr(config, "max_position_embeddings", None) or 2**31
+    # Long RoPE turns all positions another way once a text is longer than this: nothing that was kept would be right.
+    settings = getattr(config, "rope_parameters", None) or {}
+    for rope in settings.values() if all(isinstance(value, dict) for value in settings.values()) else [settings]:
+        if rope.get("rope_type") == "longrope":
+            found = min(found, rope.get("original_max_position_embeddings") or found)
+    return found
 
 
-def warn_of_another_base(name: str, lora: Lora, base: str) -> None:
-    """An adapter of another base can fit this one's shapes; all that tells is the base that it names."""
-    named = Path(lora.source) / (lora.base or "")
-    same = named.exists() and Path(base).exists() and named.resolve() == Path(base).resolve()
-    if lora.base and not same and not names_base(lora.base, base):
-        log.warning(
-            "policy '%s': its adapter names '%s' as its base and is put on '%s'; right only if those are the same",
-            *(name, lora.base, base),
-        )
-
-
-def names_base(named: str, base: str) -> bool:
-    """Return whether `named` is the base's source, or what a GGUF file of it is called after."""
-    if named == base:
-        return True
-    short, long = (Path(source.removesuffix(".gguf")).name.lower() for source in (named, base))
-    return is_gguf(base) and bool(short) and long.startswith(short)
-
-
-def first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+def shared_vocabulary(models: list[PreTrainedModel], tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """How many tokens are mixed where the models' embeddings are padded to different sizes: the tokenizer's. None where
+    all have one size."""
+    sizes = {model.config.get_text_config().vocab_size for model in models}
+    return min(max(tokenizer.get_vocab().values()) + 1, *sizes) if len(sizes) > 1 else None
 
 
 def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
     folder = folder_of(source)
     try:
-        return AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot load a tokenizer from '{source}': {first_line(error)}") from None
+        # Said outright, or transformers asks at the terminal whether to run the code of a repository.
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        check_template(source, tokenizer)
+        return tokenizer
+    except Exception as error:  # whatever its libraries raise on a damaged file
+        raise load_error("a tokenizer", source, error) from None
 
 
 def load_model(source: str, dtype: str, device: torch.device) -> PreTrainedModel:
@@ -327,22 +376,16 @@ def load_model(source: str, dtype: str, device: torch.device) -> PreTrainedModel
     picked = pick_dtype(dtype, device)
     folder = folder_of(source, picked)
     try:
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=picked, device_map="auto" if spread else None)
+        model, info = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=picked,
+            device_map="auto" if spread else None,
+            output_loading_info=True,
+            trust_remote_code=False,
+        )
+        check_weights(source, model, info["missing_keys"])
         if dtype == "auto" and device.type == "cpu" and model.dtype == torch.float16:
             model = model.float()  # of 16 bit a CPU multiplies bfloat16 alone, and to round to that would lose bits
         return model if spread else model.to(device)
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot load a language model from '{source}': {first_line(error)}") from None
-
-
-def load_with_adapters(base: str, adapters: list[str], dtype: str, device: torch.device) -> nn.Module:
-    """A copy of the base with adapters, not all of which can be folded, merged into it by peft in this order."""
-    from peft import PeftModel  # only the general path needs it, and it is slow to import
-
-    model: nn.Module = load_model(base, dtype, device)
-    for adapter in adapters:
-        try:
-            model = PeftModel.from_pretrained(model, adapter).merge_and_unload()
-        except (RuntimeError, ValueError, OSError) as error:
-            raise InputError(f"adapter '{adapter}' does not fit the base '{base}': {first_line(error)}") from None
-    return model
+    except Exception as error:
+        raise load_error("a language model", source, error) from None

@@ -1,130 +1,150 @@
-"""Files of prompts: JSON lines with a `prompt` each, CSV with a column `prompt`, or plain text, one prompt a line."""
+"""Files of prompts: JSON lines, a JSON array, CSV, TSV or Parquet with a column of prompts, or one prompt a line.
+
+The column is `prompt` unless another one is chosen. A cell that is a conversation (MT-bench's `turns`, hh-rlhf's
+`chosen`, a list of messages) gives what its user says first.
+"""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from engine.errors import InputError
+from engine.prompt_files import GZ, Row, decode, kind_of, lines, read_rows, unzipped
 
 # Of a file that somebody uploads.
 MAX_BYTES = 20_000_000
 MAX_LINE = 100_000  # characters
 MAX_PROMPTS = 1_000
-KINDS = (".jsonl", ".json", ".csv", ".txt")
+KINDS = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".txt")
+COLUMN = "prompt"
+HUMAN, ASSISTANT = "\n\nHuman:", "\n\nAssistant:"  # of hh-rlhf
+USERS = ("user", "human", "prompter")
+
+
+class ColumnError(InputError):
+    """A file has no column of the name that was asked for. columns: those that it has."""
+
+    def __init__(self, message: str, columns: list[str]) -> None:
+        super().__init__(message)
+        self.columns = columns
 
 
 @dataclass(frozen=True)
 class PromptSet:
-    """Prompts of a file, each once; lines[i] is the line of prompts[i], and duplicates were left out."""
+    """Prompts of a file, each once; lines[i] is the line of prompts[i], and duplicates were left out.
+
+    columns: those that the file has; column: the one that the prompts are from.
+    """
 
     name: str
     prompts: list[str]
     lines: list[int]
     duplicates: int = 0
+    columns: tuple[str, ...] = ()
+    column: str = ""
 
 
-def read_prompts(file: str | Path) -> list[str]:
-    """The prompts of a file, in order. Raises InputError naming the file and the line."""
+def read_prompts(file: str | Path, column: str | None = None) -> list[str]:
+    """The prompts of a file, in order. column: `prompt` unless given. Raises InputError naming file and line."""
     try:
         data = Path(file).read_bytes()
     except OSError as error:
         raise InputError(f"{file}: {error.strerror}; give a file of prompts, JSON lines, CSV or one a line") from None
-    return [prompt for _, prompt in numbered(str(file), decode(str(file), data))]
+    columns, rows = read_rows(str(file), data)
+    return [prompt for _, prompt in numbered(str(file), columns, rows, column)]
 
 
-def uploaded(name: str, data: bytes) -> PromptSet:
+def uploaded(name: str, data: bytes, column: str | None = None) -> PromptSet:
     """The prompts of a file from a person who may have meant anything with it, within the limits above.
 
-    name: the file's, of which only the ending counts. Raises InputError naming the file and the line.
+    name: the file's, of which only the ending counts. Raises InputError naming the file and the line; ColumnError
+    where another column has to be chosen.
     """
-    if Path(name).suffix.lower() not in KINDS:
-        raise InputError(f"{name}: give a file of prompts that ends in {', '.join(KINDS)}")
+    if kind_of(name) not in KINDS:
+        raise InputError(f"{name}: give a file of prompts that ends in {', '.join(KINDS)}, or in one of them and {GZ}")
     if len(data) > MAX_BYTES:
         raise InputError(f"{name}: it is {len(data):,} bytes large; give a file of up to {MAX_BYTES:,}")
-    text = decode(name, data)
-    for number, line in enumerate(text.split("\n"), 1):
-        if len(line) > MAX_LINE:
-            raise InputError(
-                f"{name}, line {number}: it is {len(line):,} characters long; a line may have up to {MAX_LINE:,}"
-            )
+    if name.lower().endswith(GZ):
+        name, data = name[: -len(GZ)], unzipped(name, data, MAX_BYTES)
+    if kind_of(name) not in (".json", ".parquet"):  # what may be large there is a prompt, which is looked at below
+        for number, line in lines(decode(name, data)):
+            check_length(name, f"line {number}", line)
+    columns, rows = read_rows(name, data)
     first: dict[str, int] = {}
     count = 0
-    for number, prompt in numbered(name, text):
+    for row, prompt in numbered(name, columns, rows, column):
         count += 1
-        if first.setdefault(prompt, number) == number and len(first) > MAX_PROMPTS:
-            raise InputError(
-                f"{name}, line {number}: more than {MAX_PROMPTS:,} prompts; leave out what is from here on"
-            )
-    return PromptSet(name, list(first), list(first.values()), count - len(first))
+        check_length(name, row.place, prompt)
+        if first.setdefault(prompt, row.number) == row.number and len(first) > MAX_PROMPTS:
+            raise InputError(f"{name}, {row.place}: more than {MAX_PROMPTS:,} prompts; leave out what is from here on")
+    chosen = matching(columns, column or COLUMN) or ""
+    return PromptSet(name, list(first), list(first.values()), count - len(first), tuple(columns), chosen)
 
 
-def decode(name: str, data: bytes) -> str:
-    """UTF-8, with or without a byte order mark. Raises InputError naming the line."""
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise InputError(f"{name}: it is UTF-16; save it as UTF-8")
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        # It counts from after the byte order mark, which is on the first line anyway.
-        number, byte = error.object[: error.start].count(b"\n") + 1, error.object[error.start]
-        raise InputError(f"{name}, line {number}: not UTF-8 (found the byte {byte:#04x}); save it as UTF-8") from None
-    if "\0" in text:
-        number = text[: text.index("\0")].count("\n") + 1
-        raise InputError(f"{name}, line {number}: not a text file (found a zero byte); save it as UTF-8 text")
-    return text
+def check_length(name: str, place: str, text: str) -> None:
+    if len(text) > MAX_LINE:
+        raise InputError(
+            f"{name}, {place}: it is {len(text):,} characters long; a {place.split()[0]} may have up to {MAX_LINE:,}"
+        )
 
 
-def numbered(name: str, text: str) -> Iterator[tuple[int, str]]:
-    """(line, prompt). Raises InputError naming the file and the line."""
-    suffix, found = Path(name).suffix.lower(), False
-    rows = csv_rows(name, text) if suffix == ".csv" else line_rows(name, text, suffix in (".jsonl", ".json"))
-    for number, prompt in rows:
-        if not isinstance(prompt, str) or not prompt.strip():
-            wanted = "a prompt" if suffix == ".csv" else 'an object with a "prompt"'
-            raise InputError(f"{name}, line {number}: expected {wanted} that is not empty")
+def matching(columns: list[str], column: str) -> str | None:
+    """Return the column of this name, however it is written."""
+    alike = [name for name in columns if name.strip().lower() == column.strip().lower()]
+    return column if column in columns else next(iter(alike), None)
+
+
+def numbered(name: str, columns: list[str], rows: Iterator[Row], column: str | None) -> Iterator[tuple[Row, str]]:
+    """(row, prompt). Raises InputError naming the file and the line, and the columns that there are."""
+    wanted = column or COLUMN
+    chosen, found = matching(columns, wanted), False
+    as_object = kind_of(name) in (".jsonl", ".json")
+    expected = f'an object with a "{wanted}"' if as_object else f"a {wanted}"
+    for row in rows:
         found = True
-        yield number, prompt
+        if columns and chosen is None:
+            listed = ", ".join(columns)
+            what = f'an object with a "{wanted}"' if as_object else f"a column named {wanted}"
+            place = row.place if as_object else f"{row.unit} 1"
+            raise ColumnError(
+                f"{name}, {place}: expected {what}; found {listed[:120]}; choose the column (--column)", columns
+            )
+        if not columns and column is not None:
+            raise InputError(f"{name}: it has no columns, and so none named {column}; leave the column out")
+        # Keys may differ from object to object.
+        value = row.value
+        if isinstance(value, dict):
+            value = value.get(chosen if chosen in value else matching(list(value), wanted) or "")
+        elif columns or (as_object and row.unit == "line"):
+            value = None
+        prompt = asked(value)
+        if prompt is None or not prompt.strip():
+            keys = f"; found {', '.join(map(str, row.value))[:120]}" if isinstance(row.value, dict) else ""
+            raise InputError(f"{name}, {row.place}: expected {expected} that is not empty{keys if as_object else ''}")
+        yield row, prompt
     if not found:
         raise InputError(f"{name}: it holds no prompts; give one a line")
 
 
-def line_rows(name: str, text: str, as_json: bool) -> Iterator[tuple[int, object]]:
-    # Not splitlines: a JSON text may hold U+2028 and its like as they are.
-    for number, line in enumerate(re.split(r"\r\n|\n|\r", text), 1):
-        if not line.strip():
-            continue
-        if not as_json:
-            yield number, line
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise InputError(f"{name}, line {number}: not JSON ({error})") from None
-        yield number, row.get("prompt") if isinstance(row, dict) else None
-
-
-def csv_rows(name: str, text: str) -> Iterator[tuple[int, object]]:
-    head = text.split("\n", 1)[0]
-    # Spreadsheets write semicolons where the comma is in numbers.
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=";" if ";" in head and "," not in head else ",")
-    column: int | None = None
-    try:
-        while (row := next(reader, None)) is not None:
-            if not any(cell.strip() for cell in row):
-                continue
-            if column is None:
-                names = [cell.strip().lower() for cell in row]
-                if "prompt" not in names:
-                    found = ", ".join(names)[:80]
-                    raise InputError(f"{name}, line 1: expected a column named prompt; found {found}")
-                column = names.index("prompt")
-            else:
-                yield reader.line_num, row[column] if column < len(row) else None
-    except csv.Error as error:
-        raise InputError(f"{name}, line {reader.line_num}: not CSV ({error})") from None
+def asked(value: Any) -> str | None:
+    """Return what a cell asks: its text, of a conversation what the user says first; None if it asks nothing."""
+    if isinstance(value, str):
+        if value.startswith(HUMAN) and ASSISTANT in value:
+            return value.removeprefix(HUMAN).split(ASSISTANT)[0].strip()
+        return value
+    if not isinstance(value, list) or not value:
+        return None
+    if isinstance(value[0], str):
+        return value[0]
+    for message in value:
+        if not isinstance(message, dict):
+            return None
+        if message.get("role", message.get("from")) in USERS:
+            content = message.get("content", message.get("value"))
+            if isinstance(content, list):  # of parts, as models with images have them
+                content = "".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
+            return content if isinstance(content, str) else None
+    return None

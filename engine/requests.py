@@ -20,6 +20,7 @@ from engine.sampling import Sampling
 
 if TYPE_CHECKING:
     from engine.engine import Engine
+    from engine.missing_rewards import Rewards
 
 
 @dataclass(frozen=True)
@@ -37,12 +38,14 @@ class Token:
 
 @dataclass(frozen=True)
 class Completion:
-    """A response with all that is needed to generate it again, and its rewards {objective: float}.
+    """A response with all that is needed to generate it again, and its rewards {objective: float}; missing_rewards
+    {objective: why there is none} of those that could not be computed.
 
     prompt: a text; of a conversation of several turns its messages.
     mixture is the last one that it was steered to; steered {token's place: mixture from there on} is empty if it never
     was. begins_with: how many of the tokens were given rather than drawn; the seed drew the rest. log_normaliser, with
-    particles: an estimate of log Σ_y Π_k π_k(y|x)^{λ_k}, y being what was drawn.
+    particles: an estimate of log Σ_y Π_k π_k(y|x)^{λ_k}, y being what was drawn. date: today's when it was drawn, if
+    the chat template writes it into the prompt; else empty.
     """
 
     prompt: Prompt
@@ -54,9 +57,16 @@ class Completion:
     finish_reason: str  # end, length, time or stopped
     trace: list[dict[str, float]] = field(repr=False)
     rewards: dict[str, float] = field(default_factory=dict)
+    missing_rewards: dict[str, str] = field(default_factory=dict)
     steered: dict[int, Mixture] = field(default_factory=dict)
     begins_with: int = 0
     log_normaliser: float | None = None
+    date: str = ""
+
+    def score(self, rewards: Rewards) -> None:
+        """Take rewards that were computed after the response."""
+        self.rewards.update(rewards)
+        self.missing_rewards.update(rewards.missing)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain numbers and words, without the trace."""
@@ -69,9 +79,11 @@ class Completion:
             "seed": self.seed,
             "finish_reason": self.finish_reason,
             "rewards": self.rewards,
+            "missing_rewards": self.missing_rewards,
             "steered": {place: mixture.as_dict() for place, mixture in self.steered.items()},
             "begins_with": self.begins_with,
             "log_normaliser": self.log_normaliser,
+            "date": self.date,
         }
 
 
@@ -92,14 +104,26 @@ class Request:
         self._tokens: queue.SimpleQueue[int | None] = queue.SimpleQueue()  # places of tokens that are there
         self._future: Future[Completion] = Future()
         self._handed = 0  # tokens that were handed over
-        self._last: int | None = None  # the last token's place, once it is there
         self._trials = 0  # how often it was in a step that failed
 
     def __iter__(self) -> Iterator[Token]:
-        written = ""
+        policy_set = self._engine.policy_set
+        given = ""  # the text of the tokens that were handed out
+        kept: tuple[int, str] | None = None  # a token whose text is not settled, and the text up to it that is
         while (place := self._tokens.get()) is not None:
-            token, written = self._token(place, written)
-            yield token
+            if kept is not None:
+                yield self._token(kept[0], kept[1][len(given) :])
+                given = kept[1]
+            tokens = self._sequence.tokens[: place + 1]
+            text = policy_set.text(tokens)
+            settled = policy_set.chat.settled(text, tokens, given)
+            if settled == text:
+                yield self._token(place, text[len(given) :])
+                kept, given = None, text
+            else:
+                kept = place, settled
+        if kept is not None:  # it ended within a character
+            yield self._token(kept[0], policy_set.text(self._sequence.tokens)[len(given) :])
         self._tokens.put(None)  # whoever iterates again is at the end at once
         if self._future.done() and (error := self._future.exception()):
             raise error
@@ -155,31 +179,23 @@ class Request:
         """What the batch draws for it."""
         return self._particles.sequences if self._particles else [self._sequence]
 
-    def _token(self, place: int, written: str) -> tuple[Token, str]:
-        """A token, and all text up to it. It is read by who iterates: the worker has other things to do. Bytes of an
-        unfinished character wait for the token that finishes it."""
+    def _token(self, place: int, text: str) -> Token:
+        """A token with the text that it adds. It is read by who iterates: the worker has other things to do."""
         sequence = self._sequence
-        text = self._engine.policy_set.text(sequence.tokens[: place + 1])
-        if text.endswith("\ufffd") and place != self._last:
-            text = written
         drawn = place - sequence.begins_with
         candidates = sequence.candidates[drawn] if sequence.candidates and drawn >= 0 else None
-        token = Token(
-            *(sequence.tokens[place], text[len(written) :], sequence.trace[place], sequence.drawn_with[place]),
-            candidates=candidates,
+        return Token(
+            *(sequence.tokens[place], text, sequence.trace[place], sequence.drawn_with[place]), candidates=candidates
         )
-        return token, text
 
     def _emit(self) -> None:
         """Hand over the new tokens."""
         sequence = self._sequence
-        if sequence.finish_reason is not None:
-            self._last = len(sequence.tokens) - 1
         for place in range(self._handed, len(sequence.tokens)):
             self._tokens.put(place)
         self._handed = len(sequence.tokens)
 
-    def _finish(self, rewards: dict[str, float], policy_set: PolicySet) -> None:
+    def _finish(self, rewards: Rewards, policy_set: PolicySet) -> None:
         sequence = self._sequence
         drawn = sequence.drawn_with
         changes = {i: drawn[i] for i in range(len(drawn)) if i and drawn[i] != drawn[i - 1]}
@@ -193,10 +209,12 @@ class Request:
                 seed=self._seed,
                 finish_reason=sequence.finish_reason or "stopped",
                 trace=sequence.trace,
-                rewards=rewards,
+                rewards=dict(rewards),
+                missing_rewards=rewards.missing,
                 steered={0: drawn[0], **changes} if changes else {},
                 begins_with=sequence.begins_with,
                 log_normaliser=self._particles.log_normaliser if self._particles else None,
+                date=sequence.date,
             )
         )
 

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import importlib
 import logging
-import math
 import re
 from collections.abc import Callable, Collection
-from pathlib import Path
 
-import torch
-from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
-from engine.adapters import Unfoldable, merge, read_lora
+from engine.chat import chat_of
 from engine.config import REFERENCE, RewardSettings
-from engine.errors import InputError
-from engine.gguf import folder_of
+from engine.errors import InputError, one_line
 from engine.head_rewards import Heads
 from engine.messages import BETWEEN, Message, Prompt, joined, last_of, messages_of
-from engine.packed import pack
-from engine.policies import PolicySet, first_line, load_tokenizer
+from engine.missing_rewards import Outcome, Rewards, finite, outcomes
+from engine.policies import PolicySet
+from engine.reward_models import RewardModel
 from engine.scale import RewardScale
 
 log = logging.getLogger("mixdesk")
@@ -27,6 +24,7 @@ log = logging.getLogger("mixdesk")
 # (prompt, response text, response tokens if they are known)
 Scored = tuple[Prompt, str, "list[int] | None"]
 Scorer = Callable[[list[Scored]], list[float]]
+TOGETHER = {"classifier": 32}  # responses that a reward of this kind reads at once; others one
 
 
 def brevity(prompt: str, response: str) -> float:
@@ -55,6 +53,8 @@ class RewardSet:
         makers = {"classifier": classifier, "function": function, "implicit": implicit}
         self._scorers: dict[str, Scorer] = {}
         self._heads = Heads(policy_set)
+        self._answer = policy_set.chat.answer
+        self._told: set[tuple[str, str]] = set()  # reasons that were logged
         for reward in settings:
             tell(f"loading the reward {reward.objective}")
             if reward.kind == "head":
@@ -76,12 +76,49 @@ class RewardSet:
         self._scorers.clear()
         self._heads.release()
 
-    def score(self, items: list[Scored], objectives: Collection[str] | None = None) -> list[dict[str, float]]:
-        """{objective: reward} of every (prompt, response, tokens); of these objectives, else of all."""
+    def score(self, items: list[Scored], objectives: Collection[str] | None = None) -> list[Rewards]:
+        """The rewards of every (prompt, response, tokens); of these objectives, else of all.
+
+        A reward that cannot be computed, or is not finite, is missing from the row, whose `missing` says why.
+        """
         asked = self.objectives if objectives is None else list(objectives)
-        columns = {name: self._scorers[name](items) for name in asked if name in self._scorers}
-        columns |= self._heads.score([item[:2] for item in items], [name for name in asked if name not in columns])
-        return [{objective: columns[objective][i] for objective in asked} for i in range(len(items))]
+        # A policy's own reward is of all that it wrote; others judge what it answers after its thoughts.
+        answers = [(prompt, self._answer(text), tokens) for prompt, text, tokens in items]
+        columns: dict[str, list[Outcome]] = {}
+        for name in asked:
+            if name in self._scorers:
+                kind = self.settings[name].kind
+                of, size = items if kind == "implicit" else answers, TOGETHER.get(kind, 1)
+                parts = [of[start : start + size] for start in range(0, len(of), size)]
+                columns[name] = [found for part in parts for found in outcomes(self._scorers[name], part)]
+        columns |= self._of_heads(answers, [name for name in asked if name not in columns])
+        rows = []
+        for i in range(len(items)):
+            row = Rewards()
+            for name in asked:
+                row.put(name, columns[name][i])
+            rows.append(row)
+            self._tell(row)
+        return rows
+
+    def _of_heads(self, items: list[Scored], names: list[str]) -> dict[str, list[Outcome]]:
+        """All heads at once; each alone where that fails."""
+        read = [(prompt, text) for prompt, text, _ in items]
+        try:
+            columns = self._heads.score(read, names)
+        except Exception:
+            return {name: outcomes(self._one_head(name), read) for name in names}
+        return {name: [finite(value) for value in values] for name, values in columns.items()}
+
+    def _tell(self, row: Rewards) -> None:
+        """Log each reason why a reward is missing, once."""
+        for name, reason in row.missing.items():
+            if (name, reason) not in self._told and len(self._told) < 1000:
+                self._told.add((name, reason))
+                log.warning("reward '%s' failed: %s; the response stays, without this reward", name, reason)
+
+    def _one_head(self, name: str) -> Callable[[list[tuple[Prompt, str]]], list[float]]:
+        return lambda read: self._heads.score(read, [name])[name]
 
     def standard(self, rewards: dict[str, float]) -> dict[str, float]:
         """Return z-scores against the reference's rewards, of the objectives that are calibrated."""
@@ -91,86 +128,64 @@ class RewardSet:
 def classifier(settings: RewardSettings, policy_set: PolicySet) -> Scorer:
     """A sequence-classification model with one output (Bradley-Terry) or a named one of several, or a LoRA of one on
     its base."""
-    assert settings.model is not None
-    source = base = settings.model
-    lora = None
-    if (Path(source) / "adapter_config.json").is_file():
-        try:
-            lora = read_lora(source)
-        except Unfoldable as reason:
-            raise InputError(
-                f"reward '{settings.objective}': {source}: {reason}; merge it into its base first"
-            ) from None
-        # A path is relative to the adapter's own folder, so that the folders can be moved together.
-        base = str((Path(source) / (lora.base or "")).resolve())
-        if not lora.base or not Path(base).exists():
-            base = lora.base or policy_set.base
-    try:
-        # A base of a LoRA gets its one output with it; a finished classifier has its own outputs.
-        head = {"num_labels": 1} if lora is not None else {}
-        # A reward is one number, which 16 bit would round to the nearest hundredth; text does not wait for it.
-        dtype = torch.float32 if policy_set.device.type == "cpu" else "auto"
-        folder = folder_of(base, dtype)
-        model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=dtype, **head)
-    except InputError:
-        raise
-    except (OSError, ValueError, RuntimeError) as error:
-        raise InputError(f"reward '{settings.objective}': cannot load '{base}': {first_line(error)}") from None
-    if lora is not None:
-        merge(model, lora)
-    output = output_of(model, settings)
-    model = model.to(policy_set.device).eval().requires_grad_(False)
-    pack(model)
-    tokenizer = load_tokenizer(base)
-    if model.config.pad_token_id is None:
-        # GPT-2 has no token for padding; the last token that is not padding is where the score is read.
-        known = [tokenizer.pad_token_id, tokenizer.eos_token_id]
-        model.config.pad_token_id = next((token for token in known if token is not None), 0)
+    made = RewardModel(settings, policy_set.base, policy_set.device)
+    told: list[bool] = []
 
-    context = min(getattr(model.config, "max_position_embeddings", None) or 2**31, tokenizer.model_max_length)
-
-    @torch.inference_mode()
     def score(items: list[Scored]) -> list[float]:
-        rewards: list[float] = []
-        for start in range(0, len(items), 32):
-            part = items[start : start + 32]
-            rows = [fitting(tokenizer, prompt, text, settings.template, context) for prompt, text, _ in part]
-            # Right-padded: the score is read at the last token that is not padding.
-            longest = max(len(row) for row in rows)
-            pad = model.config.pad_token_id
-            ids = torch.tensor([row + [pad] * (longest - len(row)) for row in rows], device=policy_set.device)
-            mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows], device=policy_set.device)
-            rewards += model(input_ids=ids, attention_mask=mask).logits[:, output].float().tolist()
-        return rewards
+        rows = []
+        for prompt, text, _ in items:
+            row, shortened = fitting(made.tokenizer, prompt, text, settings.template, made.limit)
+            rows.append(row)
+            if shortened and not told:
+                told.append(True)
+                log.warning(
+                    "reward '%s': it reads %d tokens at once; of what is longer, the oldest turns and the beginning of "
+                    "the prompt are left out, and at last the end of the response",
+                    *(settings.objective, made.limit),
+                )
+        return made.scores(rows)
 
     return score
 
 
-def output_of(model: PreTrainedModel, settings: RewardSettings) -> int:
-    """Which of a classifier's outputs is the reward. Raises InputError."""
-    labels = {name.lower(): i for i, name in model.config.id2label.items()}
-    known = (
-        f"reward '{settings.objective}': {settings.model} has the labels {', '.join(model.config.id2label.values())}"
-    )
-    if settings.label is None:
-        if len(labels) > 1:
-            raise InputError(f"{known}; say with 'label' which one is the reward")
-        return 0
-    if settings.label.lower() not in labels:
-        raise InputError(f"{known}; found '{settings.label}', give one of these")
-    return labels[settings.label.lower()]
-
-
 def fitting(
     tokenizer: PreTrainedTokenizerBase, prompt: Prompt, response: str, template: str | None, context: int
-) -> list[int]:
-    """Token ids of the finished conversation, without its oldest turns where it is longer than `context` tokens."""
+) -> tuple[list[int], bool]:
+    """Return the token ids of the finished conversation in at most `context` tokens, and whether it was shortened.
+
+    What is too long goes without its oldest turns, then without the beginning of the prompt: the response is read whole
+    if it fits at all, else its beginning is.
+    """
     messages = messages_of(prompt)
-    while True:
-        ids = conversation_ids(tokenizer, messages, response, template, cut=len(messages) == 1)
-        if len(messages) == 1 or len(ids) <= context:
-            return ids
+
+    def ids(asked: str, answered: str) -> list[int]:
+        turns = [*messages[:-1], {**messages[-1], "content": asked}]
+        return conversation_ids(tokenizer, turns, answered, template)
+
+    asked = messages[-1]["content"]
+    found = ids(asked, response)
+    if len(found) <= context:
+        return found, False
+    while len(messages) > 1 and len(found) > context:
         messages = messages[2:]
+        found = ids(asked, response)
+    if len(found) > context:
+        kept = most(len(asked), lambda count: len(ids(asked[len(asked) - count :], response)) <= context)
+        found = ids(asked[len(asked) - kept :], response)
+    if len(found) > context:
+        kept = most(len(response), lambda count: len(ids("", response[:count])) <= context)
+        found = ids("", response[:kept])
+    # A template alone may be too long for a model that reads very little.
+    return found[-context:], True
+
+
+def most(limit: int, fits: Callable[[int], bool]) -> int:
+    """Return the largest count up to `limit` that fits, by bisection; 0 if none does."""
+    low, high = 0, limit
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle - 1)
+    return low
 
 
 def conversation_ids(
@@ -178,16 +193,15 @@ def conversation_ids(
     prompt: Prompt,
     response: str,
     template: str | None = None,
-    cut: bool = True,
 ) -> list[int]:
     """Token ids of the finished conversation, as reward models are trained on it: in their chat template, or each turn
-    and its response in the template, one after the other. cut: to the tokenizer's length, in a template."""
+    and its response in the template, one after the other."""
     messages = [*messages_of(prompt), {"role": "assistant", "content": response}]
     if template is not None:
-        return tokenizer(filled(template, messages), truncation=cut).input_ids
+        return tokenizer(filled(template, messages)).input_ids
     if tokenizer.chat_template is None:
-        return tokenizer(joined(messages)).input_ids
-    return tokenizer.apply_chat_template(messages, return_dict=False)
+        return chat_of(tokenizer).plain_ids(joined(messages))
+    return chat_of(tokenizer).conversation_ids(messages)
 
 
 def filled(template: str, messages: list[Message]) -> str:
@@ -209,14 +223,25 @@ def function(settings: RewardSettings, policy_set: PolicySet) -> Scorer:
     module, _, name = settings.function.partition(":")
     try:
         call = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise InputError(f"reward '{settings.objective}': cannot import {settings.function}: {error}") from None
+    except (Exception, SystemExit) as error:  # the module's own code runs
+        raise InputError(
+            f"reward '{settings.objective}': cannot import {settings.function}: {one_line(error)}; "
+            "give module:function, in the working directory or installed"
+        ) from None
+    if not callable(call):
+        raise InputError(
+            f"reward '{settings.objective}': {settings.function} is {type(call).__name__}; give a function "
+            "(prompt, response) -> float"
+        )
 
     def score(items: list[Scored]) -> list[float]:
-        rewards = [float(call(last_of(prompt), text)) for prompt, text, _ in items]
-        for reward in rewards:
-            if not math.isfinite(reward):
-                raise InputError(f"reward '{settings.objective}': {settings.function} returned {reward}")
+        rewards = []
+        for prompt, text, _ in items:
+            value = call(last_of(prompt), text)
+            try:
+                rewards.append(float(value))
+            except (TypeError, ValueError):
+                raise InputError(f"{settings.function} returned {type(value).__name__}, expected a number") from None
         return rewards
 
     return score
@@ -230,7 +255,13 @@ def implicit(settings: RewardSettings, policy_set: PolicySet) -> Scorer:
     def score(items: list[Scored]) -> list[float]:
         rewards = []
         for prompt, text, tokens in items:
-            log_probs = policy_set.teacher_forced(prompt, tokens or policy_set.response_ids(text))
+            ids = tokens or policy_set.response_ids(text)
+            if not ids:
+                raise InputError("the response is empty")
+            longest = max(len(row) for row in policy_set.read(policy_set.policies, prompt).values()) + len(ids)
+            if longest > policy_set.context:
+                raise InputError(f"{longest:,} tokens, and the policies hold {policy_set.context:,}")
+            log_probs = policy_set.teacher_forced(prompt, ids)
             rewards.append(settings.beta * (sum(log_probs[name]) - sum(log_probs[REFERENCE])))
         return rewards
 

@@ -10,17 +10,16 @@ import functools
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 
+from engine.missing_rewards import Rewards
 from engine.policies import PolicySet
 from engine.requests import Request
 from engine.rewards import RewardSet, Scored
 
 NICE = 10  # of the thread of its own, where the system has niceness by thread: where cores are few, text comes first
 AT_ONCE = 16  # responses that wait for their rewards, for each further reward between two steps
-
-Rewards = dict[str, float]
 
 
 class Scoring:
@@ -46,22 +45,36 @@ class Scoring:
         together is one entry."""
         parts = self.reward_set.together(self.here)
         waiting = self.responses.items()
-        return [(request, part) for request, rewards in waiting for part in parts if part[0] not in rewards]
+        return [
+            (request, part)
+            for request, rewards in waiting
+            for part in parts
+            if part[0] not in rewards and part[0] not in rewards.missing
+        ]
 
     def score(
-        self, items: list[Scored], on_worker: Callable[[Callable[[], list[Rewards]]], list[Rewards]]
+        self,
+        items: list[Scored],
+        on_worker: Callable[[Callable[[], list[Rewards]]], list[Rewards]],
+        objectives: Collection[str] | None = None,
     ) -> list[Rewards]:
-        """{objective: reward} of each, from any thread. on_worker: runs a call there and gives what it returns."""
-        apart = self._thread.submit(self.reward_set.score, items, self.apart)
-        here = on_worker(lambda: self.reward_set.score(items, self.here))
-        return [self._ordered(some | more) for some, more in zip(here, apart.result(), strict=True)]
+        """The rewards of each, from any thread. on_worker: runs a call there and gives what it returns. objectives:
+        these alone."""
+        apart, here = (
+            [name for name in names if objectives is None or name in objectives] for names in (self.apart, self.here)
+        )
+        rest = self._thread.submit(self.reward_set.score, items, apart)
+        rows = on_worker(lambda: self.reward_set.score(items, here))
+        for row, more in zip(rows, rest.result(), strict=True):
+            row.add(more)
+        return [row.ordered(self.reward_set.objectives) for row in rows]
 
     def begin(self, request: Request) -> None:
         """A response is finished but for its rewards."""
         if not self.reward_set.objectives:
-            request._finish({}, self.policy_set)
+            request._finish(Rewards(), self.policy_set)
             return
-        self.responses[request] = {}
+        self.responses[request] = Rewards()
         if self.apart:
             scored = self._thread.submit(self._compute, request, self.apart)
             scored.add_done_callback(lambda done: self.put(lambda: self._add(request, done.result)))
@@ -86,17 +99,14 @@ class Scoring:
             return  # another of them has failed
         rewards = self.responses[request]
         try:
-            rewards |= compute()
+            rewards.add(compute())
         except Exception as error:
             del self.responses[request]
             request._future.set_exception(error)
             return
-        if len(rewards) == len(self.reward_set.objectives):
+        if len(rewards) + len(rewards.missing) == len(self.reward_set.objectives):
             del self.responses[request]
-            request._finish(self._ordered(rewards), self.policy_set)
-
-    def _ordered(self, rewards: Rewards) -> Rewards:
-        return {objective: rewards[objective] for objective in self.reward_set.objectives}
+            request._finish(rewards.ordered(self.reward_set.objectives), self.policy_set)
 
 
 def step_back() -> None:

@@ -36,9 +36,10 @@ window.mixdesk.compare = (() => {
 
   // What a cell is sorted and compared by: the chosen reward, or the lowest of all.
   const score = (rewards) => {
-    if (!rewards || rewards.some((reward) => reward === null) || !rewards.length) return null;
+    if (!rewards || !rewards.length) return null;
     const place = value.objectives.findIndex(({ name }) => name === view.reward);
-    return place < 0 ? Math.min(...rewards) : rewards[place];
+    const counted = place < 0 ? rewards : [rewards[place]];
+    return counted.some((reward) => reward === null) ? null : Math.min(...counted);
   };
 
   const difference = (own, first) => {
@@ -185,7 +186,10 @@ window.mixdesk.compare = (() => {
     const cards = given.responses.map((response) => {
       const rows = given.objectives.flatMap(({ name, colour }, i) => {
         const reward = response.rewards[i];
-        if (!reward) return [];
+        const why = response.missing[name];
+        if (!reward) {
+          return why ? [make("tr", {}, make("th", { scope: "row" }, dot(colour), name), make("td", { className: "why", colSpan: 3 }, `no reward: ${why}`))] : [];
+        }
         const gap = response === first || !first.rewards[i] ? "" : difference(reward[1], first.rewards[i][1]);
         return [make("tr", {},
           make("th", { scope: "row" }, dot(colour), name),

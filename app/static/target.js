@@ -34,10 +34,12 @@ mixdesk.target = (() => {
   // Standard deviations to pixels of the overlay and back, by plotly's own layout; null while there is no plot.
   const scale = () => {
     const plot = document.querySelector("#radar .figure"), layout = plot?._fullLayout;
-    if (!layout) return null;
+    if (!layout || !axes.length) return null;
     if (!corner) {
-      const box = plot.getBoundingClientRect(), origin = overlay.getBoundingClientRect();
-      corner = [box.left - origin.left, box.top - origin.top];
+      // What lies over the radar fills it, within its border.
+      const radar = document.getElementById("radar");
+      const box = plot.getBoundingClientRect(), origin = radar.getBoundingClientRect();
+      corner = [box.left - origin.left - radar.clientLeft, box.top - origin.top - radar.clientTop];
     }
     const [left, top] = corner;
     const polar = layout.polar?._subplot;
@@ -262,6 +264,7 @@ mixdesk.target = (() => {
     begin: (given, furthest, asked, fire) => {
       [axes, reach, server, trigger] = [given, furthest, asked, fire];
       build();
+      mixdesk.marks.place();
     },
     expect: (standard) => {
       expected = standard ?? {};
@@ -277,5 +280,7 @@ mixdesk.target = (() => {
     heard: (values) => { now &&= [...values, ...now.slice(values.length)]; },
     placed: (values) => mixdesk.mixer.placed(values, values.slice(0, count()).map((fader, i) => positions?.[i] ?? fader)),
     said: () => sentence,
+    scale,
+    clamped,
   };
 })();

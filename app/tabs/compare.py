@@ -16,12 +16,13 @@ from app.channels import Channels
 from app.controls import Changes, Steering, Values
 from app.figures import drawn, figure
 from app.parts import message
+from app.prompt_upload import PromptUpload
 from app.runs import Desk
 from app.store_comparisons import Entry
 from engine import InputError, Mixture, Sampling
 from engine.comparison import MAX_MIXTURES, read_mixture, summarise
 from engine.config import REFERENCE
-from engine.prompts import MAX_BYTES, MAX_PROMPTS, PromptSet, read_prompts, uploaded
+from engine.prompts import MAX_PROMPTS, PromptSet, read_prompts
 
 log = logging.getLogger("mixdesk")
 
@@ -46,6 +47,7 @@ class CompareTab:
         if file:
             every = list(dict.fromkeys(read_prompts(file)))[:MAX_PROMPTS]
             self.bundled = PromptSet(Path(file).name, every, list(range(1, len(every) + 1)))
+        self.given = PromptUpload(self.bundled)
         self.choices = [
             ("Reference", REFERENCE),
             ("Uniform", "uniform"),
@@ -63,27 +65,14 @@ class CompareTab:
                 self.empty = gr.HTML(EMPTY, elem_id="compare-empty", elem_classes="teach")
                 with gr.Column(visible=False, elem_id="compare-content") as self.content:
                     self.build_result()
-        self.file: gr.State = gr.State(None)  # the PromptSet that this page's person has given
         self.seen: gr.State = gr.State({})  # what of which comparison the page shows, and since when
         self.timer = gr.Timer(1.0, active=False)
         self.connect(tab)
 
     def build_form(self) -> None:
         gr.HTML("<h2>New comparison</h2>")
-        self.prompts = gr.Dropdown(
-            [(label_of(self.bundled), "bundled")] if self.bundled else [],
-            value="bundled" if self.bundled else None,
-            label="Prompts",
-            filterable=False,
-            elem_id="compare-prompts",
-        )
-        self.upload = gr.UploadButton(
-            "Upload JSONL or CSV (U)", size="sm", elem_id="compare-upload", file_count="single", type="filepath"
-        )
-        gr.HTML(
-            f'<p class="hint">With a <b>prompt</b> on each line, or in a column of that name: up to {MAX_PROMPTS:,}, '
-            f"UTF-8, {MAX_BYTES // 1_000_000} MB.</p>"
-        )
+        self.given.build()
+        self.prompts = self.given.prompts
         self.most = gr.Textbox(
             str(FIRST), label="How many (empty for all)", max_lines=1, elem_id="compare-most", placeholder="all"
         )
@@ -159,7 +148,7 @@ class CompareTab:
         self.listing.input(self.open, [self.listing], view, queue=False, **QUIET)
         self.timer.tick(self.tick, [self.listing, self.seen], view, queue=False, **QUIET)
         asked = {
-            self.prompts, self.file, self.most, self.mixtures, self.temperature, self.length, self.seed,
+            self.prompts, self.given.file, self.most, self.mixtures, self.temperature, self.length, self.seed,
             *self.faders.values(), self.channels, *self.mixing.values(),
         }  # fmt: skip
         self.start.click(self.starting, asked, view, concurrency_limit=None, **QUIET)
@@ -168,9 +157,7 @@ class CompareTab:
         self.delete.click(self.asking, [self.listing], [self.confirm, self.question], queue=False, **QUIET)
         self.spare.click(lambda: gr.Row(visible=False), None, [self.confirm], queue=False, **QUIET)
         self.sure.click(self.deleting, [self.listing], view, queue=False, **QUIET)
-        self.upload.upload(
-            self.taking, [self.upload, self.prompts], [self.file, self.prompts, self.status], queue=False, **QUIET
-        )
+        self.given.connect(self.status)
         gr.on(
             [self.add.click, self.typed.submit],
             self.adding,
@@ -190,27 +177,6 @@ class CompareTab:
         )
 
     # ------------------------------------------------------------------------------------------- what is asked for
-
-    def taking(self, path: str | None, chosen: str | None) -> Changes:
-        """A file was uploaded; its path is Gradio's own, which refuses what lies outside its folder of uploads."""
-        if not path:
-            return {}
-        try:
-            # The name is only ever shown; a long one would push everything else away.
-            given = Path(path)
-            with given.open("rb") as file:
-                data = file.read(MAX_BYTES + 1)
-            prompts = uploaded(given.stem[-40:] + given.suffix[-8:], data)
-        except InputError as error:
-            return {self.status: message(str(error), "bad")}
-        twice = f"; {prompts.duplicates} that came twice are left out" if prompts.duplicates else ""
-        said = f"{prompts.name}: {len(prompts.prompts)} prompts{twice}."
-        choices = [(label_of(found), value) for found, value in ((self.bundled, "bundled"), (prompts, "file")) if found]
-        return {
-            self.file: prompts,
-            self.prompts: gr.Dropdown(choices=choices, value="file"),
-            self.status: message(said, "good"),
-        }
 
     def adding(self, typed: str | None, chosen: list[str]) -> Changes:
         text = (typed or "").strip()
@@ -244,7 +210,7 @@ class CompareTab:
 
     async def starting(self, values: Values) -> Changes:
         try:
-            prompts = values[self.file] if values[self.prompts] == "file" else self.bundled
+            prompts = values[self.given.file] if values[self.prompts] == "file" else self.bundled
             if prompts is None:
                 raise InputError("Prompts: there are none yet; upload a file of them.")
             mixtures = dict(self.mixture(choice, values) for choice in values[self.mixtures] or [])
@@ -329,7 +295,7 @@ class CompareTab:
         wait = 2 + seen.get("size", 0) / 500
         if job.done != seen.get("done") and time.monotonic() - seen.get("at", 0) > wait:
             return await self.open(comparison)
-        return {self.progress: views.progress(job.done, job.wanted, job.seconds_left)}
+        return {self.progress: views.progress_of(job)}
 
     def whole(self, comparison: int) -> Changes:
         """Everything of a comparison. Raises InputError if it is gone."""
@@ -344,12 +310,12 @@ class CompareTab:
         return {
             self.title: views.heading(comparison, plan),
             self.stop: gr.Button(visible=job is not None),
-            self.resume: gr.Button(visible=job is None and answered < len(plan.prompts)),
+            self.resume: gr.Button(visible=job is None and (answered < len(plan.prompts) or bool(answers.missing))),
             self.delete: gr.Button(visible=job is None),
             self.confirm: gr.Row(visible=False),
-            self.progress: views.progress(job.done, job.wanted, job.seconds_left)
+            self.progress: views.progress_of(job)
             if job
-            else views.interrupted(answered, plan, self.comparisons.failures.get(comparison)),
+            else views.interrupted(answered, plan, self.comparisons.failures.get(comparison), answers.missing),
             self.wins: views.win_table(summary, styles, objectives),
             self.radar: drawn(views.radar(summary, styles, objectives)),
             self.table: views.table_value(comparison, answers, styles, objectives),
@@ -377,12 +343,8 @@ class CompareTab:
         when = datetime.fromisoformat(entry.created_at).strftime("%d %b %H:%M")
         state = "under way" if entry.id in self.comparisons.jobs else f"{entry.answered} of {entry.prompts} prompts"
         if entry.finished:
-            state = f"{entry.prompts} prompts"
+            state = f"{entry.prompts} prompts" + (f", {entry.missing} rewards missing" if entry.missing else "")
         return f"{entry.id} · {entry.source} · {len(entry.mixtures)} mixtures, {state} · {when}"
-
-
-def label_of(prompts: PromptSet) -> str:
-    return f"{prompts.name} · {len(prompts.prompts)} prompts"
 
 
 def number(text: str | None, what: str, whole: bool = False) -> float:

@@ -30,6 +30,7 @@ from app.conversation import Conversation, build_conversation
 from app.drawer import build_drawer
 from app.figures import drawn, figure
 from app.keeping import Keeping, build_keeping
+from app.marks import build_legend
 from app.mixer import build_history, connect_history
 from app.panels import EXACT, FADERS, PARTICLES, UNIFORM, build_panels
 from app.parts import caption, message, rewards_table
@@ -65,7 +66,7 @@ class DeskTab:
         policies, accents = self.desk.engine.config.policies, self.desk.accents
         with gr.Row(elem_id="desk", equal_height=False):
             with gr.Column(elem_id="mix", min_width=200):
-                faders, channels, balance = build_faders(policies, list(accents.values()))
+                faders, channels, menu = build_faders(policies, list(accents.values()), self.objectives)
                 undo, redo = build_history()
                 with gr.Accordion("Save and share (V)", open=False, elem_id="shelf"):
                     keeping, sharing = build_keeping(), build_sharing()
@@ -84,14 +85,18 @@ class DeskTab:
                         choice: gr.Button(f"{label} ({key})", interactive=False, elem_id=f"rate-{choice}", min_width=90)
                         for choice, (label, key) in RATINGS.items()
                     }
-                status = gr.HTML(
-                    message("Press Generate: two mixtures answer side by side, and you say which is better."),
-                    elem_id="status",
-                    html_template='<p role="status" aria-live="polite">${value}</p>',
-                )
+                with gr.Row(elem_id="said"):
+                    status = gr.HTML(
+                        message("Press Generate: two mixtures answer side by side, and you say which is better."),
+                        elem_id="status",
+                        html_template='<p role="status" aria-live="polite">${value}</p>',
+                    )
+                    # Shown while the status line speaks of it.
+                    better = gr.Button("Take the better point", size="sm", elem_id="better", min_width=160, scale=0)
             with gr.Column(elem_id="meters", min_width=240):
                 gr.HTML("<h2>Rewards</h2>")
                 radar = figure(self.radar(None), "radar", "Rewards radar")
+                legend = build_legend(self.objectives)
                 expected = build_expected()
                 gr.HTML(f'<p class="hint">{RADAR_HINT}</p>')
                 table = gr.HTML(rewards_table(self.objectives, self.colours, {}), elem_id="rewards")
@@ -102,7 +107,7 @@ class DeskTab:
         )
         run = gr.Textbox("", visible="hidden", label="Run")
         outputs = Outputs(
-            *(run, panels.captions, radar, table, status, drawer, generate, balance, stop),
+            *(run, panels.captions, radar, table, status, drawer, generate, menu.button, stop),
             *(ratings, panels.replies, [conversation.back, conversation.fresh]),
         )  # fmt: skip
         self.connect(controls, outputs, go_on)
@@ -116,7 +121,7 @@ class DeskTab:
             api_visibility="private",
         )
         Conversation(self.desk, controls, outputs, conversation, lambda: self.cleared(outputs)).connect()
-        balancing = Balance(self.desk, controls, outputs, expected)
+        balancing = Balance(self.desk, controls, outputs, menu, expected, better, legend)
         balancing.connect(tab)
         Steer(self.desk, controls, outputs, self.mixture, balancing).connect(panels.responses, close)
         build_target(self.desk, controls, status)

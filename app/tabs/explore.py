@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import gradio as gr
 
 from app import fronts
+from app.balance_menu import BY_REWARDS, read_floors
 from app.channels import Channels
 from app.controls import Changes, Steering, Values
 from app.expected import faders_of, in_words
 from app.figures import drawn, figure
+from app.marks import Mark, find_marks
 from app.parts import message
 from app.runs import Desk, session
 from engine import InputError
@@ -38,7 +39,7 @@ class ExploreTab:
     def __init__(self, desk: Desk, steering: Steering) -> None:
         self.desk, self.expected, self.steering = desk, desk.expected, steering
         self.policies = desk.policies
-        self.drawn: tuple[Bank, str, str] | None = None
+        self.drawn: tuple[Bank, list[Mark], str, str] | None = None
 
     def build(self, tab: gr.Tab) -> None:
         with gr.Column(elem_id="explore"):
@@ -118,9 +119,17 @@ class ExploreTab:
                 self.empty: gr.HTML(visible=True),
                 self.content: gr.Column(visible=False),
             }
-        bank, weights, pairs = await asyncio.to_thread(self.draw)
+        try:
+            bank, weights, pairs = await asyncio.to_thread(self.draw)
+        except InputError as error:
+            return {
+                self.about: message(str(error), "bad"),
+                self.sample: gr.Button("Sample more (Ctrl+Enter)", interactive=True, variant="secondary"),
+                self.empty: gr.HTML(visible=False),
+                self.content: gr.Column(visible=False),
+            }
         return {
-            self.about: about(bank),
+            self.about: about(bank, sorted(self.desk.engine.reward_set.scale.constant)),
             self.sample: gr.Button("Sample more (Ctrl+Enter)", interactive=True, variant="secondary"),
             self.empty: gr.HTML(visible=False),
             self.content: gr.Column(visible=True),
@@ -129,18 +138,29 @@ class ExploreTab:
         }
 
     def draw(self) -> tuple[Bank, str, str]:
-        """The bank and its two figures, empty where there is none of the kind; drawn once a bank."""
+        """The bank and its two figures, empty where there is none of the kind; drawn once a bank and its marks.
+
+        Raises InputError if no reward has a scale.
+        """
         bank = self.expected.bank
         assert bank is not None
-        if self.drawn is None or self.drawn[0] is not bank:
-            objectives, front = self.expected.objectives, self.expected.front()
+        front = self.expected.front()
+        self.expected.balanced(method=BY_REWARDS)  # for its mark
+        marks = find_marks(self.desk)
+        if self.drawn is None or self.drawn[0] is not bank or self.drawn[1] != marks:
+            objectives = self.expected.scaled()[0].objectives
             accents = list(self.desk.accents.values())
-            kind = fronts.ternary if len(self.policies) == 3 else fronts.parallel
-            of_all = kind(front, self.policies, accents, objectives) if len(self.policies) > 2 else None
-            paths = self.expected.paths()
-            of_pairs = fronts.scatter(front, self.policies, accents, objectives, paths) if len(objectives) > 1 else None
-            self.drawn = bank, drawn(of_all), drawn(of_pairs)
-        return self.drawn
+            of_all = None
+            if len(self.policies) == 3:
+                of_all = fronts.ternary(front, self.policies, accents, objectives)
+            elif len(self.policies) > 3:
+                of_all = fronts.parallel(front, self.policies, accents, objectives, marks)
+            of_pairs = None
+            if len(objectives) > 1:
+                paths = self.expected.paths()
+                of_pairs = fronts.scatter(front, self.policies, accents, objectives, paths, marks)
+            self.drawn = bank, marks, drawn(of_all), drawn(of_pairs)
+        return self.drawn[0], *self.drawn[2:]
 
     async def sampling(self, request: gr.Request) -> AsyncIterator[Changes]:
         idle = {self.sample: gr.Button(interactive=True), self.stop: gr.Button(interactive=False)}
@@ -165,9 +185,7 @@ class ExploreTab:
 
     def target(self, values: Values) -> Changes:
         try:
-            floors = {
-                name: number(values[box], name) for name, box in self.floors.items() if (values[box] or "").strip()
-            }
+            floors = read_floors(values, self.floors)
             channels = Channels.parse(values[self.steering.channels])
             fixed = channels.fixed(self.policies)
             typed = (values[self.worth] or "").strip()
@@ -189,24 +207,15 @@ class ExploreTab:
         }
 
 
-def number(text: str, objective: str) -> float:
-    """A floor as it was typed. Raises InputError."""
-    try:
-        floor = float(text.replace("−", "-").replace(",", "."))
-    except ValueError:
-        floor = math.nan
-    if not math.isfinite(floor):
-        raise InputError(f"{objective}: found '{text.strip()[:40]}'; type a number such as 0.2, or leave it empty")
-    return floor
-
-
-def about(bank: Bank) -> str:
+def about(bank: Bank, constant: Sequence[str] = ()) -> str:
+    """constant: the rewards that are left out, since all of the reference's responses have the same."""
     size = f"{bank.rewards.shape[1]} responses to each of {len(bank.prompts)} prompts"
+    left_out = f"Left out: {', '.join(constant)}, always the same for the reference. " if constant else ""
     return message(
-        f"Expected rewards of all weights, from {size} at temperature {SAMPLING.temperature:g}. What is "
-        "coloured, by its heaviest policy, is efficient: no other is as good in all and better in one. The black "
-        "star is what Balance finds (mpo), the violet one what the paper's solver does with the reference's responses "
-        "alone (bsmd). Click a point to send its weights to the faders."
+        f"Expected rewards of all weights, from {size} at temperature {SAMPLING.temperature:g}. {left_out}"
+        "What is coloured, by its heaviest policy, is efficient: no other is as good in all and better in one. "
+        "★ Balance by the reward models, □ all policies alike, ✕ the even soup (from Compare), ◆ mpo, ⬢ the paper's "
+        "bsmd. Click a point to send its weights to the faders."
     )
 
 

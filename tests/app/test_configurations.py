@@ -16,7 +16,7 @@ from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from app import building, zero
-from app.configurations import Configuration, Configurations, find, for_visitors, read, slug_of
+from app.configurations import Configuration, Configurations, find, for_visitors, looks_like_one, read, slug_of
 from app.desk import build, web_app
 from app.runs import Desk
 from app.site import Site
@@ -270,3 +270,9 @@ def test_a_zerogpu_space_is_told_that_the_app_is_up(tmp_path: Path, monkeypatch:
     for name in ("spaces", "spaces.config", "spaces.zero"):
         del sys.modules[name]
     assert told == ["unused", "startup"]
+
+
+def test_a_file_beside_it_that_is_nested_too_deeply_is_not_in_the_menu(tmp_path: Path) -> None:
+    file = tmp_path / "deep.yaml"
+    file.write_text("name: " + "[" * 3000)
+    assert not looks_like_one(file)

@@ -25,8 +25,15 @@ def test_trl_pairs_are_read_by_datasets(rated, tmp_path):
     assert export(rated.path, "trl", out) == {"ratings": 5, "rows": 2, "format": "trl", "out": str(out)}
     pairs = load_dataset("json", data_files=str(out), split="train", cache_dir=str(tmp_path / "cache"))
     assert pairs.column_names == ["prompt", "chosen", "rejected"]
-    assert pairs[0] == {"prompt": "Question 0?", "chosen": 'Left, "0"\nline two \u2028 你好', "rejected": "Right 0"}
-    assert pairs[1] == {"prompt": "Question 1?", "chosen": "Right 1", "rejected": 'Left, "1"\nline two \u2028 你好'}
+    lefts = ['Left, "0"\nline two \u2028 你好', 'Left, "1"\nline two \u2028 你好']
+    assert pairs[0] == conversational("Question 0?", lefts[0], "Right 0")
+    assert pairs[1] == conversational("Question 1?", "Right 1", lefts[1])
+
+
+def conversational(prompt: str, chosen: str, rejected: str) -> dict[str, list[dict[str, str]]]:
+    """TRL's format whose responses are put into the chat template; of texts it only joins prompt and response."""
+    said = {"prompt": ("user", prompt), "chosen": ("assistant", chosen), "rejected": ("assistant", rejected)}
+    return {column: [{"role": role, "content": text}] for column, (role, text) in said.items()}
 
 
 def test_jsonl_holds_everything_of_every_rating(rated, tmp_path):

@@ -163,10 +163,16 @@ def test_a_branch_can_be_generated_again(store, tiny_engine: Engine):
     assert again.tokens == row["tokens"] == made.tokens
 
 
+def test_the_date_that_a_template_wrote_is_kept(store, completion):
+    store.rate("r", completion(date="2026-01-31T12:00:00"), completion("b"), "left", "anna")
+    (pair,) = store.pairs()
+    assert (pair["left"]["date"], pair["right"]["date"]) == ("2026-01-31T12:00:00", "")
+
+
 def test_an_older_database_is_read_as_it_is(store, completion):
     """export opens it read only, and so as it was when its app made it."""
     store.rate("r", completion(), completion("b"), "left", "anna")
-    for column in ("particles", "repetition_penalty", "steered", "begins_with"):
+    for column in ("particles", "repetition_penalty", "steered", "begins_with", "date"):
         store.db.execute(f"alter table completions drop column {column}")
     store.db.execute("drop index idx_prompts_text_messages")
     store.db.execute("alter table prompts drop column messages")
@@ -175,6 +181,7 @@ def test_an_older_database_is_read_as_it_is(store, completion):
     assert pair["left"]["sampling"]["repetition_penalty"] == 1.0
     assert pair["left"]["steered"] == {}
     assert pair["left"]["begins_with"] == 0
+    assert pair["left"]["date"] == ""
 
 
 def test_opening_says_what_is_wrong(tmp_path):

@@ -93,7 +93,7 @@ def rated(store, completion):
     return store
 
 
-def test_with_a_conversation_all_trl_pairs_are_conversational(rated, tmp_path):
+def test_all_trl_pairs_are_conversational(rated, tmp_path):
     from datasets import load_dataset
 
     out = tmp_path / "pairs.jsonl"
@@ -111,12 +111,16 @@ def test_with_a_conversation_all_trl_pairs_are_conversational(rated, tmp_path):
     assert pairs[1]["chosen"] == [{"role": "assistant", "content": "left 1"}]
 
 
-def test_without_one_trl_pairs_are_texts(store, completion, tmp_path):
+def test_without_a_conversation_too(store, completion, tmp_path):
     store.rate("a", completion(), completion("b"), "left", "anna")
     store.rate("b", completion(prompt=TURNS), completion("b", prompt=TURNS), "tie", "anna")  # no preference: not there
     export(store.path, "trl", tmp_path / "pairs.jsonl")
     (line,) = (tmp_path / "pairs.jsonl").read_text().splitlines()
-    assert json.loads(line) == {"prompt": "A stain?", "chosen": "Rinse it with cold water.", "rejected": "b"}
+    assert json.loads(line) == {
+        "prompt": [{"role": "user", "content": "A stain?"}],
+        "chosen": [{"role": "assistant", "content": "Rinse it with cold water."}],
+        "rejected": [{"role": "assistant", "content": "b"}],
+    }
 
 
 def test_jsonl_and_csv_have_the_messages_in_a_column_of_their_own(rated, tmp_path):

@@ -173,3 +173,17 @@ def test_a_comparison_from_start_to_deletion(engine: Engine, browser: Browser, t
         page.locator("#compare-sure").click()
         expect(page.locator("#compare-empty")).to_be_visible()
         assert not desk.comparisons.tables.listing()
+
+
+def test_the_column_of_a_file_is_chosen_in_the_page(engine: Engine, browser: Browser, tmp_path: Path) -> None:
+    with served(engine, tmp_path / "mixdesk.db") as (url, _), comparing(browser, url) as page:
+        status, column = page.locator("#compare-status"), page.locator("#compare-column input")
+        upload(page, tmp_path / "behaviors.csv", b"goal,target\nmix it,Sure\nmove it,Sure\n")
+        expect(status).to_contain_text("behaviors.csv: choose the column that the prompts are in")
+        column.click()
+        page.get_by_role("option", name="goal").click()
+        expect(status).to_contain_text("behaviors.csv: 2 prompts")
+        expect(page.locator("#compare-prompts input")).to_have_value("behaviors.csv · 2 prompts")
+        upload(page, tmp_path / "plain.txt", b"one\ntwo\nthree\n")
+        expect(status).to_contain_text("plain.txt: 3 prompts")
+        expect(column).to_have_count(0)

@@ -94,7 +94,7 @@ def test_balance_moves_the_faders_and_says_why(page: Page) -> None:
     page.locator("#top h1").click()
     page.keyboard.press("b")
     status = page.locator("#status")
-    expect(status).to_contain_text("Balanced: by the policies’ own rewards, the one that gains least gains all it can")
+    expect(status).to_contain_text("Balanced: by the reward models, the least expected reward is the most it can be")
     page.wait_for_function("Math.abs(Number(document.querySelector('[data-share]').dataset.exact) - 0.25) > 0.01")
     # The sentence has the weights that the faders show, to a percent; Balance has the bank's own error besides.
     for name, share in zip(["helpful", "harmless", "humorous", "concise"], shares(page), strict=True):

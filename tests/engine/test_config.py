@@ -7,7 +7,10 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
 
 from engine import Engine, InputError
 from engine.config import DEMO, load_config
@@ -133,15 +136,22 @@ def test_a_base_that_is_no_model(tiny: Tiny) -> None:
         Engine.from_config(tiny.write("empty.yaml", base="empty"))
 
 
-def test_unknown_adapter_settings_take_the_general_path_or_say_why(tiny: Tiny) -> None:
-    """rank_pattern changes what the weights mean: it must not be folded as if it were not there."""
+def test_settings_that_change_what_an_adapter_means(tiny: Tiny) -> None:
+    """alpha_pattern changes what the weights mean: it must not be folded as if it were not there."""
     patterned = tiny.folder / "patterned"
     shutil.copytree(tiny.adapters["plain"], patterned)
     config = json.loads((patterned / "adapter_config.json").read_text())
     config["alpha_pattern"] = {"q_proj": 64}
     (patterned / "adapter_config.json").write_text(json.dumps(config))
     with Engine.from_config(tiny.write("patterned.yaml", policies=[{**POLICY, "adapter": "patterned"}])) as engine:
-        assert "alpha_pattern" in engine.policy_set.policies[1].note
+        policy = engine.policy_set.policies[1]
+        ids = [*engine.policy_set.prompt_ids(policy, "mix"), 5, 6, 7]
+        found = engine.token_log_probs("mix", [5, 6, 7])[policy.name]
+    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny.base), patterned).eval()
+    with torch.no_grad():
+        log_probs = model(input_ids=torch.tensor([ids])).logits[0].log_softmax(-1)
+    expected = [log_probs[len(ids) - 4 + i, token].item() for i, token in enumerate((5, 6, 7))]
+    assert found == pytest.approx(expected, abs=1e-4)
 
 
 def test_the_written_configuration_round_trips(tiny: Tiny) -> None:

@@ -194,6 +194,9 @@ def test_solve_on_the_command_line(tiny: Tiny, tmp_path: Path, monkeypatch: pyte
     try:
         assert run(app, "python -m engine", [*asked, "--ship"]) == 0
         desk = json.loads(capsys.readouterr().out)
+        assert "expected" not in found, "a bank without the reference knows no scale"
+        assert desk["expected"].keys() == desk["expected_errors"].keys() == {"plain", "narrow"}
+        assert desk["better"] is None or min(desk["better"]["gains"].values()) > 0
         shipped = tiny.config.parent / "banks" / Path(desk["bank"]).name
         assert desk["bank"] != found["bank"] and REFERENCE in shipped.read_text()
         Path(desk["bank"]).unlink()

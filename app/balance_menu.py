@@ -1,0 +1,66 @@
+"""What Balance is to find: its menu beside the button, and the floors of one of its choices."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from engine import InputError
+
+BY_REWARDS, BY_POLICIES, FLOORS = "maxmin", "mpo", "floors"
+CHOICES = {
+    BY_REWARDS: "Fair by the reward models (max-min)",
+    BY_POLICIES: "Fair by the policies’ own rewards (MPO)",
+    FLOORS: "Most reward above these floors",
+}
+
+
+@dataclass
+class BalanceMenu:
+    button: gr.Button
+    choice: gr.Dropdown
+    floors: dict[str, gr.Textbox]  # by objective
+
+    def inputs(self) -> set[Any]:
+        return {self.choice, *self.floors.values()}
+
+
+def build_balance_menu(button: gr.Button, objectives: list[str]) -> BalanceMenu:
+    """Build the menu. Without rewards only the policies' own are left to be fair by."""
+    choices = [(CHOICES[choice], choice) for choice in CHOICES if objectives or choice == BY_POLICIES]
+    preferred = BY_REWARDS if objectives else BY_POLICIES
+    choice = gr.Dropdown(
+        choices, value=preferred, label="What Balance finds", show_label=False, container=False, filterable=False,
+        elem_id="balance-choice",
+    )  # fmt: skip
+    with gr.Row(visible=False, elem_id="balance-floors") as row:
+        floors = {
+            name: gr.Textbox(
+                label=f"{name} ≥ σ", placeholder="no floor", max_lines=1, min_width=80, elem_id=f"balance-floor-{i}"
+            )
+            for i, name in enumerate(objectives)
+        }
+    if floors:
+        shows = f"(choice) => ({{__type__: 'update', visible: choice === '{FLOORS}'}})"
+        choice.change(None, [choice], [row], js=shows)
+    return BalanceMenu(button, choice, floors)
+
+
+def read_floors(values: Mapping[Any, Any], boxes: Mapping[str, gr.Textbox]) -> dict[str, float]:
+    """Return {objective: floor} of the boxes that are filled in. Raises InputError."""
+    return {name: number(values[box], name) for name, box in boxes.items() if (values[box] or "").strip()}
+
+
+def number(text: str, objective: str) -> float:
+    """Parse a floor as it was typed. Raises InputError."""
+    try:
+        floor = float(text.replace("−", "-").replace(",", "."))
+    except ValueError:
+        floor = math.nan
+    if not math.isfinite(floor):
+        raise InputError(f"{objective}: found '{text.strip()[:40]}'; type a number such as 0.2, or leave it empty")
+    return floor

@@ -1,0 +1,91 @@
+"""Mistakes in a configuration as one line: the file, the key, what was found, what was expected."""
+
+from __future__ import annotations
+
+import difflib
+import reprlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from engine.errors import InputError
+
+if TYPE_CHECKING:
+    from engine.config import Config
+
+
+def describe(error: ValidationError, model: type[BaseModel]) -> str:
+    """Return the first mistake of a validation of `model` in one line: key, found, expected."""
+    errors = error.errors()
+    # A mistyped key explains why another one is missing.
+    first = next((one for one in errors if one["type"] == "extra_forbidden"), errors[0])
+    key = ""
+    for part in first["loc"]:
+        key += f"[{part}]" if isinstance(part, int) else f".{part}" if key else str(part)
+    key = key[:80]
+    rest = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    expected = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    if first["type"] == "missing":
+        return f"{key}: found nothing, expected this key{rest}"
+    if first["type"] == "extra_forbidden":
+        return f"{key}: found an unknown key, expected none by that name{_suggest(first['loc'], model)}{rest}"
+    if first["type"] == "string_type" and isinstance(first["input"], (bool, int, float)):
+        expected += "; put it in quotes"  # yes, 12 and 1e3 are no texts in YAML
+    if not key:
+        return f"expected {expected}{rest}"
+    # Not the str() of a list or mapping: written out, aliases of aliases fill the memory.
+    short = reprlib.Repr()
+    short.maxlevel = 2
+    found = first["input"] if isinstance(first["input"], str) else short.repr(first["input"])
+    return f"{key}: found {found[:80]!r}, expected {expected}{rest}"
+
+
+def _suggest(loc: tuple[int | str, ...], model: type[BaseModel]) -> str:
+    """Say which key an unknown one was meant for, or else which there are."""
+    for part in loc[:-1]:
+        if isinstance(part, str) and part in model.model_fields:
+            model = _model_in(model.model_fields[part].annotation) or model
+    known = list(model.model_fields)
+    close = difflib.get_close_matches(str(loc[-1]).lower(), known, 1)
+    return f"; did you mean '{close[0]}'?" if close else f"; there are {', '.join(known)}"
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    """Return the model inside of `list[Model] | None` and its like."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for inner in get_args(annotation) if (found := _model_in(inner))), None)
+
+
+def sources(config: Config) -> Iterator[tuple[str, str]]:
+    """Yield (key, path or hub id) of all models, adapters and heads that a configuration names, the base last."""
+    for i, policy in enumerate(config.policies):
+        for adapter in policy.adapters:
+            yield f"policies[{i}].adapter", adapter
+        if policy.model:
+            yield f"policies[{i}].model", policy.model
+    for i, reward in enumerate(config.rewards):
+        if reward.model:
+            yield f"rewards[{i}].model", reward.model
+    for adapter in config.reference.adapters if config.reference else []:
+        yield "reference.adapter", adapter
+    yield "base", config.base
+
+
+def located(config: Config, error: InputError) -> InputError:
+    """Return a mistake that was found while a configuration was loaded, with the file and the key that it is about.
+
+    The key is the one whose policy, reward or path the message names.
+    """
+    said = str(error)
+    if config.file == Path() or str(config.file) in said:
+        return error
+    if said.partition(":")[0] in type(config).model_fields:  # it begins with the key
+        return InputError(f"{config.file}: {said}")
+    rewards = [(f"rewards[{i}]", f"reward '{reward.objective}'") for i, reward in enumerate(config.rewards)]
+    policies = [(f"policies[{i}]", f"policy '{policy.name}'") for i, policy in enumerate(config.policies)]
+    paths = [(key, f"'{source}'") for key, source in sources(config)]
+    key = next((key for key, name in (*rewards, *policies, *paths) if name in said), None)
+    return InputError(f"{config.file}: {key}: {said}" if key else f"{config.file}: {said}")

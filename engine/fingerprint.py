@@ -1,0 +1,66 @@
+"""What was found out about a model at load, kept in the user's cache under a fingerprint of its weights."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+import torch
+import transformers
+from torch import nn
+
+log = logging.getLogger("mixdesk")
+
+LARGE = 100_000_000  # parameters; smaller models are looked at anew faster than their weights are read
+PARTS = 64  # of each weight, evenly spaced: enough to tell any two trained models apart
+
+
+def fingerprint(model: nn.Module) -> str | None:
+    """Return a hash of the model's settings and of some of its weights; None for a small model, or one that is not all
+    in memory."""
+    parameters = list(model.named_parameters())
+    small = sum(parameter.numel() for _, parameter in parameters) < LARGE
+    if small or any(parameter.is_meta for _, parameter in parameters):
+        return None
+    found = hashlib.sha256(repr(model).encode() + str(getattr(model, "config", "")).encode())
+    for name, parameter in parameters:
+        flat = parameter.detach().reshape(-1)
+        some = flat[:: max(1, len(flat) // PARTS)].float().cpu()
+        found.update(f"{name} {tuple(parameter.shape)} {parameter.dtype}".encode() + some.numpy().tobytes())
+    return found.hexdigest()
+
+
+def file_of(key: str) -> Path:
+    versions = hashlib.sha256(f"{key} {torch.__version__} {transformers.__version__}".encode()).hexdigest()[:32]
+    return platformdirs.user_cache_path("mixdesk") / "checks" / f"{versions}.json"
+
+
+def recall(key: str | None) -> dict[str, Any] | None:
+    """Return what was kept under a key; None if nothing is."""
+    if key is None:
+        return None
+    try:
+        found = json.loads(file_of(key).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def keep(key: str | None, found: dict[str, Any]) -> None:
+    """Keep something under a key; without a key nothing is."""
+    if key is None:
+        return
+    file = file_of(key)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=file.parent, delete=False, encoding="utf-8") as written:
+            json.dump(found, written)
+        os.replace(written.name, file)
+    except OSError as error:
+        log.info("the check of a model is not kept: %s", error)
