@@ -152,16 +152,17 @@ class Expected:
         """
         if self.missing:
             raise InputError(self.missing)
-        job = self._join(session)
+        job, left = self._join(session), False
         try:
-            while session in job.waiting and not job.over.is_set():
+            while not left and not job.over.is_set():
                 yield job.done, job.wanted
                 await asyncio.sleep(0.2)
+                left = session not in job.waiting
         finally:
             job.waiting.discard(session)
-        if job.error:
+        if job.error and not left:
             raise job.error
-        if not job.over.is_set():
+        if job.error or not job.over.is_set():
             raise InputError(f"Stopped: {job.done} of {job.wanted} responses are kept; press it again to go on.")
 
     def leave(self, session: str) -> None:

@@ -95,7 +95,7 @@ def summarise(rewards: Array, seed: int = 0) -> Summary:
     The bootstrap is over prompts, in pairs.
     """
     _, mixtures, size = rewards.shape
-    there: NDArray[np.bool_] = np.isfinite(rewards).all(1)  # [prompts, R]
+    there = np.asarray(np.isfinite(rewards).all(1))  # [prompts, R]
     whole = np.asarray(there.all(1))
     means, errors = np.full((mixtures, size), np.nan), np.full((mixtures, size), np.nan)
     rates = np.full((mixtures - 1, size + 1, 3), np.nan)

@@ -15,7 +15,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from engine.bank import Array, Bank, seed_of
@@ -313,7 +312,7 @@ def compare(
         seconds = time.perf_counter() - began
         rows = [[completion] for completion in answers.completions]
         ours = setting.standard(rows)  # [prompts, 1, R]
-        known: NDArray[np.bool_] = np.isfinite(ours).all((1, 2)) & np.isfinite(theirs).all((1, 2))
+        known = np.asarray(np.isfinite(ours).all((1, 2)) & np.isfinite(theirs).all((1, 2)))
         if not known.any():
             made = [*answers.completions, *(one for row in setting.opponents for one in row)]
             counts = missing_counts(completion.missing_rewards for completion in made)

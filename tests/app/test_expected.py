@@ -65,19 +65,19 @@ def test_all_who_ask_wait_for_one_bank(engine: Engine, monkeypatch: pytest.Monke
 
 
 def test_it_stops_when_nobody_waits_and_keeps_what_there_is(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    expected, go_on, finish = Expected(engine), threading.Event(), bank.finish
+    expected, finish = Expected(engine), bank.finish
+    finishing, go_on = threading.Event(), threading.Event()
 
     def slow(*arguments):
+        finishing.set()
         go_on.wait(20)
         return finish(*arguments)
 
     monkeypatch.setattr(bank, "finish", slow)
 
     async def scene() -> None:
-        seen = 0
         async for _ in expected.sample("me"):
-            seen += 1
-            if seen == 2:
+            if finishing.is_set():
                 expected.leave("me")
 
     with pytest.raises(InputError, match=r"Stopped: .* are kept"):

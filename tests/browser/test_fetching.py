@@ -206,6 +206,7 @@ def test_no_hub_and_no_index_then_the_index_alone(machine: Machine, browser: Bro
         shelf.trickle_after = machine.size // 3
         page.get_by_role("button", name="Retry").click()
         expect(line).to_contain_text("from the Python package index")
+        wait_for(lambda: page.locator(".offer progress").evaluate("bar => bar.value") > 0)  # something is here
         page.get_by_role("button", name="Cancel").click()
         get_the_rest = page.get_by_role("button", name="Get the rest")
         expect(get_the_rest).to_be_visible()
