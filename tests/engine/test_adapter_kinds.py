@@ -237,7 +237,7 @@ UNREADABLE: dict[str, tuple[dict, str]] = {
     "NaN": ({"weights": every(lambda tensor: tensor * float("nan"))}, "NaN or infinite"),
     "infinite": ({"weights": every(lambda tensor: tensor / 0)}, "NaN or infinite"),
     "half a pair": ({"weights": lambda w: {k: v for k, v in w.items() if "lora_A" in k}}, "lora_A but no lora_B"),
-    "nothing": ({"weights": lambda w: {"other.weight": torch.ones(2)}}, "hold no LoRA"),
+    "nothing": ({"weights": lambda w: {"other.weight": torch.ones(2)}}, "holds no LoRA"),
     "other names": ({"weights": renamed(lambda key: key.replace("layers", "blocks"))}, "the base has no"),
     "other shapes": ({"weights": lambda w: {**w, FIRST: torch.ones(8, 40)}}, "for another base"),
     "too many layers": ({"weights": renamed(lambda key: key.replace("layers.2", "layers.7"))}, "layers.7"),
