@@ -13,8 +13,8 @@ from engine import InputError
 
 BY_REWARDS, BY_POLICIES, FLOORS = "maxmin", "mpo", "floors"
 CHOICES = {
-    BY_REWARDS: "Fair by the reward models (max-min)",
-    BY_POLICIES: "Fair by the policies’ own rewards (MPO)",
+    BY_REWARDS: "Fair by the reward models",
+    BY_POLICIES: "Fair by the policies’ own rewards",
     FLOORS: "Most reward above these floors",
 }
 

@@ -15,7 +15,8 @@ mixdesk.marks = (() => {
     // Before the handles, so that these are on top.
     if (drawing.parentElement !== radar) radar.insertBefore(drawing, document.getElementById("radar-target"));
     const to = mixdesk.target.scale();
-    const paths = !to ? [] : marks.flatMap(({ name, path, rewards }) => rewards.flatMap((value, i) => {
+    const drawn = to ? marks.filter(({ rewards }) => rewards.length === to.count) : [];
+    const paths = drawn.flatMap(({ name, path, rewards }) => rewards.flatMap((value, i) => {
       if (value === null) return [];
       const shape = document.createElementNS(SVG, "path");
       const [x, y] = to.point(i, mixdesk.target.clamped(value));

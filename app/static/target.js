@@ -48,6 +48,7 @@ mixdesk.target = (() => {
       const ways = axes.map(({ angle }) => [Math.cos((angle * Math.PI) / 180), -Math.sin((angle * Math.PI) / 180)]);
       const [x, y] = [left + polar.cx, top + polar.cy];
       return {
+        count: axes.length,
         point: (i, value) => ways[i].map((way, d) => [x, y][d] + way * unit * (value - low)),
         value: (i, px, py) => low + ((px - x) * ways[i][0] + (py - y) * ways[i][1]) / unit,
         end: (i) => ways[i].map((way, d) => [x, y][d] + way * polar.radius),
@@ -56,7 +57,7 @@ mixdesk.target = (() => {
     const { xaxis, yaxis } = layout;
     if (!xaxis?.c2p || !yaxis?.c2p) return null;
     const at = (i, value) => [left + xaxis._offset + xaxis.c2p(i), top + yaxis._offset + yaxis.c2p(value)];
-    return { point: at, value: (_, px, py) => yaxis.p2c(py - top - yaxis._offset), end: (i) => at(i, reach) };
+    return { count: axes.length, point: at, value: (_, px, py) => yaxis.p2c(py - top - yaxis._offset), end: (i) => at(i, reach) };
   };
 
   const of = (name) => clamped(target && name in target.goal ? target.goal[name] : (target?.from ?? expected)[name]);

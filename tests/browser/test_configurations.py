@@ -142,7 +142,7 @@ def test_one_that_cannot_be_loaded_says_why_and_the_desk_stays(served: Served, b
         expect(page.locator("#loading")).to_contain_text("no route to host")
         said = page.locator("#loading p").inner_text()
         assert said.startswith(
-            "broken could not be opened, you still have tiny. broken.yaml: 'someone/who-is-not-there'"
+            "broken could not be opened, you still have tiny. broken.yaml: base: 'someone/who-is-not-there'"
         )
         shoot(page, "failed")
         assert page.locator("#prompt textarea").input_value() == "Is it still here?"
