@@ -23,7 +23,7 @@ os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", "1000000")
 
 import typer
 
-from engine.console import print_json, run
+from engine.cli.runner import print_json, run
 from engine.errors import InputError
 
 cli = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -61,7 +61,7 @@ def serve(
     if context.invoked_subcommand is not None:
         return
     listener = bind(host, port)
-    from app.loading import answering
+    from app.server.startup_page import answering
 
     with answering(listener) as tell:
         # Of 800,000 objects that are imported one in seventy becomes garbage: to look through them again and again is
@@ -69,18 +69,18 @@ def serve(
         gc.disable()
         import uvicorn
 
-        from app import desk as page
-        from app import zero
-        from app.configurations import Configurations, find, read
-        from app.fetching import choose_first, fetch_first
-        from app.mirror import Mirror
-        from app.place import find_place
-        from app.runs import Desk
-        from app.site import Site
-        from app.store import Store
+        from app.server import zero
+        from app.server.app import Site
+        from app.server.configurations import Configurations, find, read
+        from app.server.deployment import find_place
+        from app.services.app_state import Desk
+        from app.services.policy_fetch import choose_first, fetch_first
+        from app.storage.database import Store
+        from app.storage.hub_backup import Mirror
+        from app.ui import page
         from engine import Engine
         from engine.config import DEMO, Config
-        from engine.manifest import manifest_of
+        from engine.fetching.manifest import manifest_of
 
         gc.freeze()
         gc.enable()  # before there are models: what is let go of while they are loaded may be large
@@ -144,7 +144,7 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write the ratings to a file."""
-    from app.export import export as write
+    from app.storage.export import export as write
 
     written = write(db, form, out)
     say(written if as_json else f"{written['rows']} rows from {written['ratings']} ratings in {written['out']}")

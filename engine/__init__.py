@@ -15,25 +15,27 @@ if "OMP_WAIT_POLICY" not in os.environ:
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "256")
 
 if TYPE_CHECKING:
-    from engine.engine import Engine
     from engine.errors import InputError
-    from engine.mixed import MixedPolicy
-    from engine.mixing import RULES, Mixture
-    from engine.requests import Completion, Request, Stream, Token
+    from engine.inference.completion import Completion, Token
+    from engine.inference.engine import Engine
+    from engine.inference.request import Request, Stream
+    from engine.models.hf_model import MixedPolicy
+    from engine.rules.mixture import Mixture
+    from engine.rules.registry import RULES
     from engine.sampling import Sampling
 
 # Imported on first use: torch and transformers take seconds, and a mistake on a command line should not wait for them.
 _HOMES = {
-    "Completion": "engine.requests",
-    "Engine": "engine.engine",
+    "Completion": "engine.inference.request",
+    "Engine": "engine.inference.engine",
     "InputError": "engine.errors",
-    "MixedPolicy": "engine.mixed",
-    "Mixture": "engine.mixing",
-    "RULES": "engine.mixing",
-    "Request": "engine.requests",
+    "MixedPolicy": "engine.models.hf_model",
+    "Mixture": "engine.rules.mixture",
+    "RULES": "engine.rules.mixture",
+    "Request": "engine.inference.request",
     "Sampling": "engine.sampling",
-    "Stream": "engine.requests",
-    "Token": "engine.requests",
+    "Stream": "engine.inference.request",
+    "Token": "engine.inference.request",
 }
 
 

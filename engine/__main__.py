@@ -1,7 +1,7 @@
 import sys
 
-from engine.cli import app
-from engine.console import run
+from engine.cli.main import app
+from engine.cli.runner import run
 
 if __name__ == "__main__":
     sys.exit(run(app, "python -m engine"))

@@ -19,7 +19,7 @@ from pydantic import (
 
 from engine.config_errors import describe
 from engine.errors import InputError, one_line
-from engine.fetched import fetched
+from engine.fetching.cache import fetched
 from engine.yaml_file import read_yaml
 
 DEMO = Path(__file__).parent.parent / "data" / "configs" / "demo.yaml"
@@ -96,7 +96,7 @@ class PolicySettings(Adapted):
 
 class RewardSettings(Settings):
     """A reward for one objective. `mean` and `std` are those of the reference's rewards; without both, they are
-    estimated (engine/calibration.py).
+    estimated (engine/bank/calibration.py).
 
     label: of a classifier with several, the one whose logit is the reward. template: how a classifier reads a
     conversation, with {prompt} and {response}; its tokenizer's chat template unless told.

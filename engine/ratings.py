@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import InputError
-from engine.mixing import Mixture, make_mixture
+from engine.rules.mixture import Mixture, make_mixture
 
 LEFT_WINS = {"left": 1.0, "right": 0.0, "tie": 0.5, "both_bad": 0.5}
 

@@ -1,4 +1,4 @@
-// The menu of configurations, and the lines above the title. The server's half: app/header.py, app/site.py.
+// The menu of configurations, and the lines above the title. The server's half: app/ui/header.py, app/server/app.py.
 (() => {
   const EVERY = 400; // milliseconds between two looks at what is being loaded
   const menu = () => document.getElementById("configurations");

@@ -1,4 +1,4 @@
-// The lines that offer what can be fetched, and show how far it is. The server's half: app/header.py, app/fetching.py.
+// The lines that offer what can be fetched, and show how far it is. The server's half: app/ui/header.py, app/services/policy_fetch.py.
 (() => {
   const BUSY = 500, IDLE = 10_000; // milliseconds between two looks: while something is fetched, and else
   const lines = () => [...document.querySelectorAll("[data-offer]")];

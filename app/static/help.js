@@ -1,4 +1,4 @@
-// Help, and the shortcuts that only press what is there anyway. Their list: app/help.py.
+// Help, and the shortcuts that only press what is there anyway. Their list: app/ui/shortcuts.py.
 (() => {
   const dialog = () => document.getElementById("help");
   const show = () => {

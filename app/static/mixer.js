@@ -15,7 +15,7 @@ mixdesk.mixer = (() => {
     return { names, faders: now.slice(0, names.length).map(Number), solo, mute, lock };
   };
 
-  // As Channels.weights in app/channels.py has it.
+  // As Channels.weights in app/schemas/solo_mute_lock.py has it.
   const weights = ({ names, faders, solo, mute, lock }) => {
     const heard = names.map((name) => !mute.includes(name) && (!solo.length || solo.includes(name)));
     const locked = names.map((name, i) => heard[i] && name in lock);

@@ -1,4 +1,4 @@
-// The text of the responses as it is written: server-sent events of app/text.py, which trace.js draws.
+// The text of the responses as it is written: server-sent events of app/server/stream.py, which trace.js draws.
 mixdesk.text = (() => {
   const LOST = "The text does not come through from the server. Press Generate to try again.";
   let source = null; // what is listened to

@@ -28,8 +28,9 @@ import typer  # noqa: E402
 import yaml  # noqa: E402
 
 from data.demo import card, corpus, training  # noqa: E402
-from engine import Engine, bank  # noqa: E402
-from engine.bank_file import BankFile  # noqa: E402
+from engine import Engine  # noqa: E402
+from engine.bank import collection  # noqa: E402
+from engine.bank.storage import BankFile  # noqa: E402
 from engine.config import Config, PolicySettings, RewardSettings  # noqa: E402
 from engine.prompts import read_prompts  # noqa: E402
 
@@ -165,9 +166,9 @@ class Build:
         for stale in (CONFIG.parent / "banks").glob("demo-*.jsonl"):
             stale.unlink()
         with Engine.from_config(CONFIG) as engine:
-            file = BankFile(engine.config, bank.SAMPLING, bank.proposals(engine))
-            prompts = read_prompts(PROMPTS)[: bank.PROMPTS]
-            bank.collect(engine, prompts, bank.RESPONSES, bank.SAMPLING, file=file)
+            file = BankFile(engine.config, collection.SAMPLING, collection.proposals(engine))
+            prompts = read_prompts(PROMPTS)[: collection.PROMPTS]
+            collection.collect(engine, prompts, collection.RESPONSES, collection.SAMPLING, file=file)
             file.ship(prompts)
         return {}
 

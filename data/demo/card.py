@@ -11,7 +11,7 @@ from typing import Any
 from data.demo import corpus
 from data.demo.reader import Reader
 from engine import Completion, Engine, Sampling
-from engine.evaluate import evaluate
+from engine.evaluation.sweep import evaluate
 
 SHOWN = 20
 READ = 50

@@ -31,13 +31,15 @@ import typer  # noqa: E402
 
 from data.qwen import card, heads, layers, sampling, sources, training  # noqa: E402
 from data.qwen.layers import Group  # noqa: E402
-from engine import Engine, Sampling, bank, methods  # noqa: E402
-from engine.bank_file import BankFile  # noqa: E402
+from engine import Engine, Sampling  # noqa: E402
+from engine.bank import collection  # noqa: E402
+from engine.bank.storage import BankFile  # noqa: E402
 from engine.config import load_config  # noqa: E402
-from engine.heads import Head, save_head  # noqa: E402
-from engine.memo import Memo  # noqa: E402
+from engine.evaluation import baselines  # noqa: E402
+from engine.evaluation.response_log import Memo  # noqa: E402
 from engine.prompts import read_prompts  # noqa: E402
-from engine.rewards import RewardSet  # noqa: E402
+from engine.rewards.linear_head import Head, save_head  # noqa: E402
+from engine.rewards.reward_set import RewardSet  # noqa: E402
 
 CONFIG = ROOT / "data" / "configs" / "qwen.yaml"
 PROMPTS = ROOT / "data" / "prompts" / "qwen.jsonl"
@@ -137,7 +139,7 @@ class Build:
 
     def scores(self) -> dict[str, Any]:
         """Give the samples their rewards, and their log-probabilities under the reference."""
-        from engine.heads import read_head  # what serves reads the heads
+        from engine.rewards.linear_head import read_head  # what serves reads the heads
 
         model, tokenizer = training.load(self.base)
         rows = read(self.work / "samples.jsonl")
@@ -185,7 +187,7 @@ class Build:
             for asked in sources.prompts(self.folder, "C", MEASURED)
         ]
         write(PROMPTS, own)
-        write(self.work / "measured.jsonl", [*own[: bank.PROMPTS], *measured])
+        write(self.work / "measured.jsonl", [*own[: collection.PROMPTS], *measured])
         return {"page": len(own), "measured": len(measured)}
 
     def bank(self) -> dict[str, Any]:
@@ -193,9 +195,9 @@ class Build:
         for stale in (CONFIG.parent / "banks").glob("qwen-*.jsonl"):
             stale.unlink()
         with Engine.from_config(CONFIG) as engine:
-            file = BankFile(engine.config, bank.SAMPLING, bank.proposals(engine))
-            asked = read_prompts(PROMPTS)[: bank.PROMPTS]
-            found = bank.collect(engine, asked, bank.RESPONSES, bank.SAMPLING, file=file)
+            file = BankFile(engine.config, collection.SAMPLING, collection.proposals(engine))
+            asked = read_prompts(PROMPTS)[: collection.PROMPTS]
+            found = collection.collect(engine, asked, collection.RESPONSES, collection.SAMPLING, file=file)
             file.ship(asked)
         return {"policy_tokens": found.policy_tokens}
 
@@ -204,8 +206,14 @@ class Build:
         asked = read_prompts(self.work / "measured.jsonl")
         with Engine.from_config(CONFIG) as engine:
             judges = RewardSet(load_config(self.out / "judges.yaml").rewards, engine.policy_set)
-            result = methods.compare(
-                *(engine, asked[bank.PROMPTS :], asked[: bank.PROMPTS], Sampling(160, 0.7, min_p=0.1), METHODS),
+            result = baselines.compare(
+                *(
+                    engine,
+                    asked[collection.PROMPTS :],
+                    asked[: collection.PROMPTS],
+                    Sampling(160, 0.7, min_p=0.1),
+                    METHODS,
+                ),
                 judges=judges,
                 memo=Memo(self.work / "responses.jsonl"),
             )
@@ -213,7 +221,7 @@ class Build:
         return {"prompts": result["n_prompts"]}
 
     def card(self) -> dict[str, Any]:
-        return card.write(self.work, read(self.work / "measured.jsonl")[bank.PROMPTS :])
+        return card.write(self.work, read(self.work / "measured.jsonl")[collection.PROMPTS :])
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> None:
@@ -239,7 +247,7 @@ def main(
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     work.mkdir(parents=True, exist_ok=True)
     if Path(base).is_file():
-        from engine.gguf import folder_of
+        from engine.models.gguf import folder_of
 
         base = folder_of(base, torch.float32)
     build = Build(base, sources_folder, work, HERE)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from app.store import Store
+from app.storage.database import Store
 from engine import Completion, Mixture, Sampling
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-from app.export import export
+from app.storage.export import export
 from tests.conftest import Tiny
 
 trl = pytest.importorskip("trl")

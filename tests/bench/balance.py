@@ -18,12 +18,13 @@ from typing import Any
 
 import numpy as np
 
-from app.expected import Expected, in_words
-from engine import Engine, InputError, bank
-from engine.bank import RESPONSES, SAMPLING
-from engine.calibration import calibrated
-from engine.comparison import answers, summarise
+from app.services.bank_service import Expected, in_words
+from engine import Engine, InputError
+from engine.bank import collection
+from engine.bank.calibration import calibrated
+from engine.bank.collection import RESPONSES, SAMPLING
 from engine.config import DEMO, REFERENCE
+from engine.evaluation.comparison import answers, summarise
 from engine.prompts import read_prompts
 
 AGREE = 2.0  # standard errors of the difference
@@ -37,7 +38,7 @@ def measure(engine: Engine, method: str, held_out: list[str], seed: int) -> dict
     expected.load()
     if expected.bank is None:
         print("sampling a bank", file=sys.stderr)
-        expected.bank = bank.collect(engine, expected.prompts, RESPONSES, SAMPLING, file=expected.file).decoding
+        expected.bank = collection.collect(engine, expected.prompts, RESPONSES, SAMPLING, file=expected.file).decoding
     calibrated(engine, expected.bank)
     known = set(expected.prompts)
     held_out = [prompt for prompt in dict.fromkeys(held_out) if prompt not in known]

@@ -2,8 +2,8 @@
 
     python tests/bench/growth.py [--shape 135m]
 
-Every point is a run of its own (of `engine.bench.bench`), in which one merged model and the mixture take turns; what is
-drawn is their ratio, so that points of different minutes can be compared.
+Every point is a run of its own (of `engine.evaluation.bench.bench`), in which one merged model and the mixture take
+turns; what is drawn is their ratio, so that points of different minutes can be compared.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import plotly.graph_objects as go
 import typer
 from plotly.subplots import make_subplots
 
-from engine.bench import bench
+from engine.evaluation.bench import bench
 from tests.browser.conftest import chromium
 from tests.browser.serving import ROOT
 

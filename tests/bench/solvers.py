@@ -27,16 +27,17 @@ import typer
 from plotly.subplots import make_subplots
 
 from engine import Engine, Sampling
-from engine.bank import EVEN, Array, Asked, Bank, BankFile, collect, proposals, sample
-from engine.bank_file import Unit
+from engine.bank.collect_reference_free import Row, ask_lean, assemble_lean, draw_rounds, lean_proposals
+from engine.bank.collection import EVEN, Array, Asked, collect, proposals, sample
+from engine.bank.estimate import Bank
+from engine.bank.objective import Objective
+from engine.bank.storage import BankFile, Unit
 from engine.config import REFERENCE
-from engine.lean_bank import Row, ask_lean, assemble_lean, draw_rounds, lean_proposals
 from engine.prompts import read_prompts
-from engine.weights.bsmd import descend
-from engine.weights.mpo import minimise
-from engine.weights.objective import Objective
+from engine.solvers.bsmd import descend
+from engine.solvers.mpo import minimise
 from tests.bench.growth import screenshot
-from tests.engine.weights.conftest import Exact, enumerate_all, make
+from tests.engine.conftest import Exact, enumerate_all, make
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 GOALS = (0.1, 0.05, 0.02, 0.01, 0.005)  # nats

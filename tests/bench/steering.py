@@ -40,7 +40,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from playwright.sync_api import Page, Request
 
 from engine import Engine
-from engine.policies import PolicySet
+from engine.models.policy_set import PolicySet
 from tests.bench.visitors import WINDOW
 from tests.browser.conftest import TOURED, chromium, unfold
 from tests.browser.serving import served

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
-from app.runs import Desk
+from app.services.app_state import Desk
 from engine import Engine
 from tests.browser.serving import Server, running_app, served
 

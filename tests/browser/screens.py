@@ -18,7 +18,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from engine import Engine
-from engine.batch import Batch
+from engine.inference.batch import Batch
 from tests.browser.conftest import chromium, opened, unfold
 from tests.browser.serving import ROOT
 from tests.browser.walking import DARK, PHONE, demo_site

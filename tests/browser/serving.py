@@ -18,10 +18,10 @@ from typing import Any
 import uvicorn
 from starlette.types import ASGIApp
 
-from app import desk as desk_page
 from app.__main__ import bind
-from app.runs import Desk
-from app.store import Store, open_to_read, read_pairs
+from app.services.app_state import Desk
+from app.storage.database import Store, open_to_read, read_pairs
+from app.ui import page
 from engine import Engine
 
 ROOT = Path(__file__).parents[2]
@@ -113,7 +113,7 @@ def served(engine: Engine, db: Path, listener: socket.socket | None = None) -> I
     """A desk's address, and what is behind it. listener: where it is to answer; else at a port that is free."""
     desk = Desk(engine, Store(db))
     try:
-        with running(desk_page.web_app(desk_page.build(desk), desk), listener=listener) as (url, _):
+        with running(page.web_app(page.build(desk), desk), listener=listener) as (url, _):
             yield url, desk
     finally:
         desk.comparisons.close()

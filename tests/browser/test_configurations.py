@@ -12,11 +12,11 @@ import pytest
 import uvicorn
 from playwright.sync_api import Browser, Page, expect
 
-from app import desk as desk_page
-from app.configurations import Configurations, read
-from app.runs import Desk
-from app.site import Site
-from app.store import Store
+from app.server.app import Site
+from app.server.configurations import Configurations, read
+from app.services.app_state import Desk
+from app.storage.database import Store
+from app.ui import page
 from engine import Engine
 from tests.browser.conftest import opened
 from tests.browser.serving import running
@@ -34,7 +34,7 @@ class Served:
 
     def __init__(self, tiny: Tiny, folder: Path) -> None:
         # Three rewards: with fewer there is no radar to wait for.
-        function = {"kind": "function", "function": "engine.rewards:brevity"}
+        function = {"kind": "function", "function": "engine.rewards.reward_set:brevity"}
         rewards = [{"objective": name, **function} for name in ("plain", "stabilized", "narrow")]
         first = tiny.write("first.yaml", rewards=rewards)
         policies = [{"name": "narrow", "objective": "narrow", "adapter": "narrow"}]
@@ -52,7 +52,7 @@ class Served:
         self.configurations = Configurations(
             [first, other, broken],
             open_desk,
-            lambda desk, menu, root: desk_page.web_app(desk_page.build(desk, menu), desk, root),
+            lambda desk, menu, root: page.web_app(page.build(desk, menu), desk, root),
         )
         self.configurations.begin(open_desk(read(first), lambda _: None))
 

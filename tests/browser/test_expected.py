@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from app import expected as expected_module
+from app.services import bank_service
 from engine import Engine, Sampling
 from tests.browser.conftest import opened, unfold
 from tests.browser.serving import Server, served
@@ -166,8 +166,8 @@ def test_a_target_sets_the_faders_or_says_what_is_in_the_way(page: Page) -> None
 def without_bank(engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The app with no bank that fits: responses are fewer and shorter than those of the one that ships."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(expected_module, "SAMPLING", Sampling(max_new_tokens=12, temperature=0.9))
-    monkeypatch.setattr(expected_module, "PROMPTS", 8)
+    monkeypatch.setattr(bank_service, "SAMPLING", Sampling(max_new_tokens=12, temperature=0.9))
+    monkeypatch.setattr(bank_service, "PROMPTS", 8)
     with served(engine, tmp_path / "mixdesk.db") as (url, _):
         yield url
 
@@ -175,7 +175,7 @@ def without_bank(engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_a_bank_is_sampled_where_there_is_none(
     without_bank: str, browser: Browser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    finish, may_go_on = expected_module.bank.finish, threading.Event()
+    finish, may_go_on = bank_service.bank.finish, threading.Event()
     finished: list[object] = []
 
     def slow(*arguments: object) -> object:
@@ -184,7 +184,7 @@ def test_a_bank_is_sampled_where_there_is_none(
         finished.append(None)
         return finish(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(expected_module.bank, "finish", slow)
+    monkeypatch.setattr(bank_service.bank, "finish", slow)
     with opened(browser, without_bank) as page, opened(browser, without_bank) as other:
         expect(page.locator("#expected")).to_contain_text("No expected rewards yet: press Balance")
         assert not page.evaluate(f"Boolean({TRACE})")

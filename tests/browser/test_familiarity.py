@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from playwright.sync_api import Browser, expect
 
-from engine.familiarity import WARNING
+from engine.inference.familiarity import WARNING
 from tests.browser.conftest import opened
 from tests.browser.serving import Server
 

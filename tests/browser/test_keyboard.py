@@ -9,9 +9,9 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from app.help import SHORTCUTS
-from app.runs import Desk
-from engine.batch import Batch
+from app.services.app_state import Desk
+from app.ui.shortcuts import SHORTCUTS
+from engine.inference.batch import Batch
 from tests.browser.conftest import opened
 from tests.browser.test_accessibility import STILL
 

@@ -10,7 +10,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
 from app.__main__ import bind
-from app.loading import answering
+from app.server.startup_page import answering
 from engine import Engine
 from tests.browser.conftest import TOURED, close
 from tests.browser.serving import served

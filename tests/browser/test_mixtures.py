@@ -11,7 +11,7 @@ import pytest
 import yaml
 from playwright.sync_api import Browser, Page, expect
 
-from app.channels import Channels
+from app.schemas.solo_mute_lock import Channels
 from engine import Engine
 from tests.browser.conftest import opened, unfold
 from tests.browser.serving import Server

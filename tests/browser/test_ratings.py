@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from app.store import Store
+from app.storage.database import Store
 from engine import Engine, Mixture
 from tests.app.conftest import make_completion
 from tests.browser.conftest import opened, unfold

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from app.runs import Desk, Run
-from engine.batch import Batch
+from app.services.app_state import Desk
+from app.services.generation_run import Run
+from engine.inference.batch import Batch
 from tests.browser.conftest import opened, unfold
 
 

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, FloatRect, Locator, Page, expect
 
-from app import expected as expected_module
-from app import plots
-from app.figures import drawn
+from app import palette
+from app.charts import radar as radar_chart
+from app.charts.plotly_component import drawn
+from app.services import bank_service
 from engine import Engine, Sampling
 from tests.browser.conftest import TOURED, opened
 from tests.browser.serving import Server, served
@@ -99,7 +100,7 @@ def test_what_can_be_had_is_had(page: Page) -> None:
     page.wait_for_function(f"!({EVEN})")
     assert "asked " in str(harmless.get_attribute("aria-valuetext"))
     assert "expected " in str(harmless.get_attribute("aria-valuetext"))
-    for key, value in (("PageDown", before - 0.4), ("Home", -plots.REACH), ("End", plots.REACH)):
+    for key, value in (("PageDown", before - 0.4), ("Home", -radar_chart.REACH), ("End", radar_chart.REACH)):
         page.keyboard.press(key)
         assert asked(page, "harmless") == pytest.approx(value, abs=0.011)
     expect(page.locator("#status")).to_contain_text("Beyond reach")
@@ -186,12 +187,12 @@ def test_the_handles_are_where_plotly_draws_on_any_screen_with_any_number(page: 
     for count in (3, 5, 8):
         names = [f"objective {i}" for i in range(count)]
         standard = {name: i - 2.0 for i, name in enumerate(names)}
-        colours = [plots.colour(i) for i in range(count)]
-        figure = drawn(plots.radar(names, colours, {}))
-        trace = plots.expected(names, plots.Rewards(standard, standard), dict.fromkeys(names, 0.1), True)
+        colours = [palette.colour(i) for i in range(count)]
+        figure = drawn(radar_chart.radar(names, colours, {}))
+        trace = radar_chart.expected(names, radar_chart.Rewards(standard, standard), dict.fromkeys(names, 0.1), True)
         axes = [
             {"name": name, "colour": shade, "angle": angle}
-            for name, shade, angle in zip(names, colours, plots.angles_of(names), strict=True)
+            for name, shade, angle in zip(names, colours, radar_chart.angles_of(names), strict=True)
         ]
         page.evaluate(
             """([figure, trace, axes, standard]) => {
@@ -212,7 +213,7 @@ def test_without_a_bank_there_is_nothing_to_drag_and_two_objectives_have_bars(
     browser: Browser, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(expected_module, "SAMPLING", Sampling(max_new_tokens=6, temperature=1.0))
+    monkeypatch.setattr(bank_service, "SAMPLING", Sampling(max_new_tokens=6, temperature=1.0))
     (tiny.folder / "prompts.txt").write_text("mix\nmove the faders")
     with (
         Engine.from_config(tiny.write("with-prompts.yaml", prompts="prompts.txt")) as engine,

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from app.runs import Desk
-from engine.batch import Batch
+from app.services.app_state import Desk
+from engine.inference.batch import Batch
 from tests.browser.conftest import opened, unfold
 from tests.browser.test_steering import newest, wait_until_done
 

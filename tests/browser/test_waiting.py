@@ -12,7 +12,7 @@ from gradio.queueing import ProcessCompletedMessage, Queue
 from playwright.sync_api import Browser, Page, expect
 
 from engine import Engine
-from engine.batch import Batch
+from engine.inference.batch import Batch
 from tests.browser.conftest import opened
 from tests.browser.serving import served
 

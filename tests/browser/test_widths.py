@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from engine import Engine
-from engine.batch import Batch
+from engine.inference.batch import Batch
 from tests.browser.conftest import opened
 from tests.browser.test_desk import shares, wait_until_done
 from tests.browser.test_ratings import FIRST, SECOND, THIRD, rate

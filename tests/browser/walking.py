@@ -13,11 +13,11 @@ import pytest
 import yaml
 from playwright.sync_api import Locator, Page, expect
 
-from app import desk as desk_page
-from app.configurations import Configurations
-from app.runs import Desk
-from app.site import Site
-from app.store import Store
+from app.server.app import Site
+from app.server.configurations import Configurations
+from app.services.app_state import Desk
+from app.storage.database import Store
+from app.ui import page
 from engine import Engine
 from engine.config import DEMO
 from tests.browser.conftest import UNFOLDING
@@ -209,7 +209,7 @@ def demo_site(engine: Engine, folder: Path) -> Iterator[str]:
     configurations = Configurations(
         files,
         lambda config, tell: Desk(Engine(config, tell), store),
-        lambda desk, menu, root: desk_page.web_app(desk_page.build(desk, menu), desk, root),
+        lambda desk, menu, root: page.web_app(page.build(desk, menu), desk, root),
     )
     first = Desk(engine, store)
     with pytest.MonkeyPatch.context() as patch:

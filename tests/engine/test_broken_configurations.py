@@ -19,11 +19,11 @@ import pytest
 import yaml
 from transformers.utils import logging as transformers_logging
 
-from engine.cli import app
-from engine.console import run as run_here
+from engine.cli.main import app
+from engine.cli.runner import run as run_here
 from engine.errors import one_line
 from tests.conftest import Tiny
-from tests.engine.broken_models import ADAPTERS, BASES, HUB, POLICIES, PROMPTS, REWARDS, Case
+from tests.engine.models.broken_models import ADAPTERS, BASES, HUB, POLICIES, PROMPTS, REWARDS, Case
 
 ROOT = Path(__file__).parent.parent.parent
 POLICY = "{name: plain, objective: plain, adapter: plain}"

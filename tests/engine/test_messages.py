@@ -18,7 +18,7 @@ from transformers import (
 from engine import Engine, InputError, Sampling
 from engine.messages import check_messages
 from tests.conftest import Tiny
-from tests.engine.test_cli import run
+from tests.engine.cli.test_cli import run
 
 TURNS = [
     {"role": "user", "content": "mix the policies"},

@@ -14,7 +14,7 @@ import pytest
 from engine import InputError
 from engine.prompts import MAX_BYTES, MAX_LINE, ColumnError, read_prompts, uploaded
 from tests.conftest import Tiny
-from tests.engine.test_cli import run
+from tests.engine.cli.test_cli import run
 
 ROWS = [{"id": 1, "question": 'Why, "you"?', "answer": "x"}, {"id": 2, "question": "Grüße 你好\nbelow", "answer": "y"}]
 WANTED = [str(row["question"]) for row in ROWS]

@@ -1,0 +1,40 @@
+"""Numbers and mixtures as text, without HTML."""
+
+from __future__ import annotations
+
+from engine import Completion, Mixture
+
+ENDINGS = {
+    "end": "ended by itself",
+    "length": "reached the length limit",
+    "stopped": "stopped",
+    "time": "reached the time limit",
+}
+
+
+def signed(value: float) -> str:
+    """With its sign, a minus as wide as the plus; what rounds to nothing is +0.00."""
+    return f"{round(value, 2) + 0.0:+.2f}".replace("-", "−")
+
+
+def in_short(mixture: Mixture) -> str:
+    """A mixture on one line: its weights, and its rule and gain where they matter."""
+    weights = [(name, weight) for name, weight in mixture.weights.items() if weight > 0]
+    said = weights[0][0] if len(weights) == 1 else ", ".join(f"{name} {weight:.0%}" for name, weight in weights)
+    if len(weights) > 1:
+        said += f" · {mixture.rule}" + (f" {mixture.exponent:g}" if mixture.rule == "power" else "")
+    if mixture.gain != 1:
+        said += f" · gain {mixture.gain:g}"
+    return said
+
+
+def how_made(completion: Completion) -> str:
+    """Its mixture, length, end and seed, in words."""
+    made, times = in_short(completion.mixture), len(completion.steered) - 1
+    if times > 0:
+        made = f"steered {'once' if times == 1 else f'{times} times'}, at last {made}"
+    if completion.sampling.particles > 1:
+        made += f" · exact, {completion.sampling.particles} particles"
+    if completion.begins_with:
+        made += f" · from token {completion.begins_with + 1} on"
+    return made + f" · {len(completion.tokens)} tokens, {ENDINGS[completion.finish_reason]} · seed {completion.seed}"

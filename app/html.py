@@ -1,0 +1,75 @@
+"""Pieces of HTML for the page. Everything that comes from outside is escaped here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+
+from app.format import how_made, signed
+from engine import Completion
+
+
+def message(text: str, kind: str = "info") -> str:
+    """One line for the status area; kind is info, good or bad."""
+    return f'<span class="message {kind}">{escape(text)}</span>'
+
+
+def expected_line(text: str, sound: bool | None) -> str:
+    """What is said under the radar; sound: of the polygon it speaks of, None if there is none."""
+    swatch = "" if sound is None else f'<span class="line expected{"" if sound else " guess"}"></span>'
+    return f"{swatch}{escape(text)}"
+
+
+def fader_head(index: int, name: str, colour: str, share: float) -> str:
+    return (
+        f'<div class="fader-head" style="--accent:{colour}"><span class="dot"></span>'
+        f'<span class="fader-name" title="{escape(name)}">{escape(name)}</span>'
+        f'<output class="share" data-share="{index}" data-policy="{escape(name)}" data-exact="{share}" '
+        f'aria-label="{escape(name)} weight">'
+        f"{share:.0%}</output></div>"
+    )
+
+
+def mixture_bar(colours: Sequence[str]) -> str:
+    """The faders' mixture as one bar, and each fader's accent for the style sheet."""
+    parts = "".join(f'<i data-segment="{i}" style="background:{colour}"></i>' for i, colour in enumerate(colours))
+    accents = "".join(f".accent-{i}{{--accent:{colour}}}" for i, colour in enumerate(colours))
+    bar = f'<div class="mixture-bar" role="img" aria-label="the mixture of the faders">{parts}</div>'
+    return f"<style>{accents}</style>{bar}"
+
+
+def caption(completion: Completion) -> str:
+    return f'<p class="made">{escape(how_made(completion))}</p>'
+
+
+def rewards_table(
+    objectives: Sequence[str],
+    colours: Mapping[str, str],
+    sides: Mapping[str, Completion],
+    columns: Sequence[str] = ("left", "right"),
+) -> str:
+    """The raw rewards of the sides that are there, the highest of each objective in bold; a column each."""
+    if not objectives:
+        return '<p class="hint">This configuration has no reward models.</p>'
+    rows = ""
+    for name in objectives:
+        values = {side: made.rewards[name] for side, made in sides.items() if name in made.rewards}
+        best = max(values.values()) if len(set(values.values())) > 1 else None
+        cells = ""
+        for side in columns:
+            value = values.get(side)
+            shown = "–" if value is None else signed(value).removeprefix("+")
+            cells += f"<td><b>{shown}</b></td>" if value is not None and value == best else f"<td>{shown}</td>"
+        head = f'<th scope="row" style="--accent:{colours[name]}"><span class="dot"></span>{escape(name)}</th>'
+        rows += f"<tr>{head}{cells}</tr>"
+    heads = "".join(f'<th scope="col"><span class="line {side}"></span>{side.title()}</th>' for side in columns)
+    lacking = "".join(
+        f'<p class="hint">{escape(f"{side.title()} has no reward for {name}: {reason}")}</p>'
+        for side in columns
+        if side in sides
+        for name, reason in sides[side].missing_rewards.items()
+    )
+    return (
+        f'<table class="rewards"><thead><tr><th scope="col">Raw reward</th>{heads}</tr></thead>'
+        f"<tbody>{rows}</tbody></table>{lacking}"
+    )

@@ -1,0 +1,1 @@
+"""What the page, links and the database exchange."""

@@ -1,0 +1,42 @@
+"""What is set on the desk as plain values: kept under a name, or sent as a link."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.schemas.conversation import Turns
+from app.schemas.solo_mute_lock import Channels
+
+LONGEST = 1_000_000  # characters of a link
+
+
+class MixtureSettings(BaseModel):
+    """Where the faders are, and what is made of them."""
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+    faders: dict[str, Annotated[float, Field(ge=0, le=1)]]
+    channels: Channels = Channels()
+    rule: str
+    gain: float
+    exponent: float
+
+
+class DeskSettings(BaseModel):
+    """All that a response depends on. panels: {panel: its choice}; sampling: {setting: number}.
+
+    `v` goes up when an older desk would misread what a newer one writes: 2 has a conversation before the prompt. What a
+    desk does not know it leaves alone.
+    """
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+    v: Literal[1, 2] = 1
+    turns: Turns = []
+    prompt: str
+    mixture: MixtureSettings
+    panels: dict[str, str]
+    sampling: dict[str, float]
+    seed: Annotated[str, Field(pattern=r"^[0-9]{1,19}$")]

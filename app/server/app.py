@@ -1,0 +1,179 @@
+"""The web application: the first desk at /, each other at /desk/<slug>/; what the menu asks at /configurations, and how
+far what can be fetched is at /fetch."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.server.configurations import Configurations, Page, for_visitors
+from engine import InputError
+
+UNKNOWN = "There is no such configuration here. The first desk is at the address without /desk and what follows it.\n"
+FOREIGN = "Only this site's own pages may ask for that.\n"
+CLOSED = "This desk was closed to make room for another. Open it again from the menu.\n"
+
+
+class Site:
+    """Hands every request to the desk that it is for. root: where a proxy shows the site, a path or a whole URL.
+
+    Not Starlette's Mount: behind a proxy that takes the root off the path, its prefixes and Gradio's do not add up.
+    """
+
+    def __init__(self, configurations: Configurations, root: str = "") -> None:
+        self.configurations = configurations
+        self.root = urlsplit(root).path.rstrip("/")
+        routes = [
+            Route("/configurations", self.show_all),
+            Route("/configurations/{slug}", self.show, methods=["GET"]),
+            Route("/configurations/{slug}", self.ask, methods=["POST"]),
+            Route("/fetch", self.show_fetches),
+            Route("/fetch/{slug}", self.start_fetch, methods=["POST"]),
+            Route("/fetch/{slug}", self.cancel_fetch, methods=["DELETE"]),
+        ]
+        self.own = Starlette(routes=routes, lifespan=self.lifespan)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self.own(scope, receive, send)
+        path = scope["path"]
+        if self.root and (path == self.root or path.startswith(f"{self.root}/")):
+            path = path[len(self.root) :] or "/"
+        app: ASGIApp
+        if path in ("/configurations", "/fetch") or path.startswith(("/configurations/", "/fetch/")):
+            app = self.own
+        elif path.startswith("/desk/"):
+            _, _, slug, *rest = path.split("/")
+            path = "/" + "/".join(rest)
+            app = self.desk(slug, path if rest else "")
+        else:
+            page = self.configurations.first.page
+            assert page is not None
+            app = page.app
+        return await app({**scope, "path": path, "raw_path": path.encode(), "root_path": ""}, receive, send)
+
+    def desk(self, slug: str, path: str) -> ASGIApp:
+        """What answers for a configuration's desk. path: within it, empty where even the last slash is missing."""
+        configuration = self.configurations.all.get(slug)
+        if configuration is None:
+            return PlainTextResponse(UNKNOWN, 404)
+        if not path:
+            return RedirectResponse(f"{slug}/")
+        # Relative: nobody here knows for sure what stands before the path outside.
+        if configuration is self.configurations.first:
+            return RedirectResponse("../../")
+        if configuration.page is None:
+            return RedirectResponse(f"../../?load={slug}", 303) if path == "/" else PlainTextResponse(CLOSED, 410)
+        return counting(configuration.page)
+
+    async def show_all(self, _: Request) -> Response:
+        missing = self.configurations.fetching.missing
+        return answer(
+            [{**other.described(), "missing": missing(slug)} for slug, other in self.configurations.all.items()]
+        )
+
+    async def show(self, request: Request) -> Response:
+        configuration = self.configurations.all.get(request.path_params["slug"])
+        return answer(configuration.described()) if configuration else PlainTextResponse(UNKNOWN, 404)
+
+    async def ask(self, request: Request) -> Response:
+        configuration = self.configurations.all.get(request.path_params["slug"])
+        if configuration is None:
+            return PlainTextResponse(UNKNOWN, 404)
+        # Another site's page may not fill this machine's memory.
+        if is_foreign(request):
+            return PlainTextResponse(FOREIGN, 403)
+        self.configurations.ask(configuration)
+        return answer(configuration.described())
+
+    async def show_fetches(self, _: Request) -> Response:
+        return answer([self._fetch_described(slug) for slug in self.configurations.fetching.all])
+
+    async def start_fetch(self, request: Request) -> Response:
+        return self._change_fetch(request, self.configurations.fetching.start)
+
+    async def cancel_fetch(self, request: Request) -> Response:
+        return self._change_fetch(request, self.configurations.fetching.cancel)
+
+    def _change_fetch(self, request: Request, change: Callable[[str], None]) -> Response:
+        slug = request.path_params["slug"]
+        if slug not in self.configurations.fetching.all:
+            return PlainTextResponse("There is nothing to fetch for that configuration.\n", 404)
+        if is_foreign(request):  # nor its disk
+            return PlainTextResponse(FOREIGN, 403)
+        try:
+            change(slug)
+        except InputError as error:
+            return PlainTextResponse(f"{error}\n", 409)
+        return answer(self._fetch_described(slug))
+
+    def _fetch_described(self, slug: str) -> dict[str, Any]:
+        described = self.configurations.fetching.all[slug].described()
+        file = self.configurations.all[slug].file
+        return {**described, "says": for_visitors(described["says"], file)}
+
+    @asynccontextmanager
+    async def lifespan(self, _: Any) -> AsyncIterator[None]:
+        first = self.configurations.first.page
+        assert first is not None
+        await self.configurations.start(first)
+        self.configurations.take_up_fetches()
+        try:
+            yield
+        finally:
+            async with AsyncExitStack() as ending:
+                for configuration in self.configurations.all.values():
+                    if configuration.page:
+                        ending.push_async_callback(configuration.page.running.aclose)
+
+
+def is_foreign(request: Request) -> bool:
+    return request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "same-site", "none")
+
+
+def answer(value: Any) -> Response:
+    return JSONResponse(value, headers={"Cache-Control": "no-store"})
+
+
+def counting(page: Page) -> ASGIApp:
+    """The page's application; a page in use is not closed. A heartbeat is no use: it says that a window is open, and
+    ends with the page."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if "/heartbeat/" in scope["path"]:
+            return await until_closed(page, scope, receive, send)
+        page.requests += 1
+        try:
+            await page.app(scope, receive, send)
+        finally:
+            page.requests -= 1
+            page.used = time.monotonic()
+
+    return app
+
+
+async def until_closed(page: Page, scope: Scope, receive: Receive, send: Send) -> None:
+    """A request that lasts as long as a window is open, or until the page is closed."""
+
+    async def receive_or_close() -> Message:
+        received, closed = asyncio.ensure_future(receive()), asyncio.ensure_future(page.closed.wait())
+        try:
+            await asyncio.wait([received, closed], return_when=asyncio.FIRST_COMPLETED)
+            return received.result() if received.done() else {"type": "http.disconnect"}
+        finally:
+            received.cancel()
+            closed.cancel()
+
+    await page.app(scope, receive_or_close, send)
+    if page.closed.is_set():
+        await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -1,0 +1,285 @@
+"""The configurations that the page offers: which there are, which are loaded, and what becomes of the others.
+
+A desk's page is built from one engine's configuration, so each has a page of its own. They are loaded when somebody
+asks; all but the first, with which the app began, are closed again when others need the room.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import re
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from fastapi import FastAPI
+
+from app.server.gradio_compat import keep_apart
+from app.services.app_state import Desk
+from app.services.policy_fetch import Fetching, check_memory
+from app.ui.header import Choice, Menu
+from engine import InputError
+from engine.config import Config, load_config
+from engine.models.hub import check_hub
+
+T = TypeVar("T")
+log = logging.getLogger("mixdesk")
+
+LOADED = 2  # configurations in memory at once, the first included
+LARGEST = 100_000  # bytes: a larger YAML file in the folder is something else
+
+
+@dataclass
+class Page:
+    """A desk and its web application, for as long as it is loaded."""
+
+    desk: Desk
+    app: FastAPI
+    requests: int = 0  # under way
+    used: float = field(default_factory=time.monotonic)
+    closed: asyncio.Event = field(default_factory=asyncio.Event)
+    running: AsyncExitStack = field(default_factory=AsyncExitStack)  # what the application runs beside its requests
+
+    @property
+    def busy(self) -> bool:
+        return self.requests > 0 or self.desk.busy
+
+
+@dataclass
+class Configuration:
+    """One of the menu, and what it is doing. says: what is being loaded, or why it could not be."""
+
+    file: Path
+    name: str
+    slug: str
+    path: str
+    state: Literal["closed", "loading", "ready", "failed"] = "closed"
+    says: str = ""
+    began: float = 0.0
+    page: Page | None = None
+
+    def described(self) -> dict[str, Any]:
+        """For the browser. seconds: since it was asked for, while it loads."""
+        seconds = round(time.monotonic() - self.began, 1) if self.state == "loading" else None
+        return {"slug": self.slug, "path": self.path, "state": self.state, "says": self.says, "seconds": seconds}
+
+
+class Configurations:
+    """All of them, by slug, the first first. What changes does so on the event loop alone."""
+
+    def __init__(
+        self,
+        files: Sequence[Path],
+        open_desk: Callable[[Config, Callable[[str], None]], Desk],
+        build_app: Callable[[Desk, Menu | None, str], FastAPI],
+        loaded: int = LOADED,
+        root: str = "",
+    ) -> None:
+        """open_desk: from a configuration and whom to tell what is loaded. build_app: from a desk, its menu and where a
+        browser finds it. loaded: how many are kept in memory at once. root: where a browser finds the site."""
+        keep_apart()
+        self.all: dict[str, Configuration] = {}
+        self.open_desk, self.build_app, self.loaded, self.root = open_desk, build_app, loaded, root.rstrip("/")
+        for file in files:
+            name = name_of(file)
+            slug = slug_of(name, self.all)
+            self.all[slug] = Configuration(file, name, slug, f"desk/{slug}/" if self.all else "")
+        self.first = next(iter(self.all.values()))
+        self.fetching = Fetching((slug, configuration.file) for slug, configuration in self.all.items())
+        self._turn = asyncio.Lock()
+        self._loading: set[asyncio.Task[None]] = set()
+
+    # ------------------------------------------------------------------------------------------------------- the pages
+
+    def begin(self, desk: Desk) -> None:
+        """The first desk, which is there when the app starts."""
+        self.first.page, self.first.state = Page(desk, self._build(self.first, desk)), "ready"
+
+    def ask(self, configuration: Configuration) -> None:
+        """See to it that a configuration is loaded; its state says how far that is."""
+        if configuration.state in ("loading", "ready"):
+            return
+        configuration.state, configuration.says = "loading", "waiting for another configuration"
+        configuration.began = time.monotonic()
+        task = asyncio.create_task(self._load(configuration))
+        self._loading.add(task)  # the loop itself would forget it
+        task.add_done_callback(self._loading.discard)
+
+    def take_up_fetches(self) -> None:
+        """From now on open what was fetched, as soon as it is; on the event loop. Go on with an interrupted fetch."""
+        loop = asyncio.get_running_loop()
+
+        def fetched(slug: str) -> None:
+            if self.loaded > 1 and not loop.is_closed():
+                loop.call_soon_threadsafe(self.ask, self.all[slug])
+
+        self.fetching.done = fetched
+        self.fetching.go_on()
+
+    async def start(self, page: Page) -> None:
+        await page.running.enter_async_context(page.app.router.lifespan_context(page.app))
+
+    def close(self) -> None:
+        """Close all engines; when the server has ended."""
+        for configuration in self.all.values():
+            if configuration.page:
+                configuration.page.desk.close()
+
+    # ------------------------------------------------------------------------------------------------------ loading
+
+    async def _load(self, configuration: Configuration) -> None:
+        # Whoever polls sees it at once.
+        tell = partial(setattr, configuration, "says")
+        try:
+            async with self._turn:
+                tell("reading the configuration")
+                # Nothing large is fetched unless somebody says so.
+                if missing := self.fetching.missing(configuration.slug):
+                    raise InputError(f"{configuration.file.name}: {missing}; press Get in the line at the top")
+                config = await aside(partial(read, configuration.file))
+                await self._make_room()
+                if fetchable := self.fetching.all.get(configuration.slug):
+                    check_memory(fetchable.manifest)
+                desk = await aside(partial(self.open_desk, config, tell))
+                tell("warming up")
+                await aside(desk.warm_up)
+                tell("building its desk")
+                page = Page(desk, await aside(partial(self._build, configuration, desk)))
+                await self.start(page)
+                configuration.page, configuration.state, configuration.says = page, "ready", ""
+        except InputError as error:
+            log.warning("the configuration %s could not be loaded: %s", configuration.file, error)
+            configuration.state, configuration.says = "failed", for_visitors(str(error), configuration.file)
+        except Exception as error:
+            log.exception("the configuration %s could not be loaded", configuration.file)
+            configuration.state = "failed"
+            configuration.says = f"{configuration.name}: {type(error).__name__}; the app's log says more"
+
+    def _build(self, configuration: Configuration, desk: Desk) -> FastAPI:
+        root = f"{self.root}/{configuration.path}".rstrip("/")
+        choices = [Choice(other.name, other.slug, other.path) for other in self.all.values()]
+        if len(choices) == 1 or self.loaded == 1:
+            choices = []
+        raw = peek(configuration.file)
+        about = raw.get("about", "") if isinstance(raw, dict) else ""
+        fetchables = [other for slug, other in self.fetching.all.items() if slug != configuration.slug]
+        offers = [replace(other.offer, about=about, opens=self.loaded > 1) for other in fetchables]
+        if not choices and not offers:
+            return self.build_app(desk, None, root)
+        home = "../" * configuration.path.count("/") or "./"
+        return self.build_app(desk, Menu(choices, configuration.slug, home, offers), root)
+
+    async def _make_room(self) -> None:
+        """Close the least recently used that nobody is using, until one more fits. Raises InputError if it cannot."""
+        while len(there := [other for other in self.all.values() if other.page]) >= self.loaded:
+            idle = [other for other in there if other is not self.first and other.page and not other.page.busy]
+            if not idle:
+                raise InputError(
+                    f"{len(there)} configurations are in use, and no more are kept in memory at once; "
+                    "try again when their responses are done"
+                )
+            await self._close(min(idle, key=lambda other: other.page.used if other.page else 0.0))
+
+    async def _close(self, configuration: Configuration) -> None:
+        page, configuration.page, configuration.state = configuration.page, None, "closed"
+        assert page is not None
+        page.closed.set()
+        await page.running.aclose()
+        # Gradio may hold the page for a while yet.
+        await aside(partial(let_go, page.desk))
+
+
+def let_go(desk: Desk) -> None:
+    """Free the models of a desk: they are in cycles with their own layers."""
+    desk.release()
+    gc.collect()
+
+
+def for_visitors(said: str, file: Path) -> str:
+    """What is wrong in one line, without where this machine keeps its files: paths begin at the configuration's folder,
+    and of what lies elsewhere only the name is said."""
+    folder = file.resolve().parent
+    for up, parent in enumerate((folder, *folder.parents[:-1])):
+        said = said.replace(f"{parent}{os.sep}", "../" * up)
+    said = re.sub(r"(?<![\w./~])/(?:[\w.~ -]+/)*([\w.~-]+)", r"\1", said)
+    return " ".join(said.split())
+
+
+def read(file: Path) -> Config:
+    """A configuration that could be loaded now. Raises InputError."""
+    config = load_config(file)
+    check_hub(config)
+    return config
+
+
+async def aside(call: Callable[[], T]) -> T:
+    """Like asyncio.to_thread, but on a thread that does not keep the process from ending: a download may take long."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+
+    def hand_over(setter: Callable[[Any], None], value: Any) -> None:
+        if not future.done():
+            setter(value)
+
+    def work() -> None:
+        setter: Callable[[Any], None] = future.set_result
+        try:
+            value: Any = call()
+        except Exception as error:
+            setter, value = future.set_exception, error
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(hand_over, setter, value)
+
+    threading.Thread(target=work, name="mixdesk-loading", daemon=True).start()
+    return await future
+
+
+# ------------------------------------------------------------------------------------------------- which there are
+
+
+def find(first: Path, others: Sequence[Path] = ()) -> list[Path]:
+    """The files of the menu: the first, those that were named, and the other configurations of the first one's folder.
+
+    Raises InputError if one that was named is not a sound configuration.
+    """
+    named = [load_config(file).file for file in (first, *others)]
+    beside = sorted(file for kind in ("*.yaml", "*.yml") for file in named[0].parent.glob(kind) if looks_like_one(file))
+    return list(dict.fromkeys([*named, *beside]))
+
+
+def looks_like_one(file: Path) -> bool:
+    """Whether a YAML file is a configuration, sound or not. One that is not sound says why when it is chosen."""
+    raw = peek(file)
+    return isinstance(raw, dict) and {"base", "policies"} <= raw.keys()
+
+
+def peek(file: Path) -> Any:
+    try:
+        return yaml.safe_load(file.read_text(encoding="utf-8")) if file.stat().st_size <= LARGEST else None
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+        return None
+
+
+def name_of(file: Path) -> str:
+    raw = peek(file)
+    name = raw.get("name") if isinstance(raw, dict) else None
+    return name if isinstance(name, str) and name.strip() else file.stem
+
+
+def slug_of(name: str, taken: dict[str, Any]) -> str:
+    """A name as a part of an address: letters, digits and dashes, and none that is taken."""
+    slug = wanted = re.sub(r"[^a-z0-9]+", "-", name.lower())[:60].strip("-") or "configuration"
+    number = 1
+    while slug in taken:
+        number += 1
+        slug = f"{wanted}-{number}"
+    return slug

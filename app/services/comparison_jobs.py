@@ -1,0 +1,195 @@
+"""Comparisons behind the desk: they go on when a page is closed, and can be gone on with when the app was ended."""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from app.storage.comparisons import ComparisonTables, Plan, Scale
+from app.storage.database import Store
+from engine import Engine, InputError, Mixture, Sampling
+from engine.bank.calibration import Calibration
+from engine.evaluation.comparison import MAX_MIXTURES, answers
+from engine.prompts import PromptSet
+
+log = logging.getLogger("mixdesk")
+
+AT_ONCE = 2  # comparisons; more would only share the same engine
+
+
+@dataclass
+class Job:
+    """A comparison under way. Any thread may read it."""
+
+    comparison: int
+    wanted: int  # prompts
+    done: int
+    at_first: int = field(init=False)
+    unscored: list[dict[str, Any]] = field(default_factory=list)  # completions that lacked a reward when it began
+    mended: int = 0  # of those, the ones that were scored again
+    began: float = field(default_factory=time.monotonic)
+    stopping: threading.Event = field(default_factory=threading.Event)
+    thread: threading.Thread | None = None
+
+    def __post_init__(self) -> None:
+        self.at_first = self.done
+
+    @property
+    def seconds_left(self) -> float | None:
+        """At the speed so far; None before the first response."""
+        made = self.done - self.at_first
+        return (time.monotonic() - self.began) / made * (self.wanted - self.done) if made else None
+
+
+class Comparisons:
+    """All comparisons of a store, and those that are under way. Thread-safe."""
+
+    def __init__(self, store: Store) -> None:
+        self.tables = ComparisonTables(store)
+        self.jobs: dict[int, Job] = {}  # under way
+        self.failures: dict[int, str] = {}  # why the last try ended
+        self._lock = threading.Lock()
+
+    def start(
+        self,
+        engine: Engine,
+        prompts: PromptSet,
+        mixtures: Mapping[str, Mixture],
+        sampling: Sampling,
+        seed: int = 0,
+        most: int | None = None,
+    ) -> int:
+        """Begin a comparison on the first `most` prompts, or all. Returns its id. Raises InputError, and then nothing
+        is stored."""
+        if len(mixtures) < 2:
+            raise InputError("Mixtures: choose two or more; the first is the one to win against.")
+        if len(mixtures) > MAX_MIXTURES:
+            raise InputError(f"Mixtures: found {len(mixtures)}; choose up to {MAX_MIXTURES}.")
+        twins: dict[object, str] = {}
+        for name, mixture in mixtures.items():
+            twin = twins.setdefault((tuple(sorted(mixture.weights.items())), mixture.kind), name)
+            if twin != name:
+                raise InputError(f"Mixtures: {twin} and {name} are the same; leave one out.")
+        if not 0 <= seed < 2**63:
+            raise InputError(f"seed: found {seed}; give a whole number from 0 to {2**63 - 1:,}")
+        chosen = prompts.prompts[:most]
+        if not chosen:
+            raise InputError("Prompts: give 1 or more, or leave it empty for all.")
+        for line, prompt in zip(prompts.lines, chosen, strict=False):
+            try:
+                engine.check_prompt(prompt, sampling.max_new_tokens)
+            except InputError as error:
+                raise InputError(f"{prompts.name}, line {line}: {error}") from None
+        plan = Plan(engine.config.name, prompts.name, dict(mixtures), chosen, sampling, seed, scale_of(engine))
+        with self._lock:
+            self._room()
+            comparison = self.tables.add(plan)
+            self._begin(engine, comparison, plan)
+        return comparison
+
+    def resume(self, engine: Engine, comparison: int) -> None:
+        """Go on with one that was stopped, or that the app's end has interrupted, and compute the rewards that are
+        missing; responses that are there stay. Raises InputError."""
+        with self._lock:
+            if comparison in self.jobs:
+                return
+            plan = self.tables.plan(comparison)
+            if plan.model != engine.config.name:
+                raise InputError(
+                    f"This comparison is of the configuration '{plan.model}', and '{engine.config.name}' is loaded: "
+                    "load that one to go on."
+                )
+            for mixture in plan.mixtures.values():
+                engine.mixture(**mixture.as_dict())
+            self._room()
+            self._begin(engine, comparison, plan)
+
+    def stop(self, comparison: int) -> None:
+        """Keep what is finished, and give up the rest."""
+        if job := self.jobs.get(comparison):
+            job.stopping.set()
+
+    def delete(self, comparison: int) -> None:
+        """Raises InputError while it is under way."""
+        with self._lock:
+            if comparison in self.jobs:
+                raise InputError("This comparison is under way: stop it first, then delete it.")
+            self.tables.delete(comparison)
+            self.failures.pop(comparison, None)
+
+    def close(self) -> None:
+        """Stop all, and wait until what is finished is stored."""
+        for job in list(self.jobs.values()):
+            job.stopping.set()
+            if job.thread:
+                job.thread.join()
+
+    def _room(self) -> None:
+        if len(self.jobs) >= AT_ONCE:
+            raise InputError(f"{AT_ONCE} comparisons are under way: wait for one, or stop it.")
+
+    def _begin(self, engine: Engine, comparison: int, plan: Plan) -> None:
+        missing = self.tables.missing(comparison)
+        job = Job(comparison, len(plan.prompts), len(plan.prompts) - len(missing))
+        job.unscored = self.tables.unscored(comparison, engine.reward_set.objectives)
+        self.jobs[comparison] = job
+        self.failures.pop(comparison, None)
+        job.thread = threading.Thread(
+            target=self._run, args=[engine, job, plan, missing], name=f"mixdesk-comparison-{comparison}", daemon=True
+        )
+        job.thread.start()
+
+    def _calibrate(self, engine: Engine, job: Job, plan: Plan) -> None:
+        """Give the comparison the scale of its rewards, from reference responses if nothing else knows it."""
+        calibration = Calibration(engine)
+        calibration.load()
+        calibration.sample(None if engine.config.prompts else plan.prompts, job.stopping.is_set)
+        self.tables.rescale(job.comparison, scale_of(engine))
+
+    def _mend(self, engine: Engine, job: Job) -> None:
+        """Compute the rewards that were missing when this run began."""
+        for row in job.unscored:
+            if job.stopping.is_set():
+                return
+            wanted = [name for name in engine.reward_set.objectives if name not in row["rewards"]]
+            (rewards,) = engine.rewards([(row["prompt"], row["text"], row["tokens"])], wanted)
+            self.tables.mend(row["id"], rewards)
+            job.mended += 1
+
+    def _run(self, engine: Engine, job: Job, plan: Plan, missing: dict[int, str]) -> None:
+        try:
+            if any(math.isnan(std) for _, std in plan.scale.values()):
+                self._calibrate(engine, job, plan)
+            made = answers(
+                engine, missing, list(plan.mixtures.values()), plan.sampling, plan.seed, job.stopping.is_set
+            )  # fmt: skip
+            for place, completions in made:
+                self.tables.keep(job.comparison, place, completions, plan.model)
+                job.done += 1
+            self._mend(engine, job)
+            if job.done == job.wanted:
+                self.tables.finish(job.comparison)
+        except InputError as error:
+            self.failures[job.comparison] = str(error)
+        except Exception as error:
+            log.exception("a comparison failed")
+            self.failures[job.comparison] = f"{type(error).__name__}; the log says more"
+        finally:
+            self.jobs.pop(job.comparison, None)
+
+
+def scale_of(engine: Engine) -> Scale:
+    """Return mean and standard deviation of every reward; NaN where it is not calibrated.
+
+    A reward that is constant for the reference keeps its own unit.
+    """
+    known = engine.reward_set.scale
+    return {
+        name: (0.0, 1.0) if name in known.constant else (known.mean.get(name, math.nan), known.std.get(name, math.nan))
+        for name in engine.reward_set.objectives
+    }

@@ -1,0 +1,311 @@
+"""The store's tables of comparisons: what is asked of which mixtures, and the completions that there are so far."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import Any
+
+import numpy as np
+from sqlite_utils import Database, Migrations
+
+from app.storage.database import Store, prompt_id, put_rewards, read_completion
+from engine import Completion, InputError, Mixture, Sampling
+from engine.rewards.missing import Rewards
+
+schema = Migrations("mixdesk-comparisons")
+
+
+@schema()
+def m001_first(db: Database) -> None:
+    """comparisons, and in their order their mixtures, prompts and completions."""
+    comparisons = {
+        "id": int,
+        "model": str,
+        "source": str,
+        "scale": str,
+        "max_new_tokens": int,
+        "temperature": float,
+        "seed": int,
+        "created_at": str,
+        "finished_at": str,
+    }
+    db.table("comparisons").create(comparisons, pk="id", not_null=comparisons.keys() - {"finished_at"}, strict=True)
+    own = {"comparison_id": int, "place": int}
+    add_part(db, "comparison_mixtures", {**own, "name": str, "mixture_id": int}, ("comparison_id", "place"))
+    add_part(db, "comparison_prompts", {**own, "prompt_id": int}, ("comparison_id", "place"))
+    answered = {**own, "mixture_place": int, "completion_id": int}
+    add_part(db, "comparison_completions", answered, ("comparison_id", "place", "mixture_place"))
+
+
+def add_part(db: Database, name: str, columns: Mapping[str, type], key: tuple[str, ...]) -> None:
+    """A table of what a comparison has; the last column says which row of another table that is."""
+    other = list(columns)[-1]
+    db.table(name).create(
+        dict(columns),
+        pk=key,
+        foreign_keys=[("comparison_id", "comparisons", "id"), (other, f"{other.removesuffix('_id')}s", "id")],
+        not_null=set(columns),
+        strict=True,
+    )
+    # Deleting asks who else has this prompt or this completion.
+    db.table(name).create_index([other])
+
+
+Scale = dict[str, tuple[float, float]]  # by objective; NaN until it is calibrated
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a comparison asks. scale: {objective: (mean, standard deviation) of the reference's rewards}; source: where
+    the prompts are from; model: the name of the configuration."""
+
+    model: str
+    source: str
+    mixtures: dict[str, Mixture]  # by the names that people know them by, the first to be won against
+    prompts: list[str]
+    sampling: Sampling
+    seed: int
+    scale: Scale
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One comparison in the list."""
+
+    id: int
+    model: str
+    source: str
+    mixtures: list[str]
+    prompts: int
+    answered: int
+    missing: int  # rewards that could not be computed
+    created_at: str
+    finished: bool
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What there is of a comparison. answered: the places of prompts with responses; rewards: [prompts, mixtures,
+    objectives], NaN where there is no response or no reward; missing: {(prompt, mixture): {objective: why}} of the
+    responses that lack a reward, by their places."""
+
+    plan: Plan
+    answered: set[int]
+    texts: list[list[str]]
+    rewards: np.ndarray
+    missing: dict[tuple[int, int], dict[str, str]] = field(default_factory=dict)
+
+
+class ComparisonTables:
+    """Thread-safe, as the store is."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        with store.reading() as db:
+            schema.apply(db)
+
+    def add(self, plan: Plan) -> int:
+        """Store a plan, all or nothing. Returns its id."""
+        row = {
+            "model": plan.model,
+            "source": plan.source,
+            "scale": json.dumps(plan.scale, ensure_ascii=False),
+            "max_new_tokens": plan.sampling.max_new_tokens,
+            "temperature": plan.sampling.temperature,
+            "seed": plan.seed,
+            "created_at": now(),
+        }
+        with self.store.writing() as db:
+            made: Any = db.table("comparisons").insert(row).last_pk
+            for place, (name, mixture) in enumerate(plan.mixtures.items()):
+                known = db.table("mixtures").lookup(
+                    {**mixture.as_dict(), "weights": json.dumps(mixture.weights, sort_keys=True, ensure_ascii=False)}
+                )
+                mixed = {"comparison_id": made, "place": place, "name": name, "mixture_id": known}
+                db.table("comparison_mixtures").insert(mixed)
+            db.table("comparison_prompts").insert_all(
+                {"comparison_id": made, "place": place, "prompt_id": prompt_id(db, prompt)}
+                for place, prompt in enumerate(plan.prompts)
+            )
+        return int(made)
+
+    def keep(self, comparison: int, place: int, completions: Iterable[Completion], model: str) -> None:
+        """Store the responses to one prompt, one of each mixture, all or nothing."""
+        with self.store.writing() as db:
+            rows = [
+                {
+                    "comparison_id": comparison,
+                    "place": place,
+                    "mixture_place": mixture_place,
+                    "completion_id": self.store.insert(completion, model, now()),
+                }
+                for mixture_place, completion in enumerate(completions)
+            ]
+            db.table("comparison_completions").insert_all(rows)
+
+    def unscored(self, comparison: int, objectives: Collection[str]) -> list[dict[str, Any]]:
+        """The completions in full that lack a reward of these."""
+        with self.store.reading() as db:
+            rows = db.execute(
+                "select completion_id from comparison_completions a where comparison_id = ? and "
+                "(select count(*) from rewards r where r.completion_id = a.completion_id and r.objective in "
+                f"({','.join('?' * len(objectives))})) < ? order by place, mixture_place",
+                [comparison, *objectives, len(objectives)],
+            ).fetchall()
+            return [read_completion(db, completion) for (completion,) in rows]
+
+    def mend(self, completion: int, rewards: Rewards) -> None:
+        """Store rewards that were computed again; nothing if the completion was deleted meanwhile."""
+        with self.store.writing() as db:
+            if db.table("completions").count_where("id = ?", [completion]):
+                put_rewards(db, completion, rewards, rewards.missing)
+
+    def rescale(self, comparison: int, scale: Scale) -> None:
+        """Set the scale of rewards that were not calibrated when the comparison began."""
+        with self.store.writing() as db:
+            db.table("comparisons").update(comparison, {"scale": json.dumps(scale, ensure_ascii=False)})
+
+    def finish(self, comparison: int) -> None:
+        with self.store.writing() as db:
+            db.table("comparisons").update(comparison, {"finished_at": now()})
+
+    def delete(self, comparison: int) -> None:
+        """With its responses, and with the prompts that nothing else has."""
+        with self.store.writing() as db:
+            completions = column(db, "comparison_completions", "completion_id", comparison)
+            prompts = column(db, "comparison_prompts", "prompt_id", comparison)
+            for table in ("comparison_completions", "comparison_prompts", "comparison_mixtures"):
+                db.execute(f"delete from {table} where comparison_id = ?", [comparison])
+            db.execute("delete from comparisons where id = ?", [comparison])
+            for table in ("rewards", "missing_rewards"):
+                db.conn.executemany(f"delete from {table} where completion_id = ?", completions)
+            db.conn.executemany("delete from completions where id = ?", completions)
+            db.conn.executemany(
+                "delete from prompts where id = ?1 and not exists (select 1 from completions where prompt_id = ?1) "
+                "and not exists (select 1 from comparison_prompts where prompt_id = ?1)",
+                prompts,
+            )
+
+    def listing(self) -> list[Entry]:
+        """All comparisons, the newest first."""
+        with self.store.reading() as db:
+            rows = db.query(
+                "select c.id, c.model, c.source, c.created_at, c.finished_at, "
+                "(select json_group_array(name) from (select name from comparison_mixtures where comparison_id = c.id "
+                "order by place)) as mixtures, "
+                "(select count(*) from comparison_prompts where comparison_id = c.id) as prompts, "
+                "(select count(*) from comparison_completions where comparison_id = c.id and mixture_place = 0) "
+                "as answered, "
+                "(select count(*) from comparison_completions a join missing_rewards r using (completion_id) "
+                "where a.comparison_id = c.id) as missing from comparisons c order by c.id desc"
+            )
+            return [
+                Entry(
+                    finished=row.pop("finished_at") is not None, mixtures=json.loads(row.pop("mixtures")), **row
+                )
+                for row in rows
+            ]  # fmt: skip
+
+    def plan(self, comparison: int) -> Plan:
+        """Raises InputError if it is gone."""
+        with self.store.reading() as db:
+            return read_plan(db, comparison)
+
+    def missing(self, comparison: int) -> dict[int, str]:
+        """{place: prompt} of those without responses."""
+        with self.store.reading() as db:
+            rows = db.query(
+                "select q.place, p.text from comparison_prompts q join prompts p on p.id = q.prompt_id "
+                "where q.comparison_id = :id and q.place not in "
+                "(select place from comparison_completions where comparison_id = :id) order by q.place",
+                {"id": comparison},
+            )
+            return {row["place"]: row["text"] for row in rows}
+
+    def answers(self, comparison: int) -> Answers:
+        """Raises InputError if it is gone."""
+        with self.store.reading() as db:
+            plan = read_plan(db, comparison)
+            answered = (
+                "from comparison_completions a join {table} x on x.{key} = a.completion_id where comparison_id = ?"
+            )
+            texts = db.execute(
+                f"select place, mixture_place, text {answered.format(table='completions', key='id')}", [comparison]
+            ).fetchall()
+            values = db.execute(
+                "select place, mixture_place, objective, value "
+                f"{answered.format(table='rewards', key='completion_id')}",
+                [comparison],
+            ).fetchall()
+            reasons = db.execute(
+                "select place, mixture_place, objective, reason "
+                f"{answered.format(table='missing_rewards', key='completion_id')} order by place, mixture_place",
+                [comparison],
+            ).fetchall()
+        missing: dict[tuple[int, int], dict[str, str]] = {}
+        for place, mixture, objective, reason in reasons:
+            missing.setdefault((place, mixture), {})[objective] = reason
+        size = len(plan.prompts), len(plan.mixtures)
+        written = [[""] * size[1] for _ in range(size[0])]
+        for place, mixture, text in texts:
+            written[place][mixture] = text
+        index = {objective: i for i, objective in enumerate(plan.scale)}
+        rewards = np.full((*size, len(index)), np.nan)
+        for place, mixture, objective, value in values:
+            if objective in index:
+                rewards[place, mixture, index[objective]] = value
+        return Answers(plan, {place for place, _, _ in texts}, written, rewards, missing)
+
+    def completions(self, comparison: int, place: int | None = None) -> list[dict[str, Any]]:
+        """Completions in full with their `place` and `mixture_name`, in order; of one prompt, or of all."""
+        where = "" if place is None else "and a.place = :place"
+        with self.store.reading() as db:
+            rows = db.query(
+                "select a.place, m.name, a.completion_id from comparison_completions a join comparison_mixtures m "
+                "on m.comparison_id = a.comparison_id and m.place = a.mixture_place "
+                f"where a.comparison_id = :id {where} order by a.place, a.mixture_place",
+                {"id": comparison, "place": place},
+            )
+            return [
+                {"place": row["place"], "mixture_name": row["name"], **read_completion(db, row["completion_id"])}
+                for row in list(rows)
+            ]
+
+
+def read_plan(db: Database, comparison: int) -> Plan:
+    row = next(iter(db.query("select * from comparisons where id = ?", [comparison])), None)
+    if row is None:
+        raise InputError("This comparison is gone: somebody has deleted it. Choose another.")
+    mixtures = db.query(
+        "select c.name, m.weights, m.rule, m.gain, m.exponent from comparison_mixtures c "
+        "join mixtures m on m.id = c.mixture_id where c.comparison_id = ? order by c.place",
+        [comparison],
+    )
+    prompts = db.query(
+        "select p.text from comparison_prompts c join prompts p on p.id = c.prompt_id where c.comparison_id = ? "
+        "order by c.place",
+        [comparison],
+    )
+    scale: Mapping[str, list[float]] = json.loads(row["scale"])
+    return Plan(
+        model=row["model"],
+        source=row["source"],
+        mixtures={
+            mixed.pop("name"): Mixture(**{**mixed, "weights": json.loads(mixed["weights"])}) for mixed in mixtures
+        },
+        prompts=[prompt["text"] for prompt in prompts],
+        sampling=Sampling(max_new_tokens=row["max_new_tokens"], temperature=row["temperature"]),
+        seed=row["seed"],
+        scale={objective: (mean, std) for objective, (mean, std) in scale.items()},
+    )
+
+
+def column(db: Database, table: str, name: str, comparison: int) -> list[tuple[int]]:
+    return db.execute(f"select {name} from {table} where comparison_id = ?", [comparison]).fetchall()
+
+
+def now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="milliseconds")

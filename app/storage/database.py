@@ -1,0 +1,267 @@
+"""The store: ratings, and the completions that were rated, in one SQLite file."""
+
+from __future__ import annotations
+
+import json
+import re
+import sqlite3
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import fields
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from sqlite_utils import Database
+
+from app.storage.migrations import schema
+from engine import Completion, InputError, Sampling
+from engine.messages import Prompt, last_of, messages_of
+
+CHOICES = ("left", "right", "tie", "both_bad")
+
+
+class Store:
+    """The ratings in an SQLite file, made if it is missing. Thread-safe: one connection, one lock.
+
+    Raises InputError if the file cannot be opened, is no SQLite database, or is not Mixdesk's to write.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path).expanduser().absolute()
+        self._lock = threading.Lock()
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{self.path}: cannot make its folder: {error.strerror}; give another --db") from None
+        try:
+            self.db = Database(sqlite3.connect(self.path, timeout=10, check_same_thread=False))
+            self.db.enable_wal()
+            # With FULL every commit is on the disk before it returns: a confirmed rating survives a power cut.
+            self.db.execute("PRAGMA synchronous = FULL")
+            self.db.execute("PRAGMA foreign_keys = ON")
+            schema.apply(self.db)
+        except sqlite3.Error as error:
+            raise InputError(f"{self.path}: cannot use it as the database: {error}; give another --db") from None
+
+    def rate(
+        self,
+        rating_id: str,
+        left: Completion,
+        right: Completion,
+        choice: str,
+        annotator: str,
+        objective: str | None = None,
+        model: str = "",
+    ) -> bool:
+        """Store a rating with both completions and their rewards, all or nothing. Committed when it returns.
+
+        rating_id: made by the client, so that sending a rating twice stores it once. objective: None is overall.
+        model: the name of the configuration that generated. Returns True if it was not there yet. Raises InputError.
+        """
+        if choice not in CHOICES:
+            raise InputError(f"choice: found '{choice}'; give one of {', '.join(CHOICES)}")
+        for what, value in (("rating id", rating_id), ("annotator", annotator)):
+            if not isinstance(value, str) or not re.fullmatch(r"[\w.@-]{1,100}", value):
+                raise InputError(f"{what}: found {str(value)[:40]!r}; give 1 to 100 letters, digits, or any of _ . @ -")
+        if left.prompt != right.prompt:
+            raise InputError("rating: the two responses answer different prompts; rate two of one prompt")
+        now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+        with self._lock, self._transaction():
+            if self.db.table("ratings").count_where("id = ?", [rating_id]):
+                return False
+            self.db.table("annotators").insert({"id": annotator, "created_at": now}, ignore=True)
+            self.db.table("ratings").insert(
+                {
+                    "id": rating_id,
+                    "left_id": self.insert(left, model, now),
+                    "right_id": self.insert(right, model, now),
+                    "choice": choice,
+                    "objective": objective,
+                    "annotator_id": annotator,
+                    "created_at": now,
+                }
+            )
+            return True
+
+    def completion(self, completion_id: int) -> dict[str, Any]:
+        """A completion as its as_dict() has it but log_normaliser, with id, model, created_at. Raises InputError."""
+        with self._lock:
+            return read_completion(self.db, completion_id)
+
+    def pairs(self) -> Iterator[dict[str, Any]]:
+        """Every rating, oldest first, with both completions in full."""
+        with self._lock:
+            rows = list(read_pairs(self.db))
+        yield from rows
+
+    def pair(self, rating_id: str) -> dict[str, Any]:
+        """A rating with both completions in full. Raises InputError."""
+        with self._lock:
+            found = next(read_pairs(self.db, rating_id), None)
+        if found is None:
+            raise InputError(f"rating: there is none with id {rating_id}")
+        return found
+
+    @contextmanager
+    def held(self, write: bool = False) -> Iterator[Database]:
+        """The database, for this thread alone; to write, in a transaction."""
+        with self._lock:
+            if not write:
+                yield self.db
+                return
+            with self._transaction():
+                yield self.db
+
+    def close(self) -> None:
+        with self._lock:
+            self.db.close()
+
+    def _transaction(self) -> Transaction:
+        return Transaction(self.db.conn)
+
+    @contextmanager
+    def writing(self) -> Iterator[Database]:
+        """One transaction, for what has tables of its own in this file."""
+        with self._lock, self._transaction():
+            yield self.db
+
+    @contextmanager
+    def reading(self) -> Iterator[Database]:
+        with self._lock:
+            yield self.db
+
+    def insert(self, completion: Completion, model: str, now: str) -> int:
+        """A completion and its rewards, within a transaction. Returns its id."""
+        mixture = completion.mixture.as_dict()
+        mixture["weights"] = json.dumps(mixture["weights"], sort_keys=True, ensure_ascii=False)
+        row = {
+            "prompt_id": prompt_id(self.db, completion.prompt),
+            "mixture_id": self.db.table("mixtures").lookup(mixture),
+            "model": model,
+            "seed": completion.seed,
+            **completion.sampling.as_dict(),
+            "tokens": json.dumps(completion.tokens),
+            "text": completion.text,
+            "finish_reason": completion.finish_reason,
+            "steered": json.dumps(completion.as_dict()["steered"], ensure_ascii=False),
+            "begins_with": completion.begins_with,
+            "date": completion.date,
+            "created_at": now,
+        }
+        completion_id: Any = self.db.table("completions").insert(row).last_pk
+        put_rewards(self.db, int(completion_id), completion.rewards, completion.missing_rewards)
+        return int(completion_id)
+
+
+def put_rewards(db: Database, completion_id: int, rewards: Mapping[str, float], missing: Mapping[str, str]) -> None:
+    """Add rewards to a completion, within a transaction. What is there now is missing no longer."""
+    db.conn.executemany(
+        "insert or replace into rewards (completion_id, objective, value) values (?, ?, ?)",
+        [(completion_id, objective, value) for objective, value in rewards.items()],
+    )
+    db.conn.executemany(
+        "delete from missing_rewards where completion_id = ? and objective = ?",
+        [(completion_id, objective) for objective in rewards],
+    )
+    db.conn.executemany(
+        "insert or replace into missing_rewards (completion_id, objective, reason) values (?, ?, ?)",
+        [(completion_id, objective, reason) for objective, reason in missing.items()],
+    )
+
+
+def prompt_id(db: Database, prompt: Prompt) -> int:
+    """The id of the prompt's row, which is made if it is missing."""
+    messages = [] if isinstance(prompt, str) else messages_of(prompt)
+    row = {"text": last_of(prompt), "messages": json.dumps(messages, sort_keys=True, ensure_ascii=False)}
+    found: Any = db.table("prompts").lookup(row)
+    return int(found)
+
+
+class Transaction:
+    """BEGIN IMMEDIATE ... COMMIT: waits for another process's write at its start, where waiting still helps."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self.connection = connection
+
+    def __enter__(self) -> None:
+        self.connection.execute("BEGIN IMMEDIATE")
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            try:
+                self.connection.execute("COMMIT")
+                return
+            except BaseException:
+                self._rollback()
+                raise
+        self._rollback()
+
+    def _rollback(self) -> None:
+        if self.connection.in_transaction:
+            self.connection.execute("ROLLBACK")
+
+
+def open_to_read(path: str | Path) -> Database:
+    """An existing store, read only, also while an app writes to it. Raises InputError."""
+    path = Path(path).expanduser().absolute()
+    if not path.is_file():
+        raise InputError(f"{path}: no such database; give --db the file that the app was started with")
+    try:
+        db = Database(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=10))
+        if not db.table("ratings").exists():
+            raise InputError(f"{path}: it holds no ratings table; give --db a database that Mixdesk made")
+    except sqlite3.Error as error:
+        raise InputError(f"{path}: cannot read it as a database: {error}") from None
+    return db
+
+
+def read_pairs(db: Database, rating_id: str | None = None) -> Iterator[dict[str, Any]]:
+    """Every rating, oldest first, with both completions in full; or that of this id."""
+    where, arguments = (None, []) if rating_id is None else ("id = ?", [rating_id])
+    for row in db.table("ratings").rows_where(where, arguments, order_by="created_at, rowid"):
+        left, right = read_completion(db, row["left_id"]), read_completion(db, row["right_id"])
+        yield {
+            "id": row["id"],
+            "prompt": left["prompt"],
+            "choice": row["choice"],
+            "objective": row["objective"],
+            "annotator": row["annotator_id"],
+            "created_at": row["created_at"],
+            "left": left,
+            "right": right,
+        }
+
+
+def read_completion(db: Database, completion_id: int) -> dict[str, Any]:
+    rows = db.query(
+        "select c.*, m.weights, m.rule, m.gain, m.exponent from completions c "
+        "join mixtures m on m.id = c.mixture_id where c.id = ?",
+        [completion_id],
+    )
+    row = next(iter(rows), None)
+    if row is None:
+        raise InputError(f"completion: there is none with id {completion_id}")
+    prompt = next(iter(db.query("select * from prompts where id = ?", [row["prompt_id"]])))
+    rewards = db.table("rewards").rows_where("completion_id = ?", [completion_id], order_by="rowid")
+    missing = db.table("missing_rewards")
+    reasons = missing.rows_where("completion_id = ?", [completion_id], order_by="rowid") if missing.exists() else []
+    return {
+        "id": row["id"],
+        "model": row["model"],
+        "prompt": json.loads(prompt.get("messages", "[]")) or prompt["text"],
+        "text": row["text"],
+        "tokens": json.loads(row["tokens"]),
+        "mixture": {"weights": json.loads(row["weights"]), **{key: row[key] for key in ("rule", "gain", "exponent")}},
+        # A database that no newer app has opened lacks the newer columns.
+        "sampling": {field.name: row.get(field.name, field.default) for field in fields(Sampling)},
+        "seed": row["seed"],
+        "finish_reason": row["finish_reason"],
+        "rewards": {reward["objective"]: reward["value"] for reward in rewards},
+        "missing_rewards": {row["objective"]: row["reason"] for row in reasons},
+        "steered": json.loads(row.get("steered", "{}")),
+        "begins_with": row.get("begins_with", 0),
+        "date": row.get("date", ""),
+        "created_at": row["created_at"],
+    }

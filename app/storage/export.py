@@ -1,0 +1,111 @@
+"""Ratings as files: preference pairs for TRL, or everything of every rating."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+from app.storage.database import open_to_read, read_pairs
+from engine import InputError
+from engine.messages import last_of, messages_of
+
+Pair = dict[str, Any]
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+
+
+def trl_rows(pairs: Iterable[Pair]) -> Iterator[dict[str, Any]]:
+    """prompt, chosen, rejected of the overall ratings that prefer one response.
+
+    Each is a list of messages, TRL's conversational format: texts would be joined without the chat template.
+    """
+    for pair in pairs:
+        if pair["choice"] not in ("left", "right") or pair["objective"] is not None:
+            continue
+        texts = [pair[side]["text"] for side in ("left", "right")]
+        chosen, rejected = texts if pair["choice"] == "left" else texts[::-1]
+        yield {
+            "prompt": messages_of(pair["prompt"]),
+            "chosen": [{"role": "assistant", "content": chosen}],
+            "rejected": [{"role": "assistant", "content": rejected}],
+        }
+
+
+def uniform(pair: Pair) -> dict[str, Any]:
+    """A rating whose columns are alike, whether its prompt is a conversation or not: `prompt` is what the user said
+    last, `messages` all that was said."""
+    last = last_of(pair["prompt"])
+    sides = {side: {**pair[side], "prompt": last} for side in ("left", "right")}
+    return {**pair, **sides, "prompt": last, "messages": messages_of(pair["prompt"])}
+
+
+def flat(pair: Pair) -> dict[str, Any]:
+    """A rating as one row of plain values: the completions' keys get left_ and right_ before them."""
+    row = {key: plain(value) for key, value in pair.items() if key not in ("left", "right")}
+    for side in ("left", "right"):
+        for key, value in pair[side].items():
+            if key in ("mixture", "sampling"):
+                row |= {f"{side}_{name}": plain(inner) for name, inner in value.items()}
+            elif key != "prompt":
+                row[f"{side}_{key}"] = plain(value)
+    return row
+
+
+def plain(value: Any) -> Any:
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, (dict, list)) else value
+
+
+def harmless(value: Any) -> Any:
+    """A cell that no spreadsheet takes for a formula: an apostrophe before what would begin one."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
+
+
+def write_lines(rows: Iterable[dict[str, Any]], file: TextIO) -> int:
+    count = 0
+    for row in rows:
+        file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        count += 1
+    return count
+
+
+def write_table(rows: list[dict[str, Any]], file: TextIO) -> int:
+    """As CSV, with all columns that any row has."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    if rows:
+        writer = csv.writer(file)
+        writer.writerow([harmless(name) for name in columns])
+        writer.writerows([harmless(row.get(name)) for name in columns] for row in rows)
+    return len(rows)
+
+
+FORMATS: dict[str, Callable[[Iterable[Pair], TextIO], int]] = {
+    "trl": lambda pairs, file: write_lines(trl_rows(pairs), file),
+    "jsonl": lambda pairs, file: write_lines(map(uniform, pairs), file),
+    "csv": lambda pairs, file: write_table([flat(uniform(pair)) for pair in pairs], file),
+}
+
+
+def export(db: str | Path, form: str, out: str | Path) -> dict[str, Any]:
+    """Write the ratings of a database to a file, in one of FORMATS. Returns what was written. Raises InputError."""
+    if form not in FORMATS:
+        raise InputError(f"--format: found '{form}'; give one of {', '.join(FORMATS)}")
+    out = Path(out).expanduser().absolute()
+    source = open_to_read(db)
+    try:
+        pairs = list(read_pairs(source))
+    finally:
+        source.close()
+    # Written beside and moved into place, so that a failure leaves an older export whole.
+    partial = out.with_name(out.name + ".partial")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("w", encoding="utf-8", newline="") as file:
+            rows = FORMATS[form](pairs, file)
+        os.replace(partial, out)
+    except OSError as error:
+        partial.unlink(missing_ok=True) if partial.parent.is_dir() else None
+        raise InputError(f"--out: cannot write {out}: {error.strerror}; give another file") from None
+    return {"ratings": len(pairs), "rows": rows, "format": form, "out": str(out)}

@@ -1,0 +1,121 @@
+"""The migrations of the database."""
+
+from __future__ import annotations
+
+from sqlite_utils import Database, Migrations
+
+schema = Migrations("mixdesk")
+
+
+@schema()
+def m001_first(db: Database) -> None:
+    """prompts, mixtures, completions, rewards, annotators, ratings."""
+    db.table("prompts").create({"id": int, "text": str}, pk="id", not_null={"text"}, strict=True)
+    db.table("prompts").create_index(["text"], unique=True)
+    mixtures = {"id": int, "weights": str, "rule": str, "gain": float, "exponent": float}
+    db.table("mixtures").create(mixtures, pk="id", not_null=mixtures.keys() - {"id"}, strict=True)
+    db.table("mixtures").create_index(["weights", "rule", "gain", "exponent"], unique=True)
+    completions = {
+        "id": int,
+        "prompt_id": int,
+        "mixture_id": int,
+        "model": str,
+        "seed": int,
+        "max_new_tokens": int,
+        "temperature": float,
+        "top_k": int,
+        "top_p": float,
+        "min_p": float,
+        "tokens": str,
+        "text": str,
+        "finish_reason": str,
+        "created_at": str,
+    }
+    db.table("completions").create(
+        completions,
+        pk="id",
+        foreign_keys=[("prompt_id", "prompts", "id"), ("mixture_id", "mixtures", "id")],
+        not_null=completions.keys() - {"id"},
+        strict=True,
+    )
+    db.table("rewards").create(
+        {"completion_id": int, "objective": str, "value": float},
+        pk=("completion_id", "objective"),
+        foreign_keys=[("completion_id", "completions", "id")],
+        not_null={"completion_id", "objective", "value"},
+        strict=True,
+    )
+    db.table("annotators").create({"id": str, "created_at": str}, pk="id", not_null={"id", "created_at"}, strict=True)
+    ratings = {
+        "id": str,
+        "left_id": int,
+        "right_id": int,
+        "choice": str,
+        "objective": str,
+        "annotator_id": str,
+        "created_at": str,
+    }
+    db.table("ratings").create(
+        ratings,
+        pk="id",
+        foreign_keys=[
+            ("left_id", "completions", "id"),
+            ("right_id", "completions", "id"),
+            ("annotator_id", "annotators", "id"),
+        ],
+        not_null=ratings.keys() - {"objective"},
+        strict=True,
+    )
+
+
+@schema()
+def m002_steering(db: Database) -> None:
+    """The repetition penalty, and where a response was steered: {token's place: mixture from there on}."""
+    db.table("completions").add_column("repetition_penalty", float, not_null_default=1.0)
+    db.table("completions").add_column("steered", str, not_null_default="{}")
+
+
+@schema()
+def m003_particles(db: Database) -> None:
+    """How many particles a response was drawn with; 1 is token by token."""
+    db.table("completions").add_column("particles", int, not_null_default=1)
+
+
+@schema()
+def m004_saved_mixtures(db: Database) -> None:
+    """Mixtures kept under a name (app/storage/saved_mixtures.py); settings: JSON."""
+    saved = {"name": str, "settings": str, "saved_at": str}
+    db.table("saved_mixtures").create(saved, pk="name", not_null=saved.keys(), strict=True)
+
+
+@schema()
+def m005_branches(db: Database) -> None:
+    """How many of a response's tokens it was told to begin with."""
+    db.table("completions").add_column("begins_with", int, not_null_default=0)
+
+
+@schema()
+def m006_turns(db: Database) -> None:
+    """All messages of a prompt that is a conversation, as JSON; of one message none. text: the last message's."""
+    db.table("prompts").add_column("messages", str, not_null_default="[]")
+    db.table("prompts").drop_index("idx_prompts_text")
+    db.table("prompts").create_index(["text", "messages"], unique=True)
+
+
+@schema()
+def m007_template_dates(db: Database) -> None:
+    """The date that a chat template wrote into the prompt, where it writes one; else empty."""
+    db.table("completions").add_column("date", str, not_null_default="")
+
+
+@schema()
+def m008_missing_rewards(db: Database) -> None:
+    """Why a completion lacks a reward that its configuration has."""
+    missing = {"completion_id": int, "objective": str, "reason": str}
+    db.table("missing_rewards").create(
+        missing,
+        pk=("completion_id", "objective"),
+        foreign_keys=[("completion_id", "completions", "id")],
+        not_null=missing.keys(),
+        strict=True,
+    )

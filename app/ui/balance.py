@@ -1,0 +1,220 @@
+"""The bank on the desk: expected rewards that follow the faders, and Balance, which moves them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+import gradio as gr
+
+from app.charts import radar as radar_chart
+from app.charts.marks import MarkLegend, find_marks, rewards_mark
+from app.format import signed
+from app.html import expected_line, message
+from app.schemas.solo_mute_lock import Channels
+from app.services.app_state import Desk, session
+from app.services.bank_service import Reading, faders_of, in_words
+from app.ui.balance_menu import BY_POLICIES, FLOORS, BalanceMenu, read_floors
+from app.ui.controls import Changes, Controls, Outputs, Values
+from engine import InputError
+from engine.solvers import Solution
+from engine.solvers.outcome import Outcome
+
+log = logging.getLogger("mixdesk")
+
+DRAG = "Drag a dot to ask for more."
+BOOTSTRAPS = 10  # for the errors of the weights above floors, each of them a search
+FOUND = {
+    "mpo": "by the policies’ own rewards, the one that gains least gains all it can",
+    "maxmin": "by the reward models, the least expected reward is the most it can be",
+    "target": "the most expected reward above the floors",
+}
+
+
+@dataclass(frozen=True)
+class Balanced:
+    """What Balance found. fixed: {policy: the weight that it kept}; outcome: None where no reward has a scale."""
+
+    solution: Solution
+    fixed: dict[str, float]
+    outcome: Outcome | None
+
+
+class Balance:
+    """Handlers; `expected` is the line under the radar, which hands its polygon on to it."""
+
+    def __init__(
+        self, desk: Desk, controls: Controls, outputs: Outputs, menu: BalanceMenu, expected: gr.HTML,
+        better: gr.Button, legend: MarkLegend,
+    ) -> None:  # fmt: skip
+        self.desk, self.controls, self.outputs, self.menu, self.expected = desk, controls, outputs, menu, expected
+        self.better, self.legend = better, legend
+
+    def connect(self, tab: gr.Tab) -> None:
+        controls, outputs, faders = self.controls, self.outputs, list(self.controls.faders.values())
+        quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+        # A bank may have been sampled in another tab, and a soup compared there.
+        tab.select(None, None, None, js="() => mixdesk.steer.again()")
+        tab.select(self.marks, [self.legend.last], [self.legend.html], queue=False, **quiet)
+        blocks = gr.context.Context.root_block
+        assert blocks is not None
+        blocks.load(self.marks, [self.legend.last], [self.legend.html], queue=False, **quiet)
+        reads = {*faders, controls.channels, controls.rule, controls.gain, *self.menu.inputs(), self.legend.last}
+        gr.on(
+            [outputs.balance.click, *(floor.submit for floor in self.menu.floors.values())],
+            self.balance,
+            inputs=reads,
+            outputs=[*faders, *outputs.all(), self.expected, self.legend.html, self.legend.last],
+            concurrency_limit=None,
+            **quiet,
+        )
+        self.better.click(
+            None,
+            [*faders, controls.channels],
+            [*faders, outputs.status],
+            js="(...now) => mixdesk.offer.take(now)",
+        )
+
+    async def marks(self, last: dict[str, Any] | None) -> dict[str, Any]:
+        """Return the value of the marks' legend. last: this session's Balance."""
+        try:
+            await asyncio.to_thread(self.desk.expected.load)
+            return self.legend.value(await asyncio.to_thread(find_marks, self.desk, last))
+        except Exception:
+            log.exception("the marks could not be found")
+            return self.legend.value([])
+
+    async def follow(self, values: Values) -> dict[str, Any]:
+        """The value of the line under the radar."""
+        if self.desk.expected.bank is None:
+            await asyncio.to_thread(self.desk.expected.load)  # the page may be opened before the bank was read
+        weights = self.controls.weights(values)
+        reading = self.desk.expected.read(weights, values[self.controls.rule], float(values[self.controls.gain]))
+        return shown(self.desk.expected.objectives, reading)
+
+    async def balance(self, values: Values, request: gr.Request) -> AsyncIterator[Changes]:
+        expected, outputs, who = self.desk.expected, self.outputs, session(request)
+        run = self.desk.runs.get(who)
+        rateable = run is not None and run.rateable and run.choice is None
+        idle = outputs.buttons(running=False, rateable=rateable, answered=run.answered if run else ())
+        try:
+            await asyncio.to_thread(expected.load)
+            if expected.bank is None:
+                async for done, wanted in expected.sample(who):
+                    yield {
+                        **outputs.buttons(running=True, rateable=False),
+                        **outputs.say(f"Sampling a bank to balance with: {done} of {wanted or '…'} responses."),
+                    }
+            yield outputs.say("Balancing…")
+            channels = Channels.parse(values[self.controls.channels])
+            fixed = channels.fixed(self.controls.faders)
+            floors = read_floors(values, self.menu.floors)
+            gain = float(values[self.controls.gain])
+            found = await asyncio.to_thread(self.find, values[self.menu.choice], floors, fixed, gain)
+        except InputError as error:
+            yield {**idle, **outputs.say(str(error), "bad")}
+            return
+        except Exception:
+            log.exception("the weights could not be balanced")
+            yield {
+                **idle,
+                **outputs.say("Balancing failed; the engine's log says why. Press Balance to try again.", "bad"),
+            }
+            return
+        free = {name: weight for name, weight in found.solution.weights.items() if name not in fixed}
+        moved = channels.unlocked(faders_of(free), self.controls.faders)
+        mark = rewards_mark(found.solution.weights, found.outcome) if found.outcome else None
+        yield {
+            **idle,
+            **moved,
+            outputs.status: balanced_message(found, values[self.controls.rule], list(self.controls.faders)),
+            self.expected: await self.follow({**values, **moved}),
+            self.legend.last: mark,
+            self.legend.html: await self.marks(mark),
+        }
+
+    def find(self, choice: str, floors: Mapping[str, float], fixed: dict[str, float], gain: float) -> Balanced:
+        """Find what the menu's choice asks for. Raises InputError."""
+        expected = self.desk.expected
+        if choice == FLOORS:
+            solution = expected.reaching(floors, fixed, gain=gain, repeats=BOOTSTRAPS)
+        else:
+            solution = expected.balanced(fixed, choice, gain)
+        try:
+            outcome = expected.outcome(solution.weights, fixed, gain)
+        except InputError:
+            if choice != BY_POLICIES:
+                raise
+            outcome = None  # the policies' own rewards need no scale
+        return Balanced(solution, fixed, outcome)
+
+
+def build_expected() -> gr.HTML:
+    """The line under the radar. Its value: {line: HTML, traces: what lies under the radar's own, standard: rewards}."""
+    return gr.HTML(
+        {"line": "", "traces": [], "standard": {}},
+        html_template='<p class="hint" role="status">${value.line}</p>',
+        js_on_load=(
+            "const show = () => { mixdesk.underlay('radar', props.value.traces);"
+            " mixdesk.target.expect(props.value.standard); }; watch('value', show); show();"
+            " mixdesk.steer.expected = (value) => { props.value = value; show(); };"
+        ),
+        elem_id="expected",
+    )
+
+
+def shown(objectives: list[str], reading: Reading) -> dict[str, Any]:
+    """The value of the line under the radar."""
+    if not reading.standard:
+        return {"line": expected_line(reading.text, None), "traces": [], "standard": {}}
+    rewards = radar_chart.Rewards(reading.raw, reading.standard)
+    trace = radar_chart.expected(objectives, rewards, reading.errors, reading.sound)
+    text = f"{reading.text} {DRAG}" if reading.sound else reading.text
+    return {"line": expected_line(text, reading.sound), "traces": [trace], "standard": reading.standard}
+
+
+def balanced_message(found: Balanced, rule: str, policies: list[str]) -> str:
+    """Return the status line after Balance. A point that is better goes along for the button that is shown with it."""
+    text = sentence(found.solution, found.outcome)
+    if found.fixed:
+        text += " Around what is locked and silent."
+    if rule != "geometric":
+        text += f" All this is of the geometric rule, not of {rule}."
+    kind = "bad" if found.solution.note else "info"
+    if found.outcome is None or found.outcome.better is None:
+        return f'<span class="message {kind} balanced">{escape(text)}</span>'
+    weights = found.outcome.better.weights
+    positions = faders_of({name: weight for name, weight in weights.items() if name not in found.fixed})
+    there = {name: found.outcome.rewards[name] + gain for name, gain in found.outcome.better.gains.items()}
+    taken = message(f"The faders have the better point: {in_words(weights)}. Expected: {rewards_in_words(there)}.")
+    places = json.dumps([positions.get(name) for name in policies])
+    return (
+        f'<span class="message {kind} balanced offer" data-positions="{escape(places)}" data-said="{escape(taken)}">'
+        f"{escape(text)}</span>"
+    )
+
+
+def sentence(solution: Solution, outcome: Outcome | None = None) -> str:
+    """Return the weights that were found, what they are for, what is expected of them, and what is better."""
+    error = max(solution.weight_errors.values())
+    said = f"Balanced: {FOUND[solution.method]} — {in_words(solution.weights)} (± {error:.0%})."
+    if outcome is not None:
+        said += f" Expected: {rewards_in_words(outcome.rewards, outcome.errors)}."
+        if (better := outcome.better) is not None:
+            least, most = min(better.gains.values()), max(better.gains.values())
+            sure = "by more than twice the error" if better.significant else "but within twice the error"
+            said += f" Better in all, by {least:.2f} to {most:.2f}σ, {sure}: {in_words(better.weights)}."
+    if solution.note:
+        said += f" But {solution.note}: in Explore."
+    return said
+
+
+def rewards_in_words(rewards: Mapping[str, float], errors: Mapping[str, float] | None = None) -> str:
+    """Return 'helpful +0.40 ± 0.05σ, concise −0.10 ± 0.04σ'."""
+    spread = {name: f" ± {error:.2f}" for name, error in (errors or {}).items()}
+    return ", ".join(f"{name} {signed(value)}{spread.get(name, '')}σ" for name, value in rewards.items())

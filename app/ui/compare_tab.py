@@ -1,0 +1,366 @@
+"""Compare: a set of prompts against several mixtures, with win rates, means, and every response to read."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from app.charts import comparison as comparison_chart
+from app.charts.plotly_component import drawn, figure
+from app.html import message
+from app.schemas.solo_mute_lock import Channels
+from app.services.app_state import Desk
+from app.storage.comparisons import Entry
+from app.ui.controls import Changes, Steering, Values
+from app.ui.prompt_upload import PromptUpload
+from engine import InputError, Mixture, Sampling
+from engine.config import REFERENCE
+from engine.evaluation.comparison import MAX_MIXTURES, summarise
+from engine.inference.parse_mixture import read_mixture
+from engine.prompts import MAX_PROMPTS, PromptSet, read_prompts
+
+log = logging.getLogger("mixdesk")
+
+FIRST = 24  # prompts, unless told
+EMPTY = f"""<h2>Which mixture is better, and how sure is that?</h2>
+<p>One pair of responses says little. A comparison lets up to {MAX_MIXTURES} mixtures answer the same prompts, scores
+every response with every reward model, and says how often each mixture <b>wins against the first</b>, with 95%
+intervals. Then sort and search the prompts, and open any of them to read its responses side by side.</p>
+<p>Choose prompts and mixtures, then press <b>Compare</b>. It goes on when you close the page; what is finished is kept,
+also when the app is ended.</p>"""
+QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+
+
+class CompareTab:
+    """The tab's components, and the handlers of what people do with them."""
+
+    def __init__(self, desk: Desk, steering: Steering) -> None:
+        self.desk, self.comparisons = desk, desk.comparisons
+        self.faders, self.channels, self.mixing = steering.faders, steering.channels, steering.mixing
+        file = desk.engine.config.prompts
+        self.bundled: PromptSet | None = None
+        if file:
+            every = list(dict.fromkeys(read_prompts(file)))[:MAX_PROMPTS]
+            self.bundled = PromptSet(Path(file).name, every, list(range(1, len(every) + 1)))
+        self.given = PromptUpload(self.bundled)
+        self.choices = [
+            ("Reference", REFERENCE),
+            ("Uniform", "uniform"),
+            ("Faders, as they stand", "faders"),
+            *((name, f"policy:{name}") for name in desk.policies),
+        ]
+
+    # ------------------------------------------------------------------------------------------------------ the page
+
+    def build(self, tab: gr.Tab) -> None:
+        with gr.Row(elem_id="compare", equal_height=False):
+            with gr.Column(elem_id="compare-form", min_width=240):
+                self.build_form()
+            with gr.Column(elem_id="compare-result", min_width=280):
+                self.empty = gr.HTML(EMPTY, elem_id="compare-empty", elem_classes="teach")
+                with gr.Column(visible=False, elem_id="compare-content") as self.content:
+                    self.build_result()
+        self.seen: gr.State = gr.State({})  # what of which comparison the page shows, and since when
+        self.timer = gr.Timer(1.0, active=False)
+        self.connect(tab)
+
+    def build_form(self) -> None:
+        gr.HTML("<h2>New comparison</h2>")
+        self.given.build()
+        self.prompts = self.given.prompts
+        self.most = gr.Textbox(
+            str(FIRST), label="How many (empty for all)", max_lines=1, elem_id="compare-most", placeholder="all"
+        )
+        self.mixtures = gr.Dropdown(
+            self.choices,
+            value=[value for _, value in self.choices if value != "faders"][:MAX_MIXTURES],
+            multiselect=True,
+            max_choices=MAX_MIXTURES,
+            allow_custom_value=True,
+            label="Mixtures (the first is to win against)",
+            elem_id="compare-mixtures",
+        )
+        weights = zip(self.desk.policies, ("0.6", "0.4"), strict=False)
+        example = ", ".join(f"{name}={weight}" for name, weight in weights)
+        with gr.Row(elem_id="compare-typed-row", equal_height=True):
+            self.typed = gr.Textbox(
+                label="Or type weights, rule, gain",
+                max_lines=1,
+                placeholder=example,
+                elem_id="compare-typed",
+                min_width=140,
+            )
+            self.add = gr.Button("Add", size="sm", elem_id="compare-add", min_width=56, scale=0)
+        with gr.Row(elem_id="compare-numbers"):
+            self.temperature = gr.Textbox(
+                "0.7", label="Temperature", max_lines=1, min_width=70, elem_id="compare-temperature"
+            )
+            self.length = gr.Textbox("160", label="Max tokens", max_lines=1, min_width=70, elem_id="compare-length")
+            self.seed = gr.Textbox("1", label="Seed", max_lines=1, min_width=70, elem_id="compare-seed")
+        self.start = gr.Button("Compare (Ctrl+Enter)", variant="primary", elem_id="compare-start")
+        self.status = gr.HTML(
+            "",
+            html_template='<p role="status" aria-live="polite">${value}</p>',
+            js_on_load="mixdesk.compare.begin(element);",
+            elem_id="compare-status",
+        )
+        self.listing = gr.Radio([], label="Comparisons", visible=False, elem_id="compare-list")
+
+    def build_result(self) -> None:
+        with gr.Row(elem_id="compare-head"):
+            self.title = gr.HTML("", elem_id="compare-title")
+            self.stop = gr.Button("Stop (Esc)", size="sm", elem_id="compare-stop", min_width=90, scale=0)
+            self.resume = gr.Button("Resume (C)", size="sm", elem_id="compare-resume", min_width=90, scale=0)
+            self.delete = gr.Button("Delete…", size="sm", elem_id="compare-delete", min_width=90, scale=0)
+        with gr.Row(visible=False, elem_id="compare-confirm") as self.confirm:
+            self.question = gr.HTML("", elem_id="compare-question")
+            self.sure = gr.Button("Delete it", size="sm", variant="stop", elem_id="compare-sure", min_width=90, scale=0)
+            self.spare = gr.Button("Keep it", size="sm", elem_id="compare-keep", min_width=90, scale=0)
+        self.progress = gr.HTML("", elem_id="compare-progress")
+        with gr.Row(elem_id="compare-summary", equal_height=False):
+            self.wins = gr.HTML("", elem_id="compare-wins")
+            self.radar = figure(None, "compare-radar", "Mean rewards of the mixtures")
+        self.table = gr.HTML(
+            None,
+            html_template='<div class="compare-table"></div>',
+            js_on_load="const show = () => mixdesk.compare.table(element, props.value, () => trigger('select'));"
+            "watch('value', show); show();",
+            elem_id="compare-table",
+        )
+        self.prompt = gr.HTML(
+            None,
+            html_template='<dialog class="compare-dialog" aria-label="One prompt"></dialog>',
+            js_on_load="const show = () => mixdesk.compare.prompt(element, props.value);watch('value', show); show();",
+            elem_id="compare-dialog",
+        )
+
+    def connect(self, tab: gr.Tab) -> None:
+        view = [
+            self.listing, self.empty, self.content, self.title, self.stop, self.resume, self.delete, self.confirm,
+            self.progress, self.wins, self.radar, self.table, self.seen, self.timer, self.status,
+        ]  # fmt: skip
+        tab.select(self.refresh, [self.listing], view, queue=False, **QUIET)
+        self.listing.input(self.open, [self.listing], view, queue=False, **QUIET)
+        self.timer.tick(self.tick, [self.listing, self.seen], view, queue=False, **QUIET)
+        asked = {
+            self.prompts, self.given.file, self.most, self.mixtures, self.temperature, self.length, self.seed,
+            *self.faders.values(), self.channels, *self.mixing.values(),
+        }  # fmt: skip
+        self.start.click(self.starting, asked, view, concurrency_limit=None, **QUIET)
+        self.stop.click(self.stopping, [self.listing], [self.status], queue=False, **QUIET)
+        self.resume.click(self.resuming, [self.listing], view, concurrency_limit=None, **QUIET)
+        self.delete.click(self.asking, [self.listing], [self.confirm, self.question], queue=False, **QUIET)
+        self.spare.click(lambda: gr.Row(visible=False), None, [self.confirm], queue=False, **QUIET)
+        self.sure.click(self.deleting, [self.listing], view, queue=False, **QUIET)
+        self.given.connect(self.status)
+        gr.on(
+            [self.add.click, self.typed.submit],
+            self.adding,
+            [self.typed, self.mixtures],
+            [self.typed, self.mixtures, self.status],
+            queue=False,
+            **QUIET,
+        )
+        place = gr.Number(-1, visible="hidden", label="Prompt")
+        self.table.select(
+            self.reading,
+            [self.listing, place],
+            [self.prompt],
+            js="(comparison, _) => [comparison, mixdesk.compare.place]",
+            queue=False,
+            **QUIET,
+        )
+
+    # ------------------------------------------------------------------------------------------- what is asked for
+
+    def adding(self, typed: str | None, chosen: list[str]) -> Changes:
+        text = (typed or "").strip()
+        try:
+            if not text:
+                raise InputError("Type weights first, such as those that the field shows.")
+            read_mixture(self.desk.engine, text)
+            if len(chosen) >= MAX_MIXTURES:
+                raise InputError(f"There are {MAX_MIXTURES} mixtures already: take one out first.")
+        except InputError as error:
+            return {self.status: message(str(error), "bad")}
+        return {self.typed: "", self.mixtures: list(dict.fromkeys([*chosen, text])), self.status: ""}
+
+    def mixture(self, choice: str, values: Values) -> tuple[str, Mixture]:
+        """(name, mixture) of a choice. Raises InputError."""
+        engine = self.desk.engine
+        if choice == "faders":
+            faders = {name: float(values[fader]) for name, fader in self.faders.items()}
+            weights = Channels.parse(values[self.channels]).weights(faders)
+            if not any(weights.values()):
+                raise InputError(
+                    "All faders are at zero or silent: raise at least one on the desk, or leave Faders out."
+                )
+            return "Faders", engine.mixture(weights, **{name: values[one] for name, one in self.mixing.items()})
+        if choice in ("uniform", REFERENCE):
+            return choice.title(), engine.mixture(None if choice == "uniform" else {REFERENCE: 1.0})
+        if choice.startswith("policy:"):
+            name = choice.removeprefix("policy:")
+            return name, engine.mixture({name: 1.0})
+        return choice, read_mixture(engine, choice)
+
+    async def starting(self, values: Values) -> Changes:
+        try:
+            prompts = values[self.given.file] if values[self.prompts] == "file" else self.bundled
+            if prompts is None:
+                raise InputError("Prompts: there are none yet; upload a file of them.")
+            mixtures = dict(self.mixture(choice, values) for choice in values[self.mixtures] or [])
+            sampling = Sampling(
+                max_new_tokens=int(number(values[self.length], "max tokens", whole=True)),
+                temperature=number(values[self.temperature], "temperature"),
+            )
+            text = (values[self.most] or "").strip().lower()
+            most = None if text in ("", "all") else max(0, int(number(text, "how many", whole=True)))
+            seed = int(number(values[self.seed], "seed", whole=True))
+            # Reading a thousand prompts takes a while, and everybody's events go through this loop.
+            made = await asyncio.to_thread(
+                self.comparisons.start, self.desk.engine, prompts, mixtures, sampling, seed, most
+            )
+        except InputError as error:
+            return {self.status: message(str(error), "bad")}
+        return {**await self.refresh(made), self.status: ""}
+
+    async def resuming(self, comparison: int | None) -> Changes:
+        try:
+            if comparison is not None:
+                await asyncio.to_thread(self.comparisons.resume, self.desk.engine, comparison)
+        except InputError as error:
+            return {self.status: message(str(error), "bad")}
+        return {**await self.refresh(comparison), self.status: ""}
+
+    def stopping(self, comparison: int | None) -> Changes:
+        if comparison is not None:
+            self.comparisons.stop(comparison)
+        return {self.status: message("Stopping; what is finished is kept.")}
+
+    def asking(self, comparison: int | None) -> Changes:
+        entry = next((one for one in self.comparisons.tables.listing() if one.id == comparison), None)
+        if entry is None:
+            return {}
+        responses = entry.answered * len(entry.mixtures)
+        said = f"Delete this comparison with its {responses} responses? That cannot be undone."
+        return {self.confirm: gr.Row(visible=True), self.question: message(said)}
+
+    async def deleting(self, comparison: int | None) -> Changes:
+        try:
+            if comparison is not None:
+                await asyncio.to_thread(self.comparisons.delete, comparison)
+        except InputError as error:
+            return {self.status: message(str(error), "bad"), self.confirm: gr.Row(visible=False)}
+        return {**await self.refresh(None), self.status: message("Deleted.", "good")}
+
+    # ----------------------------------------------------------------------------------------------- what is shown
+
+    async def refresh(self, comparison: int | None) -> Changes:
+        """The list, and this comparison of it, or the newest."""
+        entries = await asyncio.to_thread(self.comparisons.tables.listing)
+        if not entries:
+            return {
+                self.listing: gr.Radio([], value=None, visible=False),
+                self.empty: gr.HTML(visible=True),
+                self.content: gr.Column(visible=False),
+                self.timer: gr.Timer(active=False),
+                self.seen: {},
+            }
+        chosen = comparison if comparison in {entry.id for entry in entries} else entries[0].id
+        choices = [(self.entry_label(entry), entry.id) for entry in entries]
+        return {
+            self.listing: gr.Radio(choices, value=chosen, visible=True),
+            self.empty: gr.HTML(visible=False),
+            self.content: gr.Column(visible=True),
+            **await self.open(chosen),
+        }
+
+    async def open(self, comparison: int | None) -> Changes:
+        try:
+            return await asyncio.to_thread(self.whole, comparison or 0)
+        except InputError as error:
+            return {self.status: message(str(error), "bad"), self.timer: gr.Timer(active=False)}
+
+    async def tick(self, comparison: int | None, seen: dict[str, Any]) -> Changes:
+        """A second later: how far it is, and now and then what there is; at the end all, and the list."""
+        job = self.comparisons.jobs.get(comparison or 0)
+        if job is None:
+            return await self.refresh(comparison)
+        # The more there is to send, the more rarely.
+        wait = 2 + seen.get("size", 0) / 500
+        if job.done != seen.get("done") and time.monotonic() - seen.get("at", 0) > wait:
+            return await self.open(comparison)
+        return {self.progress: comparison_chart.progress_of(job)}
+
+    def whole(self, comparison: int) -> Changes:
+        """Everything of a comparison. Raises InputError if it is gone."""
+        job = self.comparisons.jobs.get(comparison)  # before its answers: what comes meanwhile is news for a tick
+        done = job.done if job else None
+        answers = self.comparisons.tables.answers(comparison)
+        plan = answers.plan
+        objectives = {name: self.desk.colours.get(name, "#71717a") for name in plan.scale}
+        styles = comparison_chart.looks(plan.mixtures, self.desk.accents)
+        summary = summarise(comparison_chart.standard(answers), plan.seed)
+        answered = len(answers.answered)
+        return {
+            self.title: comparison_chart.heading(comparison, plan),
+            self.stop: gr.Button(visible=job is not None),
+            self.resume: gr.Button(visible=job is None and (answered < len(plan.prompts) or bool(answers.missing))),
+            self.delete: gr.Button(visible=job is None),
+            self.confirm: gr.Row(visible=False),
+            self.progress: comparison_chart.progress_of(job)
+            if job
+            else comparison_chart.interrupted(
+                answered, plan, self.comparisons.failures.get(comparison), answers.missing
+            ),
+            self.wins: comparison_chart.win_table(summary, styles, objectives),
+            self.radar: drawn(comparison_chart.radar(summary, styles, objectives)),
+            self.table: comparison_chart.table_value(comparison, answers, styles, objectives),
+            self.seen: {"done": done, "at": time.monotonic(), "size": len(plan.prompts) * len(plan.mixtures)},
+            self.timer: gr.Timer(active=job is not None),
+        }
+
+    def reading(self, comparison: int | None, place: float) -> dict[str, Any] | None:
+        """One prompt, for the dialog."""
+        tables = self.comparisons.tables
+        try:
+            plan = tables.plan(comparison or 0)
+        except InputError:
+            return None
+        place = int(place)
+        if not 0 <= place < len(plan.prompts):
+            return None
+        objectives = {name: self.desk.colours.get(name, "#71717a") for name in plan.scale}
+        rows = tables.completions(comparison or 0, place)
+        # A value that is the same again would not open a dialog that was closed.
+        opened = {"opened": time.monotonic()}
+        return opened | comparison_chart.prompt_value(
+            plan, place, rows, comparison_chart.looks(plan.mixtures, self.desk.accents), objectives
+        )
+
+    def entry_label(self, entry: Entry) -> str:
+        when = datetime.fromisoformat(entry.created_at).strftime("%d %b %H:%M")
+        state = "under way" if entry.id in self.comparisons.jobs else f"{entry.answered} of {entry.prompts} prompts"
+        if entry.finished:
+            state = f"{entry.prompts} prompts" + (f", {entry.missing} rewards missing" if entry.missing else "")
+        return f"{entry.id} · {entry.source} · {len(entry.mixtures)} mixtures, {state} · {when}"
+
+
+def number(text: str | None, what: str, whole: bool = False) -> float:
+    """A number as it was typed. Raises InputError."""
+    typed = (text or "").strip().replace(",", ".")
+    try:
+        return int(typed) if whole else float(typed)
+    except ValueError:
+        kind = "a whole number" if whole else "a number"
+        raise InputError(f"{what}: found '{typed[:40] or 'nothing'}'; type {kind}") from None
+
+
+def build(desk: Desk, tab: gr.Tab, steering: Steering) -> None:
+    CompareTab(desk, steering).build(tab)

@@ -1,0 +1,120 @@
+"""Several turns on the desk: the conversation above the prompt, Reply on a panel, Back, New conversation.
+
+What is drawn is in static/turns.js."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from app.format import in_short
+from app.schemas import conversation
+from app.services.app_state import Desk, session
+from app.ui.controls import Changes, Controls, Outputs, Values
+from engine import InputError
+from engine.messages import last_of
+
+TRANSCRIPT = (
+    '<details open><summary>Conversation<span id="turn-count"></span></summary>'
+    '<div id="transcript" role="region" tabindex="0" aria-label="What was said so far"></div></details>'
+)
+
+
+@dataclass
+class ConversationParts:
+    turns: gr.Textbox  # unseen: what was said before the prompt, as JSON
+    back: gr.Button
+    fresh: gr.Button
+
+
+def build_conversation() -> ConversationParts:
+    """It is there from the second turn on: before that nothing is seen of it."""
+    turns = gr.Textbox("[]", visible="hidden", label="Conversation", elem_id="turns")
+    with gr.Column(elem_id="conversation"):
+        gr.HTML(TRANSCRIPT)
+        with gr.Row(elem_id="conversation-tools"):
+            back = gr.Button("Back (⇧+⌫)", size="sm", elem_id="back", min_width=90, scale=0)
+            fresh = gr.Button("New conversation (⇧+N)", size="sm", elem_id="new-conversation", min_width=90, scale=0)
+    turns.change(None, [turns], js="(turns) => mixdesk.turns.show(turns)")
+    return ConversationParts(turns, back, fresh)
+
+
+class Conversation:
+    """Handlers. cleared: what the outputs show when there is no response."""
+
+    def __init__(
+        self,
+        desk: Desk,
+        controls: Controls,
+        outputs: Outputs,
+        parts: ConversationParts,
+        cleared: Callable[[], Changes],
+    ) -> None:
+        self.desk, self.controls, self.outputs, self.parts, self.cleared = desk, controls, outputs, parts, cleared
+
+    def connect(self) -> None:
+        controls, outputs, parts = self.controls, self.outputs, self.parts
+        quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+        read: set[Any] = {controls.prompt, parts.turns}
+        written: list[Any] = [controls.prompt, parts.turns]
+        write = {"fn": None, "js": "() => mixdesk.turns.write()"}
+        for side, button in outputs.replies.items():
+            button.click(self.reply(side), read, [*written, outputs.status], **quiet).then(**write)
+        parts.back.click(self.back, read, [*written, *outputs.all()], **quiet).then(**write)
+        parts.fresh.click(self.fresh, None, [*written, *outputs.all()], **quiet).then(**write)
+
+    def reply(self, side: str) -> Callable[..., Changes]:
+        def reply(values: Values, request: gr.Request) -> Changes:
+            """Go on from a panel's response; another choice at the same turn takes the place of the one before."""
+            controls, outputs = self.controls, self.outputs
+            run = self.desk.runs.get(session(request))
+            made = run.completions.get(side) if run else None
+            if run is None or made is None or not made.text.strip():
+                return outputs.say(f"There is no {side} response to reply to: press Generate first.", "bad")
+            try:
+                before = conversation.parse(values[self.parts.turns])
+            except InputError:
+                before = []
+            turns = conversation.replied(before, run.prompt, made.text, f"{side.title()} · {in_short(made.mixture)}")
+            # What is not the message that was answered is a draft of the next.
+            draft = values[controls.prompt] or ""
+            return {
+                self.parts.turns: conversation.dump(turns),
+                controls.prompt: "" if draft == last_of(run.prompt) else draft,
+                **outputs.say(f"The conversation goes on from the {side} response: write the next message."),
+            }
+
+        return reply
+
+    def back(self, values: Values, request: gr.Request) -> Changes:
+        """Take the last turn back: its message is to be written again. Its responses stay if they are still there."""
+        try:
+            turns = conversation.parse(values[self.parts.turns])
+        except InputError as error:
+            return self.outputs.say(str(error), "bad")
+        if not turns:
+            return self.outputs.say("There is no turn to go back to.", "bad")
+        kept, prompt = turns[:-2], turns[-2].content
+        run = self.desk.runs.get(session(request))
+        answered = run is not None and run.prompt == conversation.asked(kept, prompt)
+        return {
+            **({} if answered else self.leave(request)),
+            self.parts.turns: conversation.dump(kept),
+            self.controls.prompt: prompt,
+            **self.outputs.say("One turn back: change its message, or choose another response."),
+        }
+
+    def fresh(self, request: gr.Request) -> Changes:
+        return {
+            **self.leave(request),
+            self.parts.turns: "[]",
+            self.controls.prompt: "",
+            **self.outputs.say("A new conversation: write its first message."),
+        }
+
+    def leave(self, request: gr.Request) -> Changes:
+        self.desk.forget(session(request))
+        return self.cleared()

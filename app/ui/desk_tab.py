@@ -1,0 +1,385 @@
+"""The desk: faders, panels that answer at once, a radar, and four rating buttons."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from typing import Any
+
+import gradio as gr
+
+from app.charts import radar as radar_chart
+from app.charts.marks import build_legend
+from app.charts.plotly_component import drawn, figure
+from app.html import caption, message, rewards_table
+from app.server.steer import Steer
+from app.services.app_state import Desk, session
+from app.services.generation_run import SIDES, Run, new_seed
+from app.ui.balance import Balance, build_expected
+from app.ui.controls import (
+    RATINGS,
+    Changes,
+    Controls,
+    Outputs,
+    Steering,
+    Values,
+    build_faders,
+    build_more,
+    build_prompt,
+    whole_number,
+)
+from app.ui.conversation import Conversation, build_conversation
+from app.ui.faders import build_history, connect_history
+from app.ui.panels import EXACT, FADERS, PARTICLES, UNIFORM, build_panels
+from app.ui.radar_target import build_target
+from app.ui.saved_mixtures import Keeping, build_keeping
+from app.ui.share import Sharing, build_sharing
+from app.ui.token_inspector import build_drawer
+from engine import InputError, Mixture, Sampling
+from engine.config import REFERENCE
+from engine.prompts import read_prompts
+
+log = logging.getLogger("mixdesk")
+
+EXAMPLES = 6
+RADAR_HINT = (
+    "Outward is better. The dashed ring is what the reference usually gets; each ring is one standard deviation."
+)
+
+
+class DeskTab:
+    """The page's components, and the handlers of what people do with them."""
+
+    def __init__(self, desk: Desk) -> None:
+        self.desk = desk
+        config = desk.engine.config
+        self.colours, self.objectives = desk.colours, desk.engine.reward_set.objectives
+        self.examples = read_prompts(config.prompts)[:EXAMPLES] if config.prompts else []
+
+    # ------------------------------------------------------------------------------------------------------ the page
+
+    def build(self, tab: gr.Tab, tabs: gr.Tabs) -> Steering:
+        """What other tabs may move, read and write."""
+        policies, accents = self.desk.engine.config.policies, self.desk.accents
+        with gr.Row(elem_id="desk", equal_height=False):
+            with gr.Column(elem_id="mix", min_width=200):
+                faders, channels, menu = build_faders(policies, list(accents.values()), self.objectives)
+                undo, redo = build_history()
+                with gr.Accordion("Save and share (V)", open=False, elem_id="shelf"):
+                    keeping, sharing = build_keeping(), build_sharing()
+                more = build_more(min(512, self.desk.engine.policy_set.context // 2))
+            with gr.Column(elem_id="stage", min_width=280):
+                conversation = build_conversation()
+                prompt, generate, stop = build_prompt(self.examples)
+                unfamiliar = gr.HTML(
+                    "",
+                    elem_id="unfamiliar",
+                    html_template='<p role="status" aria-live="polite">${value}</p>',
+                )
+                panels = build_panels(accents)
+                with gr.Row(elem_id="ratings"):
+                    ratings = {
+                        choice: gr.Button(f"{label} ({key})", interactive=False, elem_id=f"rate-{choice}", min_width=90)
+                        for choice, (label, key) in RATINGS.items()
+                    }
+                with gr.Row(elem_id="said"):
+                    status = gr.HTML(
+                        message("Press Generate: two mixtures answer side by side, and you say which is better."),
+                        elem_id="status",
+                        html_template='<p role="status" aria-live="polite">${value}</p>',
+                    )
+                    # Shown while the status line speaks of it.
+                    better = gr.Button("Take the better point", size="sm", elem_id="better", min_width=160, scale=0)
+            with gr.Column(elem_id="meters", min_width=240):
+                gr.HTML("<h2>Rewards</h2>")
+                radar = figure(self.radar(None), "radar", "Rewards radar")
+                legend = build_legend(self.objectives)
+                expected = build_expected()
+                gr.HTML(f'<p class="hint">{RADAR_HINT}</p>')
+                table = gr.HTML(rewards_table(self.objectives, self.colours, {}), elem_id="rewards")
+            drawer, go_on, close = build_drawer()
+        gathered = gr.Textbox(visible="hidden", label="Settings")
+        controls = Controls(
+            *(prompt, faders, channels, panels.mixtures, panels.open, conversation.turns), **more, gathered=gathered
+        )
+        run = gr.Textbox("", visible="hidden", label="Run")
+        outputs = Outputs(
+            *(run, panels.captions, radar, table, status, drawer, generate, menu.button, stop),
+            *(ratings, panels.replies, [conversation.back, conversation.fresh]),
+        )  # fmt: skip
+        self.connect(controls, outputs, go_on)
+        run.change(
+            self.unfamiliar,
+            [run],
+            [unfamiliar],
+            queue=False,
+            trigger_mode="always_last",
+            show_progress="hidden",
+            api_visibility="private",
+        )
+        Conversation(self.desk, controls, outputs, conversation, lambda: self.cleared(outputs)).connect()
+        balancing = Balance(self.desk, controls, outputs, menu, expected, better, legend)
+        balancing.connect(tab)
+        Steer(self.desk, controls, outputs, self.mixture, balancing).connect(panels.responses, close)
+        build_target(self.desk, controls, status)
+        connect_history(controls.mixing(), undo, redo)
+        Keeping(self.desk, controls, status, keeping).connect()
+        Sharing(self.desk, controls, status, sharing).connect()
+        mixing = {name: more[name] for name in ("rule", "gain", "exponent")}
+        return Steering(faders, channels, mixing, status, tabs)
+
+    def radar(self, run: Run | None) -> Any:
+        standard = self.desk.engine.reward_set.standard
+        done = run.completions if run else {}
+        sides = {
+            side.title(): radar_chart.Rewards(done[side].rewards, standard(done[side].rewards))
+            for side in SIDES
+            if side in done
+        }
+        return radar_chart.radar(self.objectives, [self.colours[name] for name in self.objectives], sides)
+
+    # --------------------------------------------------------------------------------------------------- the handlers
+
+    def connect(self, controls: Controls, outputs: Outputs, go_on: gr.Button) -> None:
+        annotator = gr.BrowserState(None, storage_key="mixdesk-annotator", secret="mixdesk")
+        rating_id = gr.Textbox(visible="hidden", elem_id="rating-id", label="Rating id")
+        controls.gather(outputs.generate.click, "mixdesk.newRating();").then(
+            self.generating(controls, outputs),
+            inputs=[controls.gathered],
+            outputs=[*outputs.all(), controls.seed],
+            concurrency_limit=None,  # the engine has a queue of its own, and says how long it is
+            trigger_mode="multiple",  # else Gradio's page drops a click that comes while the last one's answer ends
+            show_progress="hidden",
+            api_visibility="private",
+        )
+        controls.gather(go_on.click).then(
+            self.branching(controls, outputs),
+            inputs=[controls.gathered],
+            outputs=[*outputs.all(), controls.panels, *controls.mixtures.values()],
+            concurrency_limit=None,
+            trigger_mode="multiple",
+            show_progress="hidden",
+            api_visibility="private",
+        )
+        outputs.run.change(None, [outputs.run], js="(stage) => mixdesk.text.follow(stage)")
+        outputs.stop.click(self.stop, queue=False, api_visibility="private")
+        for choice, button in outputs.ratings.items():
+            button.click(
+                self.rating(choice, outputs),
+                inputs=[rating_id, annotator],
+                outputs=[outputs.status, *outputs.ratings.values()],
+                js="(_, annotator) => [mixdesk.ratingId, annotator]",
+                show_progress="hidden",
+                queue=False,
+                api_visibility="private",
+            )
+        blocks = gr.context.Context.root_block
+        assert blocks is not None
+        blocks.load(
+            None, [annotator], [annotator], js="(known) => { mixdesk.ready(); return known || mixdesk.uuid(); }"
+        )
+        blocks.unload(self.leave)
+
+    async def unfamiliar(self, stage: str) -> str:
+        """Say so where the run's prompt is far from those that the policies know; its first tokens come before."""
+        run = self.desk.find(stage.partition(" ")[0])
+        if run is None:
+            return ""
+        async for _ in run.updates():
+            if any(run.counts.values()) or run.replaced:
+                break
+        try:
+            warning = await asyncio.to_thread(self.desk.engine.prompt_warning, run.prompt)
+        except (InputError, RuntimeError):  # the prompt does not fit, or the engine is closed: the run says so
+            return ""
+        return message(warning) if warning else ""
+
+    def generating(self, controls: Controls, outputs: Outputs) -> Callable[..., AsyncIterator[Changes]]:
+        async def generate(gathered: str, request: gr.Request) -> AsyncIterator[Changes]:
+            restarts = self.desk.engine.restarts
+            try:
+                values = controls.read(gathered)
+                seed = self.seed(controls, values)
+                # Reading a long prompt takes a while, and everybody's events go through this loop.
+                run = await asyncio.to_thread(self.start, session(request), controls, values, seed)
+            except InputError as error:
+                yield outputs.say(str(error), "bad")
+                return
+            if run.replaced:
+                return
+            yield {
+                outputs.run: run.stage,
+                **dict.fromkeys(outputs.captions.values(), ""),
+                **outputs.buttons(running=True, rateable=False),
+                **outputs.say("Generating…"),
+                outputs.drawer: None,
+                controls.seed: str(seed),
+            }
+            async for changes in self.following(run, list(run.responses), outputs, restarts):
+                yield changes
+
+        return generate
+
+    def branching(self, controls: Controls, outputs: Outputs) -> Callable[..., AsyncIterator[Changes]]:
+        async def branch(gathered: str, request: gr.Request) -> AsyncIterator[Changes]:
+            restarts = self.desk.engine.restarts
+            try:
+                values = controls.read(gathered)
+                opened = values[controls.panels].split(",")
+                side = next((side for side in SIDES if side not in opened), SIDES[-1])
+                mixture, sampling = self.mixture(FADERS, controls, values), self.sampling(controls, values, FADERS)
+                seed = self.seed(controls, values) + SIDES.index(side)
+                run = await asyncio.to_thread(self.desk.branch, session(request), side, mixture, sampling, seed)
+            except InputError as error:
+                yield outputs.say(str(error), "bad")
+                return
+            yield {
+                controls.panels: ",".join(one for one in SIDES if one in (*opened, side)),
+                controls.mixtures[side]: FADERS,
+                outputs.run: run.stage,
+                outputs.captions[side]: "",
+                **outputs.buttons(running=True, rateable=False),
+                **outputs.say("Going on from there…"),
+            }
+            async for changes in self.following(run, [side], outputs, restarts):
+                yield changes
+
+        return branch
+
+    async def following(self, run: Run, sides: list[str], outputs: Outputs, restarts: int) -> AsyncIterator[Changes]:
+        """What is shown around the text of these panels, until they are finished. restarts: the engine's when they
+        were asked for."""
+        began = time.perf_counter()
+        mine = [run.responses[side] for side in sides]
+        shown, waited = 0, False
+        idle = outputs.buttons(running=False, rateable=False)
+        try:
+            async for _ in run.updates(0.1, sides):
+                if run.replaced:
+                    return
+                changes: Changes = {}
+                if (ahead := run.ahead) is not None:
+                    changes |= outputs.say(f"Waiting for a turn: {ahead or 'nobody'} before you.")
+                    waited = True
+                elif waited:
+                    changes |= outputs.say("Generating…")
+                    waited = False
+                if len(run.completions) > shown:
+                    shown = len(run.completions)
+                    changes |= self.results(run, outputs)
+                if changes:
+                    yield changes
+            if error := next((response.error for response in mine if response.error is not None), None):
+                raise error
+        except InputError as error:
+            yield {**idle, **outputs.say(str(error), "bad")}
+            return
+        except Exception:
+            log.exception("the engine failed")
+            failed = "The engine failed at these responses; its log says why. Press Generate to try again."
+            if self.desk.engine.restarts > restarts:
+                failed = "The engine had to begin again, and is ready now. Press Generate to try again."
+            yield {**idle, **outputs.say(failed, "bad")}
+            return
+        yield {
+            **(self.results(run, outputs) if len(run.completions) > shown else {}),
+            **outputs.buttons(not run.done, run.done and run.rateable and run.choice is None, run.answered),
+            **outputs.say(summary(run, sides, time.perf_counter() - began)),
+        }
+
+    def results(self, run: Run, outputs: Outputs) -> Changes:
+        made = run.completions
+        captions = {outputs.captions[side]: caption(completion) for side, completion in made.items()}
+        columns = [side for side in SIDES if side in run.responses]
+        table = rewards_table(self.objectives, self.colours, made, columns)
+        return {**captions, outputs.radar: drawn(self.radar(run)), outputs.table: table}
+
+    def cleared(self, outputs: Outputs) -> Changes:
+        return {
+            outputs.run: "",
+            **dict.fromkeys(outputs.captions.values(), ""),
+            **outputs.buttons(running=False, rateable=False),
+            outputs.radar: drawn(self.radar(None)),
+            outputs.table: rewards_table(self.objectives, self.colours, {}),
+            outputs.drawer: None,
+        }
+
+    def start(self, who: str, controls: Controls, values: Values, seed: int) -> Run:
+        plays = controls.choices(values)
+        return self.desk.start(
+            who,
+            controls.asked(values),
+            {side: self.mixture(choice, controls, values) for side, choice in plays.items()},
+            {side: self.sampling(controls, values, choice) for side, choice in plays.items()},
+            seed,
+            steerable=[side for side, choice in plays.items() if choice == FADERS],
+        )
+
+    def seed(self, controls: Controls, values: Values) -> int:
+        return new_seed() if values[controls.new_seed] else whole_number(values[controls.seed])
+
+    def sampling(self, controls: Controls, values: Values, chosen: str) -> Sampling:
+        """How a panel's tokens are drawn. Raises InputError."""
+        sampling = controls.sampling(values)
+        if chosen != EXACT:
+            return sampling
+        if sampling.temperature == 0:
+            raise InputError("Faders exact draws at random: raise the temperature above 0, or choose Faders.")
+        return replace(sampling, particles=PARTICLES)
+
+    def mixture(self, chosen: str, controls: Controls, values: Values) -> Mixture:
+        """The mixture that a panel's choice names. Raises InputError."""
+        weights: dict[str, float] | None
+        if chosen in (FADERS, EXACT):
+            weights = controls.heard(values)
+        elif chosen == UNIFORM:
+            weights = None
+        else:
+            weights = {REFERENCE if chosen == "reference" else chosen.removeprefix("policy:"): 1.0}
+        settings = {"gain": values[controls.gain], "exponent": values[controls.exponent]}
+        # Only the geometric mixture has an exact one.
+        rule = "geometric" if chosen == EXACT else values[controls.rule]
+        return self.desk.engine.mixture(weights, rule, **settings)
+
+    def stop(self, request: gr.Request) -> None:
+        self.desk.stop(session(request))
+
+    def leave(self, request: gr.Request) -> None:
+        self.desk.forget(session(request))
+
+    def rating(self, choice: str, outputs: Outputs) -> Callable[..., Changes]:
+        def rate(rating_id: str, annotator: str, request: gr.Request) -> Changes:
+            try:
+                new = self.desk.rate(session(request), rating_id, choice, annotator)
+            except InputError as error:
+                return outputs.say(str(error), "bad")
+            except sqlite3.Error as error:
+                log.exception("a rating could not be stored")
+                return outputs.say(f"Not saved: the database says “{error}”. Press the button again to retry.", "bad")
+            said = RATINGS[choice][0].lower()
+            closed = {button: gr.Button(interactive=False) for button in outputs.ratings.values()}
+            if not new:
+                return {**closed, **outputs.say("This pair was saved before; generate again to rate another.")}
+            return {**closed, **outputs.say(f"Saved: {said}.", "good")}
+
+        return rate
+
+
+def build(desk: Desk, tab: gr.Tab, tabs: gr.Tabs) -> Steering:
+    return DeskTab(desk).build(tab, tabs)
+
+
+def summary(run: Run, sides: list[str], seconds: float) -> str:
+    made = [completion for side, completion in run.completions.items() if side in sides]
+    tokens = sum(len(completion.tokens) - completion.begins_with for completion in made)
+    how = "Stopped" if any(completion.finish_reason == "stopped" for completion in made) else "Done"
+    rest = "Which is better?" if len(run.responses) == 2 else "Which is better, left or right?"
+    if run.choice is not None:
+        rest = ""
+    elif not run.rateable:
+        rest = "A response is empty: generate again to rate."
+    return f"{how}: {tokens} tokens in {seconds:.1f} s. {rest}"

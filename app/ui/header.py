@@ -1,0 +1,121 @@
+"""The top of the page: its name, the menu of configurations, and lines that say what goes on. Text from outside is
+escaped here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+import gradio as gr
+
+from app.ui.shortcuts import help_button, help_dialog
+
+TAGLINE = "Mix language-model policies while they write, and say which mixture is better."
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A configuration in the menu. path: where its desk is, from the first one's."""
+
+    name: str
+    slug: str
+    path: str
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What can be fetched for another configuration. about: what this page's own policies are; opens: whether the other
+    one can be opened beside this one, or only when the app starts again."""
+
+    slug: str
+    title: str
+    size: str
+    licence: str
+    about: str = ""
+    opens: bool = True
+
+
+@dataclass(frozen=True)
+class Menu:
+    """choices: all of them, none if there is no menu; slug: whose page this is; home: the way from this page to the
+    first one; offers: what can be fetched."""
+
+    choices: Sequence[Choice]
+    slug: str
+    home: str = "./"
+    offers: Sequence[Offer] = ()
+
+
+def build_header(warning: str = "", menu: Menu | None = None, notes: Sequence[str] = ()) -> None:
+    """Notices first, so that the tabs find the title's line where it always is. app/static/configurations.js is their
+    other half."""
+    notices = warning_line(warning) + offer_lines(menu) + loading_line(menu)
+    gr.HTML(notices, elem_id="notices", elem_classes=["warned"] if warning else None)
+    gr.HTML(
+        f"<header><h1>Mixdesk</h1>{menu_of(menu)}{notes_of(notes)}{help_button()}<p>{TAGLINE}</p></header>{help_dialog()}",
+        elem_id="top",
+    )
+
+
+def warning_line(warning: str) -> str:
+    if not warning:
+        return ""
+    return (
+        f'<div id="warning" class="notice"><p role="note">{escape(warning)}</p>'
+        '<button type="button" data-notice="warning" title="Hide it for this visit">Dismiss</button></div>'
+    )
+
+
+def notes_of(notes: Sequence[str]) -> str:
+    """What was found out about the policies when they were loaded, behind a button that says how many there are."""
+    if not notes:
+        return ""
+    items = "".join(f"<li>{escape(note)}</li>" for note in notes)
+    words = "1 note" if len(notes) == 1 else f"{len(notes)} notes"
+    summary = f'<summary title="What was found when the policies were loaded">{words}</summary>'
+    return f'<details id="notes">{summary}<ul>{items}</ul></details>'
+
+
+def offer_lines(menu: Menu | None) -> str:
+    """A line for each offer, hidden until app/static/fetching.js knows how far it is."""
+    if menu is None:
+        return ""
+    return "".join(
+        f'<div class="notice offer" hidden data-offer="{escape(offer.slug)}" data-home="{escape(menu.home)}" '
+        f'data-title="{escape(offer.title)}" data-opens="{str(offer.opens).lower()}">'
+        f'<p><span class="about">{escape(offer.about)}</span> <span role="status" class="words"></span> '
+        f'<span class="how-far"></span></p><progress hidden aria-label="Fetched of {escape(offer.title)}"></progress>'
+        f'<button type="button" data-fetch="get" title="{escape(offer.size)}, {escape(offer.licence)}, kept in this '
+        f"machine's cache\">Get {escape(offer.title)}, {escape(offer.size)}</button>"
+        '<button type="button" data-fetch="open" hidden>Open them</button>'
+        '<button type="button" data-fetch="cancel" hidden>Cancel</button>'
+        '<button type="button" data-fetch="hide" title="Hide it for this visit">Not now</button></div>'
+        for offer in menu.offers
+    )
+
+
+def loading_line(menu: Menu | None) -> str:
+    if menu is None or not menu.choices:
+        return ""
+    return (
+        '<div id="loading" class="notice" hidden><p role="status" aria-live="polite"></p>'
+        '<button type="button" data-notice="again" hidden>Open it again</button>'
+        '<button type="button" data-notice="loading">Stay here</button></div>'
+    )
+
+
+def menu_of(menu: Menu | None) -> str:
+    if menu is None or not menu.choices:
+        return ""
+    items = "".join(
+        f'<button type="button" data-configuration="{escape(choice.slug)}"'
+        f"{' aria-current=page' if choice.slug == menu.slug else ''}>"
+        f"<span>{escape(choice.name)}</span><small></small></button>"
+        for choice in menu.choices
+    )
+    here = next(choice.name for choice in menu.choices if choice.slug == menu.slug)
+    return (
+        f'<details id="configurations" data-home="{escape(menu.home)}" data-here="{escape(menu.slug)}">'
+        f'<summary title="Change the configuration">{escape(here)}</summary><div>{items}</div></details>'
+    )

@@ -1,0 +1,103 @@
+"""The panels on the page: each with its choice of what answers, its response as tokens, and how it was made."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from html import escape
+
+import gradio as gr
+
+from app.services.generation_run import RATED, SIDES
+
+FADERS, EXACT, REFERENCE, UNIFORM = "faders", "exact", "reference", "uniform"
+PARTICLES = 16  # of Faders exact
+REPLY = {"left": "5", "right": "6", "third": "7", "fourth": "8"}  # keys, beside those of the ratings
+FIRST = {"left": FADERS, "right": REFERENCE, "third": EXACT, "fourth": UNIFORM}  # what each panel begins with
+
+KEYS = "Left and right: its tokens; Enter on one: what else could have been said there."
+
+
+@dataclass
+class Panels:
+    """What the panels consist of, by side. open: a hidden text, the sides that are there; responses: where a token is
+    selected."""
+
+    mixtures: dict[str, gr.Dropdown]
+    responses: dict[str, gr.HTML]
+    captions: dict[str, gr.HTML]
+    open: gr.Textbox
+    replies: dict[str, gr.Button]
+
+
+def build_panels(policies: Mapping[str, str]) -> Panels:
+    """policies: {name: accent colour}. The first two panels are always there, the others come and go."""
+    panels = Panels({}, {}, {}, gr.Textbox(",".join(RATED), visible="hidden", label="Open panels"), {})
+    with gr.Row(elem_id="tools"):
+        trace = gr.Button("Trace (T)", size="sm", elem_id="trace", min_width=80, scale=0)
+        gr.HTML(legend(policies), elem_id="legend")
+        add = gr.Button("Add panel (P)", size="sm", elem_id="add-panel", min_width=110, scale=0)
+    trace.click(None, js="() => mixdesk.trace.toggle()")
+    add.click(None, [panels.open], [panels.open], js="(open) => mixdesk.panels.add(open)")
+    with gr.Row(elem_id="panels"):
+        for side in SIDES:
+            build_panel(panels, side, policies)
+    # The server opens one when a response branches.
+    panels.open.change(None, [panels.open], js="(open) => mixdesk.panels.show(open)")
+    return panels
+
+
+def build_panel(panels: Panels, side: str, policies: Mapping[str, str]) -> None:
+    choices = [("Faders", FADERS), ("Faders exact", EXACT), *((name, f"policy:{name}") for name in policies)]
+    choices += [("Reference", REFERENCE), ("Uniform", UNIFORM)]
+    with gr.Column(elem_id=f"panel-{side}", elem_classes="panel", min_width=200):
+        with gr.Row(elem_classes="panel-head"):
+            gr.HTML(f'<h2><span class="line {side}"></span>{side.title()}</h2>')
+            panels.mixtures[side] = gr.Dropdown(
+                choices,
+                value=FIRST[side],
+                label=f"{side.title()} mixture",
+                show_label=False,
+                container=False,
+                filterable=False,
+                elem_id=f"mixture-{side}",
+                min_width=100,
+            )
+            panels.replies[side] = gr.Button(
+                f"Reply ({REPLY[side]})", size="sm", interactive=False, elem_id=f"reply-{side}", elem_classes="reply",
+                min_width=76, scale=0,
+            )  # fmt: skip
+            if side not in RATED:
+                remove = gr.Button(
+                    "×", size="sm", elem_id=f"remove-{side}", elem_classes="remove", min_width=30, scale=0
+                )
+                remove.click(
+                    None, [panels.open], [panels.open], js=f"(open) => mixdesk.panels.remove(open, {json.dumps(side)})"
+                )
+        panels.responses[side] = response(side, policies)
+        panels.captions[side] = gr.HTML("", elem_id=f"caption-{side}", elem_classes="caption")
+
+
+def response(side: str, policies: Mapping[str, str]) -> gr.HTML:
+    """A response. It triggers `select` with the place of a token."""
+    accents = json.dumps([{"name": name, "colour": colour} for name, colour in policies.items()])
+    return gr.HTML(
+        None,
+        html_template=(
+            f'<div class="response" role="group" tabindex="0" '
+            f'aria-label="{side.title()} response" aria-description="{KEYS}">'
+            '<p class="empty">The response appears here.</p><div class="tokens"></div></div>'
+            '<div class="sums"><svg viewBox="0 0 100 40" preserveAspectRatio="none" role="img"></svg><ul></ul></div>'
+        ),
+        js_on_load=f"mixdesk.trace.panel({json.dumps(side)}, element, {accents}, trigger);",
+        apply_default_css=False,
+        elem_id=f"response-{side}",
+    )
+
+
+def legend(policies: Mapping[str, str]) -> str:
+    parts = "".join(
+        f'<span style="--accent:{colour}"><i class="dot"></i>{escape(name)}</span>' for name, colour in policies.items()
+    )
+    return f'<p class="legend"><b>pushed most by</b>{parts}</p>'

@@ -1,0 +1,94 @@
+"""Prompts from a person's file: the upload, the column that they are in, and the menu that offers them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from app.html import message
+from app.ui.controls import Changes
+from engine import InputError
+from engine.prompt_files import GZ
+from engine.prompts import MAX_BYTES, MAX_PROMPTS, ColumnError, PromptSet, uploaded
+
+HINT = f"""<p class="hint">JSONL, JSON, CSV, TSV, Parquet or text, also gzipped: a <b>prompt</b> on each line, or in a
+column that you choose. Up to {MAX_PROMPTS:,} prompts, UTF-8, {MAX_BYTES // 1_000_000} MB.</p>"""
+
+
+class PromptUpload:
+    """The components, and their handlers. file: the PromptSet that this page's person has given, or None."""
+
+    def __init__(self, bundled: PromptSet | None) -> None:
+        """bundled: the configuration's own prompts."""
+        self.bundled = bundled
+
+    def build(self) -> None:
+        self.prompts = gr.Dropdown(
+            [(label_of(self.bundled), "bundled")] if self.bundled else [],
+            value="bundled" if self.bundled else None,
+            label="Prompts",
+            filterable=False,
+            elem_id="compare-prompts",
+        )
+        self.upload = gr.UploadButton(
+            "Upload prompts (U)", size="sm", elem_id="compare-upload", file_count="single", type="filepath"
+        )
+        self.column = gr.Dropdown(
+            [], label="Column of the prompts", filterable=False, visible=False, elem_id="compare-column"
+        )
+        gr.HTML(HINT)
+        self.file: gr.State = gr.State(None)
+        self.path: gr.State = gr.State(None)  # where Gradio keeps the file, for another column of it
+
+    def connect(self, status: gr.HTML) -> None:
+        """status: where it is said what was read."""
+        self.status = status
+        quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+        changed = [self.file, self.path, self.prompts, self.column, status]
+        self.upload.upload(self.taking, [self.upload, self.prompts], changed, **quiet)
+        self.column.input(self.choosing, [self.column, self.path], changed, **quiet)
+
+    def taking(self, path: str | None, chosen: str | None) -> Changes:
+        """A file was uploaded; its path is Gradio's own, which refuses what lies outside its folder of uploads."""
+        return self.read(path, None) if path else {}
+
+    def choosing(self, column: str | None, path: str | None) -> Changes:
+        """Another column of the same file; its path comes from the server's own memory, never from the page."""
+        return self.read(path, column) if path and column else {}
+
+    def read(self, path: str, column: str | None) -> Changes:
+        given = Path(path)
+        name = given.name
+        try:
+            with given.open("rb") as file:
+                data = file.read(MAX_BYTES + 1)
+            # The name is only ever shown; a long one would push everything else away.
+            ending = "".join(given.suffixes[-2:] if given.suffix.lower() == GZ else given.suffixes[-1:])
+            name = given.name.removesuffix(ending)[-40:] + ending[-16:]
+            prompts = uploaded(name, data, column)
+        except ColumnError as error:
+            return {
+                self.path: path,
+                self.column: gr.Dropdown(choices=error.columns, value=None, visible=True),
+                self.status: message(f"{name}: choose the column that the prompts are in."),
+            }
+        except (InputError, OSError) as error:
+            return {self.status: message(str(error), "bad")}
+        twice = f"; {prompts.duplicates} that came twice are left out" if prompts.duplicates else ""
+        said = f"{prompts.name}: {len(prompts.prompts)} prompts{twice}."
+        choices = [(label_of(found), value) for found, value in ((self.bundled, "bundled"), (prompts, "file")) if found]
+        return {
+            self.file: prompts,
+            self.path: path,
+            self.prompts: gr.Dropdown(choices=choices, value="file"),
+            self.column: gr.Dropdown(
+                choices=list(prompts.columns), value=prompts.column or None, visible=len(prompts.columns) > 1
+            ),
+            self.status: message(said, "good"),
+        }
+
+
+def label_of(prompts: PromptSet) -> str:
+    return f"{prompts.name} · {len(prompts.prompts)} prompts"

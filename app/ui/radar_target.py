@@ -1,0 +1,104 @@
+"""A target on the radar: somebody drags a reward outward, and the faders go where the expected rewards come nearest.
+
+What is dragged, and how, is in static/target.js; here the weights are found, and said in a sentence.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from typing import Annotated, Any
+
+import gradio as gr
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from app.charts import radar as radar_chart
+from app.format import signed
+from app.html import message
+from app.schemas.solo_mute_lock import Channels
+from app.services.app_state import Desk
+from app.services.bank_service import Aimed, faders_of
+from app.ui.controls import Controls
+from engine import InputError
+
+log = logging.getLogger("mixdesk")
+
+NEAR = 0.05  # standard deviations that are as good as none
+Value = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class Asked(BaseModel):
+    """What the page asks. faders: where they were before anything was dragged, by place; goal: {objective: standard
+    deviations}; quick: while it is being dragged."""
+
+    model_config = ConfigDict(frozen=True)
+
+    faders: list[Annotated[Value, Field(ge=0, le=1)]]
+    channels: str
+    gain: Annotated[Value, Field(ge=0, le=4)]
+    goal: Annotated[dict[str, Annotated[Value, Field(ge=-100, le=100)]], Field(min_length=1)]
+    quick: bool
+
+
+def build_target(desk: Desk, controls: Controls, status: gr.HTML) -> None:
+    """The handles, which the browser lays over the radar, and what they move."""
+
+    async def aim(asked: dict[str, Any]) -> dict[str, Any]:
+        return await asyncio.to_thread(answer, desk, list(controls.faders), asked)
+
+    objectives = desk.expected.objectives
+    axes = [
+        {"name": name, "colour": desk.colours[name], "angle": angle}
+        for name, angle in zip(objectives, radar_chart.angles_of(objectives), strict=True)
+    ]
+    handles = gr.HTML(
+        None,
+        html_template="<i></i>",
+        js_on_load=f"mixdesk.target.begin({json.dumps(axes)}, {radar_chart.REACH}, server, trigger);",
+        server_functions=[aim],
+        elem_id="target-handles",
+    )
+    handles.select(None, controls.mixing(), list(controls.faders.values()), js="(...now) => mixdesk.target.placed(now)")
+    handles.submit(None, None, [status], js="() => mixdesk.target.said()")
+
+
+def answer(desk: Desk, policies: list[str], given: dict[str, Any]) -> dict[str, Any]:
+    """{positions: by place, None where a fader stays; said: the sentence}; positions is None where nothing moves."""
+    try:
+        asked = Asked.model_validate(given)
+        channels = Channels.parse(asked.channels)
+        weights = channels.weights(dict(zip(policies, asked.faders, strict=True)))
+        aimed = desk.expected.aim(weights, asked.goal, channels.fixed(policies), asked.gain, asked.quick)
+    except InputError as error:
+        return {"positions": None, "said": message(str(error), "bad")}
+    except (ValidationError, ValueError):
+        return {"positions": None, "said": message("The target cannot be read: reload the page.", "bad")}
+    except Exception:
+        log.exception("a target was not solved")
+        return {"positions": None, "said": message("The target failed; the engine's log says why.", "bad")}
+    positions = faders_of({name: aimed.weights[name] for name in aimed.free})
+    said = message(sentence(aimed), "info" if aimed.sound else "bad")
+    return {"positions": [positions.get(name) for name in policies], "said": said}
+
+
+def sentence(aimed: Aimed) -> str:
+    """What was reached, of what was asked, and how sure it is."""
+
+    def missed(name: str) -> bool:
+        return abs(aimed.gained[name] - aimed.asked[name]) > max(NEAR, 2 * aimed.errors[name])
+
+    parts = [
+        f"{name} {signed(aimed.gained[name])} ± {aimed.errors[name]:.2f} of {signed(asked)}σ asked"
+        for name, asked in aimed.asked.items()
+    ]
+    others = [
+        f"{name} {signed(gained)}"
+        for name, gained in aimed.gained.items()
+        if name not in aimed.asked and abs(gained) > NEAR
+    ]
+    begins = "Beyond reach; nearest to your target:" if any(map(missed, aimed.asked)) else "Target reached:"
+    said = f"{begins} {', '.join(parts)}" + (f"; with it {', '.join(others)}" if others else "") + "."
+    if aimed.sound:
+        return f"{said} {aimed.share:.0%} of the bank counts."
+    return f"{said} But a guess, only {aimed.share:.0%} of the bank counts: sample more in Explore."

@@ -1,0 +1,168 @@
+"""Mixtures under a name: Save, Load, Delete beside the faders."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from app.html import message
+from app.schemas.desk_state import MixtureSettings
+from app.schemas.solo_mute_lock import Channels
+from app.services.app_state import Desk
+from app.storage.saved_mixtures import SavedMixtures, TakenError, clean
+from app.ui.controls import Changes, Controls, Values
+from engine import RULES, InputError
+
+log = logging.getLogger("mixdesk")
+
+
+@dataclass
+class KeepingParts:
+    """One box for the name: of a mixture to load, or of one to be saved."""
+
+    name: gr.Dropdown
+    load: gr.Button
+    save: gr.Button
+    delete: gr.Button
+    asking: gr.Row
+    question: gr.HTML
+    replace: gr.Button
+    remove: gr.Button
+    cancel: gr.Button
+
+
+def build_keeping() -> KeepingParts:
+    name = gr.Dropdown([], value=None, label="Mixture: choose or name one", allow_custom_value=True, elem_id="saved")
+    with gr.Row(elem_classes="tools"):
+        load = gr.Button("Load (Ctrl+O)", size="sm", elem_id="load", min_width=50)
+        save = gr.Button("Save (Ctrl+S)", size="sm", elem_id="save", min_width=50)
+        delete = gr.Button("Delete", size="sm", elem_id="delete", min_width=50)
+    with gr.Row(visible=False, elem_id="asking", elem_classes="tools") as asking:
+        question = gr.HTML("", elem_id="question", html_template='<p role="alert">${value}</p>')
+        replace = gr.Button("Replace", size="sm", variant="stop", elem_id="replace", min_width=60)
+        remove = gr.Button("Delete it", size="sm", variant="stop", elem_id="remove", min_width=60)
+        cancel = gr.Button("Cancel", size="sm", elem_id="cancel", min_width=60)
+    return KeepingParts(name, load, save, delete, asking, question, replace, remove, cancel)
+
+
+class Keeping:
+    """Handlers. All who use this desk share one list: a mixture is found by its name, whoever saved it."""
+
+    def __init__(self, desk: Desk, controls: Controls, status: gr.HTML, parts: KeepingParts) -> None:
+        self.controls, self.status, self.parts = controls, status, parts
+        self.saved = SavedMixtures(desk.store)
+
+    def connect(self) -> None:
+        parts, mixing = self.parts, self.controls.mixing()
+        asking = [parts.asking, parts.question, parts.replace, parts.remove]
+        quiet: dict[str, Any] = {"show_progress": "hidden", "queue": False, "api_visibility": "private"}
+        blocks = gr.context.Context.root_block
+        assert blocks is not None
+        for event in (blocks.load, parts.name.focus):
+            event(self.list, None, [parts.name], **quiet)
+        for button, handler, outputs in (
+            (parts.load, self.load, mixing),
+            (parts.save, self.save(replace=False), []),
+            (parts.replace, self.save(replace=True), []),
+            (parts.delete, self.ask_to_delete, []),
+            (parts.remove, self.delete, []),
+        ):
+            button.click(
+                self.told(handler), {parts.name, *mixing}, [*outputs, parts.name, *asking, self.status], **quiet
+            )
+        parts.cancel.click(lambda: self.asked(), None, asking, **quiet)
+        parts.name.change(lambda: self.asked(), None, asking, **quiet)
+
+    def list(self) -> Any:
+        return gr.Dropdown(choices=self.saved.names())
+
+    def told(self, handler: Callable[[Values], Changes]) -> Callable[[Values], Changes]:
+        """The handler, its mistakes said in the status line."""
+
+        def handle(values: Values) -> Changes:
+            try:
+                return handler(values)
+            except InputError as error:
+                return {**self.asked(), self.status: message(str(error), "bad")}
+            except sqlite3.Error as error:
+                log.exception("the saved mixtures cannot be reached")
+                return {self.status: message(f"The database says “{error}”. Press the button again to retry.", "bad")}
+
+        return handle
+
+    def asked(self, question: str = "", button: gr.Button | None = None) -> Changes:
+        """The question with the button that says yes, or none."""
+        parts = self.parts
+        return {
+            parts.asking: gr.Row(visible=button is not None),
+            parts.question: message(question),
+            **{yes: gr.Button(visible=yes is button) for yes in (parts.replace, parts.remove)},
+        }
+
+    def save(self, replace: bool) -> Callable[[Values], Changes]:
+        def save(values: Values) -> Changes:
+            try:
+                name = self.saved.save(values[self.parts.name], mixture_settings(self.controls, values), replace)
+            except TakenError as taken:
+                return self.asked(f"{taken} Replace it?", self.parts.replace)
+            how = "Saved over the old one" if replace else "Saved"
+            chosen = gr.Dropdown(choices=self.saved.names(), value=name)
+            return {**self.asked(), self.parts.name: chosen, self.status: message(f"{how}: “{name}”.", "good")}
+
+        return save
+
+    def load(self, values: Values) -> Changes:
+        name = values[self.parts.name]
+        changes = placed(self.controls, self.saved.load(name), f"“{name}”")
+        return {**self.asked(), **changes, self.status: message(f"The faders are at “{name}”.")}
+
+    def ask_to_delete(self, values: Values) -> Changes:
+        name = clean(values[self.parts.name])
+        self.saved.load(name)
+        return self.asked(f"Delete “{name}” for everybody?", self.parts.remove)
+
+    def delete(self, values: Values) -> Changes:
+        name = values[self.parts.name]
+        self.saved.delete(name)
+        rest = gr.Dropdown(choices=self.saved.names(), value=None)
+        return {**self.asked(), self.parts.name: rest, self.status: message(f"Deleted: “{name}”.")}
+
+
+def mixture_settings(controls: Controls, values: Values) -> MixtureSettings:
+    """What is set. Raises InputError."""
+    return MixtureSettings(
+        faders={name: float(values[fader]) for name, fader in controls.faders.items()},
+        channels=Channels.parse(values[controls.channels]).of([*controls.faders]),
+        rule=values[controls.rule],
+        gain=float(values[controls.gain]),
+        exponent=float(values[controls.exponent]),
+    )
+
+
+def placed(controls: Controls, settings: MixtureSettings, whose: str) -> Changes:
+    """The controls set as they were; policies that are new since then are at zero. Raises InputError if it does not
+    fit this desk; `whose` settings they are."""
+    policies = [*controls.faders]
+    if strange := [name for name in settings.faders if name not in controls.faders]:
+        raise InputError(f"{whose}: it needs the policy “{strange[0][:40]}”; this desk has {', '.join(policies)}.")
+    if settings.rule not in RULES:
+        raise InputError(f"{whose}: there is no rule “{settings.rule[:40]}”; this desk has {', '.join(RULES)}.")
+    return {
+        **{fader: settings.faders.get(name, 0.0) for name, fader in controls.faders.items()},
+        controls.channels: settings.channels.of(policies).model_dump_json(),
+        controls.rule: settings.rule,
+        controls.gain: within(controls.gain, settings.gain, f"{whose}: gain"),
+        controls.exponent: within(controls.exponent, settings.exponent, f"{whose}: exponent"),
+    }
+
+
+def within(slider: gr.Slider, value: float, what: str) -> float:
+    """A number that the slider can show. Raises InputError."""
+    if not slider.minimum <= value <= slider.maximum:
+        raise InputError(f"{what} is {value:g}; this desk takes {slider.minimum:g} to {slider.maximum:g}.")
+    return value

@@ -1,0 +1,173 @@
+"""What is set on the desk, to take elsewhere: a link that opens it, and recipes that generate it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from json import dumps
+from typing import Any
+
+import gradio as gr
+
+from app.html import message
+from app.schemas import conversation
+from app.schemas.desk_state import DeskSettings
+from app.schemas.share_link import from_link, to_link
+from app.services.app_state import Desk
+from app.services.code_snippets import FORMS, Recipe
+from app.services.generation_run import RATED
+from app.ui.controls import Changes, Controls, Values, whole_number
+from app.ui.panels import FADERS
+from app.ui.saved_mixtures import mixture_settings, placed, within
+from engine import InputError, Sampling
+from engine.inference.sampler import Sampler
+
+SAMPLING = ("temperature", "min_p", "max_new_tokens")  # sliders, by their names in Controls and in a link
+
+
+@dataclass
+class SharingParts:
+    link: gr.Button
+    forms: dict[str, gr.Button]
+    made: gr.Textbox  # unseen: what the server made, for the clipboard
+    shown: gr.Textbox  # the same, where there is no clipboard
+    arriving: gr.Textbox  # unseen: the link in the page's address
+    arrived: gr.Button  # unseen: pressed when there is one, at first or later
+
+
+def build_sharing() -> SharingParts:
+    with gr.Row(elem_classes="tools"):
+        link = gr.Button("Copy link (K)", size="sm", elem_id="copy-link", min_width=80)
+    with gr.Row(elem_classes="tools", elem_id="copy-as"):
+        gr.HTML('<p class="hint">Copy as</p>')
+        forms = {
+            name: gr.Button(name, size="sm", elem_id=f"copy-{name.split()[0].lower()}", min_width=40) for name in FORMS
+        }
+    shown = gr.Textbox(
+        label="Copy this text", visible=False, lines=3, max_lines=6, elem_id="copy-text", interactive=False
+    )
+    made = gr.Textbox(visible="hidden", label="What is copied", elem_id="copy-made")
+    arriving = gr.Textbox(visible="hidden", label="Link")
+    arrived = gr.Button(visible="hidden", elem_id="link-arrived")
+    return SharingParts(link, forms, made, shown, arriving, arrived)
+
+
+class Sharing:
+    """Handlers. A link is read on the server, like all that comes from a page."""
+
+    def __init__(self, desk: Desk, controls: Controls, status: gr.HTML, parts: SharingParts) -> None:
+        self.desk, self.controls, self.status, self.parts = desk, controls, status, parts
+
+    def connect(self) -> None:
+        parts, controls = self.parts, self.controls
+        quiet: dict[str, Any] = {"show_progress": "hidden", "queue": False, "api_visibility": "private"}
+        for button, make, what in (
+            (parts.link, self.link, "the link"),
+            *((button, self.recipe(name), f"the mixture as {name}") for name, button in parts.forms.items()),
+        ):
+            copied = message(f"Copied: {what}.", "good")
+            refused = message("This page may not use the clipboard: copy the text beside the faders yourself.", "bad")
+            told = controls.gather(button.click).then(
+                self.told(make), [controls.gathered], [parts.made, self.status], **quiet
+            )
+            told.then(
+                None,
+                [parts.made, self.status],
+                [parts.shown, self.status],
+                js=f"(text, said) => mixdesk.sharing.copy(text, said, {dumps(copied)}, {dumps(refused)})",
+            )
+        parts.arrived.click(
+            self.open,
+            [parts.arriving],
+            [*controls.all(), self.status],
+            js="() => [mixdesk.sharing.arriving()]",
+            **quiet,
+        )
+
+    def told(self, make: Callable[[Values], str]) -> Callable[[str], Changes]:
+        def handle(gathered: str) -> Changes:
+            try:
+                return {self.parts.made: make(self.controls.read(gathered))}
+            except InputError as error:
+                return {self.parts.made: "", self.status: message(str(error), "bad")}
+
+        return handle
+
+    def link(self, values: Values) -> str:
+        """The link's part after the page's own address."""
+        controls = self.controls
+        turns = conversation.parse(values[controls.turns])
+        settings = DeskSettings(
+            v=2 if turns else 1,
+            turns=turns,
+            prompt=values[controls.prompt] or "",
+            mixture=mixture_settings(controls, values),
+            panels=controls.choices(values),
+            sampling={name: float(values[getattr(controls, name)]) for name in SAMPLING},
+            seed=str(self.seed(values)),
+        )
+        return f"#mix={to_link(settings)}"
+
+    def seed(self, values: Values) -> int:
+        """Raises InputError."""
+        seed = whole_number(values[self.controls.seed])
+        Sampler(Sampling(), seed)
+        return seed
+
+    def open(self, link: str) -> Changes:
+        """The desk as the link has it; as it was, if the link cannot be read."""
+        try:
+            return {**self.opened(from_link(link)), self.status: message("The desk is as the link has it.")}
+        except InputError as error:
+            return {self.status: message(str(error), "bad")}
+
+    def opened(self, settings: DeskSettings) -> Changes:
+        controls = self.controls
+        if settings.turns:
+            try:
+                self.desk.engine.check_prompt(conversation.asked(settings.turns, settings.prompt or "?"), 1)
+            except InputError as error:
+                raise InputError(f"link: {error}") from None
+        changes = placed(controls, settings.mixture, "link")
+        for panel, dropdown in controls.mixtures.items():
+            choice = settings.panels.get(panel, dropdown.value)
+            if choice not in [value for _, value in dropdown.choices]:
+                raise InputError(f"link: this desk has no mixture “{str(choice)[:40]}” for its {panel} panel.")
+            changes[dropdown] = choice
+        there = [panel for panel in controls.mixtures if panel in settings.panels or panel in RATED]
+        changes[controls.panels] = ",".join(there)
+        for name in SAMPLING:
+            slider = getattr(controls, name)
+            if name in settings.sampling:
+                changes[slider] = within(slider, settings.sampling[name], f"link: {slider.label}")
+        # With the same seed the same responses come.
+        return {
+            **changes,
+            controls.turns: conversation.dump(settings.turns),
+            controls.prompt: settings.prompt,
+            controls.seed: settings.seed,
+            controls.new_seed: False,
+        }
+
+    def recipe(self, form: str) -> Callable[[Values], str]:
+        def make(values: Values) -> str:
+            """Of the faders' mixture, as the first panel generates it that has it."""
+            controls = self.controls
+            prompt, sampling = controls.asked(values), controls.sampling(values)
+            self.desk.engine.check_prompt(prompt, sampling.max_new_tokens)
+            plays = list(controls.choices(values).values())
+            place = plays.index(FADERS) if FADERS in plays else 0
+            recipe = Recipe(
+                prompt,
+                controls.heard(values),
+                rule=values[controls.rule],
+                gain=float(values[controls.gain]),
+                exponent=float(values[controls.exponent]),
+                sampling=sampling,
+                seed=self.seed(values) + place,
+                config=self.desk.engine.config.file,
+                date=self.desk.engine.policy_set.now(),
+            )
+            return FORMS[form](recipe)
+
+        return make

@@ -1,0 +1,108 @@
+"""The drawer: what else could have been said at a token's place, as it was and as the faders stand now."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import gradio as gr
+
+from app.format import in_short
+from app.services.response_reader import Response
+from engine import InputError, Mixture
+from engine.config import REFERENCE
+from engine.inference.top_logprobs import Candidates
+from engine.models.policy_set import PolicySet
+
+EACH, MIXED, ROWS = 3, 8, 14  # tokens shown: of each policy, of the mixture as it was, at most
+HINT = (
+    "Before temperature and min-p. “Now” follows the faders; what is not kept of a distribution is mixed as one token, "
+    "so it may be a little higher than shown, never by more than the last row."
+)
+
+
+def build_drawer() -> tuple[gr.HTML, gr.Button, gr.Button]:
+    """Its view, whose values are those of `table`; Continue; Close."""
+    with gr.Column(elem_id="drawer", min_width=280):
+        view = gr.HTML(
+            None,
+            html_template='<div class="drawer" role="region" aria-label="What else could have been said"></div>',
+            js_on_load=(
+                "const draw = () => mixdesk.drawer.draw(element, props.value); watch('value', draw); draw();"
+                " mixdesk.steer.drawer = (value) => { props.value = value; draw(); };"
+            ),
+            apply_default_css=False,
+            elem_id="candidates",
+        )
+        with gr.Row(elem_id="drawer-buttons"):
+            go_on = gr.Button("Continue from here with these weights (C)", elem_id="continue", variant="primary")
+            close = gr.Button("Close (Esc)", elem_id="close-drawer", scale=0, min_width=100)
+    return view, go_on, close
+
+
+def table(
+    title: str,
+    response: Response,
+    place: int,
+    now: Mixture | None,
+    colours: Mapping[str, str],
+    policy_set: PolicySet,
+) -> dict[str, Any]:
+    """What the drawer draws. now: the faders' mixture, None where they have none; colours: {policy: its accent}.
+
+    Raises InputError if there is no such token, or nothing was kept of it.
+    """
+    if not 0 <= place < len(response.candidates):
+        raise InputError("There is no such token any more: click another.")
+    candidates = response.candidates[place]
+    if candidates is None:
+        raise InputError("Nothing is kept of what else could have been said here.")
+    was = candidates.under(candidates.mixture)
+    known = [name for name in (REFERENCE, *colours) if name in candidates.policies]
+    columns: list[dict[str, Any]] = [
+        {"name": "was", "values": was, "hint": in_short(candidates.mixture)},
+        {"name": "now", **standing(candidates, now)},
+        *({"name": name, "colour": colours.get(name), "values": candidates.of(name)} for name in known),
+    ]
+    rows = chosen(candidates, known, was)
+    for column in columns:
+        values = column["values"]
+        column["values"] = [None if not values else values[row] for row in rows]
+        # Whatever is not listed.
+        column["rest"] = None if not values else max(0.0, 1 - sum(values[row] for row in rows))
+    return {
+        "title": title,
+        "place": place,
+        "columns": columns,
+        "tokens": [{"text": spelled(policy_set, candidates.ids[row]), "drawn": row == 0} for row in rows],
+        "hint": HINT,
+    }
+
+
+def standing(candidates: Candidates, now: Mixture | None) -> dict[str, Any]:
+    """The column of the faders as they stand, or why there is none."""
+    if now is None:
+        return {"values": [], "hint": "all faders are at zero"}
+    try:
+        return {"values": candidates.under(now), "hint": in_short(now)}
+    except InputError as error:
+        return {"values": [], "hint": str(error)}
+
+
+def chosen(candidates: Candidates, policies: list[str], was: list[float]) -> list[int]:
+    """Which candidates are shown, the likeliest as it was first: they stay in their places when the faders move."""
+    wanted = dict.fromkeys([0, *best(was[:-1], MIXED)])
+    for rank in range(EACH):
+        for name in policies:
+            wanted |= dict.fromkeys(best(candidates.of(name)[:-1], rank + 1)[rank:])
+    return sorted(list(wanted)[:ROWS], key=lambda row: -was[row])
+
+
+def best(values: list[float], count: int) -> list[int]:
+    return sorted(range(len(values)), key=lambda i: -values[i])[:count]
+
+
+def spelled(policy_set: PolicySet, token: int) -> str:
+    if token in policy_set.stop_ids:
+        return "(end)"
+    return policy_set.text([token]) or policy_set.tokenizer.convert_ids_to_tokens(token)

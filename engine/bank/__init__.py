@@ -1,0 +1,1 @@
+"""Responses sampled once, and estimates from them at every λ."""

@@ -1,0 +1,95 @@
+"""A bank on disk: in the user's cache, or shipped beside the configuration, under a name that changes with everything
+that could change what is sampled."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Container
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+from engine.config import Config
+from engine.config_fingerprint import fingerprint
+from engine.lines import append_line
+from engine.rules.mixture import Mixture
+from engine.sampling import Sampling
+
+Unit = tuple[str, int]  # prompt, number of the round
+DIGITS = 4  # of log-probs and rewards in a shipped bank: far finer than its errors, and half the size
+
+
+class BankFile:
+    """JSON lines, one for each prompt and round. Whoever is killed while writing loses at most the line under way.
+
+    path: in the cache, read and written. shipped: banks/ beside the configuration's file, read, and written by `ship`.
+    proposals: their names.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        sampling: Sampling,
+        proposals: dict[str, Mixture],
+        seed: int = 0,
+        folder: Path | None = None,
+    ) -> None:
+        self.proposals = list(proposals)
+        what = {
+            "policies": fingerprint(config),
+            # A bank takes no other settings.
+            "sampling": {"max_new_tokens": sampling.max_new_tokens, "temperature": sampling.temperature},
+            "proposals": {name: mixture.as_dict() for name, mixture in proposals.items()},
+            "seed": seed,
+            "version": 1,
+        }
+        key = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
+        folder = folder or platformdirs.user_cache_path("mixdesk") / "banks"
+        self.path = folder / f"{config.name}-{key}.jsonl"
+        self.shipped = config.file.parent / "banks" / self.path.name
+
+    def read(self) -> dict[Unit, list[dict[str, Any]]]:
+        """{unit: its responses}; a torn line is left out."""
+        return {**read_units(self.shipped), **read_units(self.path)}
+
+    def ship(self, prompts: list[str]) -> None:
+        """Write what there is of these prompts beside the configuration: found wherever its files are the same."""
+        units = {unit: rows for unit, rows in self.read().items() if unit[0] in prompts}
+        self.shipped.parent.mkdir(parents=True, exist_ok=True)
+        lines = [line_of(unit, [shortened(row) for row in rows]) + "\n" for unit, rows in units.items()]
+        self.shipped.write_text("".join(lines), encoding="utf-8")
+
+    def add(self, unit: Unit, responses: list[dict[str, Any]]) -> None:
+        append_line(self.path, line_of(unit, responses))
+
+
+def whole_rounds(found: Container[Unit], prompts: list[str]) -> int:
+    """How many rounds there are of every one of these prompts."""
+    rounds = 0
+    while prompts and all((prompt, rounds) in found for prompt in prompts):
+        rounds += 1
+    return rounds
+
+
+def read_units(path: Path) -> dict[Unit, list[dict[str, Any]]]:
+    found: dict[Unit, list[dict[str, Any]]] = {}
+    if not path.is_file():
+        return found
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            row = json.loads(line)
+            found[row["prompt"], row["round"]] = row["responses"]
+        except (ValueError, KeyError, TypeError):
+            continue
+    return found
+
+
+def line_of(unit: Unit, responses: list[dict[str, Any]]) -> str:
+    return json.dumps({"prompt": unit[0], "round": unit[1], "responses": responses})
+
+
+def shortened(response: dict[str, Any]) -> dict[str, Any]:
+    numbers = ("log_probs", "rewards")
+    return response | {what: {name: round(v, DIGITS) for name, v in response[what].items()} for what in numbers}

@@ -1,0 +1,44 @@
+"""`python -m engine`: generate, score, solve, evaluate, bench, fetch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from engine.errors import InputError
+from engine.messages import Prompt, check_messages, read_messages
+
+app = typer.Typer(
+    help="Mix language-model policies.", add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
+)
+
+ConfigOption = Annotated[Path, typer.Option("--config", help="YAML configuration; the bundled policies unless told")]
+MessagesOption = Annotated[
+    str | None, typer.Option(help="instead: a JSON file, a conversation's messages (role, content); - is stdin")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="one JSON object on stdout")]
+MaxNewTokens = Annotated[int, typer.Option(help="the most tokens of a response")]
+MinP = Annotated[float, typer.Option(help="only tokens of at least p times the likeliest; 0 is off")]
+Temperature = Annotated[float, typer.Option(help="0 takes the likeliest token")]
+Prompts = Annotated[
+    Path | None,
+    typer.Option(help="JSON, JSON lines, CSV, TSV, Parquet or one a line, also .gz; the configuration's unless told"),
+]
+Column = Annotated[
+    str | None, typer.Option(help="with --prompts: the column or key that the prompts are in; prompt unless told")
+]
+Seed = Annotated[int, typer.Option(help="the same seed gives the same response")]
+
+
+def asked(prompt: str | None, messages: str | None) -> Prompt:
+    """What one of --prompt and --messages gives. Raises InputError."""
+    if (prompt is None) == (messages is None):
+        raise InputError("give either --prompt TEXT or --messages FILE, a JSON list of messages (- is stdin)")
+    return check_messages(prompt) if messages is None else read_messages(messages)
+
+
+def check_column(prompts: Path | None, column: str | None) -> None:
+    if column is not None and prompts is None:
+        raise InputError("--column is for --prompts; add a file of prompts, or leave it out")

@@ -1,0 +1,167 @@
+"""`python -m engine solve`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from engine.cli.runner import print_json
+from engine.config import DEMO
+from engine.errors import InputError
+from engine.parsing import parse_numbers
+
+if TYPE_CHECKING:
+    from engine.solvers import Solution
+from engine.cli.options import Column, ConfigOption, JsonOption, MaxNewTokens, Prompts, Seed, app, check_column
+
+
+@app.command()
+def solve(
+    method: Annotated[
+        str,
+        typer.Option(help="mpo: from a bank; bsmd: the paper's own; maxmin: by rewards; target, nash: see there"),
+    ] = "mpo",
+    prompts: Prompts = None,
+    column: Column = None,
+    target: Annotated[
+        str | None, typer.Option(help="with method target: objective=number,...; standard deviations, as on the radar")
+    ] = None,
+    floor: Annotated[str | None, typer.Option(help="with method target: no less than objective=number,...")] = None,
+    worth: Annotated[
+        str | None,
+        typer.Option(help="with method target: how much objective=number,... count, 1 unless told"),
+    ] = None,
+    ratings: Annotated[
+        Path | None, typer.Option(help="with method nash: what `python -m app export --format jsonl` wrote")
+    ] = None,
+    limit: Annotated[int, typer.Option(help="the most prompts that are used, from the first on")] = 24,
+    responses: Annotated[int, typer.Option(help="of each prompt")] = 12,
+    max_new_tokens: MaxNewTokens = 160,
+    temperature: Annotated[float, typer.Option(help="that responses are drawn at")] = 0.7,
+    seed: Seed = 0,
+    ship: Annotated[bool, typer.Option("--ship", help="keep the bank beside the configuration too, in banks/")] = False,
+    config: ConfigOption = DEMO,
+    json: JsonOption = False,
+) -> None:
+    """Find weights that are fair to all objectives (Mixing Preference Optimization), or what people prefer (nash)."""
+    import time
+
+    from engine.solvers import FROM_RATINGS, SOLVERS
+
+    if method not in SOLVERS:
+        raise InputError(f"method: no method is called '{method}'; there are {', '.join(SOLVERS)}")
+    if limit < 1 or responses < 1:
+        raise InputError(f"limit and responses must be 1 or more; found {limit} and {responses}")
+    wanted = {"goal": ("target", target), "floors": ("floor", floor), "worth": ("worth", worth)}
+    extra = {name: parse_numbers(text, what) for name, (what, text) in wanted.items() if text is not None}
+    if method != "target" and extra:
+        raise InputError("--target, --floor and --worth are for --method target; add it, or leave them out")
+    if method in FROM_RATINGS and ratings is None:
+        raise InputError(f"--method {method} needs --ratings; `python -m app export --format jsonl` writes them")
+    if method not in FROM_RATINGS and ratings is not None:
+        raise InputError(f"--ratings is for --method {', '.join(sorted(FROM_RATINGS))}; add it, or leave them out")
+    check_column(prompts, column)
+    began = time.perf_counter()
+    if ratings is not None:
+        solution, found = solve_ratings(method, ratings, seed, config)
+    else:
+        settings = {"max_new_tokens": max_new_tokens, "temperature": temperature}
+        solution, found = solve_bank(method, prompts, column, limit, responses, settings, seed, config, extra, ship)
+    seconds = round(time.perf_counter() - began, 1)
+    if json:
+        print_json({**solution.as_dict(), **found, "seconds": seconds})
+        return
+    for name, weight in solution.weights.items():
+        typer.echo(f"{name:<12} {weight:.3f} ± {solution.weight_errors[name]:.3f}")
+    if solution.lottery:
+        typer.echo(f"the mean of a lottery over {len(solution.lottery)} mixtures, within {solution.gap:.1g} of optimal")
+    else:
+        typer.echo(
+            f"F {solution.objective:.3f} ± {solution.objective_error:.3f}; effective sample size {solution.share:.0%}; "
+            f"{solution.policy_tokens:,} policy tokens; {seconds} s"
+        )
+    if solution.note:
+        typer.echo(solution.note, err=True)
+    if "expected" in found:
+        echo_expected(found)
+
+
+def echo_expected(found: dict[str, Any]) -> None:
+    """Print the expected reward of every objective, and the point that is better in all of them if there is one."""
+    for objective, value in found["expected"].items():
+        error = found["expected_errors"][objective]
+        typer.echo(f"expected {objective:<12} {value:+.2f} ± {error:.2f} standard deviations from the reference")
+    if (better := found["better"]) is None:
+        typer.echo("no other weights are expected to be better in all objectives")
+        return
+    gains = ", ".join(
+        f"{objective} {gain:+.2f} ± {better['errors'][objective]:.2f}" for objective, gain in better["gains"].items()
+    )
+    sure = "by more than twice the error" if better["significant"] else "within twice the error"
+    weights = ",".join(f"{name}={weight:.3f}" for name, weight in better["weights"].items())
+    typer.echo(f"expected to be better in all objectives, {sure}: {weights} ({gains})")
+
+
+def solve_ratings(method: str, file: Path, seed: int, config: Path) -> tuple[Solution, dict[str, Any]]:
+    """No model is loaded: the configuration has the policies' names."""
+    from engine.config import load_config
+    from engine.ratings import read_ratings
+    from engine.solvers import SOLVERS
+
+    names = [policy.name for policy in load_config(config).policies]
+    rated = read_ratings(file, names)
+    return SOLVERS[method](names, rated, seed), {"n_ratings": len(rated)}
+
+
+def solve_bank(
+    method: str,
+    prompts: Path | None,
+    column: str | None,
+    limit: int,
+    responses: int,
+    settings: dict[str, Any],
+    seed: int,
+    config: Path,
+    extra: dict[str, Any],
+    ship: bool,
+) -> tuple[Solution, dict[str, Any]]:
+    """From responses of the policies, which are sampled, or found from before."""
+    from tqdm import tqdm
+
+    from engine.bank.collect_reference_free import collect_lean
+    from engine.bank.collection import collect
+    from engine.config import REFERENCE
+    from engine.inference.engine import Engine
+    from engine.prompts import read_prompts
+    from engine.sampling import Sampling
+    from engine.solvers import SOLVERS
+    from engine.solvers.bank_file import solver_file, solver_sources
+    from engine.solvers.outcome import expect
+
+    sampling = Sampling(**settings)
+    asked = read_prompts(prompts, column) if prompts else None
+    with Engine.from_config(config) as engine, tqdm(desc="sampling", unit="response") as bar:
+        if asked is None and not engine.config.prompts:
+            raise InputError(f"{config}: prompts: found nothing, expected a file; or give --prompts")
+        asked = (asked or read_prompts(engine.config.prompts or ""))[:limit]
+        file = solver_file(method, engine, asked, sampling, seed, responses, lean=not ship)
+
+        def progress(done: int, wanted: int) -> None:
+            bar.total = wanted
+            bar.update(done - bar.n)
+
+        solution = SOLVERS[method](engine, asked, sampling, seed, responses, file=file, progress=progress, **extra)
+        if ship:
+            file.ship(asked)
+        found: dict[str, Any] = {"n_prompts": len(asked), "bank": str(file.path)}
+        if engine.reward_set.objectives:
+            # From the file, where the solver has put them: nothing is sampled again.
+            if REFERENCE in file.proposals:
+                bank = collect(engine, asked, responses, sampling, seed, solver_sources(method, engine), file)
+            else:
+                bank = collect_lean(engine, asked, responses, sampling, seed, file)
+            expected = expect(engine, bank, solution.weights)
+            found |= expected.as_dict() if expected else {}
+    return solution, found

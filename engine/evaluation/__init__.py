@@ -1,0 +1,1 @@
+"""Comparisons of mixtures and methods."""

@@ -1,0 +1,273 @@
+"""What a mixture costs beside one policy: all ways to decode it, interleaved in one run (`python -m engine bench`)."""
+
+from __future__ import annotations
+
+import resource
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer, models
+from torch import Tensor
+from tqdm import tqdm
+from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from engine.bank.estimate import Bank
+from engine.config import Config, PolicySettings
+from engine.errors import InputError
+from engine.inference.batch import Batch
+from engine.inference.kv_cache import CACHE
+from engine.inference.sampler import Sampler, draw, warp
+from engine.inference.sequence import Sequence
+from engine.models.loading import pick_device
+from engine.models.policy_set import PolicySet
+from engine.rules.geometric import geometric
+from engine.rules.mixture import make_mixture
+from engine.sampling import Sampling
+
+# hidden, intermediate, layers, heads, key and value heads, vocabulary; the larger two as SmolLM2's.
+SHAPES = {
+    "tiny": (256, 704, 5, 4, 4, 3072),
+    "135m": (576, 1536, 30, 9, 3, 49152),
+    "360m": (960, 2560, 32, 15, 5, 49152),
+}
+RANK = 16
+TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+WARM_UP = 5
+SAMPLING = Sampling(max_new_tokens=10**6, temperature=1.0)
+
+
+def make_model(folder: Path, shape: str, dtype: torch.dtype) -> None:
+    """A random Llama of the shape, and a tokenizer that has as many tokens; its text means nothing."""
+    hidden, intermediate, layers, heads, kv_heads, vocab = SHAPES[shape]
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=vocab,
+        hidden_size=hidden,
+        intermediate_size=intermediate,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=kv_heads,
+        max_position_embeddings=8192,
+        tie_word_embeddings=True,
+        eos_token_id=None,
+        bos_token_id=None,
+    )
+    LlamaForCausalLM(config).to(dtype).save_pretrained(folder)
+    tokenizer = Tokenizer(models.WordLevel({f"t{i}": i for i in range(vocab)}, unk_token="t0"))
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer).save_pretrained(folder)
+
+
+def make_adapters(base: Path, folder: Path, count: int, dtype: torch.dtype) -> Any:
+    """`count` random LoRAs, saved one by one; returns peft's model with all of them."""
+    from peft import LoraConfig, get_peft_model
+
+    settings = LoraConfig(task_type="CAUSAL_LM", r=RANK, lora_alpha=2 * RANK, target_modules=TARGETS)
+    model = get_peft_model(LlamaForCausalLM.from_pretrained(base, dtype=dtype), settings, adapter_name="p0")
+    for i in range(1, count):
+        model.add_adapter(f"p{i}", settings)
+    for name, parameter in model.named_parameters():
+        if "lora_" in name:
+            parameter.data = torch.randn_like(parameter) * 0.02
+    model.save_pretrained(str(folder))
+    return model.to(dtype).eval()
+
+
+class Bench:
+    """The ways of decoding, each a generator that yields after every step."""
+
+    def __init__(self, folder: Path, shape: str, k: int, prompt_length: int, dtype: torch.dtype, device: str) -> None:
+        self.k, self.prompt_length = k, prompt_length
+        self.vocab = SHAPES[shape][-1]
+        self.device = pick_device(device)
+        make_model(folder / "base", shape, dtype)
+        self.peft = make_adapters(folder / "base", folder, k, dtype).to(self.device)
+        self.single_model = LlamaForCausalLM.from_pretrained(folder / "base", dtype=dtype).eval().to(self.device)
+        name = str(dtype).removeprefix("torch.")
+        policies = [PolicySettings(name=f"p{i}", objective=f"o{i}", adapter=str(folder / f"p{i}")) for i in range(k)]
+        self.policy_set = PolicySet(
+            Config(name="bench", base=str(folder / "base"), dtype=name, device=device, policies=policies)  # type: ignore[arg-type]
+        )
+        self.mixture = make_mixture(None, self.policy_set.names)
+
+    def prompt(self, seed: int = 0) -> list[int]:
+        generator = torch.Generator().manual_seed(seed)
+        return torch.randint(0, self.vocab, (self.prompt_length,), generator=generator).tolist()
+
+    def _decode(self, forward: Callable[[Tensor], Tensor]) -> Iterator[None]:
+        """Steps of a decode by hand. forward: ids [1, positions] -> log-probs [1, V] of the next token."""
+        sampler = Sampler(SAMPLING, 0)
+        ids = torch.tensor([self.prompt()], device=self.device)
+        while True:
+            token = draw(warp(forward(ids), sampler.sampling, [[]]), [sampler])
+            ids = torch.tensor([token], device=self.device)
+            yield
+
+    def single(self) -> Iterator[None]:
+        """One merged model, as transformers runs it."""
+        cache = DynamicCache()
+
+        def forward(ids: Tensor) -> Tensor:
+            logits = self.single_model(input_ids=ids, use_cache=True, logits_to_keep=1, **{CACHE: cache}).logits
+            return logits[:, -1].float().log_softmax(-1)
+
+        return self._decode(forward)
+
+    def naive(self) -> Iterator[None]:
+        """K forward passes through peft, one adapter set after the other."""
+        caches = [DynamicCache() for _ in range(self.k)]
+
+        def forward(ids: Tensor) -> Tensor:
+            found = []
+            for i, cache in enumerate(caches):
+                self.peft.set_adapter(f"p{i}")
+                logits = self.peft(input_ids=ids, use_cache=True, logits_to_keep=1, **{CACHE: cache}).logits
+                found.append(logits[:, -1].float().log_softmax(-1))
+            return geometric(torch.stack(found), torch.full((1, self.k), 1 / self.k))
+
+        return self._decode(forward)
+
+    def peft_mixed(self) -> Iterator[None]:
+        """One forward pass through peft's mixed batch, a row for each adapter."""
+        cache = DynamicCache()
+
+        def forward(ids: Tensor) -> Tensor:
+            logits = self.peft(
+                input_ids=ids.expand(self.k, -1),
+                attention_mask=torch.ones(self.k, cache.get_seq_length() + ids.shape[1], dtype=torch.long),
+                adapter_names=[f"p{i}" for i in range(self.k)],
+                **{CACHE: cache},
+                use_cache=True,
+                logits_to_keep=1,
+            ).logits
+            log_probs = logits[:, -1].float().log_softmax(-1).unsqueeze(1)
+            return geometric(log_probs, torch.full((1, self.k), 1 / self.k))
+
+        return self._decode(forward)
+
+    def sequences(self, count: int, same_prompt: bool = False) -> list[Sequence]:
+        policies = self.policy_set.policies[1:]
+        made = []
+        for i in range(count):
+            ids = {policy.name: self.prompt(0 if same_prompt else i) for policy in policies}
+            made.append(Sequence("", self.mixture, SAMPLING, Sampler(SAMPLING, i), policies, ids))
+        return made
+
+    def mixed(self, sequences: int = 1, same_prompt: bool = False) -> Iterator[None]:
+        """The running batch: every (sequence, policy) a row of one forward pass."""
+        batch = Batch(self.policy_set, max_rows=10**6)
+        batch.join(self.sequences(sequences, same_prompt))
+        while True:
+            batch.step()
+            yield
+
+    def first_token(self, way: str) -> Callable[[], None]:
+        """Reads a prompt and draws one token."""
+
+        def run() -> None:
+            next({"single": self.single, "naive": self.naive, "mixed": self.mixed}[way]())
+
+        return run
+
+
+@torch.inference_mode()
+def interleaved(ways: dict[str, Callable[[], Any]], rounds: int, say: str) -> dict[str, float]:
+    """Median milliseconds of each; all take turns, so that what else the machine does falls on all alike."""
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for number in tqdm(range(WARM_UP + rounds), desc=say, unit="round"):
+        for name, run in ways.items():
+            start = time.perf_counter()
+            run()
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            if number >= WARM_UP:
+                times[name].append((time.perf_counter() - start) * 1000)
+    return {name: round(statistics.median(values), 3) for name, values in times.items()}
+
+
+def bench(
+    shape: str = "135m",
+    k: int = 4,
+    prompt_length: int = 64,
+    steps: int = 30,
+    dtype: str = "bfloat16",
+    device: str = "auto",
+    ways: tuple[str, ...] = ("naive", "peft_mixed", "panels4", "people"),
+) -> dict[str, Any]:
+    """The figures of the budget table, in milliseconds a step; a ratio is of medians of one interleaved run.
+
+    ways: what is measured beside one merged model and one mixture. Raises InputError.
+    """
+    if shape not in SHAPES:
+        raise InputError(f"shape: found '{shape}'; give one of {', '.join(SHAPES)}")
+    if not 1 <= k <= 64:
+        raise InputError(f"k: found {k}; give a number of policies from 1 to 64")
+    if steps < 1 or not 1 <= prompt_length <= 4096:
+        raise InputError("steps must be 1 or more, and prompt_length from 1 to 4096")
+    with tempfile.TemporaryDirectory() as folder:
+        made = Bench(Path(folder), shape, k, prompt_length, getattr(torch, dtype), device)
+    people = (1, 2, 4, 8) if "people" in ways else ()
+    with torch.inference_mode():
+        decoders = {
+            "single": made.single(),
+            "mixed": made.mixed(),
+            **({"naive": made.naive()} if "naive" in ways else {}),
+            **({"peft_mixed": made.peft_mixed()} if "peft_mixed" in ways else {}),
+            **({"panels4": made.mixed(4, same_prompt=True)} if "panels4" in ways else {}),
+            **{f"people{n}": made.mixed(n) for n in people},
+        }
+        ms = interleaved({name: decoder.__next__ for name, decoder in decoders.items()}, steps, "steps")
+        first = {name: made.first_token(name) for name in ("single", "mixed", *(["naive"] if "naive" in ways else []))}
+        first_ms = interleaved(first, max(5, steps // 6), "first tokens")
+    result = {
+        "model": shape,
+        "k": k,
+        "prompt_length": prompt_length,
+        "steps": steps,
+        "dtype": dtype,
+        "device": str(made.device),
+        "threads": torch.get_num_threads(),
+        **{f"{name}_ms": ms.get(name) for name in ("single", "naive", "peft_mixed", "mixed", "panels4")},
+        "ratio_mixed_single": ratio(ms["mixed"], ms["single"]),
+        "speedup_vs_naive": ratio(ms.get("naive"), ms["mixed"]),
+        "ratio_panels4_single": ratio(ms.get("panels4"), ms["single"]),
+        "concurrency": {str(n): round(1000 * n / ms[f"people{n}"], 1) for n in people},
+        "first_token_ms": first_ms,
+        "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+    }
+    return {key: value for key, value in result.items() if value is not None}
+
+
+def bench_bank(prompts: int = 100, responses: int = 64, policies: int = 4, moves: int = 500) -> dict[str, Any]:
+    """From a fader moved to the new expected rewards, in milliseconds, and for a thousand weights at once."""
+    rng = np.random.default_rng(0)
+    shape = prompts, responses
+    bank = Bank(
+        policies=[f"p{i}" for i in range(policies)],
+        objectives=[f"o{i}" for i in range(policies)],
+        prompts=[f"prompt {i}" for i in range(prompts)],
+        log_ratios=rng.normal(size=(*shape, policies)),
+        log_base=rng.normal(size=shape),
+        rewards=rng.normal(size=(*shape, policies)),
+        policy_tokens=0,
+    )
+    times = []
+    for weights in rng.dirichlet(np.ones(policies), size=moves):
+        start = time.perf_counter()
+        bank.estimate(weights)
+        times.append((time.perf_counter() - start) * 1000)
+    start = time.perf_counter()
+    bank.estimate(rng.dirichlet(np.ones(policies), size=1000))
+    thousand = (time.perf_counter() - start) * 1000
+    p50, p95 = (round(float(np.quantile(times, q)), 3) for q in (0.5, 0.95))
+    size = {"prompts": prompts, "responses": responses, "policies": policies, "moves": moves}
+    return {**size, "p50_ms": p50, "p95_ms": p95, "thousand_ms": round(thousand, 1)}
+
+
+def ratio(ours: float | None, theirs: float | None) -> float | None:
+    return None if ours is None or theirs is None else round(ours / theirs, 3)

@@ -1,0 +1,1 @@
+"""Fetch policies from the hub, a mirror or a package index."""

@@ -1,0 +1,64 @@
+"""The folder in the user's cache where fetched models are kept, and what is in it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import re
+import tempfile
+from pathlib import Path
+
+import platformdirs
+
+log = logging.getLogger("mixdesk")
+
+
+def models_folder() -> Path:
+    """Return the folder of fetched models; a model is at `<organisation>/<repository>` in it, as on the hub."""
+    return platformdirs.user_cache_path("mixdesk") / "models"
+
+
+def fetched(source: str) -> Path | None:
+    """Return the path of a fetched model, `org/repo` or `org/repo/file.gguf`; None if it is not in the cache.
+
+    Whatever has its name in the cache is whole: `engine.fetching.fetch` moves it there after its SHA-256 was checked.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)+", source):
+        return None
+    path = models_folder() / source
+    return path if path.exists() else None
+
+
+def digest(file: Path) -> str:
+    """Return the SHA-256 of a file, computed again only when its size or time of change differs from last time."""
+    known = models_folder() / "digests.json"
+    path, status = str(file.resolve()), file.stat()
+    try:
+        digests = json.loads(known.read_text(encoding="utf-8"))
+        size, changed, sha256 = digests[path]
+        if (size, changed) == (status.st_size, status.st_mtime_ns):
+            return sha256
+    except KeyError:
+        pass
+    except (OSError, ValueError, TypeError):
+        digests = {}
+    sha256 = sha256_of(file)
+    digests[path] = [status.st_size, status.st_mtime_ns, sha256]
+    try:
+        known.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=known.parent, delete=False, encoding="utf-8") as written:
+            json.dump(digests, written)
+        os.replace(written.name, known)
+    except OSError as error:
+        log.info("the digest of %s is not kept: %s", file, error)
+    return sha256
+
+
+def sha256_of(file: Path) -> str:
+    sha256 = hashlib.sha256()
+    with file.open("rb") as opened:
+        while part := opened.read(1 << 20):
+            sha256.update(part)
+    return sha256.hexdigest()

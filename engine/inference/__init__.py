@@ -1,0 +1,1 @@
+"""Continuous batching: from a request to its completion."""

@@ -1,0 +1,181 @@
+"""The running batch: sequences join and leave between steps, and one forward pass a step serves them all.
+
+Every (sequence, policy) pair is a row. The rows of one model are a lane.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from engine.inference.model_runner import free_memory, lane_of
+from engine.inference.sampler import draw, warp
+from engine.inference.sequence import Sequence
+from engine.inference.thread_tuning import Threads
+from engine.inference.token_events import keep_events
+from engine.inference.top_logprobs import likeliest
+from engine.models.policy_set import PolicySet
+from engine.rules.mixture import Mixture
+
+
+class Batch:
+    """All sequences under way, over all models.
+
+    max_rows, memory: bounds on rows and on the bytes of their keys and values; `fits` heeds them.
+    """
+
+    def __init__(
+        self, policy_set: PolicySet, max_rows: int = 320, memory: int | None = None, static: bool | None = None
+    ) -> None:
+        static = policy_set.device.type == "cuda" if static is None else static
+        self.policy_set = policy_set
+        self.max_rows = max_rows
+        self.memory = free_memory(policy_set.device) // 2 if memory is None else memory
+        self.sequences: list[Sequence] = []
+        self.lanes = [lane_of(policy_set, index, static) for index in range(len(policy_set.models))]
+        self.threads = Threads()
+        self._rows: dict[int, Tensor] = {}  # {id of a sequence: which of all lanes' rows are its policies'}
+
+    @property
+    def rows(self) -> int:
+        return sum(len(lane.rows) for lane in self.lanes)
+
+    def fits(self, sequences: list[Sequence]) -> bool:
+        """Whether all that is under way and these can be carried to their ends, however long they get."""
+        every = [*self.sequences, *sequences]
+        if self.rows + sum(len(seq.policies) for seq in sequences) > self.max_rows:
+            return False
+        longest = max(seq.longest for seq in every)
+        rows = [sum(policy.model == lane.index for seq in every for policy in seq.policies) for lane in self.lanes]
+        return sum(n * longest * lane.slots.bytes for n, lane in zip(rows, self.lanes, strict=True)) <= self.memory
+
+    @torch.inference_mode()
+    def join(self, sequences: list[Sequence]) -> None:
+        for lane in self.lanes:
+            rows = [(seq, policy) for seq in sequences for policy in seq.policies if policy.model == lane.index]
+            if rows:
+                lane.join(rows)
+        self.sequences += sequences
+        self._find_rows()
+
+    def log_probs(self, sequences: list[Sequence]) -> Tensor:
+        """[policies, sequences, V] of the token to come; all of them must have the same policies."""
+        parts = [lane.log_probs for lane in self.lanes if lane.rows]
+        every = parts[0] if len(parts) == 1 else torch.cat([part.to(parts[0].device) for part in parts])
+        rows = torch.stack([self._rows[id(seq)] for seq in sequences], 1)
+        return every[rows.to(every.device)]
+
+    @torch.inference_mode()
+    def step(self, drawn: Callable[[], None] = lambda: None) -> None:
+        """Draw one token for every sequence, and read it. drawn: is called in between, when the tokens are there."""
+        if self.policy_set.device.type != "cpu":
+            return self._step(drawn)
+        with self.threads.for_rows(self.rows):
+            return self._step(drawn)
+
+    def _step(self, drawn: Callable[[], None]) -> None:
+        alike: dict[tuple, list[Sequence]] = {}
+        for seq in self.sequences:
+            if seq.finish_reason is not None:
+                continue
+            recorded = seq.record and (
+                *((name, mixture.kind) for name, mixture in seq.record.mixtures.items()),
+                seq.record.steps is not None,
+            )
+            alike.setdefault((tuple(seq.names), seq.drawing.kind, seq.sampling, recorded, seq.keep), []).append(seq)
+        for group in alike.values():
+            try:
+                self._draw(group)
+            except Exception:
+                self._draw_one_by_one(group)
+        drawn()
+        self.leave()
+        if self.sequences:
+            for lane in self.lanes:
+                if lane.rows:
+                    lane.step()
+
+    def _draw(self, group: list[Sequence]) -> None:
+        """One token for each of a group with the same policies, kind of mixture and sampling."""
+        log_probs = self.log_probs(group)
+        mixtures = [seq.drawing for seq in group]
+        mixed = Mixture.mix(mixtures, log_probs, group[0].names)
+        scores = warp(mixed, group[0].sampling, [seq.tokens for seq in group])
+        tokens = draw(scores, [seq.sampler for seq in group])
+        at = torch.tensor(tokens, device=log_probs.device).expand(len(log_probs), -1)
+        said = log_probs.gather(-1, at.unsqueeze(-1))[..., 0].T.tolist()
+        if group[0].record:
+            self._record(group, log_probs, scores, at)
+        if group[0].keep:
+            kept = likeliest(log_probs, mixed, at[0], group[0].keep, group[0].names, mixtures)
+            for seq, candidates in zip(group, kept, strict=True):
+                seq.candidates.append(candidates)
+        for seq, mixture, token, values in zip(group, mixtures, tokens, said, strict=True):
+            seq.tokens.append(token)
+            seq.trace.append(dict(zip(seq.names, values, strict=True)))
+            seq.drawn_with.append(mixture)
+            seq.mixture = seq.plan.get(len(seq.tokens), seq.mixture)
+            if token in self.policy_set.stop_ids:
+                seq.finish_reason = "end"
+            elif len(seq.tokens) >= seq.begins_with + seq.sampling.max_new_tokens:
+                seq.finish_reason = "length"
+
+    def _record(self, group: list[Sequence], log_probs: Tensor, scores: Tensor, at: Tensor) -> None:
+        """scores: [sequences, V], what was drawn by; at: [policies, sequences], the tokens drawn."""
+        names, temperature = group[0].names, group[0].sampling.temperature
+        records = [seq.record for seq in group if seq.record]
+        mixed = [Mixture.mix([r.mixtures[name] for r in records], log_probs, names) for name in records[0].mixtures]
+        every = torch.cat([log_probs, torch.stack(mixed)]) if mixed else log_probs
+        if temperature != 1:
+            every = (every / temperature).log_softmax(-1)
+        found = every.gather(-1, at[:1].expand(len(every), -1).unsqueeze(-1))[..., 0].T.tolist()
+        drawn = scores.log_softmax(-1).gather(-1, at[0].unsqueeze(-1))[:, 0].tolist()
+        for record, values, own in zip(records, found, drawn, strict=True):
+            record.add(dict(zip([*names, *record.mixtures], values, strict=True)), own)
+        if records[0].steps is not None:
+            steps = [record.steps for record in records if record.steps is not None]
+            keep_events(steps, [*names, *records[0].mixtures], every, at[0], sorted(self.policy_set.stop_ids))
+
+    def _draw_one_by_one(self, group: list[Sequence]) -> None:
+        """What fails for a group may fail for one of them alone."""
+        for seq in group:
+            try:
+                self._draw([seq])
+            except Exception as error:
+                seq.error, seq.finish_reason = error, "error"
+
+    def leave(self) -> None:
+        """Let the finished sequences go."""
+        self.take_out([seq for seq in self.sequences if seq.finish_reason is not None])
+
+    @torch.inference_mode()
+    def take_out(self, sequences: list[Sequence]) -> None:
+        """Free the rows of these sequences. One that is not finished may join again and goes on where it was."""
+        leaving = {id(seq) for seq in sequences}
+        if leaving:
+            for lane in self.lanes:
+                lane.leave(leaving)
+            self.sequences = [seq for seq in self.sequences if id(seq) not in leaving]
+            self._find_rows()
+
+    @torch.inference_mode()
+    def fork(self, source: Sequence, copies: list[Sequence]) -> None:
+        """Let these join, which are as far as one that is under way, without reading anything again."""
+        for lane in self.lanes:
+            lane.fork(source, copies)
+        self.sequences += copies
+        self._find_rows()
+
+    def _find_rows(self) -> None:
+        found: dict[int, dict[str, int]] = {id(seq): {} for seq in self.sequences}
+        number = 0
+        for lane in self.lanes:
+            for seq, policy in lane.rows:
+                found[id(seq)][policy.name] = number
+                number += 1
+        self._rows = {
+            id(seq): torch.tensor([found[id(seq)][name] for name in seq.names], dtype=torch.long)
+            for seq in self.sequences
+        }

@@ -1,0 +1,155 @@
+"""Decode the rows of one model with its keys and values cached."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from transformers import Cache, DynamicCache
+
+from engine.inference.cuda_graphs import StepGraphs
+from engine.inference.kv_cache import CACHE, Slots
+from engine.inference.sequence import Row, Sequence
+from engine.models.block_attention import takes_blocks
+from engine.models.policy_set import Policy, PolicySet
+from engine.rules.registry import SOUP
+
+
+class Lane:
+    """The rows of one model, with the log-probs of the token to come."""
+
+    PREFILL = 8192  # the most positions that are read in one pass
+
+    def __init__(self, policy_set: PolicySet, index: int, static: bool) -> None:
+        self.policy_set = policy_set
+        self.index = index
+        self.rows: list[Row] = []
+        self.slots = Slots(static, not static and takes_blocks(policy_set.models[index]))
+        self.graphs = StepGraphs(policy_set.device)
+        self._newest = torch.zeros(0, 1, dtype=torch.long)  # [computed, 1], what the step under way reads
+        self.log_probs = torch.zeros(0, 0)  # [rows, V], float32
+
+    def join(self, rows: list[Row]) -> None:
+        """Read the new rows' prompts, and what they have said if they were here before, and put them below the rest.
+
+        Rows that read the same with the same policy, such as the panels of one prompt, are read once. On a CPU those of
+        one length are read together: there is nothing to pad then, and a row's log-probs are the same to the last bit
+        whoever joins with it.
+        """
+        exact = self.policy_set.device.type == "cpu"
+        wanted: dict[tuple[Policy, tuple[int, ...]], list[Row]] = {}
+        for seq, policy in rows:
+            reading = (self._acting(seq, policy), (*seq.prompt_ids[policy.name], *seq.tokens))
+            wanted.setdefault(reading, []).append((seq, policy))
+        parts: list[list[tuple[Policy, tuple[int, ...]]]] = [[]]
+        for reading in sorted(wanted, key=lambda reading: len(reading[1])):
+            full = (len(parts[-1]) + 1) * len(reading[1]) > self.PREFILL
+            if parts[-1] and (full or (exact and len(reading[1]) != len(parts[-1][-1][1]))):
+                parts.append([])
+            parts[-1].append(reading)
+        for part in parts:
+            cache = DynamicCache()
+            ids, mask = self.policy_set.pad([list(read) for _, read in part])
+            logits = self.policy_set.forward(
+                *(self.index, [policy for policy, _ in part], ids, mask),
+                use_cache=True,
+                logits_to_keep=1,
+                **{CACHE: cache},
+            )
+            source = [i for i, reading in enumerate(part) for _ in wanted[reading]]
+            rows = [row for reading in part for row in wanted[reading]]
+            self.slots.add(cache, source, [len(part[i][1]) for i in source], max(seq.longest for seq, _ in rows))
+            self.rows += rows
+            new = self.policy_set.log_probs(logits[:, -1])[torch.tensor(source, device=logits.device)]
+            self.log_probs = torch.cat([self.log_probs, new]) if len(self.log_probs) else new
+
+    def _acting(self, seq: Sequence, policy: Policy) -> Policy:
+        """The policy as it acts now; a soup that was steered away from stays as it was."""
+        if policy.name == SOUP and (seq.stirred is None or seq.mixture.rule == SOUP):
+            seq.stirred = seq.mixture
+        return self.policy_set.acting(policy, seq.stirred or seq.mixture)
+
+    def fork(self, source: Sequence, copies: list[Sequence]) -> None:
+        """Rows for the copies, which have read what the source has."""
+        own = [i for i, (seq, _) in enumerate(self.rows) if seq is source]
+        if own:
+            every = own * len(copies)
+            self.slots.copy(every)
+            self.rows += [(copy, self.rows[i][1]) for copy in copies for i in own]
+            at = torch.tensor(every, device=self.log_probs.device)
+            self.log_probs = torch.cat([self.log_probs, self.log_probs[at]])
+
+    def leave(self, leaving: set[int]) -> None:
+        """Let the rows of these sequences (their ids) go."""
+        gone = [i for i, (seq, _) in enumerate(self.rows) if id(seq) in leaving]
+        if gone:
+            order = self.slots.remove(gone)
+            self.rows = [self.rows[i] for i in order]
+            self.log_probs = self.log_probs[torch.tensor(order, dtype=torch.long, device=self.log_probs.device)]
+
+    def step(self) -> None:
+        """Read every sequence's newest token."""
+        slots = self.slots
+        slots.begin_step()
+        idle = slots.computed - len(self.rows)
+        newest = [*([seq.tokens[-1]] for seq, _ in self.rows), *([0] for _ in range(idle))]
+        policies = [self._acting(seq, policy) for seq, policy in self.rows]
+        self.policy_set.set_gates(self.index, policies + policies[:1] * idle)
+        self._newest = slots.put(self._newest, newest)
+        reach = {"reach": slots.reach} if slots.blocked else {}
+
+        def read() -> Tensor:
+            return self.policy_set.models[self.index](
+                input_ids=self._newest,
+                attention_mask=self.policy_set.masks(self.index, slots.attention_mask),
+                position_ids=slots.positions,
+                use_cache=True,
+                logits_to_keep=1,
+                **{CACHE: Cache(layers=slots.layers)},
+                **reach,
+            ).logits
+
+        logits = self.graphs.run((slots.mask.shape, slots.mask.data_ptr()), read)
+        self.log_probs = self.policy_set.log_probs(logits[: len(self.rows), -1])
+
+
+class RereadingLane(Lane):
+    """The rows of a model that a cache of keys and values makes another one of: each row's whole text is read again at
+    every token, without the others."""
+
+    def join(self, rows: list[Row]) -> None:
+        new = self._read(rows)
+        self.rows += rows
+        self.log_probs = torch.cat([self.log_probs, new]) if len(self.log_probs) else new
+
+    def fork(self, source: Sequence, copies: list[Sequence]) -> None:
+        own = [i for i, (seq, _) in enumerate(self.rows) if seq is source]
+        self.log_probs = torch.cat([self.log_probs, self.log_probs[own * len(copies)]])
+        self.rows += [(copy, self.rows[i][1]) for copy in copies for i in own]
+
+    def leave(self, leaving: set[int]) -> None:
+        stay = [i for i, (seq, _) in enumerate(self.rows) if id(seq) not in leaving]
+        self.rows = [self.rows[i] for i in stay]
+        self.log_probs = self.log_probs[stay]
+
+    def step(self) -> None:
+        self.log_probs = self._read(self.rows)
+
+    def _read(self, rows: list[Row]) -> Tensor:
+        """[rows, V]; rows that read the same with the same policy are read once."""
+        readings = [(self._acting(seq, policy), (*seq.prompt_ids[policy.name], *seq.tokens)) for seq, policy in rows]
+        found = {}
+        for policy, text in dict.fromkeys(readings):
+            ids, mask = self.policy_set.pad([list(text)])
+            logits = self.policy_set.forward(self.index, [policy], ids, mask, use_cache=False)
+            found[policy, text] = self.policy_set.log_probs(logits[0, -1])
+        return torch.stack([found[reading] for reading in readings])
+
+
+def lane_of(policy_set: PolicySet, index: int, static: bool) -> Lane:
+    kind = RereadingLane if index in policy_set.reread else Lane
+    return kind(policy_set, index, static)
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that are free on the device; on a CPU a fixed share, since what is free there changes by the second."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 8 * 2**30

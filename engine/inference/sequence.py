@@ -1,0 +1,72 @@
+"""A response that is being decoded, and what a bank records of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from engine.inference.sampler import Sampler
+from engine.inference.token_events import StepRecord
+from engine.inference.top_logprobs import Candidates
+from engine.messages import Prompt
+from engine.models.policy_set import Policy
+from engine.rules.mixture import Mixture
+from engine.rules.registry import SOUP
+from engine.sampling import Sampling
+
+
+@dataclass(eq=False)
+class Record:
+    """What a bank or a particle keeps of a response: its log-prob under every policy that has a row and under these
+    mixtures, all at the temperature that it is drawn at."""
+
+    mixtures: dict[str, Mixture]
+    log_probs: dict[str, float] = field(default_factory=dict)  # summed over the tokens so far
+    drawn: float = 0.0  # the same under what the tokens were drawn from
+    steps: StepRecord | None = None  # if it is to keep what each token was drawn among
+
+    def add(self, log_probs: dict[str, float], drawn: float) -> None:
+        self.drawn += drawn
+        for name, value in log_probs.items():
+            self.log_probs[name] = self.log_probs.get(name, 0.0) + value
+
+
+@dataclass(eq=False)
+class Sequence:
+    """One response under way. `mixture` may change between steps, within the policies that have rows."""
+
+    prompt: Prompt
+    mixture: Mixture
+    sampling: Sampling
+    sampler: Sampler
+    policies: list[Policy]
+    prompt_ids: dict[str, list[int]]  # {policy: the prompt as it reads it}
+    tokens: list[int] = field(default_factory=list)
+    trace: list[dict[str, float]] = field(default_factory=list)  # of each token: {policy: log-prob}
+    drawn_with: list[Mixture] = field(default_factory=list)  # of each token
+    finish_reason: str | None = None  # end, length, time, stopped, error
+    error: Exception | None = None
+    plan: Mapping[int, Mixture] = field(default_factory=dict)  # {token's place: what it and the rest come from}
+    stirred: Mixture | None = None  # with a soup: what its row was computed from
+    record: Record | None = None
+    begins_with: int = 0  # how many of the tokens were given, and not drawn
+    keep: int = 0  # of every policy's likeliest tokens at each place that is drawn
+    candidates: list[Candidates] = field(default_factory=list)  # of each drawn token, if they are kept
+    date: str = ""  # that the chat template was given, if it writes one
+
+    @property
+    def names(self) -> list[str]:
+        return [policy.name for policy in self.policies]
+
+    @property
+    def drawing(self) -> Mixture:
+        """What the next token is drawn from. A soup is steered a token later: its row is computed already."""
+        return self.stirred if self.mixture.rule == SOUP and self.stirred else self.mixture
+
+    @property
+    def longest(self) -> int:
+        """The most positions that one of its rows will hold."""
+        return max(len(ids) for ids in self.prompt_ids.values()) + self.begins_with + self.sampling.max_new_tokens
+
+
+Row = tuple[Sequence, Policy]

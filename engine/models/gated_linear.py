@@ -1,0 +1,126 @@
+"""LoRA adapters folded into the base's linears, selected per row by a gate vector.
+
+K adapters on one base do not need K forward passes. With the down-projections A_1..A_K stacked under the base weight
+W, `[y, a] = x [W ; A]ᵀ` is one matrix product, and `y += (gate ⊙ a) B` a second, small one. Linears that read the same
+input, such as q, k and v, share the first. A row's gate is one-hot for one adapter, zeros for the reference, a weight
+vector for the weight-space average of the adapters (Rewarded Soups, arXiv 2306.04488).
+LoRA: arXiv 2106.09685; rsLoRA: arXiv 2312.03732.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from engine.models.adapter_files import Pair
+from engine.models.linear_layout import weight_of
+
+
+class Gate:
+    """The gates of the rows of the forward pass to come, shared by all folded linears of a model.
+
+    What linears read stays at one address for each number of rows, so that a captured CUDA graph sees new gates.
+    """
+
+    def __init__(self, adapters: int) -> None:
+        self.adapters = adapters
+        self._values = torch.zeros(0, adapters)
+        self._columns: dict[tuple[int, tuple[int, ...]], Tensor] = {}
+
+    def set(self, values: Tensor) -> None:
+        """values: [rows, adapters]"""
+        rows = len(values)
+        # Captured graphs compute powers of two; of other numbers only the newest is kept.
+        self._columns = {
+            key: kept for key, kept in self._columns.items() if key[0] in (rows, 1 << key[0].bit_length() - 1)
+        }
+        with torch.inference_mode(False):
+            self._values = values.clone()
+            for (count, owners), columns in self._columns.items():
+                if count == rows:
+                    columns.copy_(self._pick(owners))
+
+    def columns(self, owners: tuple[int, ...]) -> Tensor:
+        """[rows, 1, ranks]: for each stacked rank the gate of the adapter that owns it."""
+        key = (len(self._values), owners)
+        if key not in self._columns:
+            with torch.inference_mode(False):
+                self._columns[key] = self._pick(owners)
+        return self._columns[key]
+
+    def _pick(self, owners: tuple[int, ...]) -> Tensor:
+        return self._values[:, list(owners)].unsqueeze(1)
+
+
+class GatedLinears(nn.Module):
+    """Linears that read the same input (q, k and v; gate and up), with the adapters folded in: one product for the
+    weights and down-projections of them all, and a small one for each one's up-projections.
+
+    adapters[i]: {adapter: its pair} of linear i. Where the gates are zero it is the base's own linears.
+    """
+
+    def __init__(self, linears: list[nn.Module], gate: Gate, adapters: list[dict[int, Pair]]) -> None:
+        super().__init__()
+        weights = [weight_of(linear) for linear in linears]
+        every = [pair for pairs in adapters for pair in pairs.values()]
+        downs = [pair.down.to(weights[0]) for pair in every]
+        ups = [
+            torch.cat([weight.new_zeros(len(weight), 0), *(pair.up.to(weight) for pair in pairs.values())], 1)
+            for pairs, weight in zip(adapters, weights, strict=True)
+        ]
+        self.gate = gate
+        self.sizes = [len(weight) for weight in weights]
+        self.ranks = [up.shape[1] for up in ups]
+        self.owners = tuple(k for pairs in adapters for k, pair in pairs.items() for _ in range(len(pair.down)))
+        self.ups = nn.ModuleList(linear_of(up, None) for up in ups)  # ranks to out
+        biases: list[Any] = [linear.bias for linear in linears]
+        bias = None  # [outs + ranks]
+        if any(bias is not None for bias in biases) or any(pair.shift is not None for pair in every):
+            parts = [w.new_zeros(len(w)) if b is None else b.detach() for w, b in zip(weights, biases, strict=True)]
+            for pair, down in zip(every, downs, strict=True):
+                parts.append(down.new_zeros(len(down)) if pair.shift is None else pair.shift.to(down))
+            bias = torch.cat(parts)
+        self.stacked = linear_of(torch.cat([*weights, *downs]), bias)  # in to outs + ranks
+        self._input: Tensor | None = None
+        self._outputs: list[Tensor] = []
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        # x: [rows, positions, in]
+        both = self.stacked(x)
+        *outputs, downs = both.split([*self.sizes, len(self.owners)], -1)
+        downs = downs * self.gate.columns(self.owners).to(both.device)
+        for y, down, up in zip(outputs, downs.split(self.ranks, -1), self.ups, strict=True):
+            if down.shape[-1]:
+                y += up(down)
+        return outputs
+
+    def output(self, i: int, x: Tensor) -> Tensor:
+        """What linear i makes of x. All are computed when the first of them is asked, in the model's own order."""
+        if self._input is not x:
+            self._input, self._outputs = x, self.forward(x)
+        y = self._outputs[i]
+        if i == len(self.sizes) - 1:
+            self._input, self._outputs = None, []
+        return y
+
+
+class GatedLinear(nn.Module):
+    """Stands where one linear of a group stood."""
+
+    def __init__(self, group: GatedLinears, index: int) -> None:
+        super().__init__()
+        self.group = group
+        self.index = index
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.group.output(self.index, x)
+
+
+def linear_of(weight: Tensor, bias: Tensor | None) -> nn.Linear:
+    linear = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
+    linear.weight = nn.Parameter(weight, requires_grad=False)
+    if bias is not None:
+        linear.bias = nn.Parameter(bias, requires_grad=False)
+    return linear

@@ -1,0 +1,163 @@
+"""The general path: a copy of the base with adapters that cannot be folded, as peft computes them.
+
+What an adapter does is what peft's own forward pass says. Merging it into the weights is faster, and is done where the
+merged model says the same: not where a weight stands in two places (tied embeddings, replicated layers), nor where the
+adapter's kind cannot be merged.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from engine.errors import InputError, one_line
+from engine.models.adapter_files import SETTINGS, adapter_folder, read_settings, read_tensors
+
+Load = Callable[[], PreTrainedModel]
+
+
+def load_with_adapters(
+    load: Load, adapters: list[str], base: str, notes: list[str], merge_last: bool = True
+) -> nn.Module:
+    """Load the base and put these adapters on it, in this order.
+
+    Args:
+        load: Returns the base, anew each time.
+        base: Its source, for messages.
+        notes: Is appended what is to be said of the adapters.
+        merge_last: Whether the last adapter may be merged; all others must be.
+
+    Raises:
+        InputError: If an adapter does not fit, or cannot be computed here.
+    """
+    model: nn.Module = load()
+    said: list[str] = []
+    for place, adapter in enumerate(adapters):
+        last = place == len(adapters) - 1
+        wrapped = attach(model, adapter, base, said)
+        inner = wrapped.get_base_model()
+        ids = probe_ids(inner, wrapped.active_peft_config)
+        wanted = logits(wrapped, ids)
+        if not alike(logits(inner, ids), wanted):
+            raise InputError(
+                f"adapter '{adapter}': peft computes its kind ({wrapped.active_peft_config.peft_type.value}) from more "
+                "than weights, which cannot be mixed here; give a LoRA, or another adapter that changes weights"
+            )
+        if not last or merge_last:
+            merged = None if stands_twice(inner) else merged_if_alike(wrapped, ids, wanted)
+            if merged is not None:
+                model = merged
+                continue
+            if last:  # merging may have changed it
+                return load_with_adapters(load, adapters, base, notes, merge_last=False)
+            raise InputError(
+                f"adapter '{adapter}' cannot be merged into '{base}' as it is, and others are stacked on it; put it "
+                "last, or merge it into the base with peft first"
+            )
+        model = inner
+    notes += said
+    return model.eval()
+
+
+def attach(model: nn.Module, adapter: str, base: str, notes: list[str]) -> Any:
+    """Return peft's model of the adapter on this one. Raises InputError."""
+    from peft import PeftModel, get_peft_model_state_dict  # only the general path needs it, and it is slow to import
+    from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+
+    kind = read_settings(adapter)["peft_type"]
+    if kind not in {known.value for known in PEFT_TYPE_TO_CONFIG_MAPPING}:
+        raise InputError(
+            f"adapter '{adapter}': {SETTINGS}: peft_type: found '{kind}', which this peft does not know; mend it, or "
+            "install a newer peft"
+        )
+    tensors = read_tensors(adapter)
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            wrapped = PeftModel.from_pretrained(model, str(adapter_folder(adapter))).eval()
+    except Exception as error:  # whatever the tuner at hand raises
+        raise InputError(
+            f"adapter '{adapter}' does not fit the base '{base}': {one_line(error)}; give one that was "
+            "trained from this base"
+        ) from None
+    missing = next((str(one.message) for one in caught if "missing adapter keys" in str(one.message)), "")
+    if missing:
+        kept = get_peft_model_state_dict(wrapped, save_embedding_layers=False)
+        if not set(kept) & set(tensors):
+            raise InputError(
+                f"adapter '{adapter}': none of its weights has the name of one that peft expects: found "
+                f"{next(iter(tensors))}, expected {next(iter(kept))}; save it again with peft's save_pretrained"
+            )
+        absent = [key for key in kept if key not in tensors]
+        notes.append(
+            f"it has no weights for {len(absent)} of the {len(kept)} that its settings name, such as "
+            f"{absent[0] if absent else missing[-60:]}"
+        )
+    return wrapped
+
+
+def probe_ids(model: Any, settings: Any) -> Tensor:
+    """Two rows of tokens to compare models by, among them those that the adapter has weights of its own for."""
+    size = model.get_input_embeddings().weight.shape[0]
+    ids = torch.randint(size, (2, 12), generator=torch.Generator().manual_seed(0))
+    keys = ("trainable_token_indices", "token_indices", "alora_invocation_tokens")
+    own: Any = next((found for key in keys if (found := getattr(settings, key, None))), [])
+    chosen = [i for some in own.values() for i in some] if isinstance(own, dict) else list(own)
+    ids[0, : min(6, len(chosen))] = torch.tensor(chosen[:6], dtype=torch.long)
+    return ids.to(next(model.parameters()).device)
+
+
+@torch.inference_mode()
+def logits(model: nn.Module, ids: Tensor) -> Tensor:
+    try:
+        return model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits.float()
+    except Exception as error:  # an adapter that wants more than tokens
+        raise InputError(
+            f"the base cannot be computed with its adapter: {one_line(error)}; give an adapter of a decoder"
+        ) from None
+
+
+def alike(one: Tensor, other: Tensor) -> bool:
+    """Whether two models' logits are the same but for rounding, in float32 or in 16 bits."""
+    apart = (one.log_softmax(-1) - other.log_softmax(-1)).abs().max().item()
+    largest = max(1.0, other.abs().max().item())
+    return math.isfinite(apart) and apart < 1e-4 * largest
+
+
+def stands_twice(model: nn.Module) -> bool:
+    """Whether a weight that an adapter changes stands in another place too: merged, it would change there as well."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    places = Counter(
+        id(parameter)
+        for module in model.modules()
+        for parameter in module._parameters.values()
+        if parameter is not None
+    )
+    changed = (module.get_base_layer() for module in model.modules() if isinstance(module, BaseTunerLayer))
+    return any(places[id(parameter)] > 1 for module in changed for parameter in module.parameters(recurse=False))
+
+
+def merged_if_alike(wrapped: Any, ids: Tensor, wanted: Tensor) -> nn.Module | None:
+    """Merge the adapter; None where that cannot be done, or where the merged model says something else."""
+    try:
+        merged: nn.Module = wrapped.merge_and_unload()
+    except Exception:  # each tuner has its own way of saying so
+        return None
+    exact = next(merged.parameters()).dtype == torch.float32
+    found = logits(merged, ids)
+    # Merged weights of 16 bits are rounded once more.
+    same = alike(found, wanted) if exact else (found.softmax(-1) - wanted.softmax(-1)).abs().max().item() < 0.05
+    return merged if same else None
+
+
+def is_unmerged(model: nn.Module) -> bool:
+    """Whether peft's layers are in the model: they read the weights of the linears inside them."""
+    return any(hasattr(module, "base_layer") or hasattr(module, "original_module") for module in model.modules())

@@ -1,0 +1,109 @@
+"""Rewards by a sequence-classification model."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable
+
+from transformers import PreTrainedTokenizerBase
+
+from engine.config import RewardSettings
+from engine.messages import BETWEEN, Message, Prompt, joined, messages_of
+from engine.models.chat_template import chat_of
+from engine.models.policy_set import PolicySet
+from engine.rewards.reward_model import RewardModel
+from engine.rewards.scorer import Scored, Scorer
+
+log = logging.getLogger("mixdesk")
+
+
+def classifier(settings: RewardSettings, policy_set: PolicySet) -> Scorer:
+    """A sequence-classification model with one output (Bradley-Terry) or a named one of several, or a LoRA of one on
+    its base."""
+    made = RewardModel(settings, policy_set.base, policy_set.device)
+    told: list[bool] = []
+
+    def score(items: list[Scored]) -> list[float]:
+        rows = []
+        for prompt, text, _ in items:
+            row, shortened = fitting(made.tokenizer, prompt, text, settings.template, made.limit)
+            rows.append(row)
+            if shortened and not told:
+                told.append(True)
+                log.warning(
+                    "reward '%s': it reads %d tokens at once; of what is longer, the oldest turns and the beginning of "
+                    "the prompt are left out, and at last the end of the response",
+                    *(settings.objective, made.limit),
+                )
+        return made.scores(rows)
+
+    return score
+
+
+def fitting(
+    tokenizer: PreTrainedTokenizerBase, prompt: Prompt, response: str, template: str | None, context: int
+) -> tuple[list[int], bool]:
+    """Return the token ids of the finished conversation in at most `context` tokens, and whether it was shortened.
+
+    What is too long goes without its oldest turns, then without the beginning of the prompt: the response is read whole
+    if it fits at all, else its beginning is.
+    """
+    messages = messages_of(prompt)
+
+    def ids(asked: str, answered: str) -> list[int]:
+        turns = [*messages[:-1], {**messages[-1], "content": asked}]
+        return conversation_ids(tokenizer, turns, answered, template)
+
+    asked = messages[-1]["content"]
+    found = ids(asked, response)
+    if len(found) <= context:
+        return found, False
+    while len(messages) > 1 and len(found) > context:
+        messages = messages[2:]
+        found = ids(asked, response)
+    if len(found) > context:
+        kept = most(len(asked), lambda count: len(ids(asked[len(asked) - count :], response)) <= context)
+        found = ids(asked[len(asked) - kept :], response)
+    if len(found) > context:
+        kept = most(len(response), lambda count: len(ids("", response[:count])) <= context)
+        found = ids("", response[:kept])
+    # A template alone may be too long for a model that reads very little.
+    return found[-context:], True
+
+
+def most(limit: int, fits: Callable[[int], bool]) -> int:
+    """Return the largest count up to `limit` that fits, by bisection; 0 if none does."""
+    low, high = 0, limit
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle - 1)
+    return low
+
+
+def conversation_ids(
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: Prompt,
+    response: str,
+    template: str | None = None,
+) -> list[int]:
+    """Token ids of the finished conversation, as reward models are trained on it: in their chat template, or each turn
+    and its response in the template, one after the other."""
+    messages = [*messages_of(prompt), {"role": "assistant", "content": response}]
+    if template is not None:
+        return tokenizer(filled(template, messages)).input_ids
+    if tokenizer.chat_template is None:
+        return chat_of(tokenizer).plain_ids(joined(messages))
+    return chat_of(tokenizer).conversation_ids(messages)
+
+
+def filled(template: str, messages: list[Message]) -> str:
+    """The template with each prompt and its response. An empty line stands between two, unless the template itself
+    begins or ends with white space."""
+    # Not str.format: what people type may have braces.
+    parts = re.split(r"(\{prompt\}|\{response\})", template)
+    turns = []
+    for said, answered in zip(messages[::2], messages[1::2], strict=True):
+        words = {"{prompt}": said["content"], "{response}": answered["content"]}
+        turns.append("".join(words.get(part, part) for part in parts))
+    return ("" if template != template.strip() else BETWEEN).join(turns)

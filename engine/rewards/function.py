@@ -1,0 +1,50 @@
+"""Rewards by a Python function."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+
+from engine.config import RewardSettings
+from engine.errors import InputError, one_line
+from engine.messages import last_of
+from engine.models.policy_set import PolicySet
+from engine.rewards.scorer import Scored, Scorer
+
+log = logging.getLogger("mixdesk")
+
+
+def brevity(prompt: str, response: str) -> float:
+    """Minus the number of words: for `function: engine.rewards.reward_set:brevity`."""
+    return -float(len(response.split()))
+
+
+def function(settings: RewardSettings, policy_set: PolicySet) -> Scorer:
+    """A Python function `(prompt, response) -> float`, named as module:function. Of a conversation it gets what the
+    user said last."""
+    assert settings.function is not None
+    module, _, name = settings.function.partition(":")
+    try:
+        call = getattr(importlib.import_module(module), name)
+    except (Exception, SystemExit) as error:  # the module's own code runs
+        raise InputError(
+            f"reward '{settings.objective}': cannot import {settings.function}: {one_line(error)}; "
+            "give module:function, in the working directory or installed"
+        ) from None
+    if not callable(call):
+        raise InputError(
+            f"reward '{settings.objective}': {settings.function} is {type(call).__name__}; give a function "
+            "(prompt, response) -> float"
+        )
+
+    def score(items: list[Scored]) -> list[float]:
+        rewards = []
+        for prompt, text, _ in items:
+            value = call(last_of(prompt), text)
+            try:
+                rewards.append(float(value))
+            except (TypeError, ValueError):
+                raise InputError(f"{settings.function} returned {type(value).__name__}, expected a number") from None
+        return rewards
+
+    return score

@@ -1,0 +1,1 @@
+"""Rules that combine policies' distributions."""

@@ -1,0 +1,113 @@
+"""The rules: how the component distributions are combined into one.
+
+A rule of distributions is a pure function `(log_probs [K, ..., V], weights [..., K]) -> [..., V]` of normalised
+log-probs. The rule `soup` averages the adapters instead: the mixture is then a policy of its own, a row whose gate is
+the weights. All are found under their names in RULES. A mixture names a rule, its weights, and the gain.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from engine.config import REFERENCE
+from engine.errors import InputError
+from engine.rules.gain import amplify
+from engine.rules.registry import RULES, SOUP
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """All that is needed to mix again: `weights` over the policies (on the simplex), rule, gain, power's exponent."""
+
+    weights: Mapping[str, float]
+    rule: str = "geometric"
+    gain: float = 1.0
+    exponent: float = 1.0
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @property
+    def kind(self) -> tuple[str, float, float]:
+        """Mixtures of one kind differ in their weights alone, and are computed together."""
+        return self.rule, self.gain, self.exponent
+
+    @staticmethod
+    def mix(mixtures: Sequence[Mixture], log_probs: Tensor, policies: list[str]) -> Tensor:
+        """[K, sequences, V] log-probs of `policies`, and one mixture a sequence, all of one kind -> [sequences, V].
+
+        `policies` must hold all that the mixtures need.
+        """
+        first = mixtures[0]
+        rule = RULES[first.rule]
+        if rule is None:
+            mixed = log_probs[policies.index(SOUP)]
+        else:
+            weights = torch.tensor([[m.weights.get(name, 0.0) for name in policies] for m in mixtures])
+            mixed = rule(log_probs, weights.to(log_probs), first.exponent)
+        if first.gain == 1:
+            return mixed
+        return amplify(mixed, log_probs[policies.index(REFERENCE)], first.gain)
+
+    def log_probs(self, log_probs: Tensor, policies: list[str]) -> Tensor:
+        """[K, V] log-probs of `policies`, which must hold all that the mixture needs -> [V]"""
+        return self.mix([self], log_probs.unsqueeze(1), policies)[0]
+
+    @property
+    def powers(self) -> dict[str, float] | None:
+        """{policy: the power of its probability}, for rule geometric, whose mixture is their product; else None."""
+        if self.rule != "geometric":
+            return None
+        powers = {name: self.gain * weight for name, weight in self.weights.items()}
+        powers[REFERENCE] = powers.get(REFERENCE, 0.0) + 1 - self.gain
+        return {name: power for name, power in powers.items() if power}
+
+    @property
+    def needs(self) -> list[str]:
+        """The policies that must be computed: those with weight, or their soup; the reference if the gain is not 1."""
+        names = [SOUP] if self.rule == SOUP else [name for name, weight in self.weights.items() if weight > 0]
+        return names if self.gain == 1 or REFERENCE in names else [*names, REFERENCE]
+
+
+def make_mixture(
+    weights: Mapping[str, float] | None,
+    policies: list[str],
+    rule: str = "geometric",
+    gain: float = 1.0,
+    exponent: float = 1.0,
+) -> Mixture:
+    """A checked mixture, its weights brought to the simplex; no weights means all policies alike.
+
+    `weights` may also name the reference. Raises InputError.
+    """
+    known = [*policies, REFERENCE]
+    if weights is None:
+        weights = dict.fromkeys(policies, 1.0)
+    for name, weight in weights.items():
+        if name not in known:
+            raise InputError(f"weights: no policy is called '{name}'; there are {', '.join(known)}")
+        if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not math.isfinite(weight):
+            raise InputError(f"weights: {name} is {weight}; give a finite number, 0 or more")
+        if weight < 0:
+            raise InputError(f"weights: {name} is {weight:g}; weights cannot be negative, give 0 or more")
+    # Divided by the largest first, so that huge weights do not overflow their sum.
+    largest = max(weights.values(), default=0)
+    if largest == 0:
+        raise InputError("weights: all are zero; raise at least one above 0")
+    total = math.fsum(weight / largest for weight in weights.values())
+    if rule not in RULES:
+        raise InputError(f"rule: no rule is called '{rule}'; there are {', '.join(RULES)}")
+    if not math.isfinite(gain) or not 0 <= gain <= 10:
+        raise InputError(f"gain: found {gain}; give a number from 0 (the reference) to 10, 1 is plain")
+    if not math.isfinite(exponent) or abs(exponent) > 20:
+        raise InputError(f"exponent: found {exponent}; give a number from -20 to 20, 0 is geometric")
+    shares = {name: weights.get(name, 0.0) / largest / total for name in known}
+    if REFERENCE not in weights:
+        del shares[REFERENCE]
+    return Mixture(shares, rule, float(gain), float(exponent))

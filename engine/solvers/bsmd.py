@@ -1,0 +1,72 @@
+"""The paper's solver (MPO, arXiv 2502.18699, Algorithm 1): batch stochastic mirror descent, from reference samples."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from engine.bank.collection import Array, collect
+from engine.bank.estimate import Bank
+from engine.bank.storage import BankFile
+from engine.config import REFERENCE
+from engine.inference.engine import Engine
+from engine.sampling import Sampling
+from engine.solvers.solution import Solution, from_bank
+
+REPEATS = 50  # of the bootstrap
+
+
+def bsmd(
+    engine: Engine,
+    prompts: list[str],
+    sampling: Sampling | None = None,
+    seed: int = 0,
+    responses: int = 24,
+    file: BankFile | None = None,
+    progress: Callable[[int, int], None] = lambda done, wanted: None,
+    stopped: Callable[[], bool] = lambda: False,
+    batch: int = 8,
+    rate: float = 1.0,
+) -> Solution:
+    """The average iterate. Every step takes a prompt and `batch` responses of it that no other step has.
+
+    The responses do not depend on the weights, so all are drawn together first. Raises InputError.
+    """
+    sources = {REFERENCE: engine.mixture({REFERENCE: 1.0})}
+    bank = collect(engine, prompts, responses, sampling, seed, sources, file, progress, stopped)
+    return solve(bank, batch, rate, seed)
+
+
+def solve(bank: Bank, batch: int, rate: float = 1.0, seed: int = 0, repeats: int = REPEATS) -> Solution:
+    """bank: of the reference's responses."""
+    rng = np.random.default_rng(seed)
+    size = len(bank.prompts)
+    weights, path = descend(bank, np.arange(size), batch, rate, rng)
+    again = []
+    for _ in range(repeats if size > 1 else 0):
+        drawn = rng.integers(size, size=size)
+        other, _ = descend(bank, drawn, batch, rate, rng)
+        again.append((other, float(bank.estimate(other, np.bincount(drawn, minlength=size).astype(float)).objective)))
+    return from_bank("bsmd", bank, weights, again, path)
+
+
+def descend(
+    bank: Bank, prompts: np.ndarray, batch: int, rate: float, rng: np.random.Generator
+) -> tuple[Array, list[Array]]:
+    """λ_k ← λ_k exp(-η g_k) / norm with η = rate/√T, over all batches of these prompts' responses in a random order."""
+    count = bank.log_ratios.shape[1] // batch or 1
+    steps = [(prompt, part) for part in range(count) for prompt in rng.permutation(prompts)]
+    log_weights = np.zeros(len(bank.policies))
+    step_size = rate / math.sqrt(len(steps))
+    path, total = [], np.zeros(len(bank.policies))
+    for prompt, part in steps:
+        weights = np.exp(log_weights - np.logaddexp.reduce(log_weights))
+        total += weights
+        path.append(weights)
+        ratios = bank.log_ratios[prompt, part * batch : (part + 1) * batch]  # [batch, K]
+        log_w = ratios @ weights
+        own = np.exp(log_w - np.logaddexp.reduce(log_w))
+        log_weights -= step_size * (own @ ratios)
+    return total / len(steps), path

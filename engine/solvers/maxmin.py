@@ -1,0 +1,143 @@
+"""Weights whose smallest expected reward is the largest: MaxMin-RLHF (arXiv 2402.08925), over mixtures' weights.
+
+Rewards are the reward models', in standard deviations from the reference's mean, expected of what is decoded. They are
+not concave in λ: a grid over the simplex is searched, and its best points are followed by gradients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from scipy.optimize import minimize
+
+from engine.bank.calibration import calibrated
+from engine.bank.collection import Array, collect
+from engine.bank.estimate import Bank
+from engine.bank.storage import BankFile
+from engine.errors import InputError
+from engine.inference.engine import Engine
+from engine.sampling import Sampling
+from engine.solvers.pareto import front, undominated
+from engine.solvers.solution import Solution, from_bank
+
+FOLLOWED = 4  # of the grid's best points
+REPEATS = 30  # of the bootstrap
+EQUAL = 1e-9  # standard deviations that make no difference
+
+
+def maxmin(
+    engine: Engine,
+    prompts: list[str],
+    sampling: Sampling | None = None,
+    seed: int = 0,
+    responses: int = 24,
+    file: BankFile | None = None,
+    progress: Callable[[int, int], None] = lambda done, wanted: None,
+    stopped: Callable[[], bool] = lambda: False,
+) -> Solution:
+    """Sample a bank and find the weights. Raises InputError, also without rewards."""
+    if not engine.reward_set.objectives:
+        raise InputError(f"{engine.config.file}: rewards: found none, expected at least one for method maxmin")
+    bank = collect(engine, prompts, responses, sampling, seed, file=file, progress=progress, stopped=stopped)
+    scale = calibrated(engine, bank)
+    return solve(bank.decoding, scale.centre(bank.objectives), scale.spread(bank.objectives), seed)
+
+
+def solve(bank: Bank, centre: Array, scale: Array, seed: int = 0, repeats: int = REPEATS) -> Solution:
+    """Return the weights for a bank as it is, with errors by bootstrap over prompts. centre, scale: [R]."""
+    weights, path = reach(bank, centre, scale)
+    rng, size = np.random.default_rng(seed), len(bank.prompts)
+    again = []
+    for _ in range(repeats if size > 1 else 0):
+        part = bank.of_prompts(rng.integers(size, size=size))
+        other, _ = refine(part, centre, scale, weights)
+        again.append((other, float(part.estimate(other).objective)))
+    return from_bank("maxmin", bank, weights, again, path)
+
+
+def reach(bank: Bank, centre: Array, scale: Array) -> tuple[Array, list[Array]]:
+    """Return the max-min weights among those where the bank is to be relied on (everywhere, if it is nowhere), and the
+    way there. No point that was searched has all expected rewards as high and one higher.
+    """
+    searched = front(bank, centre, scale)
+    allowed = searched.sound if searched.sound.any() else np.ones(len(searched.weights), dtype=bool)
+    candidates = searched.weights[allowed]
+    best = candidates[np.argsort(-searched.rewards[allowed].min(1), kind="stable")[:FOLLOWED]]
+    paths = {}
+    for start in best:
+        found, path = refine(bank, centre, scale, start)
+        if not searched.sound.any() or bool(bank.estimate(found).sound):
+            paths[found.tobytes()] = path
+            candidates = np.concatenate([candidates, found[None]])
+    rewards = standard(bank, centre, scale, candidates)
+    # The largest minimum first, then, among all that are nowhere below it, the largest sum: nothing dominates that.
+    first = rewards[rewards.min(1).argmax()]
+    above = np.all(rewards >= first - EQUAL, axis=1) & undominated(rewards)
+    chosen = candidates[np.flatnonzero(above)[rewards[above].sum(1).argmax()]]
+    chosen = climb(bank, centre, scale, chosen, not searched.sound.any())
+    return chosen, [*paths.get(chosen.tobytes(), [best[0]]), chosen]
+
+
+def standard(bank: Bank, centre: Array, scale: Array, weights: Array) -> Array:
+    """λ [L, K] -> expected rewards [L, R] in standard deviations"""
+    parts = [bank.estimate(weights[i : i + 100]).rewards for i in range(0, len(weights), 100)]
+    return (np.concatenate(parts) - centre) / scale
+
+
+def refine(bank: Bank, centre: Array, scale: Array, start: Array) -> tuple[Array, list[Array]]:
+    """Return a local maximum of the smallest expected reward near `start`, or `start` where none is better."""
+    size = len(start)
+
+    def rewards(at: Array) -> Array:
+        return (bank.estimate(at[:size]).rewards - centre) / scale
+
+    # Maximise t, all rewards being at least t.
+    lowest = float(rewards(start).min())
+    path = [start]
+    made = minimize(
+        lambda at: -at[-1],
+        np.append(start, lowest),
+        jac=lambda at: np.append(np.zeros(size), -1.0),
+        method="SLSQP",
+        bounds=[(0, 1)] * size + [(None, None)],
+        constraints=[
+            {"type": "eq", "fun": lambda at: at[:size].sum() - 1, "jac": lambda at: np.append(np.ones(size), 0.0)},
+            {
+                "type": "ineq",
+                "fun": lambda at: rewards(at) - at[-1],
+                "jac": lambda at: np.column_stack(
+                    [bank.reward_slopes(at[:size]) / scale[:, None], -np.ones(len(scale))]
+                ),
+            },
+        ],
+        options={"maxiter": 60},
+        callback=lambda at: path.append(at[:size].copy()),
+    )
+    found = made.x[:size].clip(0)
+    if not np.isfinite(found).all() or found.sum() <= 0:
+        return start, [start]
+    found = found / found.sum()
+    return (found, path) if rewards(found).min() > lowest else (start, [start])
+
+
+def climb(bank: Bank, centre: Array, scale: Array, start: Array, anywhere: bool) -> Array:
+    """Return weights from which no small exchange between two policies raises one expected reward and lowers none."""
+    size = len(start)
+    moves = [np.eye(size)[i] - np.eye(size)[j] for i in range(size) for j in range(size) if i != j]
+    at, step = start, 0.1
+    here = standard(bank, centre, scale, at[None])[0]
+    while moves and step > 1e-3:
+        tried = at + step * np.array(moves)
+        tried = tried[(tried >= -1e-12).all(1)].clip(0)
+        if len(tried):
+            tried /= tried.sum(1, keepdims=True)
+            estimate = bank.estimate(tried)
+            rewards = (estimate.rewards - centre) / scale
+            better = np.all(rewards >= here, axis=1) & np.any(rewards > here, axis=1) & (estimate.sound | anywhere)
+            if better.any():
+                place = np.flatnonzero(better)[rewards[better].sum(1).argmax()]
+                at, here = tried[place], rewards[place]
+                continue
+        step /= 2
+    return at

@@ -1,0 +1,111 @@
+"""Max-min weights (MPO, arXiv 2502.18699, Theorem 3.10) by minimisation of the bank's F̂ over the simplex."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from scipy.optimize import minimize
+
+from engine.bank.collect_reference_free import collect_lean
+from engine.bank.collection import Array, collect
+from engine.bank.estimate import LOW_SHARE, Bank
+from engine.bank.objective import Objective
+from engine.bank.storage import BankFile
+from engine.config import REFERENCE
+from engine.inference.engine import Engine
+from engine.sampling import Sampling
+from engine.solvers.solution import Solution, from_bank
+
+GAP = 1e-6  # nats
+ROUGH_GAP = 1e-4  # nats, in the bootstrap
+REPEATS = 100  # of the bootstrap
+MOST_TIMES = 4  # as many responses as were asked for, before it gives up on the effective sample size
+
+
+def mpo(
+    engine: Engine,
+    prompts: list[str],
+    sampling: Sampling | None = None,
+    seed: int = 0,
+    responses: int = 24,
+    file: BankFile | None = None,
+    progress: Callable[[int, int], None] = lambda done, wanted: None,
+    stopped: Callable[[], bool] = lambda: False,
+) -> Solution:
+    """λ* = argmin F. Where the effective sample size at the weights found is low, more responses are sampled.
+
+    The bank is a lean one, which costs less, unless `file` is for the usual proposals. Raises InputError.
+    """
+    lean = file is None or REFERENCE not in file.proposals
+    kind = collect_lean if lean else collect
+    for times in (1, 2, MOST_TIMES):
+        bank = kind(engine, prompts, responses * times, sampling, seed, file=file, progress=progress, stopped=stopped)
+        solution = solve(bank, seed)
+        if solution.share >= LOW_SHARE:
+            break
+    return solution
+
+
+def solve(bank: Bank, seed: int = 0, repeats: int = REPEATS) -> Solution:
+    """The weights for a bank as it is, with errors by bootstrap over prompts."""
+    objective = Objective(bank)
+    weights, gap, path = minimise(objective)
+    rng = np.random.default_rng(seed)
+    size = len(bank.prompts)
+    again = []
+    for _ in range(repeats if size > 1 else 0):
+        drawn = rng.multinomial(size, np.full(size, 1 / size)).astype(float)
+        other, _, _ = minimise(objective, drawn, weights, ROUGH_GAP)
+        again.append((other, objective(other, drawn)[0]))
+    return from_bank("mpo", bank, weights, again, path, gap, objective(weights)[0], objective.share(weights))
+
+
+def minimise(
+    objective: Objective, prompts: Array | None = None, start: Array | None = None, tolerance: float = GAP
+) -> tuple[Array, float, list[Array]]:
+    """argmin of F̂ over the simplex, its duality gap, and the way there.
+
+    Where F̂ is convex, F̂(λ) - min F̂ <= λ·∇F̂ - min_k ∂F̂/∂λ_k, the gap; with a control variate that is how far the
+    conditions of a minimum are from being met. SLSQP does most of it; exponentiated steps, which cannot leave the
+    simplex, do the rest where it stops early.
+    """
+    size = len(objective.bank.policies)
+    weights = np.full(size, 1 / size) if start is None else start
+    path = [weights]
+
+    def value(at: Array) -> tuple[float, Array]:
+        return objective(at, prompts)
+
+    if size > 1:
+        found = minimize(
+            value,
+            weights,
+            jac=True,
+            method="SLSQP",
+            bounds=[(0, 1)] * size,
+            constraints={"type": "eq", "fun": lambda at: at.sum() - 1, "jac": lambda at: np.ones(size)},
+            options={"ftol": 1e-6 * tolerance, "maxiter": 200},
+            callback=lambda at: path.append(at.copy()),
+        )
+        weights = found.x.clip(0)
+        weights = weights / weights.sum()
+    now, gradient = value(weights)
+    gap, step = float(gradient @ weights - gradient.min()), 1.0
+    for _ in range(2000):
+        if gap <= tolerance:
+            break
+        # A weight of zero could never come back.
+        mixed = 0.999 * weights + 0.001 / size
+        moved = mixed * np.exp(-step * (gradient - gradient.min()))
+        moved /= moved.sum()
+        after, other = value(moved)
+        if after < now:
+            weights, now, gradient, step = moved, after, other, step * 1.5
+            path.append(weights)
+            gap = float(gradient @ weights - gradient.min())
+        else:
+            step /= 2
+        if step < 1e-9:
+            break
+    return weights, gap, [*path, weights]

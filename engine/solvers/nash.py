@@ -1,0 +1,173 @@
+"""Weights from human ratings: the maximal lottery over the mixtures that were rated (Kreweras 1965; Fishburn 1984).
+
+It is the Nash equilibrium of the game in which both sides name a mixture, and win as often as people prefer it (Nash
+learning from human feedback, arXiv 2312.00886): no mixture wins more than half of the comparisons against it. It needs
+no reward model and no scale of quality, and is defined also where preferences go in a circle.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.optimize import linprog
+
+from engine.bank.collection import Array
+from engine.config import REFERENCE
+from engine.errors import InputError
+from engine.ratings import Rating
+from engine.rules.mixture import Mixture
+from engine.solvers.solution import Solution
+
+DIGITS = 2  # mixtures whose weights agree so far are one mixture
+SMOOTHING = 1.0  # wins that every mixture is given against every other, beside those that were rated
+ENOUGH = 10  # ratings of a pair: its share of wins has a standard error of 16 points, or less
+REPEATS = 200  # draws from the posterior
+SLACK = 1000.0  # see maximal_lottery
+
+
+def nash(policies: list[str], ratings: list[Rating], seed: int = 0) -> Solution:
+    """The mean weights of the lottery, Σ p_m λ_m, with standard errors: the spread over lotteries of win rates that are
+    drawn from their posterior.
+
+    A pair's rate of wins has the posterior Beta(wins + SMOOTHING, losses + SMOOTHING), whose mean is the rate that
+    `payoffs` takes (Laplace's rule of succession; Gelman et al., Bayesian Data Analysis, 3rd ed., section 2.4). Drawing
+    the ratings anew instead, as the bootstrap does, has no spread where ratings are few and all the same way, which is
+    where intervals from the observed rate alone are known to fail (Brown, Cai and DasGupta 2001,
+    doi.org/10.1214/ss/1009213286). After 3 wins of 3 a rate is under a half with probability (1/2)^4, so that all the
+    weight is the winner's, give or take √(1/16 · 15/16) = 24 points. A pair that never met may have any rate.
+
+    Its objective is how much more than half of the comparisons the best mixture wins against the lottery, 0 but for
+    rounding; objective_error is the same lottery's where the rates are other ones (root mean square over the draws).
+    Raises InputError.
+    """
+    mixtures, pairs = group(ratings)
+    if not ratings:
+        raise InputError("ratings: found no overall one of responses that were not steered; rate some at the desk")
+    if len(mixtures) < 2:
+        raise InputError("ratings: all are of one mixture; rate responses of two mixtures or more against each other")
+    names = [*policies, REFERENCE]
+    weights_of = np.array([[mixture.weights.get(name, 0.0) for name in names] for mixture in mixtures])
+    wins = np.array([rating.left_wins for rating in ratings])
+    won = tally(pairs, wins, len(mixtures))
+    payoff = payoffs(won)
+    lottery = maximal_lottery(payoff)
+    rng = np.random.default_rng(seed)
+    lotteries, beaten = [], []
+    for _ in range(REPEATS):
+        other = drawn(won, rng)
+        lotteries.append(maximal_lottery(other))
+        beaten.append((other @ lottery).max())
+    weights = dict(zip(names, (lottery @ weights_of).tolist(), strict=True))
+    errors = dict(zip(names, np.std(np.array(lotteries) @ weights_of, 0).tolist(), strict=True))
+    if not weights_of[:, -1].any():
+        del weights[REFERENCE], errors[REFERENCE]
+    return Solution(
+        method="nash",
+        weights=weights,
+        weight_errors=errors,
+        objective=float((payoff @ lottery).max()),
+        objective_error=float(np.sqrt(np.mean(np.square(beaten)))),
+        share=0.0,
+        gap=duality_gap(payoff, lottery),
+        policy_tokens=0,
+        path=[list(weights.values())],
+        lottery=[
+            {**mixture.as_dict(), "probability": float(p), "error": float(error)}
+            for mixture, p, error in zip(mixtures, lottery, np.std(lotteries, 0), strict=True)
+        ],
+        note=note(mixtures, won, len(ratings)),
+    )
+
+
+def group(ratings: list[Rating]) -> tuple[list[Mixture], np.ndarray]:
+    """The mixtures, each as it was first met, and [ratings, 2]: which of them was left and right."""
+    places: dict[tuple, int] = {}
+    mixtures: list[Mixture] = []
+    pairs = []
+    for rating in ratings:
+        pair = []
+        for mixture in (rating.left, rating.right):
+            rounded = tuple(sorted((name, round(w, DIGITS)) for name, w in mixture.weights.items() if round(w, DIGITS)))
+            # Only the power rule has an exponent.
+            key = (rounded, mixture.rule, mixture.gain, mixture.exponent if mixture.rule == "power" else None)
+            if key not in places:
+                places[key] = len(mixtures)
+                mixtures.append(mixture)
+            pair.append(places[key])
+        pairs.append(pair)
+    return mixtures, np.array(pairs, dtype=int).reshape(-1, 2)
+
+
+def payoffs(won: Array) -> Array:
+    """[M, M]: how often a mixture wins against another, less a half. won: see tally.
+
+    Rates are (wins + SMOOTHING) / (ratings + 2 SMOOTHING), so that one rating is no certainty, and a pair that never
+    met is even.
+    """
+    return (won - won.T) / 2 / (won + won.T + 2 * SMOOTHING)
+
+
+def drawn(won: Array, rng: np.random.Generator) -> Array:
+    """Payoffs [M, M] of rates from the posterior of each pair."""
+    above = np.triu(rng.beta(won + SMOOTHING, won.T + SMOOTHING) - 0.5, 1)
+    return above - above.T
+
+
+def tally(pairs: np.ndarray, left_wins: Array, mixtures: int) -> Array:
+    """[M, M]: how many comparisons with another a mixture won, ties as halves."""
+    won = np.zeros((mixtures, mixtures))
+    np.add.at(won, (pairs[:, 0], pairs[:, 1]), left_wins)
+    np.add.at(won, (pairs[:, 1], pairs[:, 0]), 1 - left_wins)
+    np.fill_diagonal(won, 0)  # a mixture against itself says nothing
+    return won
+
+
+def too_few(won: Array) -> str:
+    """What is to be known before the weights are used where a pair has fewer than ENOUGH ratings on average, else
+    nothing."""
+    each = won.sum() / (len(won) * (len(won) - 1) / 2)
+    if each >= ENOUGH:
+        return ""
+    return (
+        f"too few ratings for the weights to mean much: {each:.2g} a pair, where some {ENOUGH} tell a preference from "
+        "chance"
+    )
+
+
+def maximal_lottery(payoff: Array) -> Array:
+    """[M, M], antisymmetric -> probabilities p [M] with (payoff p)_m <= 0 for all m, by linear programming.
+
+    Where several are optimal, the one that gives the most to the least likely of the mixtures that can have any, by one
+    more variable t: the largest t with p_m + SLACK (how far m falls short of even against p) >= t. Those that fall
+    short have no probability in any optimum (strict complementarity).
+    """
+    size = len(payoff)
+    found = linprog(
+        np.append(np.zeros(size), -1.0),
+        A_ub=np.block([[payoff, np.zeros((size, 1))], [SLACK * payoff - np.eye(size), np.ones((size, 1))]]),
+        b_ub=np.zeros(2 * size),
+        A_eq=[[*np.ones(size), 0.0]],
+        b_eq=[1.0],
+        bounds=[(0, None)] * (size + 1),
+        method="highs",
+        options={"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10},
+    )
+    if found.x is None:
+        raise RuntimeError(f"the linear program of the lottery was not solved: {found.message}")
+    lottery = found.x[:-1].clip(0)
+    return lottery / lottery.sum()
+
+
+def duality_gap(payoff: Array, lottery: Array) -> float:
+    """What the best answer wins against it, less what it wins at least: 0 at the equilibrium."""
+    return float((payoff @ lottery).max() - (lottery @ payoff).min())
+
+
+def note(mixtures: list[Mixture], won: Array, ratings: int) -> str:
+    size = len(mixtures)
+    met = int((won + won.T)[np.triu_indices(size, 1)].astype(bool).sum())
+    said = f"{ratings} ratings of {size} mixtures; {met} of {size * (size - 1) // 2} pairs met"
+    if few := too_few(won):
+        said += f"; {few}"
+    if len({(mixture.rule, mixture.gain) for mixture in mixtures}) > 1:
+        said += "; they differ in rule or gain, which the mean weights leave out: see the lottery"
+    return said

@@ -1,0 +1,63 @@
+"""What can be had: expected rewards over the simplex of weights, and which of them nothing else beats."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from math import comb
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.bank.collection import Array
+from engine.bank.estimate import Bank
+
+POINTS = 600
+PART = 100  # λs that are estimated at once, so that memory stays small whatever the bank
+
+
+@dataclass(frozen=True)
+class Front:
+    """For L weights: weights [L, K], rewards [L, R] in standard deviations, share [L] of the bank that counts.
+
+    sound [L]: share is not low. efficient [L]: sound, and no other sound point has all rewards as high and one higher.
+    """
+
+    weights: Array
+    rewards: Array
+    share: Array
+    sound: NDArray[np.bool_]
+    efficient: NDArray[np.bool_]
+
+
+def front(bank: Bank, centre: Array, scale: Array, points: int = POINTS) -> Front:
+    """centre, scale [R]: what a reward's standard value is counted from, and in."""
+    weights = simplex(len(bank.policies), points)
+    parts = [bank.estimate(weights[start : start + PART]) for start in range(0, len(weights), PART)]
+    rewards = (np.concatenate([part.rewards for part in parts]) - centre) / scale
+    sound = np.concatenate([part.sound for part in parts])
+    return Front(
+        weights=weights,
+        rewards=rewards,
+        share=np.concatenate([part.share for part in parts]),
+        sound=sound,
+        efficient=sound & undominated(np.where(sound[:, None], rewards, -np.inf)),
+    )
+
+
+def simplex(size: int, points: int = POINTS) -> Array:
+    """An even grid on the simplex, corners included, of as many points as there may be -> [L, size]"""
+    steps = 1
+    while size > 1 and comb(steps + size, size - 1) <= points:
+        steps += 1
+    # Stars and bars: where size - 1 bars stand among the steps.
+    bars = np.array(list(itertools.combinations(range(steps + size - 1), size - 1)), dtype=int)
+    edges = np.pad(bars, ((0, 0), (1, 1)), constant_values=((0, 0), (-1, steps + size - 1)))
+    return (np.diff(edges, axis=1) - 1) / steps
+
+
+def undominated(rewards: Array) -> NDArray[np.bool_]:
+    """[L, R] -> [L]: no other row is at least as high everywhere and higher somewhere."""
+    as_high = np.all(rewards[:, None] <= rewards[None], axis=-1)
+    higher = np.any(rewards[:, None] < rewards[None], axis=-1)
+    return ~np.any(as_high & higher, axis=1)

@@ -1,0 +1,97 @@
+"""What every solver gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from engine.bank.collection import Array
+from engine.bank.estimate import LOW_COUNT, LOW_SHARE, Bank
+
+
+@dataclass(frozen=True)
+class Solution:
+    """Weights, and how sure we are of them.
+
+    objective: F(λ) in nats, the less the fairer. weight_errors, objective_error: standard errors by bootstrap over
+    prompts. share: effective sample size divided by the samples. gap: how far F̂ may be above its minimum over the
+    simplex; None where that is not known. policy_tokens: tokens drawn times policies computed. path: the weights on the
+    way, to plot. note: what a person should know before using them. lottery: mixtures, each with its probability and
+    the standard error of that.
+
+    From ratings, where nothing is sampled, share and policy_tokens are 0; what the objective is stands with the solver.
+    """
+
+    method: str
+    weights: dict[str, float]
+    weight_errors: dict[str, float]
+    objective: float
+    objective_error: float
+    share: float
+    gap: float | None
+    policy_tokens: int
+    path: list[list[float]] = field(repr=False)
+    rewards: dict[str, float] = field(default_factory=dict)
+    reward_errors: dict[str, float] = field(default_factory=dict)
+    note: str = ""
+    lottery: list[dict[str, Any]] = field(default_factory=list)
+
+    def among(self, policies: Sequence[str], fixed: Mapping[str, float]) -> Solution:
+        """The same with the policies whose weights were fixed (Bank.holding), in the order of `policies`."""
+        left = 1 - sum(fixed.values())
+
+        def whole(found: Mapping[str, float], of_fixed: Mapping[str, float]) -> dict[str, float]:
+            return {name: of_fixed[name] if name in fixed else left * found[name] for name in policies}
+
+        return replace(
+            self,
+            weights=whole(self.weights, fixed),
+            weight_errors=whole(self.weight_errors, dict.fromkeys(fixed, 0.0)),
+            path=[list(whole(dict(zip(self.weights, at, strict=True)), fixed).values()) for at in self.path],
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        return dict(vars(self))
+
+
+def from_bank(
+    method: str,
+    bank: Bank,
+    weights: Array,
+    again: list[tuple[Array, float]],
+    path: list[Array],
+    gap: float | None = None,
+    objective: float | None = None,
+    share: float | None = None,
+) -> Solution:
+    """What a bank says of these weights. again: weights and F of every repeat of the bootstrap. objective: F, and
+    share: of the effective sample size, unless they are as the bank has them."""
+    estimate = bank.estimate(weights)
+    errors = np.std([other for other, _ in again], 0) if again else np.zeros(len(weights))
+    share = float(estimate.share) if share is None else share
+    count = share * bank.log_base.shape[1]
+    note = ""
+    if share < LOW_SHARE or count < LOW_COUNT:
+        found = f"{share:.0%} of the responses, {count:.1f} a prompt"
+        note = f"the effective sample size is {found}: sample more before use"
+    return Solution(
+        method=method,
+        weights=dict(zip(bank.policies, weights.tolist(), strict=True)),
+        weight_errors=dict(zip(bank.policies, errors.tolist(), strict=True)),
+        objective=float(estimate.objective) if objective is None else objective,
+        # With one prompt, or few, what is left is the error of the sampling.
+        objective_error=max(float(np.std([value for _, value in again] or [0.0])), float(estimate.error)),
+        share=share,
+        gap=gap,
+        policy_tokens=bank.policy_tokens,
+        path=[point.tolist() for point in path],
+        rewards=dict(zip(bank.objectives, estimate.rewards.tolist(), strict=True)),
+        reward_errors=dict(zip(bank.objectives, estimate.reward_errors.tolist(), strict=True)),
+        note=note,
+    )
+
+
+Solver = Callable[..., Solution]

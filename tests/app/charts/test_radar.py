@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+
+import plotly.graph_objects as go
+
+from app import palette
+from app.charts import radar as radar_chart
+from app.charts.plotly_component import drawn
+from app.charts.radar import Rewards
+
+OBJECTIVES = ["helpful", "harmless", "humorous", "concise"]
+COLOURS = [palette.colour(i) for i in range(4)]
+
+
+def sides() -> dict[str, Rewards]:
+    raw = {"helpful": 12.5, "harmless": -1.0, "humorous": 0.0, "concise": -40.0}
+    standard = {"helpful": 1.5, "harmless": -0.5, "humorous": 0.0, "concise": -9.0}
+    return {"Left": Rewards(raw, standard), "Right": Rewards(raw, dict.fromkeys(raw, 7.0))}
+
+
+def radar(objectives: Sequence[str], colours: Sequence[str], sides: Mapping[str, Rewards]) -> go.Figure:
+    """What the page gets; plotly refuses what plotly.js would not know."""
+    return go.Figure(json.loads(drawn(radar_chart.radar(objectives, colours, sides))))
+
+
+def test_the_radar_has_a_line_a_side_and_the_references_ring():
+    figure = radar(OBJECTIVES, COLOURS, sides())
+    ring, left, right = figure.data
+    assert ring.name == "reference" and "reference" in ring.text and set(ring.r) == {0.0}
+    assert (left.name, right.name) == ("Left", "Right")
+    assert left.line.dash != right.line.dash and left.line.color != right.line.color
+    assert list(left.r) == [1.5, -0.5, 0.0, -radar_chart.REACH, 1.5], "closed, and clipped"
+    assert set(right.r) == {radar_chart.REACH}
+    assert "12.50" in left.text[0] and "+1.5σ" in left.text[0], "the hover shows the raw reward"
+
+
+def test_axis_labels_carry_the_objectives_colours():
+    axis = radar(OBJECTIVES, COLOURS, {}).layout.polar.angularaxis
+    assert [colour in label for colour, label in zip(COLOURS, axis.ticktext, strict=True)] == [True] * 4
+    assert all(0 <= angle < 360 for angle in axis.tickvals)
+
+
+def test_without_responses_there_is_the_ring_alone():
+    assert [trace.name for trace in radar(OBJECTIVES, COLOURS, {}).data] == ["reference"]
+
+
+def test_few_objectives_are_bars():
+    for objectives in ([], ["helpful"], ["helpful", "concise"]):
+        figure = radar(objectives, COLOURS[: len(objectives)], sides())
+        assert all(trace.type == "bar" for trace in figure.data)
+
+
+def test_names_are_text():
+    name = '<img src=x onerror="alert(1)">'
+    rewards = {"Left": Rewards({name: 1.0, "b": 1.0, "c": 1.0}, {name: 1.0, "b": 1.0, "c": 1.0})}
+    assert "<img" not in drawn(radar_chart.radar([name, "b", "c"], COLOURS[:3], rewards))
+
+
+def test_colours_are_enough_for_any_number_of_objectives():
+    assert len({palette.colour(i) for i in range(8)}) == 8
+    assert palette.colour(1000) in palette.COLOURS

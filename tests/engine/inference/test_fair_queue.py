@@ -1,0 +1,52 @@
+"""The queue before the batch."""
+
+from __future__ import annotations
+
+import pytest
+
+from engine.inference.fair_queue import FairQueue
+
+
+def taken(queue: FairQueue[str]) -> list[str]:
+    return [queue.pop() for _ in range(len(queue))]
+
+
+def test_clients_take_turns() -> None:
+    queue: FairQueue[str] = FairQueue()
+    for client, item in [("a", "a1"), ("a", "a2"), ("a", "a3"), ("b", "b1"), ("c", "c1"), ("b", "b2")]:
+        queue.put(client, item)
+    order = ["a1", "b1", "c1", "a2", "b2", "a3"]
+    assert [queue.ahead(item) for item in order] == list(range(6))
+    assert queue.peek() == "a1"
+    assert taken(queue) == order
+
+
+def test_the_place_is_right_after_some_turns() -> None:
+    queue: FairQueue[str] = FairQueue()
+    for client, item in [("a", "a1"), ("a", "a2"), ("b", "b1"), ("b", "b2"), ("b", "b3")]:
+        queue.put(client, item)
+    queue.pop()
+    queue.put("c", "c1")
+    ahead = {item: queue.ahead(item) for item in ("a2", "b1", "b2", "b3", "c1", "a1")}
+    order = taken(queue)
+    assert ahead == {**{item: order.index(item) for item in order}, "a1": -1}
+
+
+def test_what_was_under_way_goes_before_all() -> None:
+    queue: FairQueue[str] = FairQueue()
+    queue.put("a", "a1")
+    queue.put("b", "b1")
+    queue.put("x", "x1", first=True)
+    assert taken(queue) == ["x1", "a1", "b1"]
+
+
+def test_leaving_the_queue() -> None:
+    queue: FairQueue[str] = FairQueue()
+    queue.put("a", "a1")
+    queue.put("b", "b1")
+    assert queue.remove("a1")
+    assert not queue.remove("a1")
+    assert len(queue) == 1
+    assert taken(queue) == ["b1"]
+    with pytest.raises(IndexError):
+        queue.peek()
