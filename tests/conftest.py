@@ -109,7 +109,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
                 "policies": [{"name": name, "objective": name, "adapter": name} for name in adapters],
                 "rewards": [
                     {"objective": "plain", "kind": "implicit", "beta": 0.1},
-                    {"objective": "narrow", "kind": "function", "function": "engine.rewards.reward_set:brevity"},
+                    {"objective": "narrow", "kind": "function", "function": "engine.rewards:brevity"},
                 ],
             }
         )

@@ -282,7 +282,7 @@ class DeskTab:
             log.exception("the engine failed")
             failed = "The engine failed at these responses; its log says why. Press Generate to try again."
             if self.desk.engine.restarts > restarts:
-                failed = "The engine had to begin again, and is ready now. Press Generate to try again."
+                failed = "The engine had to restart, and is ready now. Press Generate to try again."
             yield {**idle, **outputs.say(failed, "bad")}
             return
         yield {

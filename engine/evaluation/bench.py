@@ -161,7 +161,7 @@ class Bench:
     def mixed(self, sequences: int = 1, same_prompt: bool = False) -> Iterator[None]:
         """The running batch: every (sequence, policy) a row of one forward pass."""
         batch = Batch(self.policy_set, max_rows=10**6)
-        batch.join(self.sequences(sequences, same_prompt))
+        batch.admit(self.sequences(sequences, same_prompt))
         while True:
             batch.step()
             yield

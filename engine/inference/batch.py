@@ -1,6 +1,6 @@
-"""The running batch: sequences join and leave between steps, and one forward pass a step serves them all.
+"""The batch: sequences are admitted and evicted between steps, and one forward pass a step serves them all.
 
-Every (sequence, policy) pair is a row. The rows of one model are a lane.
+Every (sequence, policy) pair is a row. A model runner has the rows of one model.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from engine.inference.model_runner import free_memory, lane_of
+from engine.inference.model_runner import free_memory, runner_for
 from engine.inference.sampler import draw, warp
 from engine.inference.sequence import Sequence
 from engine.inference.thread_tuning import Threads
@@ -34,13 +34,13 @@ class Batch:
         self.max_rows = max_rows
         self.memory = free_memory(policy_set.device) // 2 if memory is None else memory
         self.sequences: list[Sequence] = []
-        self.lanes = [lane_of(policy_set, index, static) for index in range(len(policy_set.models))]
+        self.runners = [runner_for(policy_set, index, static) for index in range(len(policy_set.models))]
         self.threads = Threads()
-        self._rows: dict[int, Tensor] = {}  # {id of a sequence: which of all lanes' rows are its policies'}
+        self._rows: dict[int, Tensor] = {}  # {id of a sequence: which of all runners' rows are its policies'}
 
     @property
     def rows(self) -> int:
-        return sum(len(lane.rows) for lane in self.lanes)
+        return sum(len(runner.rows) for runner in self.runners)
 
     def fits(self, sequences: list[Sequence]) -> bool:
         """Whether all that is under way and these can be carried to their ends, however long they get."""
@@ -48,21 +48,22 @@ class Batch:
         if self.rows + sum(len(seq.policies) for seq in sequences) > self.max_rows:
             return False
         longest = max(seq.longest for seq in every)
-        rows = [sum(policy.model == lane.index for seq in every for policy in seq.policies) for lane in self.lanes]
-        return sum(n * longest * lane.slots.bytes for n, lane in zip(rows, self.lanes, strict=True)) <= self.memory
+        models = [policy.model for seq in every for policy in seq.policies]
+        needed = sum(models.count(runner.index) * longest * runner.kv_cache.bytes for runner in self.runners)
+        return needed <= self.memory
 
     @torch.inference_mode()
-    def join(self, sequences: list[Sequence]) -> None:
-        for lane in self.lanes:
-            rows = [(seq, policy) for seq in sequences for policy in seq.policies if policy.model == lane.index]
+    def admit(self, sequences: list[Sequence]) -> None:
+        for runner in self.runners:
+            rows = [(seq, policy) for seq in sequences for policy in seq.policies if policy.model == runner.index]
             if rows:
-                lane.join(rows)
+                runner.admit(rows)
         self.sequences += sequences
         self._find_rows()
 
     def log_probs(self, sequences: list[Sequence]) -> Tensor:
         """[policies, sequences, V] of the token to come; all of them must have the same policies."""
-        parts = [lane.log_probs for lane in self.lanes if lane.rows]
+        parts = [runner.log_probs for runner in self.runners if runner.rows]
         every = parts[0] if len(parts) == 1 else torch.cat([part.to(parts[0].device) for part in parts])
         rows = torch.stack([self._rows[id(seq)] for seq in sequences], 1)
         return every[rows.to(every.device)]
@@ -91,11 +92,11 @@ class Batch:
             except Exception:
                 self._draw_one_by_one(group)
         drawn()
-        self.leave()
+        self.evict_finished()
         if self.sequences:
-            for lane in self.lanes:
-                if lane.rows:
-                    lane.step()
+            for runner in self.runners:
+                if runner.rows:
+                    runner.step()
 
     def _draw(self, group: list[Sequence]) -> None:
         """One token for each of a group with the same policies, kind of mixture and sampling."""
@@ -146,33 +147,33 @@ class Batch:
             except Exception as error:
                 seq.error, seq.finish_reason = error, "error"
 
-    def leave(self) -> None:
+    def evict_finished(self) -> None:
         """Let the finished sequences go."""
-        self.take_out([seq for seq in self.sequences if seq.finish_reason is not None])
+        self.evict([seq for seq in self.sequences if seq.finish_reason is not None])
 
     @torch.inference_mode()
-    def take_out(self, sequences: list[Sequence]) -> None:
+    def evict(self, sequences: list[Sequence]) -> None:
         """Free the rows of these sequences. One that is not finished may join again and goes on where it was."""
         leaving = {id(seq) for seq in sequences}
         if leaving:
-            for lane in self.lanes:
-                lane.leave(leaving)
+            for runner in self.runners:
+                runner.evict(leaving)
             self.sequences = [seq for seq in self.sequences if id(seq) not in leaving]
             self._find_rows()
 
     @torch.inference_mode()
     def fork(self, source: Sequence, copies: list[Sequence]) -> None:
         """Let these join, which are as far as one that is under way, without reading anything again."""
-        for lane in self.lanes:
-            lane.fork(source, copies)
+        for runner in self.runners:
+            runner.fork(source, copies)
         self.sequences += copies
         self._find_rows()
 
     def _find_rows(self) -> None:
         found: dict[int, dict[str, int]] = {id(seq): {} for seq in self.sequences}
         number = 0
-        for lane in self.lanes:
-            for seq, policy in lane.rows:
+        for runner in self.runners:
+            for seq, policy in runner.rows:
                 found[id(seq)][policy.name] = number
                 number += 1
         self._rows = {

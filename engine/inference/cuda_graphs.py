@@ -14,7 +14,7 @@ MOST = 8
 
 
 class StepGraphs:
-    """The captured steps of one lane, one for each shape of its slots. On a CPU a step is simply run.
+    """The captured steps of one model runner, one for each shape of its cache. On a CPU a step is simply run.
 
     What is captured must read its inputs from the same places each time, and write what it keeps in place.
     """

@@ -24,15 +24,15 @@ ROWS, RESERVED = 128, 2**30  # room from the beginning, if it takes no more byte
 BLOCK = 64  # columns of a block; there is room for a multiple of as many
 
 
-class SlotLayer(DynamicLayer):
+class KVCacheLayer(DynamicLayer):
     """One layer's keys and values, [blocks, slots, heads, width, size]: column c is in block c // width."""
 
     keys: Tensor
     values: Tensor
 
-    def __init__(self, slots: Slots) -> None:
+    def __init__(self, slots: KVCache) -> None:
         super().__init__()
-        self.slots = slots
+        self.kv_cache = slots
         self.is_initialized = True
 
     def update(
@@ -42,18 +42,18 @@ class SlotLayer(DynamicLayer):
         size], or the blocks."""
         # With layers on several devices, each has its keys and values beside it.
         rows, heads, _, _ = key_states.shape
-        cells, seen = self.slots.cells[heads].to(self.keys.device), self.slots.seen
+        cells, seen = self.kv_cache.cells[heads].to(self.keys.device), self.kv_cache.seen
         self.keys.flatten(0, 3).index_copy_(0, cells, key_states.flatten(0, 2))
         self.values.flatten(0, 3).index_copy_(0, cells, value_states.flatten(0, 2))
-        if self.slots.blocked:
+        if self.kv_cache.blocked:
             return self.keys, self.values
         return self.keys[0, :rows, :, :seen], self.values[0, :rows, :, :seen]
 
     def get_seq_length(self) -> int:
-        return self.slots.seen
+        return self.kv_cache.seen
 
 
-class Slots:
+class KVCache:
     """The keys and values of all rows of one model, the rows in use in front, and the mask of what each may see.
 
     static: a step computes all slots and columns that there is room for, as a captured CUDA graph needs it; their
@@ -66,7 +66,7 @@ class Slots:
         self.static = static
         self.blocked = blocked
         self.lengths: list[int] = []  # of each row in use
-        self.layers: list[SlotLayer] = []
+        self.layers: list[KVCacheLayer] = []
         self.mask = torch.zeros(0, 0)  # [slots, columns], added to the attention's scores
         self.positions = torch.zeros(0, 1, dtype=torch.long)  # [computed, 1], what the step under way writes
         # {heads: [computed * heads], where that is in a layer of so many heads, with all but its last dimension as one}
@@ -108,7 +108,7 @@ class Slots:
         keys = prefilled.layers[0].keys
         assert keys is not None
         if not self.layers:
-            self.layers = [SlotLayer(self) for _ in prefilled.layers]
+            self.layers = [KVCacheLayer(self) for _ in prefilled.layers]
             for layer, given in zip(self.layers, prefilled.layers, strict=True):
                 layer.keys, layer.values = given.keys[None, :0], given.values[None, :0]
             self.mask = torch.zeros(0, 0, dtype=keys.dtype, device=keys.device)
@@ -165,7 +165,7 @@ class Slots:
     def begin_step(self) -> None:
         """Make room for one more position a row, and let every row see its own."""
         self._make_room(len(self.lengths), max(self.lengths) + 1)
-        # Slots without a row compute what nobody reads.
+        # KVCache without a row compute what nobody reads.
         at = [*self.lengths, *[0] * (self.computed - len(self.lengths))]
         self.positions = self.put(self.positions, [[column] for column in at])
         self.mask[: len(at)].scatter_(1, self.positions, 0)

@@ -7,14 +7,14 @@ from torch import Tensor
 from transformers import Cache, DynamicCache
 
 from engine.inference.cuda_graphs import StepGraphs
-from engine.inference.kv_cache import CACHE, Slots
+from engine.inference.kv_cache import CACHE, KVCache
 from engine.inference.sequence import Row, Sequence
 from engine.models.block_attention import takes_blocks
 from engine.models.policy_set import Policy, PolicySet
 from engine.rules.registry import SOUP
 
 
-class Lane:
+class ModelRunner:
     """The rows of one model, with the log-probs of the token to come."""
 
     PREFILL = 8192  # the most positions that are read in one pass
@@ -23,12 +23,12 @@ class Lane:
         self.policy_set = policy_set
         self.index = index
         self.rows: list[Row] = []
-        self.slots = Slots(static, not static and takes_blocks(policy_set.models[index]))
+        self.kv_cache = KVCache(static, not static and takes_blocks(policy_set.models[index]))
         self.graphs = StepGraphs(policy_set.device)
         self._newest = torch.zeros(0, 1, dtype=torch.long)  # [computed, 1], what the step under way reads
         self.log_probs = torch.zeros(0, 0)  # [rows, V], float32
 
-    def join(self, rows: list[Row]) -> None:
+    def admit(self, rows: list[Row]) -> None:
         """Read the new rows' prompts, and what they have said if they were here before, and put them below the rest.
 
         Rows that read the same with the same policy, such as the panels of one prompt, are read once. On a CPU those of
@@ -57,7 +57,7 @@ class Lane:
             )
             source = [i for i, reading in enumerate(part) for _ in wanted[reading]]
             rows = [row for reading in part for row in wanted[reading]]
-            self.slots.add(cache, source, [len(part[i][1]) for i in source], max(seq.longest for seq, _ in rows))
+            self.kv_cache.add(cache, source, [len(part[i][1]) for i in source], max(seq.longest for seq, _ in rows))
             self.rows += rows
             new = self.policy_set.log_probs(logits[:, -1])[torch.tensor(source, device=logits.device)]
             self.log_probs = torch.cat([self.log_probs, new]) if len(self.log_probs) else new
@@ -73,50 +73,50 @@ class Lane:
         own = [i for i, (seq, _) in enumerate(self.rows) if seq is source]
         if own:
             every = own * len(copies)
-            self.slots.copy(every)
+            self.kv_cache.copy(every)
             self.rows += [(copy, self.rows[i][1]) for copy in copies for i in own]
             at = torch.tensor(every, device=self.log_probs.device)
             self.log_probs = torch.cat([self.log_probs, self.log_probs[at]])
 
-    def leave(self, leaving: set[int]) -> None:
+    def evict(self, leaving: set[int]) -> None:
         """Let the rows of these sequences (their ids) go."""
         gone = [i for i, (seq, _) in enumerate(self.rows) if id(seq) in leaving]
         if gone:
-            order = self.slots.remove(gone)
+            order = self.kv_cache.remove(gone)
             self.rows = [self.rows[i] for i in order]
             self.log_probs = self.log_probs[torch.tensor(order, dtype=torch.long, device=self.log_probs.device)]
 
     def step(self) -> None:
         """Read every sequence's newest token."""
-        slots = self.slots
-        slots.begin_step()
-        idle = slots.computed - len(self.rows)
+        kv_cache = self.kv_cache
+        kv_cache.begin_step()
+        idle = kv_cache.computed - len(self.rows)
         newest = [*([seq.tokens[-1]] for seq, _ in self.rows), *([0] for _ in range(idle))]
         policies = [self._acting(seq, policy) for seq, policy in self.rows]
         self.policy_set.set_gates(self.index, policies + policies[:1] * idle)
-        self._newest = slots.put(self._newest, newest)
-        reach = {"reach": slots.reach} if slots.blocked else {}
+        self._newest = kv_cache.put(self._newest, newest)
+        reach = {"reach": kv_cache.reach} if kv_cache.blocked else {}
 
         def read() -> Tensor:
             return self.policy_set.models[self.index](
                 input_ids=self._newest,
-                attention_mask=self.policy_set.masks(self.index, slots.attention_mask),
-                position_ids=slots.positions,
+                attention_mask=self.policy_set.masks(self.index, kv_cache.attention_mask),
+                position_ids=kv_cache.positions,
                 use_cache=True,
                 logits_to_keep=1,
-                **{CACHE: Cache(layers=slots.layers)},
+                **{CACHE: Cache(layers=kv_cache.layers)},
                 **reach,
             ).logits
 
-        logits = self.graphs.run((slots.mask.shape, slots.mask.data_ptr()), read)
+        logits = self.graphs.run((kv_cache.mask.shape, kv_cache.mask.data_ptr()), read)
         self.log_probs = self.policy_set.log_probs(logits[: len(self.rows), -1])
 
 
-class RereadingLane(Lane):
+class RereadingRunner(ModelRunner):
     """The rows of a model that a cache of keys and values makes another one of: each row's whole text is read again at
     every token, without the others."""
 
-    def join(self, rows: list[Row]) -> None:
+    def admit(self, rows: list[Row]) -> None:
         new = self._read(rows)
         self.rows += rows
         self.log_probs = torch.cat([self.log_probs, new]) if len(self.log_probs) else new
@@ -126,7 +126,7 @@ class RereadingLane(Lane):
         self.log_probs = torch.cat([self.log_probs, self.log_probs[own * len(copies)]])
         self.rows += [(copy, self.rows[i][1]) for copy in copies for i in own]
 
-    def leave(self, leaving: set[int]) -> None:
+    def evict(self, leaving: set[int]) -> None:
         stay = [i for i, (seq, _) in enumerate(self.rows) if id(seq) not in leaving]
         self.rows = [self.rows[i] for i in stay]
         self.log_probs = self.log_probs[stay]
@@ -145,8 +145,8 @@ class RereadingLane(Lane):
         return torch.stack([found[reading] for reading in readings])
 
 
-def lane_of(policy_set: PolicySet, index: int, static: bool) -> Lane:
-    kind = RereadingLane if index in policy_set.reread else Lane
+def runner_for(policy_set: PolicySet, index: int, static: bool) -> ModelRunner:
+    kind = RereadingRunner if index in policy_set.reread else ModelRunner
     return kind(policy_set, index, static)
 
 

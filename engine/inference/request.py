@@ -1,4 +1,4 @@
-"""What is asked of the engine, and what comes back: requests, their tokens as they come, completions."""
+"""A response that is being generated: its tokens as they are drawn, steering, cancelling, its completion."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING
 from engine.errors import InputError
 from engine.inference.sequence import Sequence
 from engine.inference.smc import Particles
-from engine.models.policy_set import PolicySet
 from engine.rules.mixture import Mixture
 from engine.sampling import Sampling
 
 if TYPE_CHECKING:
-    from engine.inference.engine import Engine
+    from engine.inference.scheduler import Scheduler
     from engine.rewards.missing import Rewards
 from engine.inference.completion import Completion, Token
 
@@ -27,28 +26,30 @@ class Request:
     With particles all tokens come at the end: until then any of them may be let go.
     """
 
-    def __init__(self, engine: Engine, sequence: Sequence, seed: int, rewards: bool, deadline: float | None) -> None:
-        self._engine = engine
-        self._sequence = sequence  # with particles the chosen one, once they are all finished
-        self._particles = Particles(sequence, seed) if sequence.sampling.particles > 1 else None
+    def __init__(
+        self, scheduler: Scheduler, sequence: Sequence, seed: int, rewards: bool, deadline: float | None
+    ) -> None:
+        self._scheduler = scheduler
+        self.sequence = sequence  # with particles the chosen one, once they are all finished
+        self.particles = Particles(sequence, seed) if sequence.sampling.particles > 1 else None
         self._target = sequence.mixture  # what it is to be drawn from, by all that was asked so far
         self._seed = seed
-        self._with_rewards = rewards
-        self._deadline = deadline  # on time.monotonic's clock
+        self.with_rewards = rewards
+        self.deadline = deadline  # on time.monotonic's clock
         self._tokens: queue.SimpleQueue[int | None] = queue.SimpleQueue()  # places of tokens that are there
         self._future: Future[Completion] = Future()
-        self._handed = 0  # tokens that were handed over
-        self._trials = 0  # how often it was in a step that failed
+        self._published = 0  # tokens that were published
+        self.failed_steps = 0  # steps that failed while it was in the batch
 
     def __iter__(self) -> Iterator[Token]:
-        policy_set = self._engine.policy_set
+        policy_set = self._scheduler.policy_set
         given = ""  # the text of the tokens that were handed out
         kept: tuple[int, str] | None = None  # a token whose text is not settled, and the text up to it that is
         while (place := self._tokens.get()) is not None:
             if kept is not None:
                 yield self._token(kept[0], kept[1][len(given) :])
                 given = kept[1]
-            tokens = self._sequence.tokens[: place + 1]
+            tokens = self.sequence.tokens[: place + 1]
             text = policy_set.text(tokens)
             settled = policy_set.chat.settled(text, tokens, given)
             if settled == text:
@@ -57,8 +58,8 @@ class Request:
             else:
                 kept = place, settled
         if kept is not None:  # it ended within a character
-            yield self._token(kept[0], policy_set.text(self._sequence.tokens)[len(given) :])
-        self._tokens.put(None)  # whoever iterates again is at the end at once
+            yield self._token(kept[0], policy_set.text(self.sequence.tokens)[len(given) :])
+        self._tokens.put(None)  # another iteration ends at once
         if self._future.done() and (error := self._future.exception()):
             raise error
 
@@ -68,11 +69,11 @@ class Request:
     @property
     def ahead(self) -> int:
         """How many come before it in the queue; -1 once it is under way or finished."""
-        return self._engine._waiting.ahead(self)
+        return self._scheduler.queue.ahead(self)
 
     def cancel(self) -> None:
         """Stop after the token under way; the completion holds what there is, with finish_reason 'stopped'."""
-        self._engine._jobs.put(lambda: self._engine._stop(self))
+        self._scheduler.stop(self)
 
     def steer(
         self,
@@ -84,7 +85,7 @@ class Request:
         """Draw the tokens to come from another mixture; what is not given stays. Raises InputError."""
         now = self._target
         self.steer_to(
-            self._engine.mixture(
+            self._scheduler.policy_set.mixture(
                 now.weights if weights is None else weights,
                 now.rule if rule is None else rule,
                 now.gain if gain is None else gain,
@@ -94,49 +95,63 @@ class Request:
 
     def steer_to(self, mixture: Mixture) -> None:
         """Draw the tokens to come from another of the engine's mixtures. Raises InputError."""
-        if self._particles:
+        if self.particles:
             raise InputError("steer: a response with particles is drawn from one mixture; give 1 particle to steer it")
         self._target = mixture
-        self._engine._jobs.put(lambda: self._engine._steer(self, mixture))
+        self._scheduler.steer(self, mixture)
 
     @property
     def sampling(self) -> Sampling:
-        return self._sequence.sampling
+        return self.sequence.sampling
 
     @property
     def drawn(self) -> int:
         """Tokens that were drawn so far; with particles those of the longest."""
-        return max(len(seq.tokens) - seq.begins_with for seq in self._sequences)
+        return max(len(seq.tokens) - seq.begins_with for seq in self.sequences)
 
     @property
-    def _sequences(self) -> list[Sequence]:
+    def sequences(self) -> list[Sequence]:
         """What the batch draws for it."""
-        return self._particles.sequences if self._particles else [self._sequence]
+        return self.particles.sequences if self.particles else [self.sequence]
 
     def _token(self, place: int, text: str) -> Token:
         """A token with the text that it adds. It is read by who iterates: the worker has other things to do."""
-        sequence = self._sequence
+        sequence = self.sequence
         drawn = place - sequence.begins_with
         candidates = sequence.candidates[drawn] if sequence.candidates and drawn >= 0 else None
         return Token(
             *(sequence.tokens[place], text, sequence.trace[place], sequence.drawn_with[place]), candidates=candidates
         )
 
-    def _emit(self) -> None:
-        """Hand over the new tokens."""
-        sequence = self._sequence
-        for place in range(self._handed, len(sequence.tokens)):
-            self._tokens.put(place)
-        self._handed = len(sequence.tokens)
+    @property
+    def done(self) -> bool:
+        """Whether it has its completion, or has failed."""
+        return self._future.done()
 
-    def _finish(self, rewards: Rewards, policy_set: PolicySet) -> None:
-        sequence = self._sequence
+    def publish(self) -> None:
+        """Worker: make the new tokens available to the iteration."""
+        sequence = self.sequence
+        for place in range(self._published, len(sequence.tokens)):
+            self._tokens.put(place)
+        self._published = len(sequence.tokens)
+
+    def close_stream(self) -> None:
+        """Worker: end the iteration; no token comes any more."""
+        self._tokens.put(None)
+
+    def fail(self, error: BaseException) -> None:
+        """Worker: let `completion` raise this."""
+        self._future.set_exception(error)
+
+    def complete(self, rewards: Rewards) -> None:
+        """Worker: give `completion` its result."""
+        sequence = self.sequence
         drawn = sequence.drawn_with
         changes = {i: drawn[i] for i in range(len(drawn)) if i and drawn[i] != drawn[i - 1]}
         self._future.set_result(
             Completion(
                 prompt=sequence.prompt,
-                text=policy_set.text(sequence.tokens),
+                text=self._scheduler.policy_set.text(sequence.tokens),
                 tokens=sequence.tokens,
                 mixture=sequence.mixture,
                 sampling=sequence.sampling,
@@ -147,7 +162,7 @@ class Request:
                 missing_rewards=rewards.missing,
                 steered={0: drawn[0], **changes} if changes else {},
                 begins_with=sequence.begins_with,
-                log_normaliser=self._particles.log_normaliser if self._particles else None,
+                log_normaliser=self.particles.log_normaliser if self.particles else None,
                 date=sequence.date,
             )
         )

@@ -23,11 +23,14 @@ NICE = 10  # of the thread of its own, where the system has niceness by thread: 
 AT_ONCE = 16  # responses that wait for their rewards, for each further reward between two steps
 
 
-class Scoring:
-    """responses: finished but for their rewards: {request: those that are there}. All but `score` is the worker's.
+class RewardWorker:
+    """Rewards of finished responses. All methods but `score` are the scheduler's worker's.
 
-    apart, here: the objectives whose rewards the thread computes, and the worker. On a GPU the worker computes all: a
-    step may be recorded there at any time, and nothing else may happen meanwhile.
+    Attributes:
+        responses: {request: its rewards so far} of responses that are finished but for their rewards.
+        on_thread: objectives whose rewards are computed on a thread of their own.
+        on_worker: objectives whose rewards the scheduler's worker computes: all of them on a GPU, where a step may be
+            recorded at any time and nothing else may run meanwhile.
     """
 
     def __init__(self, reward_set: RewardSet, policy_set: PolicySet, put: Callable[[Callable[[], None]], None]) -> None:
@@ -36,15 +39,15 @@ class Scoring:
         self.responses: dict[Request, Rewards] = {}
         on_cpu = policy_set.device.type == "cpu"
         kinds = {objective: reward.kind for objective, reward in reward_set.settings.items()}
-        self.apart = [objective for objective, kind in kinds.items() if on_cpu and kind != "implicit"]
-        self.here = [objective for objective in kinds if objective not in self.apart]
-        self._thread = ThreadPoolExecutor(1, "mixdesk-rewards", step_back)
+        self.on_thread = [objective for objective, kind in kinds.items() if on_cpu and kind != "implicit"]
+        self.on_worker = [objective for objective in kinds if objective not in self.on_thread]
+        self._thread = ThreadPoolExecutor(1, "mixdesk-rewards", lower_priority)
 
     @property
     def due(self) -> list[tuple[Request, list[str]]]:
         """What the worker has still to compute, of the response that has waited longest first; what is computed
         together is one entry."""
-        parts = self.reward_set.together(self.here)
+        parts = self.reward_set.together(self.on_worker)
         waiting = self.responses.items()
         return [
             (request, part)
@@ -56,16 +59,16 @@ class Scoring:
     def score(
         self,
         items: list[Scored],
-        on_worker: Callable[[Callable[[], list[Rewards]]], list[Rewards]],
+        run: Callable[[Callable[[], list[Rewards]]], list[Rewards]],
         objectives: Collection[str] | None = None,
     ) -> list[Rewards]:
-        """The rewards of each, from any thread. on_worker: runs a call there and gives what it returns. objectives:
-        these alone."""
-        apart, here = (
-            [name for name in names if objectives is None or name in objectives] for names in (self.apart, self.here)
-        )
+        """Return the rewards of each, from any thread. run: runs a call on the worker and returns its result.
+        objectives: these alone."""
+        wanted = self.reward_set.objectives if objectives is None else objectives
+        apart = [name for name in self.on_thread if name in wanted]
+        here = [name for name in self.on_worker if name in wanted]
         rest = self._thread.submit(self.reward_set.score, items, apart)
-        rows = on_worker(lambda: self.reward_set.score(items, here))
+        rows = run(lambda: self.reward_set.score(items, here))
         for row, more in zip(rows, rest.result(), strict=True):
             row.add(more)
         return [row.ordered(self.reward_set.objectives) for row in rows]
@@ -73,14 +76,14 @@ class Scoring:
     def begin(self, request: Request) -> None:
         """A response is finished but for its rewards."""
         if not self.reward_set.objectives:
-            request._finish(Rewards(), self.policy_set)
+            request.complete(Rewards())
             return
         self.responses[request] = Rewards()
-        if self.apart:
-            scored = self._thread.submit(self._compute, request, self.apart)
+        if self.on_thread:
+            scored = self._thread.submit(self._compute, request, self.on_thread)
             scored.add_done_callback(lambda done: self.put(lambda: self._add(request, done.result)))
 
-    def go_on(self) -> None:
+    def run_pending(self) -> None:
         """A reward of those that are due, or a few. The rewards of sixteen responses that end together take as long as
         fifty tokens of everybody's."""
         for request, objectives in self.due[: 1 + len(self.responses) // AT_ONCE]:
@@ -90,7 +93,7 @@ class Scoring:
         self._thread.shutdown()
 
     def _compute(self, request: Request, objectives: list[str]) -> Rewards:
-        sequence = request._sequence
+        sequence = request.sequence
         text = self.policy_set.text(sequence.tokens)
         return self.reward_set.score([(sequence.prompt, text, sequence.tokens)], objectives)[0]
 
@@ -103,14 +106,14 @@ class Scoring:
             rewards.add(compute())
         except Exception as error:
             del self.responses[request]
-            request._future.set_exception(error)
+            request.fail(error)
             return
         if len(rewards) + len(rewards.missing) == len(self.reward_set.objectives):
             del self.responses[request]
-            request._finish(rewards.ordered(self.reward_set.objectives), self.policy_set)
+            request.complete(rewards.ordered(self.reward_set.objectives))
 
 
-def step_back() -> None:
+def lower_priority() -> None:
     """Let the thread that calls this, and those that it begins, have what the others leave."""
     if sys.platform == "linux":
         thread = threading.get_native_id()

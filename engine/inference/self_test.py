@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 
 from engine.config import REFERENCE
 from engine.errors import InputError, one_line
-from engine.inference.model_runner import Lane
+from engine.inference.model_runner import ModelRunner
 from engine.inference.sampler import Sampler
 from engine.inference.sequence import Sequence
 from engine.inference.thread_tuning import most
@@ -115,16 +115,16 @@ def check_model(policy_set: PolicySet, index: int) -> None:
     tokens = [i % model.config.get_text_config().vocab_size for i in range(1, 9)]
     kind = kind_of(model)
     try:
-        lane = Lane(policy_set, index, static=False)
+        runner = ModelRunner(policy_set, index, static=False)
         rows = [a_sequence(policy, tokens[:length]) for length in (3, 6)]
-        lane.join([(seq, policy) for seq in rows])
+        runner.admit([(seq, policy) for seq in rows])
         for i in range(2):
             for seq in rows:
                 seq.tokens.append(tokens[len(seq.prompt_ids[policy.name]) + i])
-            lane.step()
+            runner.step()
         at_once = policy_set.forward(index, [policy] * 2, *policy_set.pad([tokens[:5], tokens]), use_cache=False)
         wanted = policy_set.log_probs(at_once[:, -1])
-        apart = (lane.log_probs.exp() - wanted.exp()).abs().max().item()
+        apart = (runner.log_probs.exp() - wanted.exp()).abs().max().item()
     except InputError:
         raise
     except Exception as error:
@@ -203,17 +203,17 @@ def decoded(policy_set: PolicySet, index: int) -> tuple[Tensor, Tensor]:
     model, policy = policy_set.models[index], a_policy(policy_set, index)
     tokens = some_tokens(policy_set, model, max(lengths(model)) + STEPS)
     rows = [a_sequence(policy, tokens[:length]) for length in lengths(model)]
-    lane = Lane(policy_set, index, static=False)
-    lane.join([(seq, policy) for seq in rows])
+    runner = ModelRunner(policy_set, index, static=False)
+    runner.admit([(seq, policy) for seq in rows])
     found, wanted = [], []
     for step in range(STEPS + 1):
         if step:
             for seq in rows:
                 seq.tokens.append(tokens[len(seq.prompt_ids[policy.name]) + len(seq.tokens)])
-            lane.step()
+            runner.step()
         if step in (0, STEPS):
-            found.append(lane.log_probs.clone())
-            order = [seq for seq, _ in lane.rows]
+            found.append(runner.log_probs.clone())
+            order = [seq for seq, _ in runner.rows]
             read = [[*seq.prompt_ids[policy.name], *seq.tokens] for seq in order]
             wanted.append(torch.stack([alone(policy_set, index, policy, row) for row in read]))
     return torch.cat(found), torch.cat(wanted)

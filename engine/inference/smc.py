@@ -110,7 +110,7 @@ class Particles:
             )
             self.sequences[slot] = copy
             copies.setdefault(place, []).append(copy)
-        batch.take_out(gone)
+        batch.evict(gone)
         for place, made in copies.items():
             if self.sequences[place].finish_reason is None:
                 batch.fork(self.sequences[place], made)

@@ -26,7 +26,7 @@ from engine.models.gguf import folder_of, needs_conversion
 from engine.models.loading import load_model, load_tokenizer, pick_device, pick_dtype
 from engine.models.lora import fold
 from engine.models.prepacked_linear import pack
-from engine.rules.mixture import Mixture
+from engine.rules.mixture import Mixture, make_mixture
 from engine.rules.registry import SOUP
 
 log = logging.getLogger("mixdesk")
@@ -256,6 +256,19 @@ class PolicySet:
         columns = zip(*(self.by_name[name].gate for name in shares), strict=True)
         gate = tuple(math.fsum(w * g for w, g in zip(shares.values(), column, strict=True)) for column in columns)
         return Policy(SOUP, SOUP, 0, gate)
+
+    def mixture(
+        self,
+        weights: Mapping[str, float] | None = None,
+        rule: str = "geometric",
+        gain: float = 1.0,
+        exponent: float = 1.0,
+    ) -> Mixture:
+        """Return a checked mixture of these policies; no weights means uniform. Raises InputError."""
+        mixture = make_mixture(weights, self.names, rule, gain, exponent)
+        if rule == SOUP:
+            self.soup(mixture.weights)
+        return mixture
 
     def rows_of(self, mixture: Mixture, trace: bool) -> list[Policy]:
         """The policies that a mixture is computed from: those that it needs, with a trace all of them."""

@@ -15,7 +15,7 @@ log = logging.getLogger("mixdesk")
 
 
 def brevity(prompt: str, response: str) -> float:
-    """Minus the number of words: for `function: engine.rewards.reward_set:brevity`."""
+    """Minus the number of words: for `function: engine.rewards:brevity`."""
     return -float(len(response.split()))
 
 

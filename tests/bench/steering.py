@@ -282,7 +282,7 @@ def main() -> None:
         chromium() as browser,
     ):
         bench = Bench(browser.new_context(viewport={"width": 1440, "height": 900}).new_page(), url)
-        steer, hand_over = engine._steer, engine._hand_over
+        steer, hand_over = engine._scheduler._steer, engine._scheduler._publish_one
         first = engine.policy_set.names[0]
 
         def steering(request: Any, mixture: Any) -> None:
@@ -293,7 +293,7 @@ def main() -> None:
             hand_over(request)
             bench.tokens.append(time.time())
 
-        engine._steer, engine._hand_over = steering, handing_over  # type: ignore[method-assign]
+        engine._scheduler._steer, engine._scheduler._publish_one = steering, handing_over  # type: ignore[method-assign]
         gc.freeze()  # as python -m app does: a full collection stops everybody for a second
         bench.open()
         results = {}

@@ -34,7 +34,7 @@ class Served:
 
     def __init__(self, tiny: Tiny, folder: Path) -> None:
         # Three rewards: with fewer there is no radar to wait for.
-        function = {"kind": "function", "function": "engine.rewards.reward_set:brevity"}
+        function = {"kind": "function", "function": "engine.rewards:brevity"}
         rewards = [{"objective": name, **function} for name in ("plain", "stabilized", "narrow")]
         first = tiny.write("first.yaml", rewards=rewards)
         policies = [{"name": "narrow", "objective": "narrow", "adapter": "narrow"}]

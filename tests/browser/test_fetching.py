@@ -40,7 +40,7 @@ class Machine:
         self.env: dict[str, str] = {**os.environ, **environment(folder / "cache", shelf)}
         configs = folder / "configs"
         configs.mkdir()
-        function = {"kind": "function", "function": "engine.rewards.reward_set:brevity"}
+        function = {"kind": "function", "function": "engine.rewards:brevity"}
         raw = yaml.safe_load(tiny.config.read_text())
         raw["policies"] = [{**policy, "adapter": str(tiny.folder / policy["adapter"])} for policy in raw["policies"]]
         raw["rewards"] = [{"objective": policy["objective"], **function} for policy in raw["policies"]]

@@ -58,7 +58,7 @@ def test_the_drawer_follows_the_faders_without_a_forward_pass(
 ) -> None:
     steps, step, join = [], Batch.step, Batch.join
     monkeypatch.setattr(Batch, "step", lambda batch, drawn: (steps.append(1), step(batch, drawn))[1])
-    monkeypatch.setattr(Batch, "join", lambda batch, new: (steps.append(1), join(batch, new))[1])
+    monkeypatch.setattr(Batch, "admit", lambda batch, new: (steps.append(1), join(batch, new))[1])
     desk = place[1]
     page.locator("#response-left").locator(".response").focus()
     page.keyboard.press("Enter")  # to the first token

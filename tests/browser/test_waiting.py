@@ -38,7 +38,7 @@ def test_waiting_is_shown_and_a_closed_page_makes_room(
     engine: Engine, url: str, browser: Browser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Room for one person's two panels.
-    monkeypatch.setattr(engine._batch, "max_rows", 2 * len(engine.policy_set.policies))
+    monkeypatch.setattr(engine._scheduler.batch, "max_rows", 2 * len(engine.policy_set.policies))
     step, pause = Batch.step, [0.5]  # seconds: the first must not finish while the others open
     monkeypatch.setattr(Batch, "step", lambda batch, drawn: (time.sleep(pause[0]), step(batch, drawn))[1])
     with opened(browser, url) as second, opened(browser, url) as third:
@@ -50,15 +50,15 @@ def test_waiting_is_shown_and_a_closed_page_makes_room(
             generate(third)
             expect(third.locator("#status")).to_contain_text("Waiting for a turn: 1 before you.")
             expect(third.locator("#response-left .tokens")).to_be_empty()
-            under_way = list(engine._running)
+            under_way = list(engine._scheduler.running)
         # The page is closed: the others need not wait for the end of what nobody reads.
-        wait_until(lambda: all(request._future.done() for request in under_way))
+        wait_until(lambda: all(request.done for request in under_way))
         assert {request.completion().finish_reason for request in under_way} == {"stopped"}
         expect(second.locator("#status")).to_contain_text("Generating")
         pause[0] = 0
         for page in (second, third):
             expect(page.locator("#status")).to_contain_text("Which is better?", timeout=60_000)
-    assert engine.waiting == engine._batch.rows == 0
+    assert engine.waiting == engine._scheduler.batch.rows == 0
 
 
 def test_an_engine_that_begins_again_is_shown(
@@ -67,10 +67,10 @@ def test_an_engine_that_begins_again_is_shown(
     restarts = engine.restarts
     with opened(browser, url) as page:
         with monkeypatch.context() as patch:
-            patch.setattr(Batch, "join", lambda *_: (_ for _ in ()).throw(SystemError("a mistake of ours")))
+            patch.setattr(Batch, "admit", lambda *_: (_ for _ in ()).throw(SystemError("a mistake of ours")))
             patch.setattr(Engine, "_sort_out", lambda *_: (_ for _ in ()).throw(KeyError("and another")))
             generate(page)
-            expect(page.locator("#status")).to_contain_text("The engine had to begin again, and is ready now.")
+            expect(page.locator("#status")).to_contain_text("The engine had to restart, and is ready now.")
         assert engine.restarts > restarts
         generate(page)
         expect(page.locator("#status")).to_contain_text("Which is better?", timeout=60_000)

@@ -54,7 +54,7 @@ def make(folder: Path, count: int, seed: int) -> Path:
         {
             "objective": "short",
             "kind": "function",
-            "function": "engine.rewards.reward_set:brevity",
+            "function": "engine.rewards:brevity",
             "mean": 0,
             "std": 1,
         },

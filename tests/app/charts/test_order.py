@@ -29,7 +29,7 @@ SHOWN = ["plain", "stabilized", "narrow", "brief"]
 
 def test_all_have_the_policies_order(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    brevity = {"kind": "function", "function": "engine.rewards.reward_set:brevity", "mean": 0, "std": 1}
+    brevity = {"kind": "function", "function": "engine.rewards:brevity", "mean": 0, "std": 1}
     config = tiny.write("order.yaml", rewards=[{"objective": name, **brevity} for name in CONFIGURED])
     with Engine.from_config(config) as engine:
         desk = Desk(engine, Store(tmp_path / "mixdesk.db"))

@@ -29,7 +29,7 @@ def client(desk: Desk) -> TestClient:
 def held(desk: Desk) -> Iterator[threading.Event]:
     """The engine draws nothing before this is set."""
     go = threading.Event()
-    desk.engine._put(lambda: go.wait(30) and None)
+    desk.engine._scheduler.post(lambda: go.wait(30) and None)
     yield go
     go.set()
 

@@ -43,7 +43,7 @@ def desk(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]
         patch.setattr(bank_service, "RESPONSES", 60)
         (tiny.folder / "prompts.txt").write_text("mix\nmove the faders\nthe quick brown fox")
         rewards = [
-            {"objective": "narrow", "kind": "function", "function": "engine.rewards.reward_set:brevity"},
+            {"objective": "narrow", "kind": "function", "function": "engine.rewards:brevity"},
             {"objective": "same", "kind": "function", "function": "tests.app.services.test_balance:always_one"},
             {"objective": "plain", "kind": "implicit", "beta": 0.1},
         ]

@@ -171,7 +171,7 @@ def test_a_prompt_that_does_not_fit_is_told_before_anything_is_sampled(small: Ca
     engine = small(2, 0).engine
     with pytest.raises(InputError, match=r"prompt: it is .* tokens long"):
         collect(engine, ["a", "a b " * 40], 4, SAMPLING)
-    assert engine.waiting == engine._batch.rows == 0
+    assert engine.waiting == engine._scheduler.batch.rows == 0
 
 
 def test_solve_on_the_command_line(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:

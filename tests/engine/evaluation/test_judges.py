@@ -24,7 +24,7 @@ def test_judges_give_win_rates_of_their_own(small: Callable[[int, int], Small]) 
     judges = RewardSet(
         [
             RewardSettings(objective="a", kind="function", function="tests.engine.evaluation.test_judges:last_letter"),
-            RewardSettings(objective="b", kind="function", function="engine.rewards.reward_set:brevity"),
+            RewardSettings(objective="b", kind="function", function="engine.rewards:brevity"),
         ],
         engine.policy_set,
     )

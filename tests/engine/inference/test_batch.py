@@ -56,7 +56,7 @@ def alone(engine: Engine, sequence: Sequence, seed: int, static: bool) -> Sequen
     """The same sequence with nobody beside it, drawn from the same mixtures."""
     other = make(engine, sequence.prompt, sequence.drawn_with[0], sequence.sampling, seed)
     batch = Batch(engine.policy_set, static=static)
-    batch.join([other])
+    batch.admit([other])
     for mixture in sequence.drawn_with:
         other.mixture = mixture
         batch.step()
@@ -76,7 +76,7 @@ def test_every_sequence_is_what_it_would_be_alone(tiny_engine: Engine, static: b
                 for prompt, (weights, mixing), sampling, seed in given_[0]
             ]
             every += new
-            batch.join([sequence for sequence, _ in new])
+            batch.admit([sequence for sequence, _ in new])
         elif what == "step":
             for _ in range(given_[0]):
                 batch.step()
@@ -88,12 +88,12 @@ def test_every_sequence_is_what_it_would_be_alone(tiny_engine: Engine, static: b
                     sequence.mixture = mixture
             elif what == "cancel":
                 sequence.finish_reason = "stopped"
-                batch.leave()
+                batch.evict_finished()
             else:  # taken out, and back in by reading all it has said
-                batch.take_out([sequence])
-                batch.join([sequence])
+                batch.evict([sequence])
+                batch.admit([sequence])
     assert batch.rows == 0
-    assert all(lane.slots.mask.numel() == 0 and not lane.slots.layers for lane in batch.lanes)
+    assert all(runner.kv_cache.mask.numel() == 0 and not runner.kv_cache.layers for runner in batch.runners)
     for sequence, seed in every:
         assert sequence.finish_reason in ("end", "length", "stopped")
         if not sequence.tokens:
@@ -119,7 +119,7 @@ def test_panels_of_one_prompt_are_read_once(tiny_engine: Engine, monkeypatch: py
     monkeypatch.setattr(type(tiny_engine.policy_set), "forward", counting)
     batch = Batch(tiny_engine.policy_set)
     sampling = Sampling(temperature=1.0)
-    batch.join([make(tiny_engine, PROMPTS[0], tiny_engine.mixture(weights), sampling, 0) for weights in WEIGHTS])
+    batch.admit([make(tiny_engine, PROMPTS[0], tiny_engine.mixture(weights), sampling, 0) for weights in WEIGHTS])
     assert read == [4]
     assert batch.rows == 12
 
@@ -151,7 +151,7 @@ def test_on_a_cpu_nothing_hangs_on_who_else_is_there(tiny: Tiny, dtype: str) -> 
             batch = Batch(engine.policy_set)
             made = {seed: make(engine, PROMPTS[seed % 3], mixture, SAMPLINGS[2], seed) for seed in seeds}
             for some in [list(made.values())] if at_once else [[one] for one in made.values()]:
-                batch.join(some)
+                batch.admit(some)
             found: dict[int, list[torch.Tensor]] = {seed: [] for seed in seeds}
             for _ in range(30):
                 for seed, sequence in made.items():
@@ -174,11 +174,11 @@ def test_the_bounds_hold(tiny_engine: Engine) -> None:
     sequences = [make(tiny_engine, "mix", tiny_engine.mixture(), SAMPLINGS[1], seed) for seed in range(3)]
     assert few.fits(sequences[:2])
     assert not few.fits(sequences)
-    few.join(sequences[:1])
+    few.admit(sequences[:1])
     assert few.fits(sequences[1:2])
     assert not few.fits(sequences[1:])
     # Two layers of keys and values, two heads of size 8, four bytes each: 256 bytes a position.
-    assert few.lanes[0].slots.bytes == 256
+    assert few.runners[0].kv_cache.bytes == 256
     few.memory = 8 * sequences[0].longest * 256
     assert few.fits(sequences[1:2])
     assert not few.fits([make(tiny_engine, "mix", tiny_engine.mixture(), SAMPLINGS[2], 0)])
@@ -188,30 +188,30 @@ def joined(engine: Engine, static: bool) -> Batch:
     """Sixteen responses under way."""
     batch = Batch(engine.policy_set, static=static)
     sampling = replace(SAMPLINGS[1], max_new_tokens=200)
-    batch.join([make(engine, "mix", engine.mixture(), sampling, seed) for seed in range(16)])
-    assert batch.lanes[0].slots.mask.shape[0] == (64 if static else ROWS)
+    batch.admit([make(engine, "mix", engine.mixture(), sampling, seed) for seed in range(16)])
+    assert batch.runners[0].kv_cache.mask.shape[0] == (64 if static else ROWS)
     return batch
 
 
 def leave(batch: Batch, sequences: list[Sequence]) -> None:
     for sequence in sequences:
         sequence.finish_reason = "stopped"
-    batch.leave()
+    batch.evict_finished()
 
 
 def test_what_is_static_follows_the_rows(tiny_engine: Engine) -> None:
     batch = joined(tiny_engine, True)
     leave(batch, batch.sequences[1:])
-    assert batch.lanes[0].slots.mask.shape[0] == 4
-    assert batch.lanes[0].slots.layers[0].keys.shape[:2] == (1, 4)
+    assert batch.runners[0].kv_cache.mask.shape[0] == 4
+    assert batch.runners[0].kv_cache.layers[0].keys.shape[:2] == (1, 4)
 
 
 def test_nothing_moves_while_a_response_is_written(tiny_engine: Engine) -> None:
     batch = joined(tiny_engine, False)
-    slots = batch.lanes[0].slots
-    before = [layer.keys.data_ptr() for layer in slots.layers]
+    kv_cache = batch.runners[0].kv_cache
+    before = [layer.keys.data_ptr() for layer in kv_cache.layers]
     leave(batch, batch.sequences[1:])
     while batch.sequences and batch.sequences[0].finish_reason is None:
-        assert [layer.keys.data_ptr() for layer in slots.layers] == before
+        assert [layer.keys.data_ptr() for layer in kv_cache.layers] == before
         batch.step()
-    assert not slots.layers and not slots.longest, "what nobody needs any more is kept"
+    assert not kv_cache.layers and not kv_cache.longest, "what nobody needs any more is kept"

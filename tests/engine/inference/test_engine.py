@@ -10,7 +10,7 @@ import time
 import pytest
 
 from engine import Engine, InputError, Sampling
-from engine.inference.model_runner import Lane
+from engine.inference.model_runner import ModelRunner
 from engine.inference.reward_worker import NICE
 from tests.conftest import Tiny
 
@@ -91,9 +91,9 @@ def test_leaving_a_stream_stops_it(tiny_engine: Engine) -> None:
     next(stream)
     stream.close()
     deadline = time.monotonic() + 10
-    while tiny_engine._running and time.monotonic() < deadline:
+    while tiny_engine._scheduler.running and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert not tiny_engine._running
+    assert not tiny_engine._scheduler.running
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def test_a_request_that_fails_fails_alone(tiny: Tiny) -> None:
         expected = engine.submit("mix", mixture, sampling, seed=3).completion().tokens
         broken = engine.submit(PROMPT, mixture, sampling)
         other = engine.submit("mix", mixture, sampling, seed=3)
-        broken._sequence.sampler = None  # type: ignore[assignment]
+        broken.sequence.sampler = None  # type: ignore[assignment]
         with pytest.raises(AttributeError):
             list(broken)
         with pytest.raises(AttributeError):
@@ -177,7 +177,7 @@ def test_text_goes_on_while_finished_responses_are_scored(tiny_engine: Engine, m
     ]
     rewards = [request.completion().rewards for request in short]
     long.cancel()
-    objectives, apart = tiny_engine.reward_set.objectives, tiny_engine._scoring.apart
+    objectives, apart = tiny_engine.reward_set.objectives, tiny_engine._scheduler.reward_worker.on_thread
     assert all(list(found) == objectives for found in rewards)
     assert [asked for asked, _, name in counts if name != "mixdesk-engine"] == [apart] * len(short)
     here = [(asked, drawn) for asked, drawn, name in counts if name == "mixdesk-engine"]
@@ -190,7 +190,7 @@ def test_a_reward_that_takes_its_time_holds_up_nobody(tiny_engine: Engine, monke
     score, goes_on = tiny_engine.reward_set.score, threading.Event()
 
     def slow(items, objectives=None):
-        if objectives == tiny_engine._scoring.apart:
+        if objectives == tiny_engine._scheduler.reward_worker.on_thread:
             assert goes_on.wait(30)
         return score(items, objectives)
 
@@ -198,7 +198,7 @@ def test_a_reward_that_takes_its_time_holds_up_nobody(tiny_engine: Engine, monke
     scored = tiny_engine.submit("mix", tiny_engine.mixture(), Sampling(max_new_tokens=3, temperature=0.0))
     other = tiny_engine.submit("mix", tiny_engine.mixture(), Sampling(max_new_tokens=20), rewards=False)
     assert other.completion(timeout=30).tokens
-    assert not scored._future.done() and tiny_engine.busy
+    assert not scored.done and tiny_engine.busy
     goes_on.set()
     found = scored.completion(timeout=30)
     assert found.rewards == tiny_engine.rewards([(found.prompt, found.text, found.tokens)])[0]
@@ -209,14 +209,14 @@ def test_rewards_leave_the_cores_to_the_text(tiny_engine: Engine) -> None:
     def niceness() -> int:
         return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
 
-    assert tiny_engine._scoring._thread.submit(niceness).result() == max(niceness(), NICE)
-    assert tiny_engine._on_worker(niceness) == niceness()
+    assert tiny_engine._scheduler.reward_worker._thread.submit(niceness).result() == max(niceness(), NICE)
+    assert tiny_engine._scheduler.run(niceness) == niceness()
 
 
 def test_a_token_is_there_before_it_is_read(tiny_engine: Engine, monkeypatch) -> None:
     """Who waits for it has it while the models read it, also the last one."""
-    read, may_read = Lane.step, threading.Event()
-    monkeypatch.setattr(Lane, "step", lambda lane: (may_read.wait(30), read(lane))[1])
+    read, may_read = ModelRunner.step, threading.Event()
+    monkeypatch.setattr(ModelRunner, "step", lambda runner: (may_read.wait(30), read(runner))[1])
     try:
         tokens = iter(tiny_engine.submit("mix", tiny_engine.mixture(), Sampling(max_new_tokens=2, temperature=0.0)))
         first: list[int] = []
@@ -231,10 +231,10 @@ def test_a_token_is_there_before_it_is_read(tiny_engine: Engine, monkeypatch) ->
     ).tokens
 
 
-@pytest.mark.parametrize("objectives", ["apart", "here"])
+@pytest.mark.parametrize("objectives", ["on_thread", "on_worker"])
 def test_a_reward_that_fails_is_told_to_who_asked(tiny_engine: Engine, monkeypatch, objectives: str) -> None:
     score = tiny_engine.reward_set.score
-    fails = getattr(tiny_engine._scoring, objectives)
+    fails = getattr(tiny_engine._scheduler.reward_worker, objectives)
 
     def broken(items, asked=None):
         if set(fails) & set(asked or ()):
@@ -249,7 +249,7 @@ def test_a_reward_that_fails_is_told_to_who_asked(tiny_engine: Engine, monkeypat
         with pytest.raises(RuntimeError, match="no memory for rewards"):
             tiny_engine.rewards([("mix", "the faders", None)])
     assert tiny_engine.generate("mix", max_new_tokens=3).rewards
-    assert not tiny_engine._scoring.responses
+    assert not tiny_engine._scheduler.reward_worker.responses
 
 
 def test_closing_waits_for_rewards(tiny: Tiny, monkeypatch) -> None:

@@ -136,7 +136,7 @@ def test_what_a_cache_cannot_keep_is_read_again(tmp_path: Path) -> None:
         assert "reads its whole text again at every token" in engine.notes[0]
         # It joins, leaves and is forked as others are.
         exact = engine.generate(LONG, {"x": 1}, max_new_tokens=4, particles=3, seed=2)
-        assert exact.tokens and engine._batch.rows == 0
+        assert exact.tokens and engine._scheduler.batch.rows == 0
         soup = engine.submit(SHORT, engine.mixture({"reference": 1}), Sampling(max_new_tokens=3))
         assert soup.completion(timeout=60).tokens
 

@@ -59,7 +59,7 @@ def shares(completions: list[Completion]) -> dict[str, float]:
 
 @pytest.mark.usefixtures("often")
 def test_particles_come_nearer_by_the_square_root_of_their_number(some: Small, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(some.engine._batch, "max_rows", 2048)
+    monkeypatch.setattr(some.engine._scheduler.batch, "max_rows", 2048)
     true, _ = truth(some.exact)
     policy_set, distances = some.engine.policy_set, {}
     for count in (32, 512):
@@ -67,9 +67,9 @@ def test_particles_come_nearer_by_the_square_root_of_their_number(some: Small, m
         for seed in range(24):
             request = submit(some.engine, count, seed=10_000 * seed)
             request.completion()
-            assert request._particles
+            assert request.particles
             weighted: Counter[str] = Counter()
-            for seq, log_weight in zip(request._particles.sequences, request._particles.log_weights, strict=True):
+            for seq, log_weight in zip(request.particles.sequences, request.particles.log_weights, strict=True):
                 weighted[begin(policy_set.text(seq.tokens))] += math.exp(log_weight)
             total = sum(weighted.values())
             found.append(distance({key: value / total for key, value in weighted.items()}, true))
@@ -103,7 +103,7 @@ def test_the_normaliser_is_unbiased(some: Small, count: int) -> None:
     assert abs(found.mean() - math.exp(true)) < 3.5 * error
     assert error < 0.1 * math.exp(true)
     # They were resampled on the way.
-    assert sum(bool(request._particles and request._particles._log_mean) for request in requests) > 150
+    assert sum(bool(request.particles and request.particles._log_mean) for request in requests) > 150
 
 
 @pytest.mark.usefixtures("often")
@@ -113,13 +113,13 @@ def test_a_copy_has_read_what_it_says(some: Small) -> None:
     for seed in range(12):
         request = engine.submit(PROMPT, engine.mixture(WEIGHTS), Sampling(LENGTH, 1.0, particles=16), seed)
         completion = request.completion()
-        assert request._particles
-        copied += bool(request._particles._log_mean)
+        assert request.particles
+        copied += bool(request.particles._log_mean)
         again = engine.token_log_probs(PROMPT, completion.tokens)
         for name in engine.policy_set.by_name:
             assert [token[name] for token in completion.trace] == pytest.approx(again[name], abs=1e-4)
     assert copied > 6
-    assert engine._batch.rows == 0
+    assert engine._scheduler.batch.rows == 0
 
 
 def test_the_seed_says_it_all(some: Small) -> None:
@@ -148,17 +148,17 @@ def test_the_tokens_come_at_the_end_and_can_be_stopped(some: Small) -> None:
     for request in stopped:
         assert request.completion(timeout=10).finish_reason in ("stopped", "end", "length")
     assert stopped[-1].completion().finish_reason == "stopped"
-    assert some.engine._batch.rows == some.engine.waiting == 0
+    assert some.engine._scheduler.batch.rows == some.engine.waiting == 0
 
 
 def test_one_that_fails_fails_alone(some: Small) -> None:
     broken, sound = submit(some.engine, 8, seed=1), submit(some.engine, 8, seed=2)
-    assert broken._particles
-    broken._particles.sequences[3].sampler = None  # type: ignore[assignment]
+    assert broken.particles
+    broken.particles.sequences[3].sampler = None  # type: ignore[assignment]
     with pytest.raises(AttributeError):
         broken.completion(timeout=10)
     assert sound.completion(timeout=10).tokens
-    assert some.engine._batch.rows == 0
+    assert some.engine._scheduler.batch.rows == 0
 
 
 @pytest.mark.parametrize(

@@ -76,9 +76,9 @@ def handed(engine: Engine, tokens: list[int], stop_at: int | None = None) -> tup
         sequence.tokens.append(token)
         sequence.trace.append({})
         sequence.drawn_with.append(sequence.mixture)
-        request._emit()
-    request._tokens.put(None)
-    request._finish(Rewards(), engine.policy_set)
+        request.publish()
+    request.close_stream()
+    request.complete(Rewards())
     streamed = list(request)
     assert [token.id for token in streamed] == tokens[:stop_at]
     return "".join(token.text for token in streamed), request.completion().text
@@ -135,14 +135,14 @@ def test_however_it_ends(engine: Engine) -> None:
 
 
 def test_an_error_comes_after_all_text_that_there_is(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    draw = type(engine._batch)._draw
+    draw = type(engine._scheduler.batch)._draw
 
     def failing(batch, group):
         if any(len(sequence.tokens) == 5 for sequence in group):
             raise ValueError("no more")
         draw(batch, group)
 
-    monkeypatch.setattr(type(engine._batch), "_draw", failing)
+    monkeypatch.setattr(type(engine._scheduler.batch), "_draw", failing)
     request = engine.submit("mix", engine.mixture(), Sampling(max_new_tokens=9, temperature=2.0), 3)
     streamed = []
     with pytest.raises(ValueError, match="no more"):

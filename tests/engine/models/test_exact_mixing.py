@@ -97,11 +97,11 @@ def test_mixture_equals_peft_along_a_cached_decode(tiny, tiny_engine, peft_model
         for seed, prompt in enumerate(PROMPTS)
     ]
     batch = Batch(policy_set, static=static)
-    batch.join(sequences[:2])
+    batch.admit(sequences[:2])
     worst = 0.0
     for step in range(14):
         if step == 3:
-            batch.join(sequences[2:])  # joins while the others are on their way
+            batch.admit(sequences[2:])  # joins while the others are on their way
         if step == 9:
             sequences[0].finish_reason = "stopped"  # leaves before them
         for sequence in batch.sequences:

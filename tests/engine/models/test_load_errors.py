@@ -12,7 +12,7 @@ import torch
 
 from engine import Engine, InputError, Sampling
 from engine.inference.batch import Batch
-from engine.inference.model_runner import Lane
+from engine.inference.model_runner import ModelRunner
 from tests.conftest import Tiny
 
 PROMPTS = ["mix", "move the faders", "the quick brown fox jumps over the lazy dog"]
@@ -74,14 +74,14 @@ def test_three_thousand_requests_from_32_threads(tiny_engine: Engine) -> None:
     assert all(found[number] == expected[number % kinds] for number in found)
     assert sizes[2999] - sizes[2000] < 20
     deadline = time.monotonic() + 10
-    while (tiny_engine._running or tiny_engine.waiting) and time.monotonic() < deadline:
+    while (tiny_engine._scheduler.running or tiny_engine.waiting) and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert tiny_engine._batch.rows == tiny_engine.waiting == tiny_engine.restarts == 0
+    assert tiny_engine._scheduler.batch.rows == tiny_engine.waiting == tiny_engine.restarts == 0
 
 
 def test_the_queue_is_seen_and_comes_round(tiny: Tiny) -> None:
     with Engine.from_config(tiny.config) as engine:
-        engine._batch.max_rows = 4  # one at a time
+        engine._scheduler.batch.max_rows = 4  # one at a time
         sampling = Sampling(max_new_tokens=60, temperature=0.0)
         order: list[str] = []
 
@@ -102,7 +102,7 @@ def test_the_queue_is_seen_and_comes_round(tiny: Tiny) -> None:
         assert one.ahead == -1
 
 
-@pytest.mark.parametrize("where", ["join", "step"])
+@pytest.mark.parametrize("where", ["admit", "step"])
 def test_out_of_memory_makes_do_with_fewer_at_once(
     tiny: Tiny, monkeypatch: pytest.MonkeyPatch, where: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -111,24 +111,24 @@ def test_out_of_memory_makes_do_with_fewer_at_once(
         sampling = Sampling(max_new_tokens=12, temperature=0.8)
         prompts = [PROMPTS[i % 3] for i in range(8)]
         expected = [engine.generate(p, max_new_tokens=12, temperature=0.8, seed=i) for i, p in enumerate(prompts)]
-        real = getattr(Lane, where)
+        real = getattr(ModelRunner, where)
 
-        def limited(self: Lane, *given) -> None:
+        def limited(self: ModelRunner, *given) -> None:
             if len(self.rows) + (len(given[0]) if given else 0) > 8:
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
             real(self, *given)
 
-        monkeypatch.setattr(Lane, where, limited)
+        monkeypatch.setattr(ModelRunner, where, limited)
         asked = threading.Event()
-        engine._jobs.put(lambda: asked.wait(60))  # they all join at once
+        engine._scheduler.post(lambda: asked.wait(60))  # they all join at once
         requests = [engine.submit(p, engine.mixture(), sampling, i) for i, p in enumerate(prompts)]
         asked.set()
         assert [r.completion(timeout=60).tokens for r in requests] == [e.tokens for e in expected]
-        assert engine._batch.max_rows <= 8
+        assert engine._scheduler.batch.max_rows <= 8
         assert engine.restarts == 0
         assert "out of memory with 32 rows: no more than 16 at once" in caplog.text
         monkeypatch.setattr(
-            Lane, where, lambda *given: (_ for _ in ()).throw(torch.OutOfMemoryError("CUDA out of memory"))
+            ModelRunner, where, lambda *given: (_ for _ in ()).throw(torch.OutOfMemoryError("CUDA out of memory"))
         )
         with pytest.raises(InputError, match=r"out of memory: one response of 4 policies and up to 1.. tokens"):
             engine.submit("mix", engine.mixture(), Sampling(max_new_tokens=100)).completion(timeout=60)
@@ -141,14 +141,14 @@ def test_a_step_that_fails_for_one_goes_on_for_the_others(tiny: Tiny, monkeypatc
     with Engine.from_config(tiny.config) as engine:
         sampling = Sampling(max_new_tokens=20, temperature=0.8)
         expected = [engine.generate("mix", max_new_tokens=20, temperature=0.8, seed=i).tokens for i in range(3)]
-        real = Lane.join
+        real = ModelRunner.admit
 
-        def fragile(self: Lane, rows) -> None:
+        def fragile(self: ModelRunner, rows) -> None:
             if any("poison" in sequence.prompt for sequence, _ in rows):
                 raise RuntimeError("this prompt breaks the model")
             real(self, rows)
 
-        monkeypatch.setattr(Lane, "join", fragile)
+        monkeypatch.setattr(ModelRunner, "admit", fragile)
         others = [engine.submit("mix", engine.mixture(), sampling, seed) for seed in range(2)]
         next(iter(others[0]))
         poison = engine.submit("poison", engine.mixture(), sampling)
@@ -165,7 +165,7 @@ def test_the_worker_begins_again_and_says_so(tiny: Tiny, monkeypatch: pytest.Mon
         first = engine.submit("mix", engine.mixture(), Sampling(max_new_tokens=200, temperature=0.0))
         next(iter(first))
         second = engine.submit("mix", engine.mixture())
-        with pytest.raises(RuntimeError, match="the engine had to begin again: 'a mistake of ours'"):
+        with pytest.raises(RuntimeError, match="the engine had to restart: 'a mistake of ours'"):
             first.completion(timeout=60)
         assert engine.restarts >= 1
         # Whoever waited is let in by the worker that began again.

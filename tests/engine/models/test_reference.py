@@ -118,11 +118,11 @@ def test_the_running_batch_equals_peft(tiny: Tiny, engine: Engine, models, setti
         for seed, prompt in enumerate(PROMPTS)
     ]
     batch = Batch(policy_set, static=static)
-    batch.join(sequences[:2])
+    batch.admit(sequences[:2])
     worst, compared = 0.0, 0
     for step in range(10):
         if step == 3:
-            batch.join(sequences[2:])
+            batch.admit(sequences[2:])
         for sequence in batch.sequences:
             if sequence.finish_reason is None:
                 ours = sequence.mixture.log_probs(batch.log_probs([sequence])[:, 0], sequence.names)

@@ -115,7 +115,7 @@ def test_scoring_and_decoding_disturb_each_other_in_nothing(heads: Tiny, apart: 
     """With gates of every kind in the batch, whether a thread of their own scores or the worker, as on a GPU."""
     with Engine.from_config(write(heads, f"load-{apart}.yaml")) as made:
         if not apart:
-            made._scoring.apart, made._scoring.here = [], list(HEADS)
+            made._scheduler.reward_worker.on_thread, made._scheduler.reward_worker.on_worker = [], list(HEADS)
         mixtures = [
             made.mixture({"plain": 1}),
             made.mixture({"stacked": 0.5, "reference": 0.5}, rule="soup"),
@@ -153,7 +153,7 @@ def test_scoring_and_decoding_disturb_each_other_in_nothing(heads: Tiny, apart: 
 
 def test_the_worker_scores_all_heads_at_once(heads: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     with Engine.from_config(write(heads, "worker.yaml", names=("deep", "low"))) as made:
-        made._scoring.apart, made._scoring.here = [], ["deep", "low"]
+        made._scheduler.reward_worker.on_thread, made._scheduler.reward_worker.on_worker = [], ["deep", "low"]
         calls = []
         real = engine.rewards.linear_head._forward
         monkeypatch.setattr(engine.rewards.linear_head, "_forward", lambda *given: calls.append(1) or real(*given))

@@ -37,7 +37,7 @@ def picky(prompt: str, response: str) -> float:
 
 REWARDS = [
     {"objective": "plain", "kind": "implicit", "beta": 0.1},
-    {"objective": "narrow", "kind": "function", "function": "engine.rewards.reward_set:brevity"},
+    {"objective": "narrow", "kind": "function", "function": "engine.rewards:brevity"},
     {"objective": "picky", "kind": "function", "function": "tests.engine.rewards.test_missing:picky"},
 ]
 SHORT = Sampling(max_new_tokens=6, temperature=1.0)

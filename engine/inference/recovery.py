@@ -1,0 +1,66 @@
+"""Recovery from running out of memory, from a failed step, and from a crash of the worker. All of it on the worker."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from engine.errors import InputError
+from engine.inference.batch import Batch
+
+if TYPE_CHECKING:
+    from engine.inference.scheduler import Scheduler
+
+log = logging.getLogger("mixdesk")
+MOST_FAILURES = 3  # failed steps after which a request fails, though it succeeds alone
+
+
+def handle_out_of_memory(scheduler: Scheduler, error: Exception) -> None:
+    """Halve the number of rows that are decoded together; a request that does not fit alone fails."""
+    running = list(scheduler.running)
+    if not running:
+        scheduler.requeue([])
+        return
+    rows = max(scheduler.batch.rows, sum(len(seq.policies) for request in running for seq in request.sequences))
+    if len(running) == 1:
+        scheduler.requeue([])
+        sequence = running[0].sequence
+        sequence.error = InputError(
+            f"out of memory: one response of {len(sequence.policies)} policies and up to {sequence.longest:,} "
+            "tokens does not fit; shorten the prompt or the response, or mix fewer policies"
+        )
+        scheduler.finish(running[0])
+        return
+    log.warning("out of memory with %d rows: no more than %d at once from now on (%s)", rows, rows // 2, error)
+    scheduler.batch.max_rows = max(1, rows // 2)
+    scheduler.requeue(running)
+
+
+def isolate_failure(scheduler: Scheduler, error: Exception) -> None:
+    """After a failed step, try its requests one by one: those that fail alone fail, the others continue."""
+    log.error("a step failed: %s; its requests are tried one by one", error)
+    running, healthy = list(scheduler.running), []
+    for request in running:
+        request.failed_steps += 1
+        try:
+            if len(running) == 1 or request.failed_steps > MOST_FAILURES:
+                raise error
+            trial = Batch(scheduler.policy_set)
+            trial.admit([seq for seq in request.sequences if seq.finish_reason is None])
+            healthy.append(request)
+        except Exception as own:
+            request.sequence.error = own
+    scheduler.requeue(healthy)
+    for request in running:
+        if request.sequence.error is not None:
+            scheduler.finish(request)
+
+
+def restart(scheduler: Scheduler, error: BaseException) -> None:
+    """After a crash, fail the running requests; those in the queue continue."""
+    running = list(scheduler.running)
+    scheduler.requeue([])
+    for request in running:
+        if not request.done:
+            request.close_stream()
+            request.fail(RuntimeError(f"the engine had to restart: {error}"))

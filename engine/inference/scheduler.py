@@ -1,0 +1,290 @@
+"""Continuous batching: one thread owns the models, and draws a token for every running request at each step.
+
+Between two steps requests are admitted from the queue, finished, cancelled and steered. All public methods but those
+marked "worker" may be called from any thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Collection, Iterable
+from concurrent.futures import Future
+from typing import TypeVar
+
+import torch
+
+from engine.inference import recovery
+from engine.inference.batch import Batch
+from engine.inference.fair_queue import FairQueue
+from engine.inference.request import Request
+from engine.inference.reward_worker import RewardWorker
+from engine.inference.sequence import Sequence
+from engine.models.policy_set import PolicySet
+from engine.rewards.missing import Rewards
+from engine.rewards.reward_set import RewardSet
+from engine.rewards.scorer import Scored
+from engine.rules.mixture import Mixture
+
+T = TypeVar("T")
+log = logging.getLogger("mixdesk")
+
+
+class Scheduler:
+    """The worker thread with its queue and batch.
+
+    Attributes:
+        batch: the sequences that are being decoded.
+        queue: requests that wait for room in the batch.
+        running: requests in the batch, in the order of their admission.
+        reward_worker: computes the rewards of finished responses.
+        restarts: how often the worker has recovered from an unexpected error.
+    """
+
+    def __init__(self, policy_set: PolicySet, reward_set: RewardSet) -> None:
+        self.policy_set = policy_set
+        self.batch = Batch(policy_set)
+        self.queue: FairQueue[Request] = FairQueue()
+        self.running: dict[Request, None] = {}
+        self.reward_worker = RewardWorker(reward_set, policy_set, self.post)
+        self.restarts = 0
+        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._closed = False
+        self._worker = threading.Thread(target=self._work, name="mixdesk-engine", daemon=True)
+        self._worker.start()
+
+    # ---------------------------------------- from any thread
+
+    @property
+    def busy(self) -> bool:
+        """Whether a response is running, waits to be admitted, or waits for its rewards."""
+        return bool(self.running or self.reward_worker.responses) or len(self.queue) > 0
+
+    def submit(self, requests: Iterable[Request], client: object = None) -> None:
+        """Queue requests; those of one call are admitted in one step if there is room.
+
+        Args:
+            client: the sender; clients take turns. Without one, each request is a client of its own.
+        """
+        requests = list(requests)
+
+        def put() -> None:
+            for request in requests:
+                self.queue.put(request if client is None else client, request)
+
+        self.check_open()
+        self.post(put)
+
+    def run(self, call: Callable[[], T]) -> T:
+        """Run a call between two steps, on the thread that owns the models, and return its result."""
+        future: Future[T] = Future()
+
+        def job() -> None:
+            try:
+                future.set_result(call())
+            except BaseException as error:
+                future.set_exception(error)
+
+        self.check_open()
+        self.post(job)
+        return future.result()
+
+    def score(self, items: list[Scored], objectives: Collection[str] | None = None) -> list[Rewards]:
+        """Return the rewards of (prompt, response, tokens), of these objectives or of all."""
+        self.check_open()
+        return self.reward_worker.score(items, self.run, objectives)
+
+    def post(self, job: Callable[[], None]) -> None:
+        """Run a job between two steps, without waiting for it."""
+        self._jobs.put(job)
+
+    def stop(self, request: Request) -> None:
+        """Finish a request after the token that is being computed, with finish_reason 'stopped'."""
+        self.post(lambda: self._stop(request))
+
+    def steer(self, request: Request, mixture: Mixture) -> None:
+        """Draw a request's next tokens from another mixture."""
+        self.post(lambda: self._steer(request, mixture))
+
+    def check_open(self) -> None:
+        """Raise RuntimeError if the scheduler is closed."""
+        if self._closed:
+            raise RuntimeError("the engine is closed")
+
+    def close(self) -> None:
+        """Stop the worker. Running responses end as they are."""
+        self._closed = True
+        self._jobs.put(None)
+        self._worker.join()
+        self.reward_worker.close()
+
+    def release(self) -> None:
+        """Free the batch's keys and values; the scheduler must be closed."""
+        self.batch = Batch(self.policy_set)
+
+    # ---------------------------------------- worker: the loop
+
+    def _work(self) -> None:
+        while True:
+            try:
+                while self._run_jobs():
+                    self._step()
+                return self._finish_all()
+            except BaseException as error:
+                log.exception("the engine's worker restarts")
+                self.restarts += 1
+                recovery.restart(self, error)
+
+    def _run_jobs(self) -> bool:
+        """Run the jobs posted since the last step; if idle, wait for one. Return False once the scheduler is closed."""
+        while True:
+            idle = not self.running and not self.reward_worker.due and not len(self.queue)
+            try:
+                job = self._jobs.get(block=idle)
+            except queue.Empty:
+                return True
+            if job is None:
+                return False
+            try:
+                job()
+            except Exception:
+                log.exception("a job on the engine's worker failed")
+
+    def _step(self) -> None:
+        """Admit requests, draw a token for each running sequence, publish it, and compute a few rewards."""
+        self._expire()
+        admitted = self._admit()
+        failure: Exception | None = None
+        try:
+            if admitted:
+                self.batch.admit(admitted)
+                # Reading prompts takes as long as a few tokens: jobs posted meanwhile need not wait for one more.
+                if not self._run_jobs():
+                    self._jobs.put(None)
+            if self.running:
+                # Tokens are published while the models read them: each is seen a step earlier.
+                self.batch.step(self._publish)
+            for request in self.running:
+                if request.particles:
+                    request.particles.resample(self.batch)
+        except Exception as error:
+            failure = error
+        self._publish(resampled=True)
+        if isinstance(failure, torch.OutOfMemoryError):
+            recovery.handle_out_of_memory(self, failure)
+        elif failure is not None:
+            recovery.isolate_failure(self, failure)
+        self.reward_worker.run_pending()
+
+    def _expire(self) -> None:
+        now = time.monotonic()
+        for request in list(self.running):
+            if request.deadline is not None and now > request.deadline:
+                self._end(request, "time")
+
+    def _admit(self) -> list[Sequence]:
+        """Move requests from the queue to `running` while they fit, and return their sequences."""
+        admitted: list[Sequence] = []
+        while len(self.queue):
+            # Particles that were requeued may be finished in part.
+            sequences = [seq for seq in self.queue.peek().sequences if seq.finish_reason is None]
+            if (self.running or admitted) and not self.batch.fits([*admitted, *sequences]):
+                break
+            self.running[self.queue.pop()] = None
+            admitted += sequences
+        return admitted
+
+    # ---------------------------------------- worker: tokens, and the end of a response
+
+    def _publish(self, resampled: bool = False) -> None:
+        """Publish the new tokens. resampled: those of particles too, which may be finished then."""
+        for request in list(self.running):
+            if resampled or not request.particles:
+                self._publish_one(request)
+
+    def _publish_one(self, request: Request) -> None:
+        if request.particles and not self._select(request):
+            return
+        sequence = request.sequence
+        if sequence.error is None:
+            try:
+                request.publish()
+            except Exception as error:
+                sequence.error, sequence.finish_reason = error, "error"
+        if sequence.finish_reason is not None:
+            self.finish(request)
+
+    def _select(self, request: Request) -> bool:
+        """Make one of a request's particles its response if they are finished; return whether they are."""
+        particles = request.particles
+        assert particles is not None
+        if particles.error is not None:
+            self.batch.evict(particles.sequences)
+            request.sequence.error, request.sequence.finish_reason = particles.error, "error"
+        elif particles.finished:
+            request.sequence = particles.choose()
+        return particles.finished or particles.error is not None
+
+    def finish(self, request: Request) -> None:
+        """Worker: close a request's stream, and complete it, or have its rewards computed first."""
+        self.running.pop(request, None)
+        request.close_stream()
+        if request.sequence.error is not None:
+            request.fail(request.sequence.error)
+        elif request.with_rewards:
+            self.reward_worker.begin(request)
+        else:
+            request.complete(Rewards())
+
+    def requeue(self, requests: list[Request]) -> None:
+        """Worker: start an empty batch, with these requests first in the queue; they continue where they were."""
+        self.batch = Batch(self.policy_set, self.batch.max_rows, self.batch.memory)
+        self.running.clear()
+        for request in reversed(requests):
+            self.queue.put(request, request, first=True)
+
+    def _end(self, request: Request, reason: str) -> None:
+        """Finish a response as it is, and free its rows at once."""
+        for seq in request.sequences:
+            seq.finish_reason = seq.finish_reason or reason
+        self.batch.evict_finished()
+        if request.particles:
+            request.sequence = request.particles.choose()
+        self.finish(request)
+
+    def _stop(self, request: Request) -> None:
+        if self.queue.remove(request) or request in self.running:
+            self._end(request, "stopped")
+
+    def _steer(self, request: Request, mixture: Mixture) -> None:
+        sequence = request.sequence
+        if sequence.finish_reason is not None:
+            return
+        sequence.mixture = mixture
+        sequence.plan = {}
+        missing = [name for name in mixture.needs if name not in sequence.names]
+        if not missing:
+            return
+        # Policies that had no row so far read the prompt and all tokens: the sequence is admitted again.
+        sequence.policies = [
+            *sequence.policies,
+            *(p for p in self.policy_set.rows_of(mixture, False) if p.name in missing),
+        ]
+        if request in self.running:
+            self.batch.evict([sequence])
+            del self.running[request]
+            self.queue.put(request, request, first=True)
+
+    def _finish_all(self) -> None:
+        queued = []
+        while len(self.queue):
+            queued.append(self.queue.pop())
+        for request in [*self.running, *queued]:
+            self._end(request, "stopped")
+        while self.reward_worker.responses:
+            self.reward_worker.run_pending()
+            # Rewards that are computed on the other thread arrive as a job.
+            if self.reward_worker.responses and not self.reward_worker.due and (job := self._jobs.get()):
+                job()
