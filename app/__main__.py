@@ -73,11 +73,12 @@ def serve(
         from app.server.app import Site
         from app.server.configurations import Configurations, find, read
         from app.server.deployment import find_place
+        from app.server.desk_app import web_app
         from app.services.app_state import Desk
         from app.services.policy_fetch import choose_first, fetch_first
         from app.storage.database import Store
         from app.storage.hub_backup import Mirror
-        from app.ui import page
+        from app.ui.page import build_page
         from engine import Engine
         from engine.config import DEMO, Config
         from engine.fetching.manifest import manifest_of
@@ -113,7 +114,7 @@ def serve(
         configurations = Configurations(
             files,
             open_desk,
-            lambda desk, menu, root: page.web_app(page.build(desk, menu), desk, root),
+            lambda desk, menu, root: web_app(build_page(desk, menu), desk, root),
             loaded,
             root_path,
         )

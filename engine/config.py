@@ -19,7 +19,7 @@ from pydantic import (
 
 from engine.config_errors import describe
 from engine.errors import InputError, one_line
-from engine.fetching.cache import fetched
+from engine.model_cache import fetched
 from engine.yaml_file import read_yaml
 
 DEMO = Path(__file__).parent.parent / "data" / "configs" / "demo.yaml"

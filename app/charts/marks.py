@@ -17,8 +17,8 @@ import numpy as np
 from app.charts.comparison import ENOUGH, standard
 from app.format import signed
 from app.services.app_state import Desk
+from app.services.balance_choices import BY_REWARDS
 from app.services.bank_service import Expected, in_words
-from app.ui.balance_menu import BY_REWARDS
 from engine import InputError, Mixture
 from engine.solvers.outcome import Outcome
 

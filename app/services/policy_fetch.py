@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal
 
-from app.ui.header import Offer
+from app.services.offer import Offer
 from engine import InputError
 from engine.config import DEMO
 from engine.fetching.download import StoppedError

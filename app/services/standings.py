@@ -16,8 +16,8 @@ from app.html import message
 from app.services.bank_service import faders_of, in_words
 from app.storage.database import Store
 from engine import InputError, Mixture
-from engine.ratings import LEFT_WINS, Rating, mixture_of
 from engine.solvers.nash import ENOUGH, group, nash, tally
+from engine.solvers.ratings import LEFT_WINS, Rating, mixture_of
 from engine.solvers.solution import Solution
 
 WIN, LOSS = "#0072b2", "#d55e00"

@@ -18,8 +18,9 @@ from app.format import signed
 from app.html import expected_line, message
 from app.schemas.solo_mute_lock import Channels
 from app.services.app_state import Desk, session
+from app.services.balance_choices import BY_POLICIES, FLOORS
 from app.services.bank_service import Reading, faders_of, in_words
-from app.ui.balance_menu import BY_POLICIES, FLOORS, BalanceMenu, read_floors
+from app.ui.balance_menu import BalanceMenu, read_floors
 from app.ui.controls import Changes, Controls, Outputs, Values
 from engine import InputError
 from engine.solvers import Solution

@@ -9,9 +9,9 @@ from typing import Any
 
 import gradio as gr
 
+from app.services.balance_choices import BY_POLICIES, BY_REWARDS, FLOORS
 from engine import InputError
 
-BY_REWARDS, BY_POLICIES, FLOORS = "maxmin", "mpo", "floors"
 CHOICES = {
     BY_REWARDS: "Fair by the reward models",
     BY_POLICIES: "Fair by the policies’ own rewards",

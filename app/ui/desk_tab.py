@@ -16,7 +16,6 @@ from app.charts import radar as radar_chart
 from app.charts.marks import build_legend
 from app.charts.plotly_component import drawn, figure
 from app.html import caption, message, rewards_table
-from app.server.steer import Steer
 from app.services.app_state import Desk, session
 from app.services.generation_run import SIDES, Run, new_seed
 from app.ui.balance import Balance, build_expected
@@ -38,6 +37,7 @@ from app.ui.panels import EXACT, FADERS, PARTICLES, UNIFORM, build_panels
 from app.ui.radar_target import build_target
 from app.ui.saved_mixtures import Keeping, build_keeping
 from app.ui.share import Sharing, build_sharing
+from app.ui.steering import Steer
 from app.ui.token_inspector import build_drawer
 from engine import InputError, Mixture, Sampling
 from engine.config import REFERENCE

@@ -16,8 +16,9 @@ from app.charts.plotly_component import drawn, figure
 from app.html import message
 from app.schemas.solo_mute_lock import Channels
 from app.services.app_state import Desk, session
+from app.services.balance_choices import BY_REWARDS
 from app.services.bank_service import faders_of, in_words
-from app.ui.balance_menu import BY_REWARDS, read_floors
+from app.ui.balance_menu import read_floors
 from app.ui.controls import Changes, Steering, Values
 from engine import InputError
 from engine.bank.collection import SAMPLING

@@ -9,6 +9,7 @@ from html import escape
 
 import gradio as gr
 
+from app.services.offer import Offer
 from app.ui.shortcuts import help_button, help_dialog
 
 TAGLINE = "Mix language-model policies while they write, and say which mixture is better."
@@ -21,19 +22,6 @@ class Choice:
     name: str
     slug: str
     path: str
-
-
-@dataclass(frozen=True)
-class Offer:
-    """What can be fetched for another configuration. about: what this page's own policies are; opens: whether the other
-    one can be opened beside this one, or only when the app starts again."""
-
-    slug: str
-    title: str
-    size: str
-    licence: str
-    about: str = ""
-    opens: bool = True
 
 
 @dataclass(frozen=True)

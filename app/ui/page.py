@@ -5,22 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import gradio as gr
-from fastapi import FastAPI
 
-from app.charts.plotly_component import serve_library
-from app.server.steer import serve_steering
-from app.server.stream import serve_text
 from app.services.app_state import Desk
-from app.storage.export_comparison import serve_exports
 from app.ui import compare_tab, desk_tab, explore_tab, ratings_tab
 from app.ui.header import Menu, build_header
-from app.ui.theme import theme
 
 STATIC = Path(__file__).parents[1] / "static"
 UPLOAD = "24mb"  # the most that is taken in at all; app and engine say what each kind of file may have
 
 
-def build(desk: Desk, menu: Menu | None = None) -> gr.Blocks:
+def build_page(desk: Desk, menu: Menu | None = None) -> gr.Blocks:
     with gr.Blocks(title="Mixdesk", fill_width=True, analytics_enabled=False) as blocks:
         build_header(desk.warning, menu, desk.engine.notes)
         with gr.Tabs(elem_id="tabs", overflow_behavior="wrap") as tabs:
@@ -46,33 +40,3 @@ def static(ending: str) -> str:
     """All style sheets, or all scripts: the desk's own first, since the others build on it."""
     files = sorted(STATIC.glob(f"*.{ending}"), key=lambda file: (file.stem != "desk", file.name))
     return "\n".join(file.read_text(encoding="utf-8") for file in files)
-
-
-def web_app(blocks: gr.Blocks, desk: Desk, root: str = "") -> FastAPI:
-    """The page as an ASGI application. root: where a browser finds it, if that is not /.
-
-    Not Blocks.launch: that asks itself for the page first, and gives up where a busy machine or a proxy is in the way.
-    """
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    serve_library(app)
-    serve_exports(app, desk.comparisons.tables)
-    serve_text(app, desk)
-    serve_steering(app, desk)
-    # Gradio asks whether a path that a browser names is one of an uploaded file only once it is launched, which what is
-    # mounted never is: without this any file of the machine could be named, copied and fetched.
-    blocks.has_launched = True
-    return gr.mount_gradio_app(
-        app,
-        blocks,
-        path="/",
-        theme=theme(),
-        root_path=root or None,
-        css=static("css"),
-        head=f"<script>{static('js')}</script>",
-        max_file_size=UPLOAD,
-        footer_links=[],
-        run_history=False,
-        show_error=False,
-        ssr_mode=False,
-        pwa=False,
-    )

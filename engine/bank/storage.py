@@ -12,8 +12,8 @@ from typing import Any
 import platformdirs
 
 from engine.config import Config
-from engine.config_fingerprint import fingerprint
 from engine.lines import append_line
+from engine.models.config_fingerprint import fingerprint
 from engine.rules.mixture import Mixture
 from engine.sampling import Sampling
 

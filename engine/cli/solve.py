@@ -107,8 +107,8 @@ def echo_expected(found: dict[str, Any]) -> None:
 def solve_ratings(method: str, file: Path, seed: int, config: Path) -> tuple[Solution, dict[str, Any]]:
     """No model is loaded: the configuration has the policies' names."""
     from engine.config import load_config
-    from engine.ratings import read_ratings
     from engine.solvers import SOLVERS
+    from engine.solvers.ratings import read_ratings
 
     names = [policy.name for policy in load_config(config).policies]
     rated = read_ratings(file, names)

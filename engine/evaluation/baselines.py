@@ -22,11 +22,11 @@ from engine.bank.collection import Array
 from engine.bank.estimate import Bank
 from engine.bank.objective import Objective
 from engine.config import REFERENCE
-from engine.config_fingerprint import fingerprint
 from engine.errors import InputError
 from engine.evaluation.response_log import Memo
 from engine.evaluation.sweep import wins
 from engine.inference.engine import Completion, Engine
+from engine.models.config_fingerprint import fingerprint
 from engine.rewards.missing import missing_counts, missing_line
 from engine.rewards.reward_set import RewardSet
 from engine.rules.mixture import Mixture

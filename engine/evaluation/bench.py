@@ -21,9 +21,9 @@ from engine.bank.estimate import Bank
 from engine.config import Config, PolicySettings
 from engine.errors import InputError
 from engine.inference.batch import Batch
-from engine.inference.kv_cache import CACHE
 from engine.inference.sampler import Sampler, draw, warp
 from engine.inference.sequence import Sequence
+from engine.models.cache_argument import CACHE
 from engine.models.loading import pick_device
 from engine.models.policy_set import PolicySet
 from engine.rules.geometric import geometric

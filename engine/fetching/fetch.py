@@ -16,10 +16,10 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from engine.errors import InputError
-from engine.fetching.cache import models_folder, sha256_of
 from engine.fetching.download import SourceError, StoppedError, size_of
 from engine.fetching.manifest import File, Manifest
 from engine.fetching.sources import MIRROR, Source, sources
+from engine.model_cache import models_folder, sha256_of
 
 log = logging.getLogger("mixdesk")
 

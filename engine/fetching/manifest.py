@@ -13,7 +13,7 @@ from pydantic import Field, PrivateAttr, ValidationError, field_validator, model
 from engine.config import DEMO, Settings
 from engine.config_errors import describe
 from engine.errors import InputError
-from engine.fetching.cache import digest, models_folder
+from engine.model_cache import digest, models_folder
 from engine.yaml_file import read_yaml
 
 FOLDER = "fetch"  # beside the configurations

@@ -15,10 +15,10 @@ from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 from engine.errors import InputError
-from engine.fetching.cache import sha256_of
 from engine.fetching.download import Report, SourceError, client, copy, download, size_of
 from engine.fetching.manifest import File, Wheel
 from engine.fetching.package_index import ca_file, index_urls, pip_settings, shown, wheel_url
+from engine.model_cache import sha256_of
 
 MIRROR = "MIXDESK_MIRROR"
 

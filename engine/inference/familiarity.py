@@ -15,9 +15,9 @@ import platformdirs
 import torch
 
 from engine.config import Config
-from engine.config_fingerprint import fingerprint
 from engine.errors import InputError
 from engine.messages import Prompt, messages_of
+from engine.models.config_fingerprint import fingerprint
 from engine.models.policy_set import PolicySet
 from engine.prompts import read_prompts
 

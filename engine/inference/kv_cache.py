@@ -11,15 +11,11 @@ from __future__ import annotations
 
 import math
 import mmap
-from dataclasses import fields
 
 import torch
 from torch import Tensor
 from transformers import Cache, DynamicLayer
-from transformers.modeling_outputs import CausalLMOutputWithPast
 
-# What models call the cache that they are given, and give back: transformers 5.24 renamed it.
-CACHE = "cache" if "cache" in {field.name for field in fields(CausalLMOutputWithPast)} else "past_key_values"
 ROWS, RESERVED = 128, 2**30  # room from the beginning, if it takes no more bytes
 BLOCK = 64  # columns of a block; there is room for a multiple of as many
 

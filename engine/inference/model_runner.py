@@ -7,9 +7,10 @@ from torch import Tensor
 from transformers import Cache, DynamicCache
 
 from engine.inference.cuda_graphs import StepGraphs
-from engine.inference.kv_cache import CACHE, KVCache
+from engine.inference.kv_cache import KVCache
 from engine.inference.sequence import Row, Sequence
 from engine.models.block_attention import takes_blocks
+from engine.models.cache_argument import CACHE
 from engine.models.policy_set import Policy, PolicySet
 from engine.rules.registry import SOUP
 

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING
 import platformdirs
 
 from engine.errors import InputError, one_line
-from engine.fetching.cache import digest
+from engine.model_cache import digest
 
 if TYPE_CHECKING:
     import torch

@@ -22,7 +22,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from engine.config import DEMO, load_config
 from engine.errors import InputError
-from engine.inference.kv_cache import CACHE
+from engine.models.cache_argument import CACHE
 from engine.models.hf_model_files import MixedPolicyConfig, SavedMixture, read_folder, write_folder
 from engine.models.policy_set import PolicySet
 from engine.models.prompt_heads import PromptHead, prompt_heads

@@ -13,8 +13,8 @@ from scipy.optimize import linprog
 from engine.bank.collection import Array
 from engine.config import REFERENCE
 from engine.errors import InputError
-from engine.ratings import Rating
 from engine.rules.mixture import Mixture
+from engine.solvers.ratings import Rating
 from engine.solvers.solution import Solution
 
 DIGITS = 2  # mixtures whose weights agree so far are one mixture

@@ -19,9 +19,10 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from app.__main__ import bind
+from app.server.desk_app import web_app
 from app.services.app_state import Desk
 from app.storage.database import Store, open_to_read, read_pairs
-from app.ui import page
+from app.ui.page import build_page
 from engine import Engine
 
 ROOT = Path(__file__).parents[2]
@@ -113,7 +114,7 @@ def served(engine: Engine, db: Path, listener: socket.socket | None = None) -> I
     """A desk's address, and what is behind it. listener: where it is to answer; else at a port that is free."""
     desk = Desk(engine, Store(db))
     try:
-        with running(page.web_app(page.build(desk), desk), listener=listener) as (url, _):
+        with running(web_app(build_page(desk), desk), listener=listener) as (url, _):
             yield url, desk
     finally:
         desk.comparisons.close()

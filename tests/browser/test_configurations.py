@@ -14,9 +14,10 @@ from playwright.sync_api import Browser, Page, expect
 
 from app.server.app import Site
 from app.server.configurations import Configurations, read
+from app.server.desk_app import web_app
 from app.services.app_state import Desk
 from app.storage.database import Store
-from app.ui import page
+from app.ui.page import build_page
 from engine import Engine
 from tests.browser.conftest import opened
 from tests.browser.serving import running
@@ -52,7 +53,7 @@ class Served:
         self.configurations = Configurations(
             [first, other, broken],
             open_desk,
-            lambda desk, menu, root: page.web_app(page.build(desk, menu), desk, root),
+            lambda desk, menu, root: web_app(build_page(desk, menu), desk, root),
         )
         self.configurations.begin(open_desk(read(first), lambda _: None))
 

@@ -15,9 +15,10 @@ from playwright.sync_api import Locator, Page, expect
 
 from app.server.app import Site
 from app.server.configurations import Configurations
+from app.server.desk_app import web_app
 from app.services.app_state import Desk
 from app.storage.database import Store
-from app.ui import page
+from app.ui.page import build_page
 from engine import Engine
 from engine.config import DEMO
 from tests.browser.conftest import UNFOLDING
@@ -209,7 +210,7 @@ def demo_site(engine: Engine, folder: Path) -> Iterator[str]:
     configurations = Configurations(
         files,
         lambda config, tell: Desk(Engine(config, tell), store),
-        lambda desk, menu, root: page.web_app(page.build(desk, menu), desk, root),
+        lambda desk, menu, root: web_app(build_page(desk, menu), desk, root),
     )
     first = Desk(engine, store)
     with pytest.MonkeyPatch.context() as patch:

@@ -18,8 +18,9 @@ from starlette.testclient import TestClient
 from app.server import gradio_compat, zero
 from app.server.app import Site
 from app.server.configurations import Configuration, Configurations, find, for_visitors, looks_like_one, read, slug_of
+from app.server.desk_app import web_app
 from app.services.app_state import Desk
-from app.ui.page import build, web_app
+from app.ui.page import build_page
 from engine import Engine, InputError
 
 
@@ -220,7 +221,7 @@ def test_what_was_closed_is_gone_from_memory(tiny, store) -> None:
         return desk
 
     def build_app(desk, menu, root) -> FastAPI:
-        return web_app(build(desk, menu), desk, root)
+        return web_app(build_page(desk, menu), desk, root)
 
     files = [tiny.config, tiny.write("two.yaml", name="two")]
     configurations = Configurations(files, open_desk, build_app)

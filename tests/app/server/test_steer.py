@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
+from app.server.desk_app import web_app
 from app.services.app_state import Desk
 from app.services.generation_run import Run
-from app.ui import page
+from app.ui.page import build_page
 from engine import Engine, Sampling
 
 
@@ -22,7 +23,7 @@ def desk(store, tiny_engine: Engine) -> Desk:
 
 @pytest.fixture
 def client(desk: Desk) -> TestClient:
-    return TestClient(page.web_app(page.build(desk), desk))
+    return TestClient(web_app(build_page(desk), desk))
 
 
 @pytest.fixture

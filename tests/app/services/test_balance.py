@@ -15,10 +15,11 @@ from app.charts import pareto
 from app.charts.marks import Mark, even_mark, find_marks, is_even_soup, legend, soup_mark
 from app.services import bank_service
 from app.services.app_state import Desk
+from app.services.balance_choices import FLOORS
 from app.storage.comparisons import Plan
 from app.storage.database import Store
 from app.ui.balance import Balance, Balanced, balanced_message, sentence
-from app.ui.balance_menu import CHOICES, FLOORS, number
+from app.ui.balance_menu import CHOICES, number
 from app.ui.explore_tab import ExploreTab
 from engine import Engine, InputError, Mixture, Sampling
 from engine.rewards.scale import RewardScale

@@ -13,7 +13,7 @@ from app.storage.database import Store, open_to_read, read_pairs
 from app.storage.export import export
 from app.storage.migrations import schema
 from engine import Engine, InputError
-from engine.ratings import read_ratings
+from engine.solvers.ratings import read_ratings
 
 TURNS = [
     {"role": "user", "content": "A stain?"},

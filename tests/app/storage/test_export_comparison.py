@@ -11,10 +11,11 @@ import pandas
 import pytest
 from fastapi.testclient import TestClient
 
+from app.server.desk_app import web_app
 from app.services.app_state import Desk
 from app.storage.comparisons import Plan
 from app.storage.export import harmless
-from app.ui import page
+from app.ui.page import build_page
 from engine import Mixture, Sampling
 
 FORMULAS = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "＝1"]
@@ -43,7 +44,7 @@ def comparison(desk, completion) -> int:
 
 @pytest.fixture
 def client(desk) -> TestClient:
-    return TestClient(page.web_app(page.build(desk), desk))
+    return TestClient(web_app(build_page(desk), desk))
 
 
 def test_csv_json_lines_and_parquet_say_the_same(client, comparison):

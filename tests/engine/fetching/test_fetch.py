@@ -20,11 +20,11 @@ from filelock import FileLock
 from engine import InputError
 from engine.config import load_config, resolve
 from engine.fetching import download, fetch
-from engine.fetching.cache import digest, fetched, sha256_of
 from engine.fetching.download import StoppedError
 from engine.fetching.manifest import CONFIGS, find_manifest, load_manifest, manifests
 from engine.fetching.package_index import index_urls
 from engine.memory import available_memory
+from engine.model_cache import digest, fetched, sha256_of
 from tests.shelf import Shelf, environment, serving, sha256, write_manifest
 
 ROOT = Path(__file__).parents[3]
@@ -214,7 +214,7 @@ def test_a_digest_is_computed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     file = tmp_path / "a"
     file.write_bytes(b"a")
     assert digest(file) == sha256(b"a")
-    monkeypatch.setattr("engine.fetching.cache.sha256_of", lambda _: "computed again")
+    monkeypatch.setattr("engine.model_cache.sha256_of", lambda _: "computed again")
     assert digest(file) == sha256(b"a")
     file.write_bytes(b"bc")
     assert digest(file) == "computed again"

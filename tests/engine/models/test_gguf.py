@@ -24,8 +24,8 @@ from transformers import (
 import engine.models.gguf
 from engine import Engine, InputError
 from engine.config import load_config
-from engine.config_fingerprint import contents
-from engine.fetching.cache import digest
+from engine.model_cache import digest
+from engine.models.config_fingerprint import contents
 from engine.models.folded_adapters import names_base
 from engine.models.gguf import folder_of, needs_conversion
 from engine.models.hub import check_hub

@@ -11,10 +11,10 @@ from transformers import AutoTokenizer, LlamaForCausalLM
 
 from engine import Engine, InputError, MixedPolicy, Sampling
 from engine.config import load_config
-from engine.config_fingerprint import fingerprint
 from engine.inference.batch import Batch
 from engine.inference.sampler import Sampler
 from engine.inference.sequence import Sequence
+from engine.models.config_fingerprint import fingerprint
 from tests.conftest import ALL_LINEARS, Tiny, make_adapter
 
 # The reference is `narrow`; `stacked` was trained on top of it, `alone` was not.

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import engine.rewards.linear_head
 from engine import Engine, InputError, Sampling
 from engine.config import load_config
-from engine.config_fingerprint import fingerprint
+from engine.models.config_fingerprint import fingerprint
 from engine.rewards.linear_head import Head, save_head
 from tests.conftest import Tiny, make_base
 

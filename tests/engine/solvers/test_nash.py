@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 from engine import InputError, Mixture
-from engine.ratings import Rating, read_ratings
 from engine.solvers.nash import duality_gap, maximal_lottery, nash
+from engine.solvers.ratings import Rating, read_ratings
 from tests.app.conftest import make_completion
 
 NAMES = ["a", "b", "c"]

@@ -11,7 +11,7 @@ from typing import Any
 from huggingface_hub import try_to_load_from_cache
 
 from engine.config import Config
-from engine.fetching.cache import digest
+from engine.model_cache import digest
 from engine.models.gguf import hub_file, is_gguf
 
 

@@ -1,0 +1,44 @@
+"""The web application of one desk: its page and its routes."""
+
+from __future__ import annotations
+
+import gradio as gr
+from fastapi import FastAPI
+
+from app.charts.plotly_component import serve_library
+from app.server.steer import serve_steering
+from app.server.stream import serve_text
+from app.services.app_state import Desk
+from app.storage.export_comparison import serve_exports
+from app.ui.page import UPLOAD, static
+from app.ui.theme import theme
+
+
+def web_app(blocks: gr.Blocks, desk: Desk, root: str = "") -> FastAPI:
+    """The page as an ASGI application. root: where a browser finds it, if that is not /.
+
+    Not Blocks.launch: that asks itself for the page first, and gives up where a busy machine or a proxy is in the way.
+    """
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    serve_library(app)
+    serve_exports(app, desk.comparisons.tables)
+    serve_text(app, desk)
+    serve_steering(app, desk)
+    # Gradio asks whether a path that a browser names is one of an uploaded file only once it is launched, which what is
+    # mounted never is: without this any file of the machine could be named, copied and fetched.
+    blocks.has_launched = True
+    return gr.mount_gradio_app(
+        app,
+        blocks,
+        path="/",
+        theme=theme(),
+        root_path=root or None,
+        css=static("css"),
+        head=f"<script>{static('js')}</script>",
+        max_file_size=UPLOAD,
+        footer_links=[],
+        run_history=False,
+        show_error=False,
+        ssr_mode=False,
+        pwa=False,
+    )
