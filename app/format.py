@@ -22,7 +22,7 @@ def in_short(mixture: Mixture) -> str:
     weights = [(name, weight) for name, weight in mixture.weights.items() if weight > 0]
     said = weights[0][0] if len(weights) == 1 else ", ".join(f"{name} {weight:.0%}" for name, weight in weights)
     if len(weights) > 1:
-        said += f" · {mixture.rule}" + (f" {mixture.exponent:g}" if mixture.rule == "power" else "")
+        said += f" · {mixture.rule}" + (f" {mixture.exponent:g}" if mixture.takes_exponent else "")
     if mixture.gain != 1:
         said += f" · gain {mixture.gain:g}"
     return said

@@ -26,16 +26,16 @@ if TYPE_CHECKING:
 
 # Imported on first use: torch and transformers take seconds, and a mistake on a command line should not wait for them.
 _HOMES = {
-    "Completion": "engine.inference.request",
+    "Completion": "engine.inference.completion",
     "Engine": "engine.inference.engine",
     "InputError": "engine.errors",
     "MixedPolicy": "engine.models.hf_model",
     "Mixture": "engine.rules.mixture",
-    "RULES": "engine.rules.mixture",
+    "RULES": "engine.rules.registry",
     "Request": "engine.inference.request",
     "Sampling": "engine.sampling",
     "Stream": "engine.inference.request",
-    "Token": "engine.inference.request",
+    "Token": "engine.inference.completion",
 }
 
 

@@ -143,7 +143,7 @@ def is_even_soup(mixture: Mixture, policies: set[str]) -> bool:
     weights = {name: weight for name, weight in mixture.weights.items() if weight}
     even = 1 / len(policies)
     return (
-        mixture.rule == "soup"
+        mixture.averages_adapters
         and mixture.gain == 1
         and set(weights) == policies
         and all(abs(weight - even) < 1e-6 for weight in weights.values())

@@ -18,6 +18,7 @@ from engine.bank.collection import PROMPTS, RESPONSES, SAMPLING
 from engine.bank.estimate import Bank
 from engine.bank.storage import BankFile
 from engine.prompts import read_prompts
+from engine.rules.registry import RULES
 from engine.solvers import Solution, bsmd, maxmin, mpo, target
 from engine.solvers.outcome import Outcome, outcome, scaled
 from engine.solvers.pareto import Front, front
@@ -202,7 +203,7 @@ class Expected:
         """The expected rewards at the faders' weights λ: those of π_ref Π (π_k/π_ref)^{gain λ_k}."""
         if self.missing:
             return Reading(f"No expected rewards. {self.missing}")
-        if rule != "geometric":
+        if not RULES[rule].is_product:
             return Reading(f"No expected rewards for the {rule} rule: a bank knows the geometric rule alone.")
         if self.bank is None:
             return Reading(f"No expected rewards yet: press Balance, which samples a bank. {self.calibrating}".strip())

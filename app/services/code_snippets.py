@@ -14,6 +14,7 @@ import yaml
 from engine import InputError, Sampling
 from engine.config import DEMO
 from engine.messages import Prompt, messages_of
+from engine.rules.registry import RULES
 
 # Said even where they are the defaults: the command line has others than Python.
 ALWAYS = ("max_new_tokens", "temperature")
@@ -43,7 +44,7 @@ class Recipe:
         }
         if self.gain != 1:
             made["gain"] = self.gain
-        if self.rule == "power":
+        if RULES[self.rule].takes_exponent:
             made["exponent"] = self.exponent
         for field in fields(Sampling):
             value = getattr(self.sampling, field.name)

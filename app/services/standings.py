@@ -16,6 +16,7 @@ from app.html import message
 from app.services.bank_service import faders_of, in_words
 from app.storage.database import Store
 from engine import InputError, Mixture
+from engine.rules.registry import DEFAULT_RULE, RULES
 from engine.solvers.nash import ENOUGH, group, nash, tally
 from engine.solvers.ratings import LEFT_WINS, Rating, mixture_of
 from engine.solvers.solution import Solution
@@ -93,8 +94,8 @@ def on_desk(mixture: Mixture, policies: Sequence[str]) -> dict[str, Any] | None:
     weights = {name: mixture.weights.get(name, 0.0) for name in policies}
     heard = sum(weights.values())
     if heard < 1e-9:
-        return {"positions": [0.5] * len(weights), "rule": "geometric", "gain": 0, "exponent": 1}
-    if heard < 0.995 and mixture.rule != "geometric":
+        return {"positions": [0.5] * len(weights), "rule": DEFAULT_RULE, "gain": 0, "exponent": 1}
+    if heard < 0.995 and not RULES[mixture.rule].is_product:
         return None
     gain = round(mixture.gain * heard, 1)  # as fine as the desk's own
     positions = list(faders_of(weights).values())

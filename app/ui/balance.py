@@ -23,6 +23,7 @@ from app.services.bank_service import Reading, faders_of, in_words
 from app.ui.balance_menu import BalanceMenu, read_floors
 from app.ui.controls import Changes, Controls, Outputs, Values
 from engine import InputError
+from engine.rules.registry import RULES
 from engine.solvers import Solution
 from engine.solvers.outcome import Outcome
 
@@ -184,7 +185,7 @@ def balanced_message(found: Balanced, rule: str, policies: list[str]) -> str:
     text = sentence(found.solution, found.outcome)
     if found.fixed:
         text += " Around what is locked and silent."
-    if rule != "geometric":
+    if not RULES[rule].is_product:
         text += f" All this is of the geometric rule, not of {rule}."
     kind = "bad" if found.solution.note else "info"
     if found.outcome is None or found.outcome.better is None:

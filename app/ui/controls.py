@@ -17,6 +17,7 @@ from app.ui.faders import build_channels, build_marks
 from engine import RULES, InputError, Sampling
 from engine.config import PolicySettings
 from engine.messages import Prompt
+from engine.rules.registry import DEFAULT_RULE
 
 FALLBACK_PROMPT = "How do I get a red wine stain out of a white shirt?"
 # choice: (its button, its key)
@@ -213,7 +214,7 @@ def build_faders(
 def build_more(longest: int) -> dict[str, Any]:
     """The settings that a newcomer need not see. longest: of max new tokens."""
     with gr.Accordion("More (O)", open=False, elem_id="more"):
-        rule = gr.Dropdown(list(RULES), value="geometric", label="Rule", filterable=False)
+        rule = gr.Dropdown(list(RULES), value=DEFAULT_RULE, label="Rule", filterable=False)
         exponent = gr.Slider(
             -5,
             5,
@@ -234,7 +235,9 @@ def build_more(longest: int) -> dict[str, Any]:
         )
         seed = gr.Textbox("1", label="Seed (other panels take the next)", elem_id="seed")
         fresh = gr.Checkbox(True, label="New seed each time", elem_id="new-seed")
-    rule.change(None, [rule], [exponent], js="(rule) => ({__type__: 'update', visible: rule === 'power'})")
+    powers = json.dumps([name for name, one in RULES.items() if one.takes_exponent])
+    shows = f"(rule) => ({{__type__: 'update', visible: {powers}.includes(rule)}})"
+    rule.change(None, [rule], [exponent], js=shows)
     return {
         "rule": rule, "exponent": exponent, "gain": gain, "temperature": temperature, "min_p": min_p,
         "max_new_tokens": length, "seed": seed, "new_seed": fresh,

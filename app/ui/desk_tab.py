@@ -42,6 +42,7 @@ from app.ui.token_inspector import build_drawer
 from engine import InputError, Mixture, Sampling
 from engine.config import REFERENCE
 from engine.prompts import read_prompts
+from engine.rules.registry import DEFAULT_RULE
 
 log = logging.getLogger("mixdesk")
 
@@ -339,10 +340,12 @@ class DeskTab:
         elif chosen == UNIFORM:
             weights = None
         else:
-            weights = {REFERENCE if chosen == "reference" else chosen.removeprefix("policy:"): 1.0}
+            # A policy alone is that policy, as in Compare.
+            name = REFERENCE if chosen == "reference" else chosen.removeprefix("policy:")
+            return self.desk.engine.mixture({name: 1.0})
         settings = {"gain": values[controls.gain], "exponent": values[controls.exponent]}
-        # Only the geometric mixture has an exact one.
-        rule = "geometric" if chosen == EXACT else values[controls.rule]
+        # Only a product of distributions has an exact mixture.
+        rule = DEFAULT_RULE if chosen == EXACT else values[controls.rule]
         return self.desk.engine.mixture(weights, rule, **settings)
 
     def stop(self, request: gr.Request) -> None:

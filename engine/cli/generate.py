@@ -27,7 +27,7 @@ def generate(
     prompt: Annotated[str | None, typer.Option(help="what to ask")] = None,
     messages: MessagesOption = None,
     weights: Annotated[str | None, typer.Option(help="name=number,...; all policies alike unless told")] = None,
-    rule: Annotated[str, typer.Option(help="how the policies are combined")] = "geometric",
+    rule: Annotated[str, typer.Option(help="how the policies are combined; `rules` lists them")] = "geometric",
     gain: Annotated[float, typer.Option(help="0 the reference, 1 the mixture, above 1 beyond it")] = 1.0,
     exponent: Annotated[float, typer.Option(help="the power rule's p")] = 1.0,
     max_new_tokens: MaxNewTokens = 160,

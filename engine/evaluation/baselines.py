@@ -30,7 +30,7 @@ from engine.models.config_fingerprint import fingerprint
 from engine.rewards.missing import missing_counts, missing_line
 from engine.rewards.reward_set import RewardSet
 from engine.rules.mixture import Mixture
-from engine.rules.registry import SOUP
+from engine.rules.soup import SOUP
 from engine.sampling import Sampling
 from engine.seeding import seed_of
 from engine.solvers import SOLVERS

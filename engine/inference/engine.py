@@ -28,7 +28,8 @@ from engine.rewards.missing import Rewards
 from engine.rewards.reward_set import RewardSet
 from engine.rewards.scorer import Scored
 from engine.rules.mixture import Mixture
-from engine.rules.registry import SOUP
+from engine.rules.registry import DEFAULT_RULE
+from engine.rules.soup import SOUP
 from engine.sampling import Sampling
 
 TokenIds = list[int] | tuple[int, ...]
@@ -59,7 +60,7 @@ class Engine:
     def mixture(
         self,
         weights: Mapping[str, float] | None = None,
-        rule: str = "geometric",
+        rule: str = DEFAULT_RULE,
         gain: float = 1.0,
         exponent: float = 1.0,
     ) -> Mixture:

@@ -12,7 +12,7 @@ from engine.inference.sequence import Row, Sequence
 from engine.models.block_attention import takes_blocks
 from engine.models.cache_argument import CACHE
 from engine.models.policy_set import Policy, PolicySet
-from engine.rules.registry import SOUP
+from engine.rules.soup import SOUP
 
 
 class ModelRunner:
@@ -65,7 +65,7 @@ class ModelRunner:
 
     def _acting(self, seq: Sequence, policy: Policy) -> Policy:
         """The policy as it acts now; a soup that was steered away from stays as it was."""
-        if policy.name == SOUP and (seq.stirred is None or seq.mixture.rule == SOUP):
+        if policy.name == SOUP and (seq.stirred is None or seq.mixture.averages_adapters):
             seq.stirred = seq.mixture
         return self.policy_set.acting(policy, seq.stirred or seq.mixture)
 

@@ -11,7 +11,6 @@ from engine.inference.top_logprobs import Candidates
 from engine.messages import Prompt
 from engine.models.policy_set import Policy
 from engine.rules.mixture import Mixture
-from engine.rules.registry import SOUP
 from engine.sampling import Sampling
 
 
@@ -61,7 +60,7 @@ class Sequence:
     @property
     def drawing(self) -> Mixture:
         """What the next token is drawn from. A soup is steered a token later: its row is computed already."""
-        return self.stirred if self.mixture.rule == SOUP and self.stirred else self.mixture
+        return self.stirred if self.mixture.averages_adapters and self.stirred else self.mixture
 
     @property
     def longest(self) -> int:

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from engine.errors import InputError
 from engine.rules.mixture import Mixture
-from engine.rules.registry import SOUP
 
 LEAST = 1e-9  # of probability: what the tokens that are not kept have at least, so that its logarithm is a number
 
@@ -62,7 +61,7 @@ class Candidates:
 
         Raises InputError for a soup other than the one that was computed: its probabilities need a forward pass.
         """
-        if mixture.rule == SOUP and mixture != self.mixture:
+        if mixture.averages_adapters and mixture != self.mixture:
             raise InputError("rule: what a soup would say is known only after a forward pass; take another rule")
         if missing := [name for name in mixture.needs if name not in self.policies]:
             raise InputError(f"weights: {', '.join(missing)} was not computed here; ask for a trace")

@@ -27,7 +27,8 @@ from engine.models.loading import load_model, load_tokenizer, pick_device, pick_
 from engine.models.lora import fold
 from engine.models.prepacked_linear import pack
 from engine.rules.mixture import Mixture, make_mixture
-from engine.rules.registry import SOUP
+from engine.rules.registry import DEFAULT_RULE
+from engine.rules.soup import SOUP
 
 log = logging.getLogger("mixdesk")
 
@@ -260,19 +261,19 @@ class PolicySet:
     def mixture(
         self,
         weights: Mapping[str, float] | None = None,
-        rule: str = "geometric",
+        rule: str = DEFAULT_RULE,
         gain: float = 1.0,
         exponent: float = 1.0,
     ) -> Mixture:
         """Return a checked mixture of these policies; no weights means uniform. Raises InputError."""
         mixture = make_mixture(weights, self.names, rule, gain, exponent)
-        if rule == SOUP:
+        if mixture.averages_adapters:
             self.soup(mixture.weights)
         return mixture
 
     def rows_of(self, mixture: Mixture, trace: bool) -> list[Policy]:
         """The policies that a mixture is computed from: those that it needs, with a trace all of them."""
-        soup = [self.soup(mixture.weights)] if mixture.rule == SOUP else []
+        soup = [self.soup(mixture.weights)] if mixture.averages_adapters else []
         return [*(p for p in self.policies if trace or p.name in mixture.needs), *soup]
 
     def acting(self, policy: Policy, mixture: Mixture) -> Policy:

@@ -1,9 +1,4 @@
-"""The rules: how the component distributions are combined into one.
-
-A rule of distributions is a pure function `(log_probs [K, ..., V], weights [..., K]) -> [..., V]` of normalised
-log-probs. The rule `soup` averages the adapters instead: the mixture is then a policy of its own, a row whose gate is
-the weights. All are found under their names in RULES. A mixture names a rule, its weights, and the gain.
-"""
+"""A mixture of policies: weights, a rule, and the gain."""
 
 from __future__ import annotations
 
@@ -18,7 +13,8 @@ from torch import Tensor
 from engine.config import REFERENCE
 from engine.errors import InputError
 from engine.rules.gain import amplify
-from engine.rules.registry import RULES, SOUP
+from engine.rules.registry import DEFAULT_RULE, RULES
+from engine.rules.soup import SOUP
 
 
 @dataclass(frozen=True)
@@ -26,7 +22,7 @@ class Mixture:
     """All that is needed to mix again: `weights` over the policies (on the simplex), rule, gain, power's exponent."""
 
     weights: Mapping[str, float]
-    rule: str = "geometric"
+    rule: str = DEFAULT_RULE
     gain: float = 1.0
     exponent: float = 1.0
 
@@ -45,12 +41,12 @@ class Mixture:
         `policies` must hold all that the mixtures need.
         """
         first = mixtures[0]
-        rule = RULES[first.rule]
-        if rule is None:
+        combine = RULES[first.rule].combine
+        if combine is None:
             mixed = log_probs[policies.index(SOUP)]
         else:
             weights = torch.tensor([[m.weights.get(name, 0.0) for name in policies] for m in mixtures])
-            mixed = rule(log_probs, weights.to(log_probs), first.exponent)
+            mixed = combine(log_probs, weights.to(log_probs), first.exponent)
         if first.gain == 1:
             return mixed
         return amplify(mixed, log_probs[policies.index(REFERENCE)], first.gain)
@@ -61,24 +57,34 @@ class Mixture:
 
     @property
     def powers(self) -> dict[str, float] | None:
-        """{policy: the power of its probability}, for rule geometric, whose mixture is their product; else None."""
-        if self.rule != "geometric":
+        """{policy: the power of its probability} if the rule is a product of distributions; else None."""
+        if not RULES[self.rule].is_product:
             return None
         powers = {name: self.gain * weight for name, weight in self.weights.items()}
         powers[REFERENCE] = powers.get(REFERENCE, 0.0) + 1 - self.gain
         return {name: power for name, power in powers.items() if power}
 
     @property
+    def averages_adapters(self) -> bool:
+        """Whether the mixture is the policy of the averaged adapters."""
+        return RULES[self.rule].averages_adapters
+
+    @property
+    def takes_exponent(self) -> bool:
+        """Whether the exponent changes the mixture."""
+        return RULES[self.rule].takes_exponent
+
+    @property
     def needs(self) -> list[str]:
         """The policies that must be computed: those with weight, or their soup; the reference if the gain is not 1."""
-        names = [SOUP] if self.rule == SOUP else [name for name, weight in self.weights.items() if weight > 0]
+        names = [SOUP] if self.averages_adapters else [name for name, weight in self.weights.items() if weight > 0]
         return names if self.gain == 1 or REFERENCE in names else [*names, REFERENCE]
 
 
 def make_mixture(
     weights: Mapping[str, float] | None,
     policies: list[str],
-    rule: str = "geometric",
+    rule: str = DEFAULT_RULE,
     gain: float = 1.0,
     exponent: float = 1.0,
 ) -> Mixture:

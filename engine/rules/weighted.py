@@ -5,6 +5,6 @@ from __future__ import annotations
 from torch import Tensor
 
 
-def _weighted(log_probs: Tensor, weights: Tensor) -> Tensor:
-    """weights moved to the front and made to broadcast: [K, ..., 1]."""
+def broadcast_weights(log_probs: Tensor, weights: Tensor) -> Tensor:
+    """Return weights [..., K] as [K, ..., 1], in the type of the log-probabilities."""
     return weights.movedim(-1, 0).unsqueeze(-1).to(log_probs)

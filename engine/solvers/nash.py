@@ -87,8 +87,7 @@ def group(ratings: list[Rating]) -> tuple[list[Mixture], np.ndarray]:
         pair = []
         for mixture in (rating.left, rating.right):
             rounded = tuple(sorted((name, round(w, DIGITS)) for name, w in mixture.weights.items() if round(w, DIGITS)))
-            # Only the power rule has an exponent.
-            key = (rounded, mixture.rule, mixture.gain, mixture.exponent if mixture.rule == "power" else None)
+            key = (rounded, mixture.rule, mixture.gain, mixture.exponent if mixture.takes_exponent else None)
             if key not in places:
                 places[key] = len(mixtures)
                 mixtures.append(mixture)
