@@ -13,13 +13,14 @@ from plotly.subplots import make_subplots
 from app.charts.marks import SHAPES, Mark
 from app.charts.radar import styled
 from app.palette import GRID, TEXT
+from engine.solvers import bsmd, mpo
 from engine.solvers.pareto import Front, undominated
 
 DOMINATED, GUESSED = "#a1a1aa", "#c8c8ce"
 WAY = "#7c5cf5"
 MARK = "#e5484d"  # read on white and on black; what tells marks apart is their shape
 # Where a solver arrives, and the dash of its way there.
-SOLVERS = {"mpo": ("#18181b", "solid", "diamond"), "bsmd": (WAY, "dot", "hexagon")}
+PATHS = {mpo.SOLVER.name: ("#18181b", "solid", "diamond"), bsmd.SOLVER.name: (WAY, "dot", "hexagon")}
 AXIS = {"gridcolor": GRID, "linecolor": GRID, "ticks": "", "tickfont": {"size": 11}}
 
 
@@ -140,7 +141,7 @@ def edge(rewards: np.ndarray, sound: np.ndarray, in_legend: bool) -> go.Scatter:
 
 def path(name: str, way: np.ndarray, in_legend: bool) -> go.Scatter:
     """A solver's way, and a mark where its weights are. way: [steps, 2], the weights found in the last row."""
-    colour, dash, symbol = SOLVERS[name]
+    colour, dash, symbol = PATHS[name]
     count = len(way)
     # What is None parts the mark from the way: some solvers give an average of it.
     x, y = ([*way[:-1, axis].round(3).tolist(), None, round(float(way[-1, axis]), 3)] for axis in (0, 1))

@@ -2,4 +2,6 @@
 
 from __future__ import annotations
 
-BY_REWARDS, BY_POLICIES, FLOORS = "maxmin", "mpo", "floors"
+from engine.solvers import maxmin, mpo
+
+BY_REWARDS, BY_POLICIES, FLOORS = maxmin.SOLVER.name, mpo.SOLVER.name, "floors"

@@ -232,7 +232,9 @@ class Expected:
         """Of the objectives that are calibrated."""
         return {name: value for name, value in zip(self.objectives, values.tolist(), strict=True) if np.isfinite(value)}
 
-    def balanced(self, fixed: Mapping[str, float] | None = None, method: str = "mpo", gain: float = 1.0) -> Solution:
+    def balanced(
+        self, fixed: Mapping[str, float] | None = None, method: str = mpo.SOLVER.name, gain: float = 1.0
+    ) -> Solution:
         """Return the fair weights, those of all policies at gain 1 computed once a bank and method.
 
         Args:
@@ -244,11 +246,11 @@ class Expected:
             InputError: nothing is left to move, or the rewards have no scale.
         """
         there, fixed = self._there(), fixed or {}
-        plain = not fixed and (gain == 1 or method == "mpo")
+        plain = not fixed and (gain == 1 or method == mpo.SOLVER.name)
         kept, solution = self._balanced.get(method, (None, None))
         if plain and kept is there and solution is not None:
             return solution
-        if method == "mpo":
+        if method == mpo.SOLVER.name:
             solution = mpo.solve(there.holding(fixed) if fixed else there)
         else:
             part, centre, scale = self.scaled()
@@ -364,9 +366,9 @@ class Expected:
         Raises InputError.
         """
         there, (part, centre, scale) = self._there(), self.scaled()
-        found = {"mpo": self.balanced()}
+        found = {mpo.SOLVER.name: self.balanced()}
         if (reference := there.reference_only) is not None:
-            found["bsmd"] = bsmd.solve(reference, batch=reference.rewards.shape[1], repeats=0)
+            found[bsmd.SOLVER.name] = bsmd.solve(reference, batch=reference.rewards.shape[1], repeats=0)
         ways = {name: [*made.path, [*made.weights.values()]] for name, made in found.items()}
         return {name: (part.estimate(np.array(way)).rewards - centre) / scale for name, way in ways.items()}
 

@@ -24,18 +24,13 @@ from app.ui.balance_menu import BalanceMenu, read_floors
 from app.ui.controls import Changes, Controls, Outputs, Values
 from engine import InputError
 from engine.rules.registry import RULES
-from engine.solvers import Solution
+from engine.solvers import SOLVERS, Solution
 from engine.solvers.outcome import Outcome
 
 log = logging.getLogger("mixdesk")
 
 DRAG = "Drag a dot to ask for more."
 BOOTSTRAPS = 10  # for the errors of the weights above floors, each of them a search
-FOUND = {
-    "mpo": "by the policies’ own rewards, the one that gains least gains all it can",
-    "maxmin": "by the reward models, the least expected reward is the most it can be",
-    "target": "the most expected reward above the floors",
-}
 
 
 @dataclass(frozen=True)
@@ -204,7 +199,7 @@ def balanced_message(found: Balanced, rule: str, policies: list[str]) -> str:
 def sentence(solution: Solution, outcome: Outcome | None = None) -> str:
     """Return the weights that were found, what they are for, what is expected of them, and what is better."""
     error = max(solution.weight_errors.values())
-    said = f"Balanced: {FOUND[solution.method]} — {in_words(solution.weights)} (± {error:.0%})."
+    said = f"Balanced: {SOLVERS[solution.method].summary} — {in_words(solution.weights)} (± {error:.0%})."
     if outcome is not None:
         said += f" Expected: {rewards_in_words(outcome.rewards, outcome.errors)}."
         if (better := outcome.better) is not None:

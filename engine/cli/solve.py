@@ -13,16 +13,15 @@ from engine.errors import InputError
 from engine.parsing import parse_numbers
 
 if TYPE_CHECKING:
-    from engine.solvers import Solution
+    from engine.solvers import Solution, Solver
 from engine.cli.options import Column, ConfigOption, JsonOption, MaxNewTokens, Prompts, Seed, app, check_column
 
 
 @app.command()
 def solve(
     method: Annotated[
-        str,
-        typer.Option(help="mpo: from a bank; bsmd: the paper's own; maxmin: by rewards; target, nash: see there"),
-    ] = "mpo",
+        str | None, typer.Option(help="the solver; `python -m engine methods` lists them, the first unless given")
+    ] = None,
     prompts: Prompts = None,
     column: Column = None,
     target: Annotated[
@@ -48,27 +47,35 @@ def solve(
     """Find weights that are fair to all objectives (Mixing Preference Optimization), or what people prefer (nash)."""
     import time
 
-    from engine.solvers import FROM_RATINGS, SOLVERS
+    from engine.solvers import DEFAULT_SOLVER, SOLVERS
 
+    method = method or DEFAULT_SOLVER
     if method not in SOLVERS:
         raise InputError(f"method: no method is called '{method}'; there are {', '.join(SOLVERS)}")
     if limit < 1 or responses < 1:
         raise InputError(f"limit and responses must be 1 or more; found {limit} and {responses}")
-    wanted = {"goal": ("target", target), "floors": ("floor", floor), "worth": ("worth", worth)}
-    extra = {name: parse_numbers(text, what) for name, (what, text) in wanted.items() if text is not None}
-    if method != "target" and extra:
-        raise InputError("--target, --floor and --worth are for --method target; add it, or leave them out")
-    if method in FROM_RATINGS and ratings is None:
+    solver = SOLVERS[method]
+    flags = {"target": target, "floor": floor, "worth": worth}
+    if given := [flag for flag, text in flags.items() if text is not None and flag not in solver.options.values()]:
+        takers = ", ".join(one.name for one in SOLVERS.values() if given[0] in one.options.values())
+        raise InputError(f"--{given[0]} is for --method {takers}; add it, or leave it out")
+    extra = {
+        keyword: parse_numbers(text, flag)
+        for keyword, flag in solver.options.items()
+        if (text := flags.get(flag)) is not None
+    }
+    if solver.from_ratings and ratings is None:
         raise InputError(f"--method {method} needs --ratings; `python -m app export --format jsonl` writes them")
-    if method not in FROM_RATINGS and ratings is not None:
-        raise InputError(f"--ratings is for --method {', '.join(sorted(FROM_RATINGS))}; add it, or leave them out")
+    if not solver.from_ratings and ratings is not None:
+        takers = ", ".join(one.name for one in SOLVERS.values() if one.from_ratings)
+        raise InputError(f"--ratings is for --method {takers}; add it, or leave them out")
     check_column(prompts, column)
     began = time.perf_counter()
     if ratings is not None:
-        solution, found = solve_ratings(method, ratings, seed, config)
+        solution, found = solve_ratings(solver, ratings, seed, config)
     else:
         settings = {"max_new_tokens": max_new_tokens, "temperature": temperature}
-        solution, found = solve_bank(method, prompts, column, limit, responses, settings, seed, config, extra, ship)
+        solution, found = solve_bank(solver, prompts, column, limit, responses, settings, seed, config, extra, ship)
     seconds = round(time.perf_counter() - began, 1)
     if json:
         print_json({**solution.as_dict(), **found, "seconds": seconds})
@@ -104,19 +111,18 @@ def echo_expected(found: dict[str, Any]) -> None:
     typer.echo(f"expected to be better in all objectives, {sure}: {weights} ({gains})")
 
 
-def solve_ratings(method: str, file: Path, seed: int, config: Path) -> tuple[Solution, dict[str, Any]]:
+def solve_ratings(solver: Solver, file: Path, seed: int, config: Path) -> tuple[Solution, dict[str, Any]]:
     """No model is loaded: the configuration has the policies' names."""
     from engine.config import load_config
-    from engine.solvers import SOLVERS
     from engine.solvers.ratings import read_ratings
 
     names = [policy.name for policy in load_config(config).policies]
     rated = read_ratings(file, names)
-    return SOLVERS[method](names, rated, seed), {"n_ratings": len(rated)}
+    return solver.find(names, rated, seed), {"n_ratings": len(rated)}
 
 
 def solve_bank(
-    method: str,
+    solver: Solver,
     prompts: Path | None,
     column: str | None,
     limit: int,
@@ -136,8 +142,7 @@ def solve_bank(
     from engine.inference.engine import Engine
     from engine.prompts import read_prompts
     from engine.sampling import Sampling
-    from engine.solvers import SOLVERS
-    from engine.solvers.bank_file import solver_file, solver_sources
+    from engine.solvers.bank_file import solver_file
     from engine.solvers.outcome import expect
 
     sampling = Sampling(**settings)
@@ -146,20 +151,20 @@ def solve_bank(
         if asked is None and not engine.config.prompts:
             raise InputError(f"{config}: prompts: found nothing, expected a file; or give --prompts")
         asked = (asked or read_prompts(engine.config.prompts or ""))[:limit]
-        file = solver_file(method, engine, asked, sampling, seed, responses, lean=not ship)
+        file = solver_file(solver, engine, asked, sampling, seed, responses, lean=not ship)
 
         def progress(done: int, wanted: int) -> None:
             bar.total = wanted
             bar.update(done - bar.n)
 
-        solution = SOLVERS[method](engine, asked, sampling, seed, responses, file=file, progress=progress, **extra)
+        solution = solver.find(engine, asked, sampling, seed, responses, file=file, progress=progress, **extra)
         if ship:
             file.ship(asked)
         found: dict[str, Any] = {"n_prompts": len(asked), "bank": str(file.path)}
         if engine.reward_set.objectives:
             # From the file, where the solver has put them: nothing is sampled again.
             if REFERENCE in file.proposals:
-                bank = collect(engine, asked, responses, sampling, seed, solver_sources(method, engine), file)
+                bank = collect(engine, asked, responses, sampling, seed, solver.proposals(engine), file)
             else:
                 bank = collect_lean(engine, asked, responses, sampling, seed, file)
             expected = expect(engine, bank, solution.weights)

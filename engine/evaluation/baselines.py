@@ -33,9 +33,11 @@ from engine.rules.mixture import Mixture
 from engine.rules.soup import SOUP
 from engine.sampling import Sampling
 from engine.seeding import seed_of
-from engine.solvers import SOLVERS
+from engine.solvers import bsmd, mpo
+from engine.solvers import maxmin as maxmin_solver
 from engine.solvers.bank_file import solver_file
 from engine.solvers.mpo import minimise
+from engine.solvers.solver import Solver
 
 log = logging.getLogger("mixdesk")
 
@@ -208,7 +210,7 @@ def maxmin(setting: Setting) -> Answers:
     objectives = setting.engine.reward_set.objectives
     bank = Bank(objectives, objectives, setting.solve_prompts, ratios, np.zeros(ratios.shape[:2]), ratios, 0)
     weights, _, _ = minimise(Objective(bank))
-    return choose(setting, "maxmin", weights, tokens_of(rows))
+    return choose(setting, maxmin_solver.SOLVER.name, weights, tokens_of(rows))
 
 
 def best_of_n(setting: Setting) -> Answers:
@@ -218,15 +220,15 @@ def best_of_n(setting: Setting) -> Answers:
     return Answers([row[i] for row, i in zip(choices, best, strict=True)], tokens_of(choices))
 
 
-def solved(solver: str, particles: int = 1) -> Method:
+def solved(solver: Solver, particles: int = 1) -> Method:
     """The weights that a solver finds (MPO, arXiv 2502.18699), token by token, or with particles as a whole."""
 
     def method(setting: Setting) -> Answers:
         plain = Sampling(setting.sampling.max_new_tokens, setting.sampling.temperature)
         given = setting.engine, setting.solve_prompts, plain, setting.seed, setting.responses
-        found = SOLVERS[solver](*given, file=solver_file(solver, *given) if setting.memo.path else None)
+        found = solver.find(*given, file=solver_file(solver, *given) if setting.memo.path else None)
         mixture = setting.engine.mixture(found.weights)
-        return mix(setting, f"{solver} {particles}", mixture, particles, found.policy_tokens)
+        return mix(setting, f"{solver.name} {particles}", mixture, particles, found.policy_tokens)
 
     return method
 
@@ -235,11 +237,11 @@ METHODS: dict[str, Method] = {
     "uniform": uniform,
     SOUP: soup,
     "morlhf": morlhf,
-    "maxmin": maxmin,
+    maxmin_solver.SOLVER.name: maxmin,
     f"best-of-{CHOICES}": best_of_n,
-    "mpo-bsmd": solved("bsmd"),
-    "mpo": solved("mpo"),
-    "mpo-exact": solved("mpo", CHOICES),
+    "mpo-bsmd": solved(bsmd.SOLVER),
+    mpo.SOLVER.name: solved(mpo.SOLVER),
+    "mpo-exact": solved(mpo.SOLVER, CHOICES),
 }
 
 # MPO, arXiv 2502.18699: Qwen2.5-7B on HH-RLHF, win rates in % against the reference.

@@ -1,18 +1,13 @@
-"""Solvers that find weights. Each is one file, in SOLVERS under its name: add a file, and the command line has it."""
+"""Solvers that find weights. Each is one file, which defines SOLVER."""
 
 from __future__ import annotations
 
-from engine.solvers import bsmd, maxmin, mpo, nash, target
-from engine.solvers.solution import Solution, Solver
+from engine.registry import Registry
+from engine.solvers.mpo import SOLVER as MPO
+from engine.solvers.solution import Solution
+from engine.solvers.solver import Solver
 
-SOLVERS: dict[str, Solver] = {
-    "mpo": mpo.mpo,
-    "bsmd": bsmd.bsmd,
-    "maxmin": maxmin.maxmin,
-    "target": target.target,
-    "nash": nash.nash,
-}
-# These take the policies' names and ratings, and need no model; all others take an engine and prompts.
-FROM_RATINGS = frozenset({"nash"})
+SOLVERS: Registry[Solver] = Registry("engine.solvers", "SOLVER")
+DEFAULT_SOLVER = MPO.name
 
-__all__ = ["FROM_RATINGS", "SOLVERS", "Solution", "Solver"]
+__all__ = ["DEFAULT_SOLVER", "SOLVERS", "Solution", "Solver"]

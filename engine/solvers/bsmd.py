@@ -12,8 +12,10 @@ from engine.bank.estimate import Bank
 from engine.bank.storage import BankFile
 from engine.config import REFERENCE
 from engine.inference.engine import Engine
+from engine.rules.mixture import Mixture
 from engine.sampling import Sampling
 from engine.solvers.solution import Solution, from_bank
+from engine.solvers.solver import Solver
 
 REPEATS = 50  # of the bootstrap
 
@@ -49,7 +51,7 @@ def solve(bank: Bank, batch: int, rate: float = 1.0, seed: int = 0, repeats: int
         drawn = rng.integers(size, size=size)
         other, _ = descend(bank, drawn, batch, rate, rng)
         again.append((other, float(bank.estimate(other, np.bincount(drawn, minlength=size).astype(float)).objective)))
-    return from_bank("bsmd", bank, weights, again, path)
+    return from_bank(SOLVER.name, bank, weights, again, path)
 
 
 def descend(
@@ -70,3 +72,18 @@ def descend(
         own = np.exp(log_w - np.logaddexp.reduce(log_w))
         log_weights -= step_size * (own @ ratios)
     return total / len(steps), path
+
+
+def reference_alone(engine: Engine) -> dict[str, Mixture]:
+    """Return the proposals of the paper's solver, which takes samples of the reference."""
+    return {REFERENCE: engine.mixture({REFERENCE: 1.0})}
+
+
+SOLVER = Solver(
+    name="bsmd",
+    paper="MPO, arXiv 2502.18699, Algorithm 1",
+    summary="by the policies’ own rewards, as the paper’s own solver finds them",
+    find=bsmd,
+    proposals=reference_alone,
+    order=2,
+)

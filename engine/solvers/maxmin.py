@@ -20,6 +20,7 @@ from engine.inference.engine import Engine
 from engine.sampling import Sampling
 from engine.solvers.pareto import front, undominated
 from engine.solvers.solution import Solution, from_bank
+from engine.solvers.solver import Solver
 
 FOLLOWED = 4  # of the grid's best points
 REPEATS = 30  # of the bootstrap
@@ -38,7 +39,7 @@ def maxmin(
 ) -> Solution:
     """Sample a bank and find the weights. Raises InputError, also without rewards."""
     if not engine.reward_set.objectives:
-        raise InputError(f"{engine.config.file}: rewards: found none, expected at least one for method maxmin")
+        raise InputError(f"{engine.config.file}: rewards: found none, expected at least one for method {SOLVER.name}")
     bank = collect(engine, prompts, responses, sampling, seed, file=file, progress=progress, stopped=stopped)
     scale = calibrated(engine, bank)
     return solve(bank.decoding, scale.centre(bank.objectives), scale.spread(bank.objectives), seed)
@@ -53,7 +54,7 @@ def solve(bank: Bank, centre: Array, scale: Array, seed: int = 0, repeats: int =
         part = bank.of_prompts(rng.integers(size, size=size))
         other, _ = refine(part, centre, scale, weights)
         again.append((other, float(part.estimate(other).objective)))
-    return from_bank("maxmin", bank, weights, again, path)
+    return from_bank(SOLVER.name, bank, weights, again, path)
 
 
 def reach(bank: Bank, centre: Array, scale: Array) -> tuple[Array, list[Array]]:
@@ -141,3 +142,12 @@ def climb(bank: Bank, centre: Array, scale: Array, start: Array, anywhere: bool)
                 continue
         step /= 2
     return at
+
+
+SOLVER = Solver(
+    name="maxmin",
+    paper="MaxMin-RLHF, arXiv 2402.08925",
+    summary="by the reward models, the least expected reward is the most it can be",
+    find=maxmin,
+    order=3,
+)

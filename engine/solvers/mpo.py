@@ -16,6 +16,7 @@ from engine.config import REFERENCE
 from engine.inference.engine import Engine
 from engine.sampling import Sampling
 from engine.solvers.solution import Solution, from_bank
+from engine.solvers.solver import Solver
 
 GAP = 1e-6  # nats
 ROUGH_GAP = 1e-4  # nats, in the bootstrap
@@ -58,7 +59,7 @@ def solve(bank: Bank, seed: int = 0, repeats: int = REPEATS) -> Solution:
         drawn = rng.multinomial(size, np.full(size, 1 / size)).astype(float)
         other, _, _ = minimise(objective, drawn, weights, ROUGH_GAP)
         again.append((other, objective(other, drawn)[0]))
-    return from_bank("mpo", bank, weights, again, path, gap, objective(weights)[0], objective.share(weights))
+    return from_bank(SOLVER.name, bank, weights, again, path, gap, objective(weights)[0], objective.share(weights))
 
 
 def minimise(
@@ -109,3 +110,13 @@ def minimise(
         if step < 1e-9:
             break
     return weights, gap, [*path, weights]
+
+
+SOLVER = Solver(
+    name="mpo",
+    paper="MPO, arXiv 2502.18699, Theorem 3.10",
+    summary="by the policies’ own rewards, the one that gains least gains all it can",
+    find=mpo,
+    reference_free=True,
+    order=1,
+)

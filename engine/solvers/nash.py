@@ -16,6 +16,7 @@ from engine.errors import InputError
 from engine.rules.mixture import Mixture
 from engine.solvers.ratings import Rating
 from engine.solvers.solution import Solution
+from engine.solvers.solver import Solver
 
 DIGITS = 2  # mixtures whose weights agree so far are one mixture
 SMOOTHING = 1.0  # wins that every mixture is given against every other, beside those that were rated
@@ -61,7 +62,7 @@ def nash(policies: list[str], ratings: list[Rating], seed: int = 0) -> Solution:
     if not weights_of[:, -1].any():
         del weights[REFERENCE], errors[REFERENCE]
     return Solution(
-        method="nash",
+        method=SOLVER.name,
         weights=weights,
         weight_errors=errors,
         objective=float((payoff @ lottery).max()),
@@ -170,3 +171,13 @@ def note(mixtures: list[Mixture], won: Array, ratings: int) -> str:
     if len({(mixture.rule, mixture.gain) for mixture in mixtures}) > 1:
         said += "; they differ in rule or gain, which the mean weights leave out: see the lottery"
     return said
+
+
+SOLVER = Solver(
+    name="nash",
+    paper="maximal lotteries (Kreweras, 1965; Fishburn, 1984); NLHF, arXiv 2312.00886",
+    summary="by people’s ratings, a lottery over mixtures that no mixture beats",
+    find=nash,
+    from_ratings=True,
+    order=5,
+)

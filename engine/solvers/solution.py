@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -92,6 +92,3 @@ def from_bank(
         reward_errors=dict(zip(bank.objectives, estimate.reward_errors.tolist(), strict=True)),
         note=note,
     )
-
-
-Solver = Callable[..., Solution]

@@ -18,6 +18,7 @@ from engine.errors import InputError
 from engine.inference.engine import Engine
 from engine.sampling import Sampling
 from engine.solvers.solution import Solution, from_bank
+from engine.solvers.solver import Solver
 
 STARTS = 500  # points of the simplex that are tried before the best of them are followed
 FOLLOWED = 5
@@ -90,7 +91,7 @@ def solve(
         except InputError:  # in this part of the prompts the floors are out of reach
             continue
         again.append((other, float(part.estimate(other).objective)))
-    return from_bank("target", bank, weights, again, path)
+    return from_bank(SOLVER.name, bank, weights, again, path)
 
 
 def reach(
@@ -162,3 +163,13 @@ def reach(
         )
     _, weights, path = min(found, key=lambda one: one[0])
     return weights, path
+
+
+SOLVER = Solver(
+    name="target",
+    paper="importance weighting over a bank (Veach and Guibas, 1995)",
+    summary="the most expected reward above the floors",
+    find=target,
+    options={"goal": "target", "floors": "floor", "worth": "worth"},
+    order=4,
+)

@@ -98,7 +98,7 @@ def test_rewards_without_a_name_are_told(small: Callable[[int, int], Small]) -> 
         ({}, "target: found none"),
     ):
         with pytest.raises(InputError, match=said):
-            SOLVERS["target"](small(2, 0).engine, ["a"], **given)
+            SOLVERS["target"].find(small(2, 0).engine, ["a"], **given)
 
 
 def made_up(rewards: np.ndarray, ratios: np.ndarray) -> Bank:
