@@ -27,7 +27,9 @@ def generate(
     prompt: Annotated[str | None, typer.Option(help="what to ask")] = None,
     messages: MessagesOption = None,
     weights: Annotated[str | None, typer.Option(help="name=number,...; all policies alike unless told")] = None,
-    rule: Annotated[str, typer.Option(help="how the policies are combined; `rules` lists them")] = "geometric",
+    rule: Annotated[
+        str | None, typer.Option(help="how the policies are combined; `list` lists the rules, the first unless given")
+    ] = None,
     gain: Annotated[float, typer.Option(help="0 the reference, 1 the mixture, above 1 beyond it")] = 1.0,
     exponent: Annotated[float, typer.Option(help="the power rule's p")] = 1.0,
     max_new_tokens: MaxNewTokens = 160,
@@ -47,11 +49,14 @@ def generate(
     """Generate a response from a mixture of the policies, and score it."""
     chosen, said = parse_numbers(weights, "weights") if weights is not None else None, asked(prompt, messages)
     from engine.inference.engine import Engine
+    from engine.rules.registry import DEFAULT_RULE
     from engine.sampling import Sampling
 
     sampling = Sampling(max_new_tokens, temperature, top_k, top_p, min_p, repetition_penalty, particles)
     with Engine.from_config(config) as engine:
-        request = engine.submit(said, engine.mixture(chosen, rule, gain, exponent), sampling, seed, date=date)
+        request = engine.submit(
+            said, engine.mixture(chosen, rule or DEFAULT_RULE, gain, exponent), sampling, seed, date=date
+        )
         if not json:
             for token in request:
                 typer.echo(token.text, nl=False)

@@ -19,9 +19,7 @@ from engine.cli.options import Column, ConfigOption, JsonOption, MaxNewTokens, P
 
 @app.command()
 def solve(
-    method: Annotated[
-        str | None, typer.Option(help="the solver; `python -m engine methods` lists them, the first unless given")
-    ] = None,
+    method: Annotated[str | None, typer.Option(help="the solver; `list` lists them, the first unless given")] = None,
     prompts: Prompts = None,
     column: Column = None,
     target: Annotated[
