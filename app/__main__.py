@@ -137,15 +137,15 @@ def serve(
     store.close()
 
 
-@cli.command()
-def export(
+@cli.command("export")
+def export_ratings(
     out: Annotated[Path, typer.Option(help="The file to write.")],
     form: Annotated[str, typer.Option("--format", help="trl (messages to prefer), jsonl or csv.")] = "trl",
     db: Db = Path("mixdesk.db"),
     as_json: Json = False,
 ) -> None:
     """Write the ratings to a file."""
-    from app.storage.export import export as write
+    from app.storage.export import export_pairs as write
 
     written = write(db, form, out)
     say(written if as_json else f"{written['rows']} rows from {written['ratings']} ratings in {written['out']}")

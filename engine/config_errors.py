@@ -59,7 +59,7 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
     return next((found for inner in get_args(annotation) if (found := _model_in(inner))), None)
 
 
-def sources(config: Config) -> Iterator[tuple[str, str]]:
+def source_lines(config: Config) -> Iterator[tuple[str, str]]:
     """Yield (key, path or hub id) of all models, adapters and heads that a configuration names, the base last."""
     for i, policy in enumerate(config.policies):
         for adapter in policy.adapters:
@@ -74,7 +74,7 @@ def sources(config: Config) -> Iterator[tuple[str, str]]:
     yield "base", config.base
 
 
-def located(config: Config, error: InputError) -> InputError:
+def locate_error(config: Config, error: InputError) -> InputError:
     """Return a mistake that was found while a configuration was loaded, with the file and the key that it is about.
 
     The key is the one whose policy, reward or path the message names.
@@ -86,6 +86,6 @@ def located(config: Config, error: InputError) -> InputError:
         return InputError(f"{config.file}: {said}")
     rewards = [(f"rewards[{i}]", f"reward '{reward.objective}'") for i, reward in enumerate(config.rewards)]
     policies = [(f"policies[{i}]", f"policy '{policy.name}'") for i, policy in enumerate(config.policies)]
-    paths = [(key, f"'{source}'") for key, source in sources(config)]
+    paths = [(key, f"'{source}'") for key, source in source_lines(config)]
     key = next((key for key, name in (*rewards, *policies, *paths) if name in said), None)
     return InputError(f"{config.file}: {key}: {said}" if key else f"{config.file}: {said}")

@@ -35,7 +35,7 @@ class Row:
         return f"{self.unit} {self.number}"
 
 
-def kind_of(name: str) -> str:
+def file_kind(name: str) -> str:
     """Return the ending that says how a file is read: .jsonl of questions.jsonl.gz."""
     path = PurePath(name.lower())
     return PurePath(path.stem).suffix if path.suffix == GZ else path.suffix
@@ -57,7 +57,7 @@ def read_rows(name: str, data: bytes, most: int | None = None) -> tuple[list[str
     """
     if name.lower().endswith(GZ):
         data = unzipped(name, data, most)
-    kind = kind_of(name)
+    kind = file_kind(name)
     if kind == ".parquet":
         return parquet_rows(name, data)
     text = decode(name, data)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import InputError
-from engine.prompt_files import GZ, Row, decode, kind_of, lines, read_rows, unzipped
+from engine.prompt_files import GZ, Row, decode, file_kind, lines, read_rows, unzipped
 
 # Of a file that somebody uploads.
 MAX_BYTES = 20_000_000
@@ -63,13 +63,13 @@ def uploaded(name: str, data: bytes, column: str | None = None) -> PromptSet:
     name: the file's, of which only the ending counts. Raises InputError naming the file and the line; ColumnError
     where another column has to be chosen.
     """
-    if kind_of(name) not in KINDS:
+    if file_kind(name) not in KINDS:
         raise InputError(f"{name}: give a file of prompts that ends in {', '.join(KINDS)}, or in one of them and {GZ}")
     if len(data) > MAX_BYTES:
         raise InputError(f"{name}: it is {len(data):,} bytes large; give a file of up to {MAX_BYTES:,}")
     if name.lower().endswith(GZ):
         name, data = name[: -len(GZ)], unzipped(name, data, MAX_BYTES)
-    if kind_of(name) not in (".json", ".parquet"):  # what may be large there is a prompt, which is looked at below
+    if file_kind(name) not in (".json", ".parquet"):  # what may be large there is a prompt, which is looked at below
         for number, line in lines(decode(name, data)):
             check_length(name, f"line {number}", line)
     columns, rows = read_rows(name, data)
@@ -101,7 +101,7 @@ def numbered(name: str, columns: list[str], rows: Iterator[Row], column: str | N
     """(row, prompt). Raises InputError naming the file and the line, and the columns that there are."""
     wanted = column or COLUMN
     chosen, found = matching(columns, wanted), False
-    as_object = kind_of(name) in (".jsonl", ".json")
+    as_object = file_kind(name) in (".jsonl", ".json")
     expected = f'an object with a "{wanted}"' if as_object else f"a {wanted}"
     for row in rows:
         found = True
@@ -120,7 +120,7 @@ def numbered(name: str, columns: list[str], rows: Iterator[Row], column: str | N
             value = value.get(chosen if chosen in value else matching(list(value), wanted) or "")
         elif columns or (as_object and row.unit == "line"):
             value = None
-        prompt = asked(value)
+        prompt = prompt_from_row(value)
         if prompt is None or not prompt.strip():
             keys = f"; found {', '.join(map(str, row.value))[:120]}" if isinstance(row.value, dict) else ""
             raise InputError(f"{name}, {row.place}: expected {expected} that is not empty{keys if as_object else ''}")
@@ -129,7 +129,7 @@ def numbered(name: str, columns: list[str], rows: Iterator[Row], column: str | N
         raise InputError(f"{name}: it holds no prompts; give one a line")
 
 
-def asked(value: Any) -> str | None:
+def prompt_from_row(value: Any) -> str | None:
     """Return what a cell asks: its text, of a conversation what the user says first; None if it asks nothing."""
     if isinstance(value, str):
         if value.startswith(HUMAN) and ASSISTANT in value:

@@ -17,8 +17,8 @@ from app.charts.radar import styled
 from app.format import how_made, signed
 from app.html import message
 from app.palette import GRID, TEXT
-from app.services.comparison_jobs import Job
-from app.storage.comparisons import Answers, Plan
+from app.services.comparison_jobs import ComparisonJob
+from app.storage.comparisons import ComparisonAnswers, Plan
 from engine import Completion, Mixture, Sampling
 from engine.config import REFERENCE
 from engine.evaluation.comparison import Summary
@@ -76,7 +76,7 @@ def heading(comparison: int, plan: Plan) -> str:
     return f'<h2>Comparison {comparison}</h2><p class="hint">{escape(said)}</p><p class="exports">Export {links}</p>'
 
 
-def progress_of(job: Job) -> str:
+def progress_of(job: ComparisonJob) -> str:
     return progress(job.done, job.wanted, job.seconds_left, job.mended, len(job.unscored))
 
 
@@ -126,7 +126,7 @@ def duration(seconds: float) -> str:
     return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def standard(answers: Answers) -> np.ndarray:
+def standard_rewards(answers: ComparisonAnswers) -> np.ndarray:
     """[prompts, mixtures, objectives] in standard deviations from the reference's mean."""
     scale = np.array([*answers.plan.scale.values()], float).reshape(-1, 2)
     return (answers.rewards - scale[:, 0]) / scale[:, 1]
@@ -190,7 +190,7 @@ def win_cell(win: np.ndarray, interval: bool, fair: bool) -> str:
     )
 
 
-def radar(summary: Summary, styles: Sequence[Look], objectives: Mapping[str, str]) -> go.Figure | None:
+def comparison_radar(summary: Summary, styles: Sequence[Look], objectives: Mapping[str, str]) -> go.Figure | None:
     """Means with bands of 95%, one line a mixture; bars for fewer than three objectives; None if there is nothing."""
     # A reward that no prompt has of all mixtures is not drawn.
     known = np.asarray(np.isfinite(summary.means).all(0))
@@ -266,10 +266,10 @@ def faint(colour: str) -> str:
 
 
 def table_value(
-    comparison: int, answers: Answers, styles: Sequence[Look], objectives: Mapping[str, str]
+    comparison: int, answers: ComparisonAnswers, styles: Sequence[Look], objectives: Mapping[str, str]
 ) -> dict[str, Any]:
     """For the table's script, which writes all of it as text."""
-    values = np.round(standard(answers), 3)
+    values = np.round(standard_rewards(answers), 3)
     shown = values.astype(object)
     shown[~np.isfinite(values)] = None
     return {

@@ -14,7 +14,7 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
-from app.charts.comparison import ENOUGH, standard
+from app.charts.comparison import ENOUGH, standard_rewards
 from app.format import signed
 from app.services.app_state import Desk
 from app.services.balance_choices import BY_REWARDS
@@ -50,7 +50,7 @@ class MarkLegend:
 
     def value(self, marks: list[Mark]) -> dict[str, Any]:
         return {
-            "legend": legend(marks),
+            "legend": marks_legend(marks),
             "marks": [
                 {
                     "name": mark.name.lower(),
@@ -131,7 +131,7 @@ def soup_mark(desk: Desk) -> Mark | None:
             answers = tables.answers(entry.id)
         except InputError:  # deleted meanwhile
             continue
-        rewards = standard(answers)[sorted(answers.answered), place]
+        rewards = standard_rewards(answers)[sorted(answers.answered), place]
         means = dict(zip(answers.plan.scale, np.nanmean(rewards, 0).tolist(), strict=True))
         known = {name: mean for name, mean in means.items() if np.isfinite(mean)}
         if known:
@@ -150,7 +150,7 @@ def is_even_soup(mixture: Mixture, policies: set[str]) -> bool:
     )
 
 
-def legend(marks: list[Mark]) -> str:
+def marks_legend(marks: list[Mark]) -> str:
     """Return the legend; what each mark's rewards are is its title, and read out."""
     if not marks:
         return ""

@@ -32,7 +32,7 @@ def ternary(front: Front, policies: Sequence[str], colours: Sequence[str], objec
             go.Scatterternary(
                 **{axis: front.weights[rows, i] for i, axis in enumerate("abc")},
                 mode="markers", marker={**look, "size": look["size"] + 2}, name=name,
-                **hover(front, rows, policies, objectives),
+                **point_hover(front, rows, policies, objectives),
             )
         )  # fmt: skip
     axes = {
@@ -66,7 +66,7 @@ def parallel(
                 x=[*range(size), None] * len(rows), y=heights.ravel().tolist(), mode="lines+markers", name=name,
                 line={"color": look["color"], "width": 1}, opacity=look["opacity"] / 2,
                 marker={"size": 4, "color": look["color"], "symbol": look["symbol"]},
-                **hover(front, np.repeat(rows, size + 1), policies, objectives),
+                **point_hover(front, np.repeat(rows, size + 1), policies, objectives),
             )
         )  # fmt: skip
     for mark in marks:
@@ -108,7 +108,7 @@ def scatter(
                     go.Scatter(
                         x=front.rewards[rows, column].round(3), y=front.rewards[rows, row + 1].round(3),
                         mode="markers", marker=look, name=name, legendgroup=name, showlegend=first,
-                        **hover(front, rows, policies, objectives),
+                        **point_hover(front, rows, policies, objectives),
                     ),
                     **place,
                 )  # fmt: skip
@@ -196,7 +196,7 @@ def groups(
     return [(name, np.flatnonzero(mask), look) for name, mask, look in (*rest, *best) if mask.any()]
 
 
-def hover(front: Front, rows: np.ndarray, policies: Sequence[str], objectives: Sequence[str]) -> dict[str, Any]:
+def point_hover(front: Front, rows: np.ndarray, policies: Sequence[str], objectives: Sequence[str]) -> dict[str, Any]:
     """Weights, rewards and share as a point's data, weights first, and how they are shown."""
     data = np.column_stack([front.weights, front.rewards, front.share])[rows]
     lines = [f"{escape(name)} %{{customdata[{i}]:.0%}}" for i, name in enumerate(policies)]

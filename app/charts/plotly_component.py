@@ -26,7 +26,7 @@ def figure(value: go.Figure | dict[str, Any] | None, elem_id: str, label: str, p
     role = f'role="application" tabindex="0" aria-description="{KEYS}"' if points else 'role="img"'
     shown = f"() => mixdesk.figure({json.dumps(elem_id)}, element, props.value, () => trigger('select'))"
     return gr.HTML(
-        drawn(value),
+        plotted(value),
         html_template=f'<div class="figure" {role} aria-label="{escape(label)}"></div>',
         js_on_load=f"const show = {shown}; watch('value', show); show();",
         apply_default_css=False,
@@ -34,7 +34,7 @@ def figure(value: go.Figure | dict[str, Any] | None, elem_id: str, label: str, p
     )
 
 
-def drawn(value: go.Figure | dict[str, Any] | None) -> str:
+def plotted(value: go.Figure | dict[str, Any] | None) -> str:
     """value: plotly's, or as plotly.js takes it."""
     if isinstance(value, dict):
         return json.dumps(value)

@@ -17,14 +17,14 @@ REACH = 3.0  # the radar ends at this many standard deviations from the referenc
 
 
 @dataclass(frozen=True)
-class Rewards:
+class SideRewards:
     """The rewards of one side: raw, and in standard deviations from the reference's mean."""
 
     raw: Mapping[str, float]
     standard: Mapping[str, float]
 
 
-def radar(objectives: Sequence[str], colours: Sequence[str], sides: Mapping[str, Rewards]) -> dict[str, Any]:
+def radar(objectives: Sequence[str], colours: Sequence[str], sides: Mapping[str, SideRewards]) -> dict[str, Any]:
     """One axis an objective, one line a panel (LINES), clipped to REACH; a dashed ring where the reference is.
 
     Fewer than three objectives span no area: they are drawn as bars. A figure as plotly.js takes it: plotly's own would
@@ -51,7 +51,7 @@ def radar(objectives: Sequence[str], colours: Sequence[str], sides: Mapping[str,
         line, known = LINES[side], [name for name in objectives if name in rewards.standard]
         at = [angles[objectives.index(name)] for name in known]
         reach = [max(-REACH, min(REACH, rewards.standard[name])) for name in known]
-        detail = [hover(side, name, rewards) for name in known]
+        detail = [radar_hover(side, name, rewards) for name in known]
         traces.append(
             {
                 "type": "scatterpolar",
@@ -99,7 +99,7 @@ def radar_layout(objectives: tuple[str, ...], colours: tuple[str, ...]) -> dict[
             },
         },
     )
-    return layout_of(figure)
+    return plot_layout(figure)
 
 
 def angles_of(objectives: Sequence[str]) -> list[float]:
@@ -108,12 +108,14 @@ def angles_of(objectives: Sequence[str]) -> list[float]:
     return [(first - 360 * i / len(objectives)) % 360 for i in range(len(objectives))]
 
 
-def expected(objectives: Sequence[str], rewards: Rewards, errors: Mapping[str, float], sound: bool) -> dict[str, Any]:
+def expected(
+    objectives: Sequence[str], rewards: SideRewards, errors: Mapping[str, float], sound: bool
+) -> dict[str, Any]:
     """The trace of the expected rewards, to lie under the radar's others. Grey where it is not sound."""
     line = EXPECTED if sound else GUESS
     known = [name for name in objectives if name in rewards.standard]
     reach = [max(-REACH, min(REACH, rewards.standard[name])) for name in known]
-    detail = [f"{hover('Expected', name, rewards)} (± {errors[name]:.1f})" for name in known]
+    detail = [f"{radar_hover('Expected', name, rewards)} (± {errors[name]:.1f})" for name in known]
     common = {"name": "Expected", "hovertemplate": "%{text}<extra></extra>"}
     if len(objectives) < 3:
         bar = {"type": "bar", "x": [escape(name) for name in known], "y": reach, "textposition": "none"}
@@ -135,7 +137,7 @@ def expected(objectives: Sequence[str], rewards: Rewards, errors: Mapping[str, f
     }
 
 
-def bars(objectives: Sequence[str], sides: Mapping[str, Rewards]) -> list[dict[str, Any]]:
+def bars(objectives: Sequence[str], sides: Mapping[str, SideRewards]) -> list[dict[str, Any]]:
     traces = []
     for side, rewards in sides.items():
         known = [name for name in objectives if name in rewards.standard]
@@ -146,7 +148,7 @@ def bars(objectives: Sequence[str], sides: Mapping[str, Rewards]) -> list[dict[s
                 "y": [max(-REACH, min(REACH, rewards.standard[name])) for name in known],
                 "name": side,
                 "marker": {"color": LINES[side].colour},
-                "text": [hover(side, name, rewards) for name in known],
+                "text": [radar_hover(side, name, rewards) for name in known],
                 "textposition": "none",
                 "hovertemplate": "%{text}<extra></extra>",
             }
@@ -159,17 +161,17 @@ def bars_layout(objectives: tuple[str, ...]) -> dict[str, Any]:
     figure = go.Figure()
     figure.update_xaxes(categoryorder="array", categoryarray=[escape(name) for name in objectives])
     figure.update_yaxes(range=[-REACH, REACH], gridcolor=GRID, zerolinecolor=TEXT, title="σ from the reference")
-    return layout_of(figure)
+    return plot_layout(figure)
 
 
-def hover(side: str, objective: str, rewards: Rewards) -> str:
+def radar_hover(side: str, objective: str, rewards: SideRewards) -> str:
     return (
         f"{side}, {escape(objective)}<br>reward {rewards.raw[objective]:.2f}"
         f"<br>{rewards.standard[objective]:+.1f}σ from the reference"
     )
 
 
-def layout_of(figure: go.Figure) -> dict[str, Any]:
+def plot_layout(figure: go.Figure) -> dict[str, Any]:
     """The figure's layout as plotly.js takes it."""
     return json.loads(styled(figure).to_json())["layout"]
 

@@ -20,7 +20,7 @@ SHOWN = 12  # mixtures in the table, the likeliest first
 # --------------------------------------------------------------------------------------------------- what is shown
 
 
-def about(found: Standing) -> str:
+def standings_caption(found: Standing) -> str:
     """How many ratings it stands on, first of all whether they are too few, and how near it is to what it should be."""
     made = found.solution
     assert made is not None and made.gap is not None
@@ -43,7 +43,7 @@ def about(found: Standing) -> str:
     return message(said)
 
 
-def table(found: Standing, policies: Sequence[str], colours: Mapping[str, str]) -> str:
+def standings_table(found: Standing, policies: Sequence[str], colours: Mapping[str, str]) -> str:
     """The mixtures, the likeliest first: probability, wins against each other, and a way to the desk."""
     made = found.solution
     assert made is not None

@@ -32,7 +32,7 @@ def parse(text: str | None) -> Turns:
         turns = _adapter.validate_json(text or "[]")
     except ValidationError:
         raise InputError("conversation: it cannot be read; begin a new one") from None
-    asked(turns, "?")  # a message of the user's can follow
+    question_turns(turns, "?")  # a message of the user's can follow
     return turns
 
 
@@ -40,15 +40,15 @@ def dump(turns: Turns) -> str:
     return _adapter.dump_json(turns).decode()
 
 
-def plain(turns: Turns) -> list[Message]:
+def plain_turns(turns: Turns) -> list[Message]:
     return [{"role": turn.role, "content": turn.content} for turn in turns]
 
 
-def asked(turns: Turns, prompt: str) -> Prompt:
+def question_turns(turns: Turns, prompt: str) -> Prompt:
     """What is asked when this prompt follows. Raises InputError where it is empty within a conversation."""
     if turns and not prompt.strip():
         raise InputError("prompt: it is empty; write the next message")
-    return check_messages([*plain(turns), {"role": "user", "content": prompt}]) if turns else prompt
+    return check_messages([*plain_turns(turns), {"role": "user", "content": prompt}]) if turns else prompt
 
 
 def replied(turns: Turns, prompt: Prompt, response: str, made: str) -> Turns:
@@ -56,6 +56,6 @@ def replied(turns: Turns, prompt: Prompt, response: str, made: str) -> Turns:
     the makers of."""
     found = []
     for place, message in enumerate(messages_of(prompt)):
-        known = turns[place] if place < len(turns) and plain(turns[place : place + 1]) == [message] else None
+        known = turns[place] if place < len(turns) and plain_turns(turns[place : place + 1]) == [message] else None
         found.append(known or Turn.model_validate(message))
     return [*found, Turn(role="assistant", content=response, made=made[:LONGEST])]

@@ -78,13 +78,13 @@ class Site:
 
     async def show_all(self, _: Request) -> Response:
         missing = self.configurations.fetching.missing
-        return answer(
+        return answer_request(
             [{**other.described(), "missing": missing(slug)} for slug, other in self.configurations.all.items()]
         )
 
     async def show(self, request: Request) -> Response:
         configuration = self.configurations.all.get(request.path_params["slug"])
-        return answer(configuration.described()) if configuration else PlainTextResponse(UNKNOWN, 404)
+        return answer_request(configuration.described()) if configuration else PlainTextResponse(UNKNOWN, 404)
 
     async def ask(self, request: Request) -> Response:
         configuration = self.configurations.all.get(request.path_params["slug"])
@@ -94,10 +94,10 @@ class Site:
         if is_foreign(request):
             return PlainTextResponse(FOREIGN, 403)
         self.configurations.ask(configuration)
-        return answer(configuration.described())
+        return answer_request(configuration.described())
 
     async def show_fetches(self, _: Request) -> Response:
-        return answer([self._fetch_described(slug) for slug in self.configurations.fetching.all])
+        return answer_request([self._fetch_described(slug) for slug in self.configurations.fetching.all])
 
     async def start_fetch(self, request: Request) -> Response:
         return self._change_fetch(request, self.configurations.fetching.start)
@@ -115,7 +115,7 @@ class Site:
             change(slug)
         except InputError as error:
             return PlainTextResponse(f"{error}\n", 409)
-        return answer(self._fetch_described(slug))
+        return answer_request(self._fetch_described(slug))
 
     def _fetch_described(self, slug: str) -> dict[str, Any]:
         described = self.configurations.fetching.all[slug].described()
@@ -141,7 +141,7 @@ def is_foreign(request: Request) -> bool:
     return request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "same-site", "none")
 
 
-def answer(value: Any) -> Response:
+def answer_request(value: Any) -> Response:
     return JSONResponse(value, headers={"Cache-Control": "no-store"})
 
 

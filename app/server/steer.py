@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from app.services.app_state import Desk
 
 
-class Asked(BaseModel):
+class SteerQuestion(BaseModel):
     """A question of static/steer.js, as Steer.follow has it."""
 
     run: str = ""
@@ -24,7 +24,7 @@ class Asked(BaseModel):
 
 def serve_steering(app: FastAPI, desk: Desk) -> None:
     @app.post("/steer")
-    async def steer(asked: Asked) -> dict[str, Any]:
+    async def steer(asked: SteerQuestion) -> dict[str, Any]:
         try:
             return await desk.follow(asked.run, asked.turn, asked.now)
         except ValueError as error:

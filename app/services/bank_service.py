@@ -53,7 +53,7 @@ class Aimed:
 
 
 @dataclass
-class Job:
+class BankJob:
     """A bank being sampled, for as long as somebody waits for it."""
 
     responses: int  # of each prompt
@@ -81,7 +81,7 @@ class Expected:
         self._front: tuple[Bank, Front] | None = None
         self._loading, self._sampling = threading.Lock(), threading.Lock()
         self._loaded = False
-        self._job: Job | None = None
+        self._job: BankJob | None = None
 
     @cached_property
     def file(self) -> BankFile:
@@ -173,17 +173,17 @@ class Expected:
         if self._job:
             self._job.waiting.discard(session)
 
-    def _join(self, session: str) -> Job:
+    def _join(self, session: str) -> BankJob:
         with self._loading:
             if self._job is None or self._job.over.is_set() or not self._job.waiting:
                 there = self.bank.rewards.shape[1] if self.bank else 0
-                self._job = Job(there + RESPONSES, {session})
+                self._job = BankJob(there + RESPONSES, {session})
                 threading.Thread(target=self._run, args=[self._job], name="mixdesk-bank", daemon=True).start()
             else:
                 self._job.waiting.add(session)
             return self._job
 
-    def _run(self, job: Job) -> None:
+    def _run(self, job: BankJob) -> None:
         # One after the other: the last one may still be stopping.
         with self._sampling:
             try:
@@ -251,10 +251,10 @@ class Expected:
         if plain and kept is there and solution is not None:
             return solution
         if method == mpo.SOLVER.name:
-            solution = mpo.solve(there.holding(fixed) if fixed else there)
+            solution = mpo.solve_mpo(there.holding(fixed) if fixed else there)
         else:
             part, centre, scale = self.scaled()
-            solution = maxmin.solve(part.holding(fixed, gain), centre, scale)
+            solution = maxmin.solve_maxmin(part.holding(fixed, gain), centre, scale)
         solution = solution.among(there.policies, fixed)
         if plain:
             self._balanced[method] = there, solution
@@ -304,10 +304,10 @@ class Expected:
         if not floors and not worth:
             raise InputError("Type a floor for at least one objective, such as 0.2, or what counts more.")
         there, centre, scale = self.scaled()
-        target.check("counts", worth, there.objectives)
-        target.check("floor", floors, there.objectives)
+        target.check_objectives("counts", worth, there.objectives)
+        target.check_objectives("floor", floors, there.objectives)
         part = there.holding(fixed, gain)
-        found = target.solve(part, centre, scale, {}, floors, repeats=repeats, worth=worth)
+        found = target.solve_target(part, centre, scale, {}, floors, repeats=repeats, worth=worth)
         return found.among(there.policies, fixed)
 
     def aim(
@@ -327,9 +327,9 @@ class Expected:
         self._there()
         if not total:
             raise InputError("All faders are at zero or silent: raise one.")
-        target.check("target", goal, self.objectives)
+        target.check_objectives("target", goal, self.objectives)
         there, centre, scale = self.scaled()
-        target.check("target", goal, there.objectives)
+        target.check_objectives("target", goal, there.objectives)
         before = np.array([faders[name] for name in there.policies]) / total
         standard = (there.estimate(gain * before).rewards - centre) / scale
         now = dict(zip(there.objectives, standard.tolist(), strict=True))
@@ -337,7 +337,7 @@ class Expected:
         free = np.array([faders[name] for name in part.policies])
         if quick:
             start = free / free.sum() if free.any() else np.full(len(free), 1 / len(free))
-        found = target.solve(part, centre, scale, {**now, **goal}, {}, repeats=0, start=start)
+        found = target.solve_target(part, centre, scale, {**now, **goal}, {}, repeats=0, start=start)
         found = found.among(there.policies, fixed)
         after = np.array(list(found.weights.values()))
         gained, errors = there.change(gain * before, gain * after)
@@ -368,7 +368,7 @@ class Expected:
         there, (part, centre, scale) = self._there(), self.scaled()
         found = {mpo.SOLVER.name: self.balanced()}
         if (reference := there.reference_only) is not None:
-            found[bsmd.SOLVER.name] = bsmd.solve(reference, batch=reference.rewards.shape[1], repeats=0)
+            found[bsmd.SOLVER.name] = bsmd.solve_bsmd(reference, batch=reference.rewards.shape[1], repeats=0)
         ways = {name: [*made.path, [*made.weights.values()]] for name, made in found.items()}
         return {name: (part.estimate(np.array(way)).rewards - centre) / scale for name, way in ways.items()}
 

@@ -23,7 +23,7 @@ AT_ONCE = 2  # comparisons; more would only share the same engine
 
 
 @dataclass
-class Job:
+class ComparisonJob:
     """A comparison under way. Any thread may read it."""
 
     comparison: int
@@ -51,7 +51,7 @@ class Comparisons:
 
     def __init__(self, store: Store) -> None:
         self.tables = ComparisonTables(store)
-        self.jobs: dict[int, Job] = {}  # under way
+        self.jobs: dict[int, ComparisonJob] = {}  # under way
         self.failures: dict[int, str] = {}  # why the last try ended
         self._lock = threading.Lock()
 
@@ -85,7 +85,7 @@ class Comparisons:
                 engine.check_prompt(prompt, sampling.max_new_tokens)
             except InputError as error:
                 raise InputError(f"{prompts.name}, line {line}: {error}") from None
-        plan = Plan(engine.config.name, prompts.name, dict(mixtures), chosen, sampling, seed, scale_of(engine))
+        plan = Plan(engine.config.name, prompts.name, dict(mixtures), chosen, sampling, seed, comparison_scale(engine))
         with self._lock:
             self._room()
             comparison = self.tables.add(plan)
@@ -135,7 +135,7 @@ class Comparisons:
 
     def _begin(self, engine: Engine, comparison: int, plan: Plan) -> None:
         missing = self.tables.missing(comparison)
-        job = Job(comparison, len(plan.prompts), len(plan.prompts) - len(missing))
+        job = ComparisonJob(comparison, len(plan.prompts), len(plan.prompts) - len(missing))
         job.unscored = self.tables.unscored(comparison, engine.reward_set.objectives)
         self.jobs[comparison] = job
         self.failures.pop(comparison, None)
@@ -144,14 +144,14 @@ class Comparisons:
         )
         job.thread.start()
 
-    def _calibrate(self, engine: Engine, job: Job, plan: Plan) -> None:
+    def _calibrate(self, engine: Engine, job: ComparisonJob, plan: Plan) -> None:
         """Give the comparison the scale of its rewards, from reference responses if nothing else knows it."""
         calibration = Calibration(engine)
         calibration.load()
         calibration.sample(None if engine.config.prompts else plan.prompts, job.stopping.is_set)
-        self.tables.rescale(job.comparison, scale_of(engine))
+        self.tables.rescale(job.comparison, comparison_scale(engine))
 
-    def _mend(self, engine: Engine, job: Job) -> None:
+    def _mend(self, engine: Engine, job: ComparisonJob) -> None:
         """Compute the rewards that were missing when this run began."""
         for row in job.unscored:
             if job.stopping.is_set():
@@ -161,7 +161,7 @@ class Comparisons:
             self.tables.mend(row["id"], rewards)
             job.mended += 1
 
-    def _run(self, engine: Engine, job: Job, plan: Plan, missing: dict[int, str]) -> None:
+    def _run(self, engine: Engine, job: ComparisonJob, plan: Plan, missing: dict[int, str]) -> None:
         try:
             if any(math.isnan(std) for _, std in plan.scale.values()):
                 self._calibrate(engine, job, plan)
@@ -183,7 +183,7 @@ class Comparisons:
             self.jobs.pop(job.comparison, None)
 
 
-def scale_of(engine: Engine) -> Scale:
+def comparison_scale(engine: Engine) -> Scale:
     """Return mean and standard deviation of every reward; NaN where it is not calibrated.
 
     A reward that is constant for the reference keeps its own unit.

@@ -61,7 +61,7 @@ class Standing:
         return (j, i) if self.met[i, j] < ENOUGH else None
 
 
-def standing(store: Store, model: str, policies: list[str]) -> Standing:
+def standings_of(store: Store, model: str, policies: list[str]) -> Standing:
     """Of the ratings of the configuration `model`, as they are in the store now."""
     with store.reading() as db:
         rows = list(db.query(QUERY))

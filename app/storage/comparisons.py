@@ -87,7 +87,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Answers:
+class ComparisonAnswers:
     """What there is of a comparison. answered: the places of prompts with responses; rewards: [prompts, mixtures,
     objectives], NaN where there is no response or no reward; missing: {(prompt, mixture): {objective: why}} of the
     responses that lack a reward, by their places."""
@@ -225,7 +225,7 @@ class ComparisonTables:
             )
             return {row["place"]: row["text"] for row in rows}
 
-    def answers(self, comparison: int) -> Answers:
+    def answers(self, comparison: int) -> ComparisonAnswers:
         """Raises InputError if it is gone."""
         with self.store.reading() as db:
             plan = read_plan(db, comparison)
@@ -257,7 +257,7 @@ class ComparisonTables:
         for place, mixture, objective, value in values:
             if objective in index:
                 rewards[place, mixture, index[objective]] = value
-        return Answers(plan, {place for place, _, _ in texts}, written, rewards, missing)
+        return ComparisonAnswers(plan, {place for place, _, _ in texts}, written, rewards, missing)
 
     def completions(self, comparison: int, place: int | None = None) -> list[dict[str, Any]]:
         """Completions in full with their `place` and `mixture_name`, in order; of one prompt, or of all."""

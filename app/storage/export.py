@@ -34,7 +34,7 @@ def trl_rows(pairs: Iterable[Pair]) -> Iterator[dict[str, Any]]:
         }
 
 
-def uniform(pair: Pair) -> dict[str, Any]:
+def uniform_weights(pair: Pair) -> dict[str, Any]:
     """A rating whose columns are alike, whether its prompt is a conversation or not: `prompt` is what the user said
     last, `messages` all that was said."""
     last = last_of(pair["prompt"])
@@ -42,19 +42,19 @@ def uniform(pair: Pair) -> dict[str, Any]:
     return {**pair, **sides, "prompt": last, "messages": messages_of(pair["prompt"])}
 
 
-def flat(pair: Pair) -> dict[str, Any]:
+def flat_pairs(pair: Pair) -> dict[str, Any]:
     """A rating as one row of plain values: the completions' keys get left_ and right_ before them."""
-    row = {key: plain(value) for key, value in pair.items() if key not in ("left", "right")}
+    row = {key: plain_pairs(value) for key, value in pair.items() if key not in ("left", "right")}
     for side in ("left", "right"):
         for key, value in pair[side].items():
             if key in ("mixture", "sampling"):
-                row |= {f"{side}_{name}": plain(inner) for name, inner in value.items()}
+                row |= {f"{side}_{name}": plain_pairs(inner) for name, inner in value.items()}
             elif key != "prompt":
-                row[f"{side}_{key}"] = plain(value)
+                row[f"{side}_{key}"] = plain_pairs(value)
     return row
 
 
-def plain(value: Any) -> Any:
+def plain_pairs(value: Any) -> Any:
     return json.dumps(value, ensure_ascii=False) if isinstance(value, (dict, list)) else value
 
 
@@ -83,12 +83,12 @@ def write_table(rows: list[dict[str, Any]], file: TextIO) -> int:
 
 FORMATS: dict[str, Callable[[Iterable[Pair], TextIO], int]] = {
     "trl": lambda pairs, file: write_lines(trl_rows(pairs), file),
-    "jsonl": lambda pairs, file: write_lines(map(uniform, pairs), file),
-    "csv": lambda pairs, file: write_table([flat(uniform(pair)) for pair in pairs], file),
+    "jsonl": lambda pairs, file: write_lines(map(uniform_weights, pairs), file),
+    "csv": lambda pairs, file: write_table([flat_pairs(uniform_weights(pair)) for pair in pairs], file),
 }
 
 
-def export(db: str | Path, form: str, out: str | Path) -> dict[str, Any]:
+def export_pairs(db: str | Path, form: str, out: str | Path) -> dict[str, Any]:
     """Write the ratings of a database to a file, in one of FORMATS. Returns what was written. Raises InputError."""
     if form not in FORMATS:
         raise InputError(f"--format: found '{form}'; give one of {', '.join(FORMATS)}")

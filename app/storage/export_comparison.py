@@ -19,7 +19,7 @@ from engine import InputError
 Rows = list[dict[str, Any]]
 
 
-def export(tables: ComparisonTables, comparison: int, form: str) -> bytes:
+def export_comparison(tables: ComparisonTables, comparison: int, form: str) -> bytes:
     """The responses that there are, in one of FORMATS. Raises InputError if the comparison is gone."""
     plan = tables.plan(comparison)
     rows = tables.completions(comparison)
@@ -32,7 +32,7 @@ def export(tables: ComparisonTables, comparison: int, form: str) -> bytes:
     return FORMATS[form][0](rows)
 
 
-def flat(row: dict[str, Any]) -> dict[str, Any]:
+def flat_rows(row: dict[str, Any]) -> dict[str, Any]:
     """Plain values: reward_helpful is the reward, standard_helpful the same in standard deviations of the reference,
     missing_rewards why some are not there, as JSON."""
     mixture, sampling = row["mixture"], row["sampling"]
@@ -58,7 +58,7 @@ def flat(row: dict[str, Any]) -> dict[str, Any]:
 
 def as_csv(rows: Rows) -> bytes:
     file = io.StringIO(newline="")
-    write_table([flat(row) for row in rows], file)
+    write_table([flat_rows(row) for row in rows], file)
     return file.getvalue().encode()
 
 
@@ -70,7 +70,7 @@ def as_lines(rows: Rows) -> bytes:
 
 def as_parquet(rows: Rows) -> bytes:
     file = io.BytesIO()
-    flats = [flat(row) for row in rows]
+    flats = [flat_rows(row) for row in rows]
     # Of all rows: a row that lacks a reward has no column for it.
     columns = list(dict.fromkeys(name for row in flats for name in row))
     table = pyarrow.Table.from_pylist([{name: row.get(name) for name in columns} for row in flats])
@@ -93,7 +93,7 @@ def serve_exports(app: FastAPI, tables: ComparisonTables) -> None:
         if form not in FORMATS:
             raise HTTPException(404, f"format: give one of {', '.join(FORMATS)}")
         try:
-            content = export(tables, comparison, form)
+            content = export_comparison(tables, comparison, form)
         except InputError as error:
             raise HTTPException(404, str(error)) from None
         headers = {

@@ -12,7 +12,7 @@ from typing import Any
 from huggingface_hub import CommitScheduler
 from huggingface_hub.errors import HfHubHTTPError
 
-from app.storage.export import uniform
+from app.storage.export import uniform_weights
 from engine import InputError
 from engine.errors import one_line
 
@@ -52,7 +52,7 @@ class Mirror:
         is logged: the store has it."""
         try:
             with self.scheduler.lock, self.file.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(uniform(pair), ensure_ascii=False) + "\n")
+                file.write(json.dumps(uniform_weights(pair), ensure_ascii=False) + "\n")
         except OSError:
             log.exception("a rating is in the store, but not in what is pushed to the dataset")
 

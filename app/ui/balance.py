@@ -92,7 +92,7 @@ class Balance:
             await asyncio.to_thread(self.desk.expected.load)  # the page may be opened before the bank was read
         weights = self.controls.weights(values)
         reading = self.desk.expected.read(weights, values[self.controls.rule], float(values[self.controls.gain]))
-        return shown(self.desk.expected.objectives, reading)
+        return status_line(self.desk.expected.objectives, reading)
 
     async def balance(self, values: Values, request: gr.Request) -> AsyncIterator[Changes]:
         expected, outputs, who = self.desk.expected, self.outputs, session(request)
@@ -165,11 +165,11 @@ def build_expected() -> gr.HTML:
     )
 
 
-def shown(objectives: list[str], reading: Reading) -> dict[str, Any]:
+def status_line(objectives: list[str], reading: Reading) -> dict[str, Any]:
     """The value of the line under the radar."""
     if not reading.standard:
         return {"line": expected_line(reading.text, None), "traces": [], "standard": {}}
-    rewards = radar_chart.Rewards(reading.raw, reading.standard)
+    rewards = radar_chart.SideRewards(reading.raw, reading.standard)
     trace = radar_chart.expected(objectives, rewards, reading.errors, reading.sound)
     text = f"{reading.text} {DRAG}" if reading.sound else reading.text
     return {"line": expected_line(text, reading.sound), "traces": [trace], "standard": reading.standard}
@@ -177,7 +177,7 @@ def shown(objectives: list[str], reading: Reading) -> dict[str, Any]:
 
 def balanced_message(found: Balanced, rule: str, policies: list[str]) -> str:
     """Return the status line after Balance. A point that is better goes along for the button that is shown with it."""
-    text = sentence(found.solution, found.outcome)
+    text = balance_sentence(found.solution, found.outcome)
     if found.fixed:
         text += " Around what is locked and silent."
     if not RULES[rule].is_product:
@@ -196,7 +196,7 @@ def balanced_message(found: Balanced, rule: str, policies: list[str]) -> str:
     )
 
 
-def sentence(solution: Solution, outcome: Outcome | None = None) -> str:
+def balance_sentence(solution: Solution, outcome: Outcome | None = None) -> str:
     """Return the weights that were found, what they are for, what is expected of them, and what is better."""
     error = max(solution.weight_errors.values())
     said = f"Balanced: {SOLVERS[solution.method].summary} — {in_words(solution.weights)} (± {error:.0%})."

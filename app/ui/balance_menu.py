@@ -52,10 +52,10 @@ def build_balance_menu(button: gr.Button, objectives: list[str]) -> BalanceMenu:
 
 def read_floors(values: Mapping[Any, Any], boxes: Mapping[str, gr.Textbox]) -> dict[str, float]:
     """Return {objective: floor} of the boxes that are filled in. Raises InputError."""
-    return {name: number(values[box], name) for name, box in boxes.items() if (values[box] or "").strip()}
+    return {name: parse_floor(values[box], name) for name, box in boxes.items() if (values[box] or "").strip()}
 
 
-def number(text: str, objective: str) -> float:
+def parse_floor(text: str, objective: str) -> float:
     """Parse a floor as it was typed. Raises InputError."""
     try:
         floor = float(text.replace("−", "-").replace(",", "."))

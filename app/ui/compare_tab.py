@@ -12,7 +12,7 @@ from typing import Any
 import gradio as gr
 
 from app.charts import comparison as comparison_chart
-from app.charts.plotly_component import drawn, figure
+from app.charts.plotly_component import figure, plotted
 from app.html import message
 from app.schemas.solo_mute_lock import Channels
 from app.services.app_state import Desk
@@ -216,12 +216,12 @@ class CompareTab:
                 raise InputError("Prompts: there are none yet; upload a file of them.")
             mixtures = dict(self.mixture(choice, values) for choice in values[self.mixtures] or [])
             sampling = Sampling(
-                max_new_tokens=int(number(values[self.length], "max tokens", whole=True)),
-                temperature=number(values[self.temperature], "temperature"),
+                max_new_tokens=int(parse_count(values[self.length], "max tokens", whole=True)),
+                temperature=parse_count(values[self.temperature], "temperature"),
             )
             text = (values[self.most] or "").strip().lower()
-            most = None if text in ("", "all") else max(0, int(number(text, "how many", whole=True)))
-            seed = int(number(values[self.seed], "seed", whole=True))
+            most = None if text in ("", "all") else max(0, int(parse_count(text, "how many", whole=True)))
+            seed = int(parse_count(values[self.seed], "seed", whole=True))
             # Reading a thousand prompts takes a while, and everybody's events go through this loop.
             made = await asyncio.to_thread(
                 self.comparisons.start, self.desk.engine, prompts, mixtures, sampling, seed, most
@@ -306,7 +306,7 @@ class CompareTab:
         plan = answers.plan
         objectives = {name: self.desk.colours.get(name, "#71717a") for name in plan.scale}
         styles = comparison_chart.looks(plan.mixtures, self.desk.accents)
-        summary = summarise(comparison_chart.standard(answers), plan.seed)
+        summary = summarise(comparison_chart.standard_rewards(answers), plan.seed)
         answered = len(answers.answered)
         return {
             self.title: comparison_chart.heading(comparison, plan),
@@ -320,7 +320,7 @@ class CompareTab:
                 answered, plan, self.comparisons.failures.get(comparison), answers.missing
             ),
             self.wins: comparison_chart.win_table(summary, styles, objectives),
-            self.radar: drawn(comparison_chart.radar(summary, styles, objectives)),
+            self.radar: plotted(comparison_chart.comparison_radar(summary, styles, objectives)),
             self.table: comparison_chart.table_value(comparison, answers, styles, objectives),
             self.seen: {"done": done, "at": time.monotonic(), "size": len(plan.prompts) * len(plan.mixtures)},
             self.timer: gr.Timer(active=job is not None),
@@ -352,7 +352,7 @@ class CompareTab:
         return f"{entry.id} · {entry.source} · {len(entry.mixtures)} mixtures, {state} · {when}"
 
 
-def number(text: str | None, what: str, whole: bool = False) -> float:
+def parse_count(text: str | None, what: str, whole: bool = False) -> float:
     """A number as it was typed. Raises InputError."""
     typed = (text or "").strip().replace(",", ".")
     try:
@@ -362,5 +362,5 @@ def number(text: str | None, what: str, whole: bool = False) -> float:
         raise InputError(f"{what}: found '{typed[:40] or 'nothing'}'; type {kind}") from None
 
 
-def build(desk: Desk, tab: gr.Tab, steering: Steering) -> None:
+def build_compare_tab(desk: Desk, tab: gr.Tab, steering: Steering) -> None:
     CompareTab(desk, steering).build(tab)

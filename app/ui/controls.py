@@ -112,7 +112,7 @@ class Controls:
 
     def asked(self, values: Values) -> Prompt:
         """The prompt, with the conversation before it. Raises InputError."""
-        return conversation.asked(conversation.parse(values[self.turns]), values[self.prompt] or "")
+        return conversation.question_turns(conversation.parse(values[self.turns]), values[self.prompt] or "")
 
     def sampling(self, values: Values) -> Sampling:
         """Raises InputError."""

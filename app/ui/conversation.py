@@ -99,7 +99,7 @@ class Conversation:
             return self.outputs.say("There is no turn to go back to.", "bad")
         kept, prompt = turns[:-2], turns[-2].content
         run = self.desk.runs.get(session(request))
-        answered = run is not None and run.prompt == conversation.asked(kept, prompt)
+        answered = run is not None and run.prompt == conversation.question_turns(kept, prompt)
         return {
             **({} if answered else self.leave(request)),
             self.parts.turns: conversation.dump(kept),

@@ -14,7 +14,7 @@ import gradio as gr
 
 from app.charts import radar as radar_chart
 from app.charts.marks import build_legend
-from app.charts.plotly_component import drawn, figure
+from app.charts.plotly_component import figure, plotted
 from app.html import caption, message, rewards_table
 from app.services.app_state import Desk, session
 from app.services.generation_run import SIDES, Run, new_seed
@@ -137,7 +137,7 @@ class DeskTab:
         standard = self.desk.engine.reward_set.standard
         done = run.completions if run else {}
         sides = {
-            side.title(): radar_chart.Rewards(done[side].rewards, standard(done[side].rewards))
+            side.title(): radar_chart.SideRewards(done[side].rewards, standard(done[side].rewards))
             for side in SIDES
             if side in done
         }
@@ -297,14 +297,14 @@ class DeskTab:
         captions = {outputs.captions[side]: caption(completion) for side, completion in made.items()}
         columns = [side for side in SIDES if side in run.responses]
         table = rewards_table(self.objectives, self.colours, made, columns)
-        return {**captions, outputs.radar: drawn(self.radar(run)), outputs.table: table}
+        return {**captions, outputs.radar: plotted(self.radar(run)), outputs.table: table}
 
     def cleared(self, outputs: Outputs) -> Changes:
         return {
             outputs.run: "",
             **dict.fromkeys(outputs.captions.values(), ""),
             **outputs.buttons(running=False, rateable=False),
-            outputs.radar: drawn(self.radar(None)),
+            outputs.radar: plotted(self.radar(None)),
             outputs.table: rewards_table(self.objectives, self.colours, {}),
             outputs.drawer: None,
         }
@@ -372,7 +372,7 @@ class DeskTab:
         return rate
 
 
-def build(desk: Desk, tab: gr.Tab, tabs: gr.Tabs) -> Steering:
+def build_desk_tab(desk: Desk, tab: gr.Tab, tabs: gr.Tabs) -> Steering:
     return DeskTab(desk).build(tab, tabs)
 
 

@@ -12,7 +12,7 @@ import gradio as gr
 
 from app.charts import pareto
 from app.charts.marks import Mark, find_marks
-from app.charts.plotly_component import drawn, figure
+from app.charts.plotly_component import figure, plotted
 from app.html import message
 from app.schemas.solo_mute_lock import Channels
 from app.services.app_state import Desk, session
@@ -131,7 +131,7 @@ class ExploreTab:
                 self.content: gr.Column(visible=False),
             }
         return {
-            self.about: about(bank, sorted(self.desk.engine.reward_set.scale.constant)),
+            self.about: point_caption(bank, sorted(self.desk.engine.reward_set.scale.constant)),
             self.sample: gr.Button("Sample more (Ctrl+Enter)", interactive=True, variant="secondary"),
             self.empty: gr.HTML(visible=False),
             self.content: gr.Column(visible=True),
@@ -161,7 +161,7 @@ class ExploreTab:
             if len(objectives) > 1:
                 paths = self.expected.paths()
                 of_pairs = pareto.scatter(front, self.policies, accents, objectives, paths, marks)
-            self.drawn = bank, marks, drawn(of_all), drawn(of_pairs)
+            self.drawn = bank, marks, plotted(of_all), plotted(of_pairs)
         return self.drawn[0], *self.drawn[2:]
 
     async def sampling(self, request: gr.Request) -> AsyncIterator[Changes]:
@@ -209,7 +209,7 @@ class ExploreTab:
         }
 
 
-def about(bank: Bank, constant: Sequence[str] = ()) -> str:
+def point_caption(bank: Bank, constant: Sequence[str] = ()) -> str:
     """constant: the rewards that are left out, since all of the reference's responses have the same."""
     size = f"{bank.rewards.shape[1]} responses to each of {len(bank.prompts)} prompts"
     left_out = f"Left out: {', '.join(constant)}, always the same for the reference. " if constant else ""
@@ -221,5 +221,5 @@ def about(bank: Bank, constant: Sequence[str] = ()) -> str:
     )
 
 
-def build(desk: Desk, tab: gr.Tab, steering: Steering) -> None:
+def build_explore_tab(desk: Desk, tab: gr.Tab, steering: Steering) -> None:
     ExploreTab(desk, steering).build(tab)

@@ -19,13 +19,13 @@ def build_page(desk: Desk, menu: Menu | None = None) -> gr.Blocks:
         build_header(desk.warning, menu, desk.engine.notes)
         with gr.Tabs(elem_id="tabs", overflow_behavior="wrap") as tabs:
             with gr.Tab("Desk (D)", id="desk", elem_id="desk-tab") as first:
-                steering = desk_tab.build(desk, first, tabs)
+                steering = desk_tab.build_desk_tab(desk, first, tabs)
             with gr.Tab("Explore (X)", id="explore", elem_id="explore-tab") as second:
-                explore_tab.build(desk, second, steering)
+                explore_tab.build_explore_tab(desk, second, steering)
             with gr.Tab("Compare (R)", id="compare", elem_id="compare-tab") as third:
-                compare_tab.build(desk, third, steering)
+                compare_tab.build_compare_tab(desk, third, steering)
             with gr.Tab("Ratings (G)", id="ratings-tab", elem_id="ratings-tab") as fourth:
-                ratings_tab.build(desk, fourth, steering)
+                ratings_tab.build_ratings_tab(desk, fourth, steering)
     # At every event, also a fader's, Gradio's page copies all that any event's progress might be shown on. Here what is
     # under way says so itself.
     for event in blocks.fns.values():

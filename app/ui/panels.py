@@ -36,7 +36,7 @@ def build_panels(policies: Mapping[str, str]) -> Panels:
     panels = Panels({}, {}, {}, gr.Textbox(",".join(RATED), visible="hidden", label="Open panels"), {})
     with gr.Row(elem_id="tools"):
         trace = gr.Button("Trace (T)", size="sm", elem_id="trace", min_width=80, scale=0)
-        gr.HTML(legend(policies), elem_id="legend")
+        gr.HTML(panel_legend(policies), elem_id="legend")
         add = gr.Button("Add panel (P)", size="sm", elem_id="add-panel", min_width=110, scale=0)
     trace.click(None, js="() => mixdesk.trace.toggle()")
     add.click(None, [panels.open], [panels.open], js="(open) => mixdesk.panels.add(open)")
@@ -96,7 +96,7 @@ def response(side: str, policies: Mapping[str, str]) -> gr.HTML:
     )
 
 
-def legend(policies: Mapping[str, str]) -> str:
+def panel_legend(policies: Mapping[str, str]) -> str:
     parts = "".join(
         f'<span style="--accent:{colour}"><i class="dot"></i>{escape(name)}</span>' for name, colour in policies.items()
     )

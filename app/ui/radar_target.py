@@ -28,7 +28,7 @@ NEAR = 0.05  # standard deviations that are as good as none
 Value = Annotated[float, Field(allow_inf_nan=False)]
 
 
-class Asked(BaseModel):
+class TargetQuestion(BaseModel):
     """What the page asks. faders: where they were before anything was dragged, by place; goal: {objective: standard
     deviations}; quick: while it is being dragged."""
 
@@ -45,7 +45,7 @@ def build_target(desk: Desk, controls: Controls, status: gr.HTML) -> None:
     """The handles, which the browser lays over the radar, and what they move."""
 
     async def aim(asked: dict[str, Any]) -> dict[str, Any]:
-        return await asyncio.to_thread(answer, desk, list(controls.faders), asked)
+        return await asyncio.to_thread(answer_target, desk, list(controls.faders), asked)
 
     objectives = desk.expected.objectives
     axes = [
@@ -63,10 +63,10 @@ def build_target(desk: Desk, controls: Controls, status: gr.HTML) -> None:
     handles.submit(None, None, [status], js="() => mixdesk.target.said()")
 
 
-def answer(desk: Desk, policies: list[str], given: dict[str, Any]) -> dict[str, Any]:
+def answer_target(desk: Desk, policies: list[str], given: dict[str, Any]) -> dict[str, Any]:
     """{positions: by place, None where a fader stays; said: the sentence}; positions is None where nothing moves."""
     try:
-        asked = Asked.model_validate(given)
+        asked = TargetQuestion.model_validate(given)
         channels = Channels.parse(asked.channels)
         weights = channels.weights(dict(zip(policies, asked.faders, strict=True)))
         aimed = desk.expected.aim(weights, asked.goal, channels.fixed(policies), asked.gain, asked.quick)
@@ -78,11 +78,11 @@ def answer(desk: Desk, policies: list[str], given: dict[str, Any]) -> dict[str, 
         log.exception("a target was not solved")
         return {"positions": None, "said": message("The target failed; the engine's log says why.", "bad")}
     positions = faders_of({name: aimed.weights[name] for name in aimed.free})
-    said = message(sentence(aimed), "info" if aimed.sound else "bad")
+    said = message(target_sentence(aimed), "info" if aimed.sound else "bad")
     return {"positions": [positions.get(name) for name in policies], "said": said}
 
 
-def sentence(aimed: Aimed) -> str:
+def target_sentence(aimed: Aimed) -> str:
     """What was reached, of what was asked, and how sure it is."""
 
     def missed(name: str) -> bool:

@@ -54,18 +54,18 @@ class RatingsTab:
     async def show(self) -> Changes:
         try:
             found = await asyncio.to_thread(
-                standings.standing, self.desk.store, self.desk.engine.config.name, self.policies
+                standings.standings_of, self.desk.store, self.desk.engine.config.name, self.policies
             )
         except sqlite3.Error as error:
             log.exception("the ratings could not be read")
             return {self.about: message(f"The ratings cannot be read: the database says “{error}”.", "bad")}
         if found.solution is None:
             return self.nothing(found)
-        shown = standings_table.means(found, self.policies) + standings_table.table(
+        shown = standings_table.means(found, self.policies) + standings_table.standings_table(
             found, self.policies, self.desk.accents
         )
         return {
-            self.about: standings_table.about(found),
+            self.about: standings_table.standings_caption(found),
             self.empty: gr.HTML(visible=False),
             self.found: gr.HTML(shown, visible=True),
         }
@@ -78,5 +78,5 @@ class RatingsTab:
         }
 
 
-def build(desk: Desk, tab: gr.Tab, steering: Steering) -> None:
+def build_ratings_tab(desk: Desk, tab: gr.Tab, steering: Steering) -> None:
     RatingsTab(desk, steering).build(tab)

@@ -125,7 +125,7 @@ class Sharing:
         controls = self.controls
         if settings.turns:
             try:
-                self.desk.engine.check_prompt(conversation.asked(settings.turns, settings.prompt or "?"), 1)
+                self.desk.engine.check_prompt(conversation.question_turns(settings.turns, settings.prompt or "?"), 1)
             except InputError as error:
                 raise InputError(f"link: {error}") from None
         changes = placed(controls, settings.mixture, "link")

@@ -13,7 +13,7 @@ from app.services.generation_run import SIDES, Run
 from app.ui.balance import Balance
 from app.ui.controls import Changes, Controls, Outputs, Values
 from app.ui.panels import FADERS
-from app.ui.token_inspector import table
+from app.ui.token_inspector import token_table
 from engine import InputError, Mixture
 
 # The mixture that a panel's choice names.
@@ -97,7 +97,7 @@ class Steer:
             now = None
         title = f"{side.title()}, token {place + 1}"
         try:
-            shown = table(title, response, place, now, self.desk.accents, self.desk.engine.policy_set)
+            shown = token_table(title, response, place, now, self.desk.accents, self.desk.engine.policy_set)
         except InputError as error:
             run.chosen = None
             return {"drawer": None, "said": message(str(error), "bad")}

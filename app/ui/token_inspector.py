@@ -40,7 +40,7 @@ def build_drawer() -> tuple[gr.HTML, gr.Button, gr.Button]:
     return view, go_on, close
 
 
-def table(
+def token_table(
     title: str,
     response: Response,
     place: int,
@@ -61,10 +61,10 @@ def table(
     known = [name for name in (REFERENCE, *colours) if name in candidates.policies]
     columns: list[dict[str, Any]] = [
         {"name": "was", "values": was, "hint": in_short(candidates.mixture)},
-        {"name": "now", **standing(candidates, now)},
+        {"name": "now", **candidate_rows(candidates, now)},
         *({"name": name, "colour": colours.get(name), "values": candidates.of(name)} for name in known),
     ]
-    rows = chosen(candidates, known, was)
+    rows = chosen_token(candidates, known, was)
     for column in columns:
         values = column["values"]
         column["values"] = [None if not values else values[row] for row in rows]
@@ -79,7 +79,7 @@ def table(
     }
 
 
-def standing(candidates: Candidates, now: Mixture | None) -> dict[str, Any]:
+def candidate_rows(candidates: Candidates, now: Mixture | None) -> dict[str, Any]:
     """The column of the faders as they stand, or why there is none."""
     if now is None:
         return {"values": [], "hint": "all faders are at zero"}
@@ -89,7 +89,7 @@ def standing(candidates: Candidates, now: Mixture | None) -> dict[str, Any]:
         return {"values": [], "hint": str(error)}
 
 
-def chosen(candidates: Candidates, policies: list[str], was: list[float]) -> list[int]:
+def chosen_token(candidates: Candidates, policies: list[str], was: list[float]) -> list[int]:
     """Which candidates are shown, the likeliest as it was first: they stay in their places when the faders move."""
     wanted = dict.fromkeys([0, *best(was[:-1], MIXED)])
     for rank in range(EACH):

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.bank.estimate import Bank
-from engine.bank.local_normaliser import fit, midpoints
+from engine.bank.local_normaliser import fit_normaliser, midpoints
 from engine.bank.missing_rewards import (
     rewards_of,
     score_again,
@@ -194,5 +194,5 @@ def assemble(engine: Engine, prompts: list[str], sources: list[str], found: dict
         rewards=np.array([[rewards_of(row, objectives) for row in some] for some in every], dtype=float),
         policy_tokens=sum(row["tokens"] for some in every for row in some) * len(engine.policy_set.policies),
         sources=tuple(sources),
-        local=fit(every, names, REFERENCE, EVEN),
+        local=fit_normaliser(every, names, REFERENCE, EVEN),
     )

@@ -68,7 +68,9 @@ class LocalNormaliser:
         return LocalNormaliser(self.constant[chosen], self.linear[chosen], self.square[chosen])
 
 
-def fit(rows: list[list[dict[str, Any]]], policies: list[str], reference: str, uniform: str) -> LocalNormaliser | None:
+def fit_normaliser(
+    rows: list[list[dict[str, Any]]], policies: list[str], reference: str, uniform: str
+) -> LocalNormaliser | None:
     """Return the form of a bank's rows [P][N], each with its log_probs; None where these are too few.
 
     Rows without the midpoints (sampled before there were any) have the value at the uniform mixture alone: there the

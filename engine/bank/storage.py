@@ -13,7 +13,7 @@ import platformdirs
 
 from engine.config import Config
 from engine.lines import append_line
-from engine.models.config_fingerprint import fingerprint
+from engine.models.config_fingerprint import config_fingerprint
 from engine.rules.mixture import Mixture
 from engine.sampling import Sampling
 
@@ -38,7 +38,7 @@ class BankFile:
     ) -> None:
         self.proposals = list(proposals)
         what = {
-            "policies": fingerprint(config),
+            "policies": config_fingerprint(config),
             # A bank takes no other settings.
             "sampling": {"max_new_tokens": sampling.max_new_tokens, "temperature": sampling.temperature},
             "proposals": {name: mixture.as_dict() for name, mixture in proposals.items()},

@@ -11,8 +11,8 @@ from engine.cli.runner import print_json
 from engine.errors import InputError
 
 
-@app.command()
-def bench(
+@app.command("bench")
+def bench_command(
     shape: Annotated[str, typer.Option(help="tiny, 135m or 360m: random weights of that shape")] = "135m",
     k: Annotated[int, typer.Option(help="how many policies")] = 4,
     prompt_length: Annotated[int, typer.Option(help="tokens")] = 64,

@@ -24,8 +24,8 @@ from engine.config import DEMO
 from engine.errors import InputError
 
 
-@app.command()
-def evaluate(
+@app.command("evaluate")
+def evaluate_command(
     prompts: Prompts = None,
     column: Column = None,
     methods: Annotated[
@@ -85,7 +85,7 @@ def evaluate(
         print_json(result)
         return
     if methods:
-        typer.echo(baselines.table(result))
+        typer.echo(baselines.win_rate_table(result))
         return
     typer.echo(f"{result['n_prompts']} prompts at temperature {temperature:g}")
     for name, policy in result["policies"].items():

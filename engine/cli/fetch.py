@@ -44,7 +44,7 @@ def status(manifest: Manifest) -> dict[str, Any]:
     }
 
 
-def run(name: str, json: bool) -> int:
+def fetch_and_report(name: str, json: bool) -> int:
     """Fetch one, with a bar on stderr. Return the exit status."""
     manifest = find_manifest(name)
     stop = threading.Event()
@@ -81,8 +81,8 @@ def run(name: str, json: bool) -> int:
     return 0
 
 
-@app.command()
-def fetch(
+@app.command("fetch")
+def fetch_command(
     name: Annotated[str | None, typer.Argument(help="what to fetch, or a configuration's path; a list if none")] = None,
     json: JsonOption = False,
 ) -> int:
@@ -90,4 +90,4 @@ def fetch(
     if name is None:
         list_all(json)
         return 0
-    return run(name, json)
+    return fetch_and_report(name, json)

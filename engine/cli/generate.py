@@ -15,7 +15,7 @@ from engine.cli.options import (
     Seed,
     Temperature,
     app,
-    asked,
+    prompt_of,
 )
 from engine.cli.runner import print_json
 from engine.config import DEMO
@@ -47,7 +47,7 @@ def generate(
     json: JsonOption = False,
 ) -> None:
     """Generate a response from a mixture of the policies, and score it."""
-    chosen, said = parse_numbers(weights, "weights") if weights is not None else None, asked(prompt, messages)
+    chosen, said = parse_numbers(weights, "weights") if weights is not None else None, prompt_of(prompt, messages)
     from engine.inference.engine import Engine
     from engine.rules.registry import DEFAULT_RULE
     from engine.sampling import Sampling

@@ -39,14 +39,14 @@ def list_methods(
         for one in SOLVERS.values()
     ]
     if markdown:
-        typer.echo(table("rule", ("mixture", "paper"), rule_rows))
-        typer.echo(table("solver", ("weights", "options", "paper"), solver_rows))
+        typer.echo(markdown_table("rule", ("mixture", "paper"), rule_rows))
+        typer.echo(markdown_table("solver", ("weights", "options", "paper"), solver_rows))
         return
     for row in [*rule_rows, *solver_rows]:
         typer.echo(f"{row[0]:<12} {row[1]} ({row[-1]})")
 
 
-def table(kind: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+def markdown_table(kind: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     """Return a Markdown table whose first column is code."""
     lines = [(kind, *columns), ("---",) * (len(columns) + 1), *((f"`{row[0]}`", *row[1:]) for row in rows)]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)

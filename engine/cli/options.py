@@ -32,7 +32,7 @@ Column = Annotated[
 Seed = Annotated[int, typer.Option(help="the same seed gives the same response")]
 
 
-def asked(prompt: str | None, messages: str | None) -> Prompt:
+def prompt_of(prompt: str | None, messages: str | None) -> Prompt:
     """What one of --prompt and --messages gives. Raises InputError."""
     if (prompt is None) == (messages is None):
         raise InputError("give either --prompt TEXT or --messages FILE, a JSON list of messages (- is stdin)")

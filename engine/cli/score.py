@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from engine.cli.options import ConfigOption, JsonOption, MessagesOption, app, asked
+from engine.cli.options import ConfigOption, JsonOption, MessagesOption, app, prompt_of
 from engine.cli.runner import print_json
 from engine.config import DEMO
 
@@ -20,7 +20,7 @@ def score(
     json: JsonOption = False,
 ) -> None:
     """Score a given response: its log-probability under every policy, and its rewards."""
-    said = asked(prompt, messages)
+    said = prompt_of(prompt, messages)
     from engine.bank.calibration import Calibration
     from engine.inference.engine import Engine
 

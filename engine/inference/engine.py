@@ -11,14 +11,14 @@ from types import MappingProxyType
 from typing import Any
 
 from engine.config import DEMO, REFERENCE, Config, load_config
-from engine.config_errors import located
+from engine.config_errors import locate_error
 from engine.errors import InputError
 from engine.inference.completion import Completion, Token
 from engine.inference.familiarity import Familiarity
 from engine.inference.request import Request, Stream
 from engine.inference.sampler import Sampler
 from engine.inference.scheduler import Scheduler
-from engine.inference.self_test import check
+from engine.inference.self_test import check_decoding
 from engine.inference.sequence import Record, Sequence
 from engine.inference.smc import check_particles
 from engine.messages import Prompt, check_messages, messages_of
@@ -45,9 +45,9 @@ class Engine:
         try:
             self.policy_set = PolicySet(config, tell)
             self.reward_set = RewardSet(config.rewards, self.policy_set, tell)
-            check(self.policy_set)
+            check_decoding(self.policy_set)
         except InputError as error:
-            raise located(config, error) from None
+            raise locate_error(config, error) from None
         self._scheduler = Scheduler(self.policy_set, self.reward_set)
         self._familiarity = Familiarity(self.policy_set, config, self._scheduler.run)
 

@@ -17,7 +17,7 @@ import torch
 from engine.config import Config
 from engine.errors import InputError
 from engine.messages import Prompt, messages_of
-from engine.models.config_fingerprint import fingerprint
+from engine.models.config_fingerprint import config_fingerprint
 from engine.models.policy_set import PolicySet
 from engine.prompts import read_prompts
 
@@ -111,7 +111,7 @@ class Familiarity:
 def kept_at(config: Config, prompts: list[str]) -> Path:
     """Return where the threshold of a configuration's reference and prompts is kept in the user's cache."""
     settings = [PROMPTS, QUANTILE, FLOOR, OPENING, FEWEST_BYTES]
-    key = hashlib.sha256(json.dumps([fingerprint(config), prompts, settings]).encode()).hexdigest()[:16]
+    key = hashlib.sha256(json.dumps([config_fingerprint(config), prompts, settings]).encode()).hexdigest()[:16]
     return platformdirs.user_cache_path("mixdesk") / "familiarity" / f"{config.name}-{key}.json"
 
 

@@ -22,9 +22,9 @@ from engine.errors import InputError, one_line
 from engine.inference.model_runner import ModelRunner
 from engine.inference.sampler import Sampler
 from engine.inference.sequence import Sequence
-from engine.inference.thread_tuning import most
+from engine.inference.thread_tuning import most_threads
 from engine.models.block_attention import takes_blocks, use_blocks
-from engine.models.fingerprint import keep, recall
+from engine.models.fingerprint import keep_result, recall
 from engine.models.policy_set import Policy, PolicySet
 from engine.rules.mixture import Mixture
 from engine.sampling import Sampling
@@ -35,7 +35,7 @@ LONGEST = 640  # tokens; a fixed window that is larger is not looked at
 PLAIN = "give a decoder with a standard cache of keys and values, such as Llama, Qwen, Mistral, Gemma or GPT-2"
 
 
-def check(policy_set: PolicySet) -> None:
+def check_decoding(policy_set: PolicySet) -> None:
     """Look at every model, and choose how it is decoded.
 
     Where a model's log-probs differ in the batch, its text is read again at every token; where they differ beside
@@ -52,9 +52,9 @@ def check(policy_set: PolicySet) -> None:
         if found is None:
             with few_threads(policy_set, index):
                 found = look_at(policy_set, index)
-            keep(key, found)
+            keep_result(key, found)
         use_blocks(model, bool(found["blocks"]))
-        kind = kind_of(model)
+        kind = model_kind(model)
         if found["apart"]:
             policy_set.apart.add(index)
             policy_set.note(
@@ -74,7 +74,7 @@ def check(policy_set: PolicySet) -> None:
 @contextmanager
 def few_threads(policy_set: PolicySet, index: int) -> Iterator[None]:
     """Compute a small model's few tokens with one thread meanwhile: several would mostly wait for each other."""
-    before = most()
+    before = most_threads()
     if policy_set.device.type == "cpu" and policy_set.fingerprints[index] is None:
         torch.set_num_threads(1)
     try:
@@ -113,7 +113,7 @@ def check_model(policy_set: PolicySet, index: int) -> None:
     model = policy_set.models[index]
     policy = a_policy(policy_set, index)
     tokens = [i % model.config.get_text_config().vocab_size for i in range(1, 9)]
-    kind = kind_of(model)
+    kind = model_kind(model)
     try:
         runner = ModelRunner(policy_set, index, static=False)
         rows = [a_sequence(policy, tokens[:length]) for length in (3, 6)]
@@ -260,5 +260,5 @@ def a_sequence(policy: Policy, ids: list[int]) -> Sequence:
     return Sequence("", Mixture({REFERENCE: 1.0}), sampling, Sampler(sampling, 0), [policy], {policy.name: ids})
 
 
-def kind_of(model: nn.Module) -> str:
+def model_kind(model: nn.Module) -> str:
     return str(getattr(model.config, "model_type", type(model).__name__))

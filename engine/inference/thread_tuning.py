@@ -20,7 +20,7 @@ WORTH = 1.15  # how much faster twice as many must be; 64 responses of the bundl
 
 
 @functools.cache
-def most() -> int:
+def most_threads() -> int:
     """What torch was given, from outside or by itself. Asked once: later it may be what a step is computed with."""
     return torch.get_num_threads()
 
@@ -56,12 +56,12 @@ class Threads:
         """For a step of so many rows: sets how many threads torch uses, and learns from how long it took."""
         size = rows.bit_length()
         if size not in self._searches:
-            self._searches[size] = search(most())
+            self._searches[size] = search(most_threads())
             self._next[size] = next(self._searches[size])
         torch.set_num_threads(self._next[size])
         began = time.perf_counter()
         try:
             yield self._next[size]
         finally:
-            torch.set_num_threads(most())
+            torch.set_num_threads(most_threads())
         self._next[size] = self._searches[size].send(time.perf_counter() - began)

@@ -211,7 +211,7 @@ def read_lora(source: str) -> Lora:
         a, b, bias = parts["A.weight"], parts["B.weight"], parts.get("B.bias")
         if a.dim() != 2 or b.dim() != 2:
             raise Unfoldable(f"{name} is not a linear")
-        scale = scale_of(source, settings, name, len(a), b.shape[1])
+        scale = lora_scale(source, settings, name, len(a), b.shape[1])
         pair = Pair(a.float(), b.float() * scale)
         modules[name] = pair if bias is None else joined_pairs([pair, constant(bias.float() * scale, a.shape[1])])
     if not modules:
@@ -247,13 +247,13 @@ def used_settings(settings: dict[str, Any]) -> list[str]:
     return [key for key in used if key in {one.name for one in fields(LoraConfig)}]
 
 
-def scale_of(source: str, settings: dict[str, Any], name: str, *ranks: int) -> float:
+def lora_scale(source: str, settings: dict[str, Any], name: str, *ranks: int) -> float:
     """Return what a module's product is multiplied with, as peft takes it from r, lora_alpha and their patterns.
 
     Raises InputError where the settings are no numbers, or their rank is not that of the weights.
     """
-    rank = number(source, settings, "rank_pattern", "r", name)
-    alpha = number(source, settings, "alpha_pattern", "lora_alpha", name)
+    rank = read_number(source, settings, "rank_pattern", "r", name)
+    alpha = read_number(source, settings, "alpha_pattern", "lora_alpha", name)
     for found in ranks:
         if found != rank:
             raise InputError(
@@ -262,7 +262,7 @@ def scale_of(source: str, settings: dict[str, Any], name: str, *ranks: int) -> f
     return alpha / (math.sqrt(rank) if settings.get("use_rslora") else rank)
 
 
-def number(source: str, settings: dict[str, Any], pattern: str, key: str, name: str) -> float:
+def read_number(source: str, settings: dict[str, Any], pattern: str, key: str, name: str) -> float:
     """Return a module's number: that of the first pattern that matches its name, or the general one."""
     patterns = settings.get(pattern) or {}
     if not isinstance(patterns, dict):

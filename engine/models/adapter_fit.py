@@ -12,14 +12,14 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from engine.errors import InputError
-from engine.models.adapter_files import Lora, Pair, Unfoldable, constant, is_targeted, joined_pairs, scale_of
+from engine.models.adapter_files import Lora, Pair, Unfoldable, constant, is_targeted, joined_pairs, lora_scale
 from engine.models.linear_layout import LINEARS, Layout, weight_of
 
 MEND = "give an adapter that was trained from this base"
 
 
 @torch.no_grad()
-def fit(model: nn.Module, lora: Lora) -> tuple[Lora, list[str]]:
+def fit_adapter(model: nn.Module, lora: Lora) -> tuple[Lora, list[str]]:
     """Return the adapter under the model's own names, as changes of the model's own weights, and what is to be said of
     it.
 
@@ -28,7 +28,7 @@ def fit(model: nn.Module, lora: Lora) -> tuple[Lora, list[str]]:
     known = dict(model.named_modules())
     modules, notes, skipped = {}, [], []
     for name, pair in lora.modules.items():
-        place = located(known, name)
+        place = located_linear(known, name)
         if place is None:
             if converts(model):
                 raise Unfoldable(f"the base has no {name}, but may have had it under another name")
@@ -69,7 +69,7 @@ def fit_to_fold(model: nn.Module, lora: Lora, layout: Layout) -> tuple[Lora, lis
 
     Raises InputError as `fit` does, Unfoldable if it needs the general path.
     """
-    fitted, notes = fit(model, lora)
+    fitted, notes = fit_adapter(model, lora)
     pairs = {name: [pair] for name, pair in fitted.modules.items()}
     config: Any = model.config
     if lora.settings.get("ensure_weight_tying") and getattr(config.get_text_config(), "tie_word_embeddings", False):
@@ -96,7 +96,7 @@ def fit_to_fold(model: nn.Module, lora: Lora, layout: Layout) -> tuple[Lora, lis
     return replace(fitted, modules={name: joined_pairs(some) for name, some in pairs.items()}, saved={}), notes
 
 
-def located(known: Mapping[str, nn.Module], name: str) -> str | None:
+def located_linear(known: Mapping[str, nn.Module], name: str) -> str | None:
     """Return a module's name in the model, where the adapter's file has it with or without the model's own prefix."""
     return next((one for one in (name, f"model.{name}", name.removeprefix("model.")) if one in known), None)
 
@@ -147,7 +147,7 @@ def without_start(model: nn.Module, lora: Lora, name: str, pair: Pair) -> Pair:
     else:
         q, r = torch.linalg.qr(weight)
         # peft leaves out the division by the scale that would keep the sum as it was.
-        scale = scale_of(lora.source, lora.settings, name)
+        scale = lora_scale(lora.source, lora.settings, name)
         start = Pair(r[:rank].cpu(), -scale * q[:, :rank].cpu())
     return joined_pairs([pair, start])
 
@@ -161,7 +161,7 @@ def replaced(model: nn.Module, known: Mapping[str, nn.Module], lora: Lora) -> di
     found = {}
     for name, tensor in lora.saved.items():
         owner, _, attribute = name.replace(".base_layer.", ".").rpartition(".")
-        place = located(known, owner)
+        place = located_linear(known, owner)
         old = None if place is None else getattr(known[place], attribute, None)
         if not isinstance(old, Tensor):
             raise InputError(

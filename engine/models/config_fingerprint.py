@@ -15,7 +15,7 @@ from engine.model_cache import digest
 from engine.models.gguf import hub_file, is_gguf
 
 
-def fingerprint(config: Config) -> list[Any]:
+def config_fingerprint(config: Config) -> list[Any]:
     """What the policies and rewards are: their settings, and what is in their files."""
     sources = ("adapter", "model", "base")
 

@@ -21,7 +21,7 @@ LARGE = 100_000_000  # parameters; smaller models are looked at anew faster than
 PARTS = 64  # of each weight, evenly spaced: enough to tell any two trained models apart
 
 
-def fingerprint(model: nn.Module) -> str | None:
+def weights_fingerprint(model: nn.Module) -> str | None:
     """Return a hash of the model's settings and of some of its weights; None for a small model, or one that is not all
     in memory."""
     parameters = list(model.named_parameters())
@@ -52,7 +52,7 @@ def recall(key: str | None) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def keep(key: str | None, found: dict[str, Any]) -> None:
+def keep_result(key: str | None, found: dict[str, Any]) -> None:
     """Keep something under a key; without a key nothing is."""
     if key is None:
         return

@@ -188,7 +188,7 @@ def _dequantized() -> dict[str, object]:
     return {"quantization_config": GgufConfig(dequantize=True)}
 
 
-def main() -> None:
+def convert_command() -> None:
     file, dtype, folder = sys.argv[1:]
     try:
         convert(Path(file), dtype, Path(folder))
@@ -199,4 +199,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    convert_command()

@@ -58,8 +58,8 @@ def write_folder(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if config.reference:
-            settings["reference"] = keep(folder, "reference", config.reference)
-        settings["policies"] = [keep(folder, policy.name, policy) for policy in policies]
+            settings["reference"] = keep_adapter(folder, "reference", config.reference)
+        settings["policies"] = [keep_adapter(folder, policy.name, policy) for policy in policies]
         (folder / YAML).write_text(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True), encoding="utf-8")
         mixture = saved.mixture.as_dict()
         known = {policy.name for policy in policies} | {"reference"}
@@ -79,7 +79,7 @@ def write_folder(
         raise InputError(f"save_pretrained: cannot write {folder}: {error.strerror}; give another folder") from None
 
 
-def keep(folder: Path, name: str, settings: Adapted) -> dict[str, Any]:
+def keep_adapter(folder: Path, name: str, settings: Adapted) -> dict[str, Any]:
     """Copy the adapters of a policy into the folder. Returns its settings with their places there."""
     places = []
     for number, source in enumerate(settings.adapters, 1):

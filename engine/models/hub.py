@@ -8,7 +8,7 @@ from huggingface_hub import HfApi, try_to_load_from_cache
 from huggingface_hub.errors import RepositoryNotFoundError
 
 from engine.config import Config
-from engine.config_errors import sources
+from engine.config_errors import source_lines
 from engine.errors import InputError, one_line
 from engine.models.gguf import hub_file, is_gguf
 
@@ -20,7 +20,7 @@ def check_hub(config: Config) -> None:
 
     Loading would find out too, but asks for each file again and again: most of a minute without a network.
     """
-    for key, source in sources(config):
+    for key, source in source_lines(config):
         if Path(source).exists():
             continue
         repository, files = source, ["config.json", "adapter_config.json", "head.json"]

@@ -9,7 +9,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from engine.models.adapter_files import Lora, Pair
-from engine.models.adapter_fit import fit
+from engine.models.adapter_fit import fit_adapter
 from engine.models.gated_linear import Gate, GatedLinear, GatedLinears
 from engine.models.linear_layout import Layout, layout_of, weight_of
 
@@ -44,7 +44,7 @@ def merge(model: nn.Module, lora: Lora) -> None:
 
     A weight that stands in two places is changed only where the adapter stands.
     """
-    lora, _ = fit(model, lora)
+    lora, _ = fit_adapter(model, lora)
     for name, pair in lora.modules.items():
         module: Any = model.get_submodule(name)
         weight = weight_of(module)

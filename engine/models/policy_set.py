@@ -18,7 +18,7 @@ from engine.messages import Prompt
 from engine.models.adapter_files import Unfoldable, adapter_folder
 from engine.models.block_attention import use_blocks
 from engine.models.chat_template import Chat, Chats
-from engine.models.fingerprint import fingerprint
+from engine.models.fingerprint import weights_fingerprint
 from engine.models.folded_adapters import Adapters
 from engine.models.gated_linear import Gate
 from engine.models.general_adapters import is_unmerged, load_with_adapters
@@ -112,7 +112,7 @@ class PolicySet:
         self.gates: list[Gate | None] = [folded, *(None for _ in others)]
         self.models = [model.eval().requires_grad_(False) for model in (base, *others)]
         self.vocabulary = shared_vocabulary(self.models, self.tokenizer)
-        self.fingerprints = [fingerprint(model) for model in self.models]
+        self.fingerprints = [weights_fingerprint(model) for model in self.models]
         for model in self.models:
             if not is_unmerged(model):
                 pack(model)

@@ -63,16 +63,16 @@ def fitting(
         messages = messages[2:]
         found = ids(asked, response)
     if len(found) > context:
-        kept = most(len(asked), lambda count: len(ids(asked[len(asked) - count :], response)) <= context)
+        kept = most_that_fit(len(asked), lambda count: len(ids(asked[len(asked) - count :], response)) <= context)
         found = ids(asked[len(asked) - kept :], response)
     if len(found) > context:
-        kept = most(len(response), lambda count: len(ids("", response[:count])) <= context)
+        kept = most_that_fit(len(response), lambda count: len(ids("", response[:count])) <= context)
         found = ids("", response[:kept])
     # A template alone may be too long for a model that reads very little.
     return found[-context:], True
 
 
-def most(limit: int, fits: Callable[[int], bool]) -> int:
+def most_that_fit(limit: int, fits: Callable[[int], bool]) -> int:
     """Return the largest count up to `limit` that fits, by bisection; 0 if none does."""
     low, high = 0, limit
     while low < high:

@@ -38,10 +38,10 @@ def bsmd(
     """
     sources = {REFERENCE: engine.mixture({REFERENCE: 1.0})}
     bank = collect(engine, prompts, responses, sampling, seed, sources, file, progress, stopped)
-    return solve(bank, batch, rate, seed)
+    return solve_bsmd(bank, batch, rate, seed)
 
 
-def solve(bank: Bank, batch: int, rate: float = 1.0, seed: int = 0, repeats: int = REPEATS) -> Solution:
+def solve_bsmd(bank: Bank, batch: int, rate: float = 1.0, seed: int = 0, repeats: int = REPEATS) -> Solution:
     """bank: of the reference's responses."""
     rng = np.random.default_rng(seed)
     size = len(bank.prompts)

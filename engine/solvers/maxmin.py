@@ -42,12 +42,12 @@ def maxmin(
         raise InputError(f"{engine.config.file}: rewards: found none, expected at least one for method {SOLVER.name}")
     bank = collect(engine, prompts, responses, sampling, seed, file=file, progress=progress, stopped=stopped)
     scale = calibrated(engine, bank)
-    return solve(bank.decoding, scale.centre(bank.objectives), scale.spread(bank.objectives), seed)
+    return solve_maxmin(bank.decoding, scale.centre(bank.objectives), scale.spread(bank.objectives), seed)
 
 
-def solve(bank: Bank, centre: Array, scale: Array, seed: int = 0, repeats: int = REPEATS) -> Solution:
+def solve_maxmin(bank: Bank, centre: Array, scale: Array, seed: int = 0, repeats: int = REPEATS) -> Solution:
     """Return the weights for a bank as it is, with errors by bootstrap over prompts. centre, scale: [R]."""
-    weights, path = reach(bank, centre, scale)
+    weights, path = optimise_maxmin(bank, centre, scale)
     rng, size = np.random.default_rng(seed), len(bank.prompts)
     again = []
     for _ in range(repeats if size > 1 else 0):
@@ -57,7 +57,7 @@ def solve(bank: Bank, centre: Array, scale: Array, seed: int = 0, repeats: int =
     return from_bank(SOLVER.name, bank, weights, again, path)
 
 
-def reach(bank: Bank, centre: Array, scale: Array) -> tuple[Array, list[Array]]:
+def optimise_maxmin(bank: Bank, centre: Array, scale: Array) -> tuple[Array, list[Array]]:
     """Return the max-min weights among those where the bank is to be relied on (everywhere, if it is nowhere), and the
     way there. No point that was searched has all expected rewards as high and one higher.
     """
@@ -71,7 +71,7 @@ def reach(bank: Bank, centre: Array, scale: Array) -> tuple[Array, list[Array]]:
         if not searched.sound.any() or bool(bank.estimate(found).sound):
             paths[found.tobytes()] = path
             candidates = np.concatenate([candidates, found[None]])
-    rewards = standard(bank, centre, scale, candidates)
+    rewards = standard_expected(bank, centre, scale, candidates)
     # The largest minimum first, then, among all that are nowhere below it, the largest sum: nothing dominates that.
     first = rewards[rewards.min(1).argmax()]
     above = np.all(rewards >= first - EQUAL, axis=1) & undominated(rewards)
@@ -80,7 +80,7 @@ def reach(bank: Bank, centre: Array, scale: Array) -> tuple[Array, list[Array]]:
     return chosen, [*paths.get(chosen.tobytes(), [best[0]]), chosen]
 
 
-def standard(bank: Bank, centre: Array, scale: Array, weights: Array) -> Array:
+def standard_expected(bank: Bank, centre: Array, scale: Array, weights: Array) -> Array:
     """λ [L, K] -> expected rewards [L, R] in standard deviations"""
     parts = [bank.estimate(weights[i : i + 100]).rewards for i in range(0, len(weights), 100)]
     return (np.concatenate(parts) - centre) / scale
@@ -127,7 +127,7 @@ def climb(bank: Bank, centre: Array, scale: Array, start: Array, anywhere: bool)
     size = len(start)
     moves = [np.eye(size)[i] - np.eye(size)[j] for i in range(size) for j in range(size) if i != j]
     at, step = start, 0.1
-    here = standard(bank, centre, scale, at[None])[0]
+    here = standard_expected(bank, centre, scale, at[None])[0]
     while moves and step > 1e-3:
         tried = at + step * np.array(moves)
         tried = tried[(tried >= -1e-12).all(1)].clip(0)

@@ -42,13 +42,13 @@ def mpo(
     kind = collect_lean if lean else collect
     for times in (1, 2, MOST_TIMES):
         bank = kind(engine, prompts, responses * times, sampling, seed, file=file, progress=progress, stopped=stopped)
-        solution = solve(bank, seed)
+        solution = solve_mpo(bank, seed)
         if solution.share >= LOW_SHARE:
             break
     return solution
 
 
-def solve(bank: Bank, seed: int = 0, repeats: int = REPEATS) -> Solution:
+def solve_mpo(bank: Bank, seed: int = 0, repeats: int = REPEATS) -> Solution:
     """The weights for a bank as it is, with errors by bootstrap over prompts."""
     objective = Objective(bank)
     weights, gap, path = minimise(objective)

@@ -54,7 +54,7 @@ def nash(policies: list[str], ratings: list[Rating], seed: int = 0) -> Solution:
     rng = np.random.default_rng(seed)
     lotteries, beaten = [], []
     for _ in range(REPEATS):
-        other = drawn(won, rng)
+        other = resampled(won, rng)
         lotteries.append(maximal_lottery(other))
         beaten.append((other @ lottery).max())
     weights = dict(zip(names, (lottery @ weights_of).tolist(), strict=True))
@@ -106,7 +106,7 @@ def payoffs(won: Array) -> Array:
     return (won - won.T) / 2 / (won + won.T + 2 * SMOOTHING)
 
 
-def drawn(won: Array, rng: np.random.Generator) -> Array:
+def resampled(won: Array, rng: np.random.Generator) -> Array:
     """Payoffs [M, M] of rates from the posterior of each pair."""
     above = np.triu(rng.beta(won + SMOOTHING, won.T + SMOOTHING) - 0.5, 1)
     return above - above.T

@@ -67,7 +67,7 @@ def outcome(bank: Bank, centre: Array, scale: Array, weights: Array, search: boo
 def better_point(bank: Bank, scale: Array, weights: Array) -> Better | None:
     """Return the point whose smallest gain over `weights` [K] is the largest, if it gains in every objective."""
     # Max-min with the rewards at `weights` as the origin maximises the smallest gain.
-    found, _ = maxmin.reach(bank, bank.estimate(weights).rewards, scale)
+    found, _ = maxmin.optimise_maxmin(bank, bank.estimate(weights).rewards, scale)
     gains, errors = bank.prompt_change(weights, found)
     gains, errors = gains / scale, errors / scale
     if gains.min() < MARGIN:

@@ -47,7 +47,7 @@ def target(
     """
     settings = engine.reward_set.settings
     for what, given in (("target", goal), ("floor", floors), ("worth", worth)):
-        check(what, given or {}, settings)
+        check_objectives(what, given or {}, settings)
     if not goal and not floors and not worth:
         raise InputError("target: found none; give --target, --floor or --worth, such as harmless=0.5")
     if goal and worth:
@@ -55,10 +55,10 @@ def target(
     bank = collect(engine, prompts, responses, sampling, seed, file=file, progress=progress, stopped=stopped)
     known = calibrated(engine, bank)
     centre, scale = known.centre(bank.objectives), known.spread(bank.objectives)
-    return solve(bank.decoding, centre, scale, goal or {}, floors or {}, seed, worth=worth or {})
+    return solve_target(bank.decoding, centre, scale, goal or {}, floors or {}, seed, worth=worth or {})
 
 
-def check(what: str, given: Mapping[str, float], objectives: Collection[str]) -> None:
+def check_objectives(what: str, given: Mapping[str, float], objectives: Collection[str]) -> None:
     """Raises InputError, which says that it is `what`, unless these are numbers for some of the objectives."""
     for name, value in given.items():
         if name not in objectives:
@@ -67,7 +67,7 @@ def check(what: str, given: Mapping[str, float], objectives: Collection[str]) ->
             raise InputError(f"{what}: {name} is {value}; give a finite number, such as 0.5")
 
 
-def solve(
+def solve_target(
     bank: Bank,
     centre: Array,
     scale: Array,
@@ -81,20 +81,20 @@ def solve(
     """centre, scale [R]: what a reward's standard value is counted from, and in. start [K]: the only weights to search
     from, where it must be quick; else the best of many."""
     rng = np.random.default_rng(seed)
-    weights, path = reach(bank, centre, scale, goal, floors, rng, start, worth)
+    weights, path = optimise_target(bank, centre, scale, goal, floors, rng, start, worth)
     size = len(bank.prompts)
     again = []
     for _ in range(repeats if size > 1 else 0):
         part = bank.of_prompts(rng.integers(size, size=size))
         try:
-            other, _ = reach(part, centre, scale, goal, floors, rng, weights, worth)
+            other, _ = optimise_target(part, centre, scale, goal, floors, rng, weights, worth)
         except InputError:  # in this part of the prompts the floors are out of reach
             continue
         again.append((other, float(part.estimate(other).objective)))
     return from_bank(SOLVER.name, bank, weights, again, path)
 
 
-def reach(
+def optimise_target(
     bank: Bank,
     centre: Array,
     scale: Array,

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-from app.storage.export import export
+from app.storage.export import export_pairs
 from tests.conftest import Tiny
 
 trl = pytest.importorskip("trl")
@@ -29,7 +29,7 @@ def pairs(store, completion, tmp_path):
         left, right = completion(f"good {i}", prompt=prompt), completion(f"bad dog {i}", prompt=prompt)
         store.rate(f"r-{i}", left, right, "left", "anna")
     out = tmp_path / "pairs.jsonl"
-    assert export(store.path, "trl", out)["rows"] == len(PROMPTS)
+    assert export_pairs(store.path, "trl", out)["rows"] == len(PROMPTS)
     return load_dataset("json", data_files=str(out), split="train", cache_dir=str(tmp_path / "cache"))
 
 

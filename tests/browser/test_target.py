@@ -10,7 +10,7 @@ from playwright.sync_api import Browser, FloatRect, Locator, Page, expect
 
 from app import palette
 from app.charts import radar as radar_chart
-from app.charts.plotly_component import drawn
+from app.charts.plotly_component import plotted
 from app.services import bank_service
 from engine import Engine, Sampling
 from tests.browser.conftest import TOURED, opened
@@ -188,8 +188,10 @@ def test_the_handles_are_where_plotly_draws_on_any_screen_with_any_number(page: 
         names = [f"objective {i}" for i in range(count)]
         standard = {name: i - 2.0 for i, name in enumerate(names)}
         colours = [palette.colour(i) for i in range(count)]
-        figure = drawn(radar_chart.radar(names, colours, {}))
-        trace = radar_chart.expected(names, radar_chart.Rewards(standard, standard), dict.fromkeys(names, 0.1), True)
+        figure = plotted(radar_chart.radar(names, colours, {}))
+        trace = radar_chart.expected(
+            names, radar_chart.SideRewards(standard, standard), dict.fromkeys(names, 0.1), True
+        )
         axes = [
             {"name": name, "colour": shade, "angle": angle}
             for name, shade, angle in zip(names, colours, radar_chart.angles_of(names), strict=True)

@@ -46,7 +46,7 @@ def test_all_have_the_policies_order(tiny: Tiny, tmp_path: Path, monkeypatch: py
         table = rewards_table(objectives, desk.colours, {"left": completion})
         assert re.findall(r"</span>(\w+)</th>", table)[-4:] == SHOWN
 
-        standard = radar_chart.Rewards(rewards, rewards)
+        standard = radar_chart.SideRewards(rewards, rewards)
         side = radar_chart.radar(objectives, [desk.colours[name] for name in objectives], {"Left": standard})["data"][1]
         assert side["r"][:4] == [rewards[name] for name in SHOWN]
         expected = radar_chart.expected(objectives, standard, dict.fromkeys(rewards, 0.1), True)

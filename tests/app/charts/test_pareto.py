@@ -11,7 +11,7 @@ from app import palette
 from app.charts import pareto
 from app.charts import radar as radar_chart
 from app.services.bank_service import Reading
-from app.ui.balance import sentence, shown
+from app.ui.balance import balance_sentence, status_line
 from engine.solvers.pareto import Front, simplex, undominated
 from engine.solvers.solution import Solution
 
@@ -96,12 +96,12 @@ def test_names_are_text() -> None:
     assert "<img" not in json.dumps(pairs, default=list)
     reading = Reading("<img src=x>", dict.fromkeys(evil, 1.0), dict.fromkeys(evil, 1.0), dict.fromkeys(evil, 0.1))
     # The page finds handles by these names, and shows none of them.
-    assert "<img" not in json.dumps({**shown(evil, reading), "standard": {}})
+    assert "<img" not in json.dumps({**status_line(evil, reading), "standard": {}})
 
 
 def test_the_expected_polygon_lies_as_the_radars_do_and_is_grey_where_it_is_a_guess() -> None:
     standard = {"helpful": 1.5, "harmless": -0.5, "humorous": 0.0, "concise": -9.0}
-    rewards = radar_chart.Rewards(standard, standard)
+    rewards = radar_chart.SideRewards(standard, standard)
     errors = dict.fromkeys(NAMES, 0.1)
     sound, guess = (radar_chart.expected(NAMES, rewards, errors, known) for known in (True, False))
     side = radar_chart.radar(NAMES, colours(4), {"Left": rewards})["data"][1]
@@ -113,13 +113,13 @@ def test_the_expected_polygon_lies_as_the_radars_do_and_is_grey_where_it_is_a_gu
 
 
 def test_nothing_to_show_is_a_line_alone() -> None:
-    assert shown(NAMES, Reading("No bank.")) == {"line": "No bank.", "traces": [], "standard": {}}
+    assert status_line(NAMES, Reading("No bank.")) == {"line": "No bank.", "traces": [], "standard": {}}
 
 
 def test_the_sentence_of_balance() -> None:
     weights = {"helpful": 0.37, "concise": 0.6, "humorous": 0.03}
     solution = Solution("mpo", weights, dict.fromkeys(weights, 0.029), -2.0, 0.1, 0.4, 1e-9, 10, [])
-    assert sentence(solution) == (
+    assert balance_sentence(solution) == (
         "Balanced: by the policies’ own rewards, the one that gains least gains all it can — "
         "concise 60%, helpful 37%, humorous 3% "
         "(± 3%)."

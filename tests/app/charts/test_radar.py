@@ -7,22 +7,22 @@ import plotly.graph_objects as go
 
 from app import palette
 from app.charts import radar as radar_chart
-from app.charts.plotly_component import drawn
-from app.charts.radar import Rewards
+from app.charts.plotly_component import plotted
+from app.charts.radar import SideRewards
 
 OBJECTIVES = ["helpful", "harmless", "humorous", "concise"]
 COLOURS = [palette.colour(i) for i in range(4)]
 
 
-def sides() -> dict[str, Rewards]:
+def sides() -> dict[str, SideRewards]:
     raw = {"helpful": 12.5, "harmless": -1.0, "humorous": 0.0, "concise": -40.0}
     standard = {"helpful": 1.5, "harmless": -0.5, "humorous": 0.0, "concise": -9.0}
-    return {"Left": Rewards(raw, standard), "Right": Rewards(raw, dict.fromkeys(raw, 7.0))}
+    return {"Left": SideRewards(raw, standard), "Right": SideRewards(raw, dict.fromkeys(raw, 7.0))}
 
 
-def radar(objectives: Sequence[str], colours: Sequence[str], sides: Mapping[str, Rewards]) -> go.Figure:
+def radar(objectives: Sequence[str], colours: Sequence[str], sides: Mapping[str, SideRewards]) -> go.Figure:
     """What the page gets; plotly refuses what plotly.js would not know."""
-    return go.Figure(json.loads(drawn(radar_chart.radar(objectives, colours, sides))))
+    return go.Figure(json.loads(plotted(radar_chart.radar(objectives, colours, sides))))
 
 
 def test_the_radar_has_a_line_a_side_and_the_references_ring():
@@ -54,8 +54,8 @@ def test_few_objectives_are_bars():
 
 def test_names_are_text():
     name = '<img src=x onerror="alert(1)">'
-    rewards = {"Left": Rewards({name: 1.0, "b": 1.0, "c": 1.0}, {name: 1.0, "b": 1.0, "c": 1.0})}
-    assert "<img" not in drawn(radar_chart.radar([name, "b", "c"], COLOURS[:3], rewards))
+    rewards = {"Left": SideRewards({name: 1.0, "b": 1.0, "c": 1.0}, {name: 1.0, "b": 1.0, "c": 1.0})}
+    assert "<img" not in plotted(radar_chart.radar([name, "b", "c"], COLOURS[:3], rewards))
 
 
 def test_colours_are_enough_for_any_number_of_objectives():

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from app.schemas.conversation import Turn, asked, dump, parse, plain, replied
+from app.schemas.conversation import Turn, dump, parse, plain_turns, question_turns, replied
 from app.services.app_state import Desk
 from engine import Engine, InputError, Sampling
 
@@ -36,20 +36,20 @@ def test_what_is_no_conversation_is_told_in_one_line(text):
 
 
 def test_what_is_asked_is_the_prompt_with_all_before_it():
-    assert asked([], "c") == "c"
-    assert asked(FIRST, "c") == [*plain(FIRST), {"role": "user", "content": "c"}]
+    assert question_turns([], "c") == "c"
+    assert question_turns(FIRST, "c") == [*plain_turns(FIRST), {"role": "user", "content": "c"}]
     for empty in ("", " \n"):
         with pytest.raises(InputError, match="write the next message"):
-            asked(FIRST, empty)
+            question_turns(FIRST, empty)
 
 
 def test_a_reply_goes_on_from_what_was_asked():
     assert replied([], "a <b>", "b\n", "Left · helpful") == FIRST
-    second = replied(FIRST, asked(FIRST, "c"), "d", "Right · reference")
+    second = replied(FIRST, question_turns(FIRST, "c"), "d", "Right · reference")
     assert second[:2] == FIRST
     assert second[2:] == [Turn(role="user", content="c"), Turn(role="assistant", content="d", made="Right · reference")]
     # Another choice at the same turn takes the place of the first.
-    assert replied(second, asked(FIRST, "c"), "e", "Left · helpful")[2:] == [
+    assert replied(second, question_turns(FIRST, "c"), "e", "Left · helpful")[2:] == [
         Turn(role="user", content="c"),
         Turn(role="assistant", content="e", made="Left · helpful"),
     ]
@@ -57,7 +57,7 @@ def test_a_reply_goes_on_from_what_was_asked():
 
 
 def test_a_branch_of_a_later_turn_reads_the_conversation(store, tiny_engine: Engine):
-    desk, prompt = Desk(tiny_engine, store), asked(FIRST, "c")
+    desk, prompt = Desk(tiny_engine, store), question_turns(FIRST, "c")
     mixture, sampling = tiny_engine.mixture({"plain": 1}), Sampling(max_new_tokens=8, temperature=0.0)
     run = desk.start("me", prompt, {"left": mixture, "right": mixture}, sampling, 1)
     left = run.responses["left"]

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 
 from app.charts import pareto
-from app.charts.marks import Mark, even_mark, find_marks, is_even_soup, legend, soup_mark
+from app.charts.marks import Mark, even_mark, find_marks, is_even_soup, marks_legend, soup_mark
 from app.services import bank_service
 from app.services.app_state import Desk
 from app.services.balance_choices import FLOORS
 from app.storage.comparisons import Plan
 from app.storage.database import Store
-from app.ui.balance import Balance, Balanced, balanced_message, sentence
-from app.ui.balance_menu import CHOICES, number
+from app.ui.balance import Balance, Balanced, balance_sentence, balanced_message
+from app.ui.balance_menu import CHOICES, parse_floor
 from app.ui.explore_tab import ExploreTab
 from engine import Engine, InputError, Mixture, Sampling
 from engine.rewards.scale import RewardScale
@@ -117,9 +117,9 @@ def test_floors_are_needed_and_read(desk: Desk) -> None:
         handlers(desk).find(FLOORS, {"narrow": 99.0}, {}, 1.0)
     with pytest.raises(InputError, match="no reward is for 'same'"):
         handlers(desk).find(FLOORS, {"same": 0.0}, {}, 1.0)
-    assert number("−0,5", "narrow") == -0.5
+    assert parse_floor("−0,5", "narrow") == -0.5
     with pytest.raises(InputError, match="narrow: found 'inf'"):
-        number("inf", "narrow")
+        parse_floor("inf", "narrow")
 
 
 def test_a_constant_reward_is_left_out_of_explore_and_named(desk: Desk) -> None:
@@ -164,12 +164,12 @@ def test_the_sentence_has_every_objective_with_its_error_and_what_is_better() ->
         "Balanced: by the reward models, the least expected reward is the most it can be — concise 60%, helpful 37%, "
         "humorous 3% (± 3%). Expected: helpful +0.40 ± 0.05σ, concise −0.10 ± 0.05σ."
     )
-    assert sentence(solution(), outcome()) == plain
+    assert balance_sentence(solution(), outcome()) == plain
     better = "concise 60%, helpful 20%, humorous 20%."
-    assert sentence(solution(), outcome(True)) == (
+    assert balance_sentence(solution(), outcome(True)) == (
         f"{plain} Better in all, by 0.12 to 0.40σ, by more than twice the error: {better}"
     )
-    assert f"but within twice the error: {better}" in sentence(solution(), outcome(False))
+    assert f"but within twice the error: {better}" in balance_sentence(solution(), outcome(False))
 
 
 def test_the_better_point_goes_along_as_fader_positions() -> None:
@@ -192,7 +192,7 @@ def test_names_are_text() -> None:
     there = Outcome({evil: 1.0}, {evil: 0.1}, Better({evil: 1.0}, {evil: 0.5}, {evil: 0.1}, True))
     made_of = Solution("mpo", {evil: 1.0}, {evil: 0.0}, 0, 0, 1.0, None, 0, [])
     assert "<img" not in balanced_message(Balanced(made_of, {}, there), "geometric", [evil])
-    assert "<img" not in legend([Mark("Even", {evil: 1.0}, evil)])
+    assert "<img" not in marks_legend([Mark("Even", {evil: 1.0}, evil)])
 
 
 def test_marks_are_of_what_is_known(desk: Desk) -> None:

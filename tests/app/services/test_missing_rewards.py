@@ -12,12 +12,12 @@ import pandas
 import pytest
 
 from app.charts import comparison as comparison_chart
-from app.charts.radar import Rewards, radar
+from app.charts.radar import SideRewards, radar
 from app.html import rewards_table
 from app.services.comparison_jobs import Comparisons
 from app.storage.database import Store, open_to_read, read_completion, read_pairs
 from app.storage.export import FORMATS as EXPORTS
-from app.storage.export_comparison import export
+from app.storage.export_comparison import export_comparison
 from engine import Engine, InputError
 from engine.evaluation.comparison import summarise
 from engine.prompts import PromptSet
@@ -110,7 +110,7 @@ def test_the_page_shows_what_there_is(comparisons, finished) -> None:
     answers = comparisons.tables.answers(finished)
     objectives = dict.fromkeys(answers.plan.scale, "#123456")
     styles = comparison_chart.looks(answers.plan.mixtures, {})
-    summary = summarise(comparison_chart.standard(answers))
+    summary = summarise(comparison_chart.standard_rewards(answers))
     table = comparison_chart.win_table(summary, styles, objectives)
     assert table.count("17 of 20 prompts") == 2, "of the reward and of the lowest of all"
     assert "Share of 20 prompts won" in table and "Prompts of which a mixture lacks a reward are left out" in table
@@ -121,12 +121,12 @@ def test_the_page_shows_what_there_is(comparisons, finished) -> None:
     )
     assert shown["responses"][0]["rewards"][2] is None
     assert shown["responses"][0]["missing"] == {"picky": "ValueError: <b>odd</b>"}
-    assert comparison_chart.radar(summary, styles, objectives) is not None
+    assert comparison_chart.comparison_radar(summary, styles, objectives) is not None
     # A reward that nothing has takes nothing from the others.
     answers.rewards[..., 2] = np.nan
-    summary = summarise(comparison_chart.standard(answers))
+    summary = summarise(comparison_chart.standard_rewards(answers))
     assert "0 of 20 prompts" in comparison_chart.win_table(summary, styles, objectives)
-    figure = comparison_chart.radar(summary, styles, objectives)
+    figure = comparison_chart.comparison_radar(summary, styles, objectives)
     assert figure is not None and "picky" not in figure.to_json()
 
 
@@ -134,13 +134,17 @@ def test_exports_have_the_column_and_the_reason(comparisons, broken, made) -> No
     broken["00"] = ValueError("odd")  # the first row lacks it: the others' column must not go with it
     comparison = comparisons.start(made, TWENTY, mixtures(made), SHORT, most=3)
     wait_for(lambda: comparison not in comparisons.jobs)
-    frame = pandas.read_parquet(io.BytesIO(export(comparisons.tables, comparison, "parquet")))
+    frame = pandas.read_parquet(io.BytesIO(export_comparison(comparisons.tables, comparison, "parquet")))
     assert frame["reward_picky"].isna().tolist() == [True, True, False, False, False, False]
     assert frame["standard_picky"].dtype == np.float64
     assert json.loads(frame["missing_rewards"][0]) == {"picky": "ValueError: odd"} and frame["missing_rewards"][2] == ""
-    rows = list(csv.DictReader(io.StringIO(export(comparisons.tables, comparison, "csv").decode(), newline="")))
+    rows = list(
+        csv.DictReader(io.StringIO(export_comparison(comparisons.tables, comparison, "csv").decode(), newline=""))
+    )
     assert [row["reward_picky"] == "" for row in rows] == [True, True, False, False, False, False]
-    full = [json.loads(line) for line in export(comparisons.tables, comparison, "jsonl").decode().splitlines()]
+    full = [
+        json.loads(line) for line in export_comparison(comparisons.tables, comparison, "jsonl").decode().splitlines()
+    ]
     assert full[0]["missing_rewards"] == {"picky": "ValueError: odd"} and "picky" not in full[0]["rewards"]
 
 
@@ -186,7 +190,7 @@ def test_the_desk_says_why_a_side_lacks_a_reward(completion) -> None:
     made = completion(missing_rewards={"harmless": "ValueError: <i>odd</i>"})
     table = rewards_table(["helpful", "harmless"], {"helpful": "#111", "harmless": "#222"}, {"left": made}, ["left"])
     assert "Left has no reward for harmless: ValueError: &lt;i&gt;odd&lt;/i&gt;" in table and "<td>–</td>" in table
-    sides = {"Left": Rewards(made.rewards, {"helpful": 0.5})}
+    sides = {"Left": SideRewards(made.rewards, {"helpful": 0.5})}
     assert radar(["helpful", "harmless", "concise"], ["#111", "#222", "#333"], sides) is not None
 
 

@@ -11,7 +11,7 @@ import pytest
 from app.html import caption
 from app.services.app_state import Desk
 from app.services.generation_run import Run
-from app.ui.token_inspector import ROWS, table
+from app.ui.token_inspector import ROWS, token_table
 from engine import Engine, InputError, Mixture, Sampling
 
 COLOURS = {"plain": "#1", "stabilized": "#2", "narrow": "#3"}
@@ -143,7 +143,7 @@ def test_nothing_to_go_on_from_is_told(desk: Desk, run: Run) -> None:
 
 def test_the_drawer_has_each_policy_the_mixture_as_it_was_and_now(desk: Desk, run: Run) -> None:
     left, now = run.responses["left"], desk.engine.mixture({"narrow": 1})
-    shown = table("Left", left, 4, now, COLOURS, desk.engine.policy_set)
+    shown = token_table("Left", left, 4, now, COLOURS, desk.engine.policy_set)
     assert [column["name"] for column in shown["columns"]] == ["was", "now", "reference", *COLOURS]
     assert 6 <= len(shown["tokens"]) <= ROWS
     (drawn,) = [i for i, token in enumerate(shown["tokens"]) if token["drawn"]]
@@ -155,16 +155,16 @@ def test_the_drawer_has_each_policy_the_mixture_as_it_was_and_now(desk: Desk, ru
     assert columns["now"]["values"] == pytest.approx(columns["narrow"]["values"])
     assert columns["was"]["values"] == sorted(columns["was"]["values"], reverse=True)
     # Rows stay where they are when the faders move.
-    moved = table("Left", left, 4, desk.engine.mixture({"plain": 1}), COLOURS, desk.engine.policy_set)
+    moved = token_table("Left", left, 4, desk.engine.mixture({"plain": 1}), COLOURS, desk.engine.policy_set)
     assert moved["tokens"] == shown["tokens"]
 
 
 def test_what_the_drawer_cannot_know_is_said(desk: Desk, run: Run) -> None:
     left = run.responses["left"]
     for now, says in ((None, "zero"), (desk.engine.mixture({"plain": 1}, "soup"), "forward pass")):
-        column = table("Left", left, 2, now, COLOURS, desk.engine.policy_set)["columns"][1]
+        column = token_table("Left", left, 2, now, COLOURS, desk.engine.policy_set)["columns"][1]
         assert set(column["values"]) == {None} and column["rest"] is None
         assert says in column["hint"]
     for place in (-1, 10_000):
         with pytest.raises(InputError, match="no such token"):
-            table("Left", left, place, Mixture({"plain": 1.0}), COLOURS, desk.engine.policy_set)
+            token_table("Left", left, place, Mixture({"plain": 1.0}), COLOURS, desk.engine.policy_set)

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from app.charts.standings_table import about, means, table
-from app.services.standings import empty, on_desk, standing
+from app.charts.standings_table import means, standings_caption, standings_table
+from app.services.standings import empty, on_desk, standings_of
 from app.storage.database import Store
 from engine import Mixture
 from engine.rules.mixture import make_mixture
@@ -36,7 +36,7 @@ def of(left: str, right: str, choice: str, times: int = 1) -> list[tuple[Mixture
 
 def test_wins_are_counted_by_hand(store: Store) -> None:
     rate(store, of("a", "b", "left", 6) + of("b", "a", "left", 2) + of("a", "b", "tie", 2) + of("b", "c", "both_bad"))
-    found = standing(store, "here", NAMES)
+    found = standings_of(store, "here", NAMES)
     assert (found.ratings, found.others) == (11, 0)
     assert [max(mixture.weights, key=mixture.weights.__getitem__) for mixture in found.mixtures] == NAMES
     assert found.wins.tolist() == [[0, 7, 0], [3, 0, 0.5], [0, 0.5, 0]]
@@ -44,9 +44,9 @@ def test_wins_are_counted_by_hand(store: Store) -> None:
     # a is even with c, which it never met, and c with b: a loses to none, and c to none.
     assert found.solution is not None
     assert found.solution.weights == pytest.approx({"a": 0.5, "b": 0, "c": 0.5})
-    assert "11 ratings of 3 mixtures; 2 of 3 pairs met." in about(found)
-    assert "rate “a” against “c”, which never met" in about(found)
-    shown = table(found, NAMES, COLOURS)
+    assert "11 ratings of 3 mixtures; 2 of 3 pairs met." in standings_caption(found)
+    assert "rate “a” against “c”, which never met" in standings_caption(found)
+    shown = standings_table(found, NAMES, COLOURS)
     assert "70%<small>of 10</small>" in shown and "30%<small>of 10</small>" in shown
     assert "50%<small>of 1</small>" in shown
 
@@ -57,7 +57,7 @@ def test_a_circle_is_a_lottery_and_its_errors_are_those_of_other_ratings(store: 
         pair for left, right in ("ab", "bc", "ca") for pair in of(left, right, "left", 24) + of(left, right, "right", 6)
     ]
     rate(store, rounds)
-    found = standing(store, "here", NAMES)
+    found = standings_of(store, "here", NAMES)
     assert found.solution is not None and found.solution.gap == pytest.approx(0, abs=1e-9)
     assert [one["probability"] for one in found.solution.lottery] == pytest.approx([1 / 3] * 3)
     rng, drawn = np.random.default_rng(1), []
@@ -67,16 +67,16 @@ def test_a_circle_is_a_lottery_and_its_errors_are_those_of_other_ratings(store: 
         drawn.append(np.array([stakes[1], stakes[2], stakes[0]]) / sum(stakes))
     told = [one["error"] for one in found.solution.lottery]
     assert told == pytest.approx(np.std(drawn, 0), rel=0.35)
-    assert found.rarest() is None and "Surer still" not in about(found)
+    assert found.rarest() is None and "Surer still" not in standings_caption(found)
     assert "Mean weights" in means(found, NAMES)
-    assert "too few" not in about(found).lower()
+    assert "too few" not in standings_caption(found).lower()
 
 
 def test_too_few_ratings_are_told_first_and_in_the_errors(store: Store) -> None:
     rate(store, of("a", "b", "left", 3))
-    found = standing(store, "here", NAMES)
+    found = standings_of(store, "here", NAMES)
     told = "Too few ratings for the weights to mean much: 3 a pair, where some 10 tell a preference from chance."
-    assert unescape(re.sub("<[^>]*>", "|", about(found))).startswith(f"|{told}|")
+    assert unescape(re.sub("<[^>]*>", "|", standings_caption(found))).startswith(f"|{told}|")
     # √(1/16 · 15/16), as in tests/engine/solvers/test_nash.py; with 200 draws.
     assert (found.solution.lottery[0]["error"] if found.solution else 0) == pytest.approx(0.242, abs=0.04)
 
@@ -88,18 +88,18 @@ def test_only_what_counts_counts(store: Store) -> None:
     rate(store, of("a", "b", "right"), steered={2: Mixture({"b": 1.0})})
     sides = [make_completion(mixture=CORNERS[name]) for name in "ab"]
     store.rate("kind", *sides, "right", "anna", objective="helpful", model="here")
-    found = standing(store, "here", NAMES)
+    found = standings_of(store, "here", NAMES)
     assert (found.ratings, found.others) == (3, 6)
     assert found.wins.tolist() == [[0, 3], [0, 0]]
 
 
 def test_too_few_are_told_what_to_do(store: Store) -> None:
-    nothing = standing(store, "here", NAMES)
+    nothing = standings_of(store, "here", NAMES)
     assert nothing.solution is None
     assert "No ratings yet." in empty(nothing) and "choose what Left and Right play" in empty(nothing)
     rate(store, of("a", "a", "left"))
     rate(store, of("a", "b", "left", 2), model="elsewhere")
-    one = standing(store, "here", NAMES)
+    one = standings_of(store, "here", NAMES)
     assert one.solution is None
     assert "1 rating so far, all of one mixture, “a”. 2 more are of other policies" in empty(one)
 
@@ -107,8 +107,8 @@ def test_too_few_are_told_what_to_do(store: Store) -> None:
 def test_many_mixtures_are_cut_short_and_said(store: Store) -> None:
     many = [Mixture({"a": i / 20, "b": 1 - i / 20}) for i in range(1, 16)]
     rate(store, [(many[i], many[i + 1], "left") for i in range(14)])
-    found = standing(store, "here", NAMES)
-    shown = table(found, NAMES, COLOURS)
+    found = standings_of(store, "here", NAMES)
+    shown = standings_table(found, NAMES, COLOURS)
     assert shown.count("<tr>") == 2 + 12 and "3 more, less likely, are not shown" in shown
     assert found.solution is not None
     assert sum(one["probability"] for one in found.solution.lottery) == pytest.approx(1)
@@ -117,8 +117,12 @@ def test_many_mixtures_are_cut_short_and_said(store: Store) -> None:
 def test_names_are_text(store: Store) -> None:
     evil = '<img src=x onerror=alert("1")>'
     rate(store, [(Mixture({evil: 1.0}), CORNERS["a"], "left")])
-    found = standing(store, "here", ["a", evil])
-    for shown in (table(found, ["a", evil], {"a": "red", evil: "blue"}), means(found, ["a", evil]), about(found)):
+    found = standings_of(store, "here", ["a", evil])
+    for shown in (
+        standings_table(found, ["a", evil], {"a": "red", evil: "blue"}),
+        means(found, ["a", evil]),
+        standings_caption(found),
+    ):
         assert "<img" not in shown
 
 
@@ -155,7 +159,7 @@ def test_what_the_desk_cannot_have_has_no_button(store: Store) -> None:
     odd = Mixture({"a": 0.5, "reference": 0.5}, "power")
     assert on_desk(odd, NAMES) is None
     rate(store, [(odd, CORNERS["b"], "left")])
-    shown = table(standing(store, "here", NAMES), NAMES, COLOURS)
+    shown = standings_table(standings_of(store, "here", NAMES), NAMES, COLOURS)
     sent = [json.loads(unescape(text)) for text in re.findall(r'data-send="([^"]*)"', shown)]
     assert [one["positions"] for one in sent] == [[0, 1, 0]]
     assert "The reference has no fader" in shown

@@ -10,7 +10,7 @@ import pytest
 from sqlite_utils import Database
 
 from app.storage.database import Store, open_to_read, read_pairs
-from app.storage.export import export
+from app.storage.export import export_pairs
 from app.storage.migrations import schema
 from engine import Engine, InputError
 from engine.solvers.ratings import read_ratings
@@ -98,7 +98,7 @@ def test_all_trl_pairs_are_conversational(rated, tmp_path):
     from datasets import load_dataset
 
     out = tmp_path / "pairs.jsonl"
-    assert export(rated.path, "trl", out)["rows"] == 3
+    assert export_pairs(rated.path, "trl", out)["rows"] == 3
     pairs = load_dataset("json", data_files=str(out), split="train", cache_dir=str(tmp_path / "cache"))
     assert pairs.column_names == ["prompt", "chosen", "rejected"]
     # What TRL takes for conversational.
@@ -115,7 +115,7 @@ def test_all_trl_pairs_are_conversational(rated, tmp_path):
 def test_without_a_conversation_too(store, completion, tmp_path):
     store.rate("a", completion(), completion("b"), "left", "anna")
     store.rate("b", completion(prompt=TURNS), completion("b", prompt=TURNS), "tie", "anna")  # no preference: not there
-    export(store.path, "trl", tmp_path / "pairs.jsonl")
+    export_pairs(store.path, "trl", tmp_path / "pairs.jsonl")
     (line,) = (tmp_path / "pairs.jsonl").read_text().splitlines()
     assert json.loads(line) == {
         "prompt": [{"role": "user", "content": "A stain?"}],
@@ -128,7 +128,7 @@ def test_jsonl_and_csv_have_the_messages_in_a_column_of_their_own(rated, tmp_pat
     from datasets import load_dataset
 
     out = tmp_path / "all.jsonl"
-    export(rated.path, "jsonl", out)
+    export_pairs(rated.path, "jsonl", out)
     rows = [json.loads(line) for line in out.read_text(encoding="utf-8").split("\n")[:-1]]
     assert [row["prompt"] for row in rows] == ["A stain?", TURNS[2]["content"], TURNS[2]["content"], "Ants?"]
     assert [row["messages"] for row in rows] == [TURNS[:1], TURNS, TURNS, [{"role": "user", "content": "Ants?"}]]
@@ -136,7 +136,7 @@ def test_jsonl_and_csv_have_the_messages_in_a_column_of_their_own(rated, tmp_pat
     loaded = load_dataset("json", data_files=str(out), split="train", cache_dir=str(tmp_path / "cache"))
     assert loaded["messages"][1] == TURNS
     assert len(read_ratings(out, ["helpful", "terse"])) == 4
-    export(rated.path, "csv", tmp_path / "all.csv")
+    export_pairs(rated.path, "csv", tmp_path / "all.csv")
     with (tmp_path / "all.csv").open(encoding="utf-8", newline="") as file:
         cells = list(csv.DictReader(file))
     assert [json.loads(row["messages"]) for row in cells] == [row["messages"] for row in rows]

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from app.storage.export import export
+from app.storage.export import export_pairs
 from engine import InputError
 
 
@@ -22,7 +22,7 @@ def test_trl_pairs_are_read_by_datasets(rated, tmp_path):
     from datasets import load_dataset
 
     out = tmp_path / "deep" / "pairs.jsonl"
-    assert export(rated.path, "trl", out) == {"ratings": 5, "rows": 2, "format": "trl", "out": str(out)}
+    assert export_pairs(rated.path, "trl", out) == {"ratings": 5, "rows": 2, "format": "trl", "out": str(out)}
     pairs = load_dataset("json", data_files=str(out), split="train", cache_dir=str(tmp_path / "cache"))
     assert pairs.column_names == ["prompt", "chosen", "rejected"]
     lefts = ['Left, "0"\nline two \u2028 你好', 'Left, "1"\nline two \u2028 你好']
@@ -37,7 +37,7 @@ def conversational(prompt: str, chosen: str, rejected: str) -> dict[str, list[di
 
 
 def test_jsonl_holds_everything_of_every_rating(rated, tmp_path):
-    export(rated.path, "jsonl", tmp_path / "all.jsonl")
+    export_pairs(rated.path, "jsonl", tmp_path / "all.jsonl")
     lines = (tmp_path / "all.jsonl").read_text(encoding="utf-8").split("\n")[:-1]
     pairs = list(rated.pairs())
     told = [{**pair, "messages": [{"role": "user", "content": pair["prompt"]}]} for pair in pairs]
@@ -45,7 +45,7 @@ def test_jsonl_holds_everything_of_every_rating(rated, tmp_path):
 
 
 def test_csv_holds_everything_of_every_rating(rated, tmp_path):
-    export(rated.path, "csv", tmp_path / "all.csv")
+    export_pairs(rated.path, "csv", tmp_path / "all.csv")
     with (tmp_path / "all.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     pair = list(rated.pairs())[4]
@@ -59,7 +59,7 @@ def test_csv_holds_everything_of_every_rating(rated, tmp_path):
 
 def test_an_empty_store_gives_an_empty_file(store, tmp_path):
     for form in ("trl", "jsonl", "csv"):
-        assert export(store.path, form, tmp_path / form)["rows"] == 0
+        assert export_pairs(store.path, form, tmp_path / form)["rows"] == 0
         assert (tmp_path / form).read_text() == ""
 
 
@@ -67,12 +67,12 @@ def test_wrong_arguments_leave_an_older_export_whole(rated, tmp_path):
     out = tmp_path / "pairs.jsonl"
     out.write_text("older")
     with pytest.raises(InputError, match="--format"):
-        export(rated.path, "xml", out)
+        export_pairs(rated.path, "xml", out)
     with pytest.raises(InputError, match="no such database"):
-        export(tmp_path / "missing.db", "trl", out)
+        export_pairs(tmp_path / "missing.db", "trl", out)
     with pytest.raises(InputError, match="--out"):
-        export(rated.path, "trl", tmp_path)
+        export_pairs(rated.path, "trl", tmp_path)
     with pytest.raises(InputError, match="--out"):
-        export(rated.path, "trl", out / "below.jsonl")
+        export_pairs(rated.path, "trl", out / "below.jsonl")
     assert out.read_text() == "older"
     assert not (tmp_path / "missing.db").exists()

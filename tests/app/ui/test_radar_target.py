@@ -12,7 +12,7 @@ import pytest
 
 from app.services import bank_service
 from app.services.bank_service import Aimed, Expected
-from app.ui.radar_target import answer, sentence
+from app.ui.radar_target import answer_target, target_sentence
 from engine import Engine, Sampling
 from engine.bank.estimate import Bank
 from tests.conftest import Tiny
@@ -48,7 +48,7 @@ def bank_of(desk: SimpleNamespace) -> Bank:
 
 def ask(desk: SimpleNamespace, **changes: object) -> dict:
     asked = {"faders": EVEN, "channels": "{}", "gain": 1, "goal": {"plain": 0.5}, "quick": False, **changes}
-    return answer(desk, NAMES, json.loads(json.dumps(asked)))
+    return answer_target(desk, NAMES, json.loads(json.dumps(asked)))
 
 
 def rewards(desk: SimpleNamespace, weights: np.ndarray, gain: float = 1.0) -> np.ndarray:
@@ -140,14 +140,14 @@ def aimed(gained: dict[str, float], asked: dict[str, float], sound: bool = True)
 
 
 def test_the_sentence() -> None:
-    far = sentence(aimed({"helpful": 0.4, "harmless": -0.2, "humorous": 0.04}, {"helpful": 0.6}))
+    far = target_sentence(aimed({"helpful": 0.4, "harmless": -0.2, "humorous": 0.04}, {"helpful": 0.6}))
     assert far == (
         "Beyond reach; nearest to your target: helpful +0.40 ± 0.03 of +0.60σ asked; with it harmless −0.20. "
         "40% of the bank counts."
     )
-    near = sentence(aimed({"helpful": 0.56, "harmless": -0.001}, {"helpful": 0.6, "harmless": 0.0}))
+    near = target_sentence(aimed({"helpful": 0.56, "harmless": -0.001}, {"helpful": 0.6, "harmless": 0.0}))
     assert near.startswith(
         "Target reached: helpful +0.56 ± 0.03 of +0.60σ asked, harmless +0.00 ± 0.03 of +0.00σ asked."
     )
-    guess = sentence(aimed({"helpful": 0.6}, {"helpful": 0.6}, sound=False))
+    guess = target_sentence(aimed({"helpful": 0.6}, {"helpful": 0.6}, sound=False))
     assert "But a guess, only 40% of the bank counts: sample more in Explore." in guess

@@ -44,7 +44,7 @@ def test_it_is_the_same_bank_at_other_weights(bank: Bank, gain: float) -> None:
 
 
 def test_the_max_min_weights_around_one_that_stays(exact: Exact, bank: Bank) -> None:
-    found = mpo.solve(bank.holding(FIXED), repeats=5).among(bank.policies, FIXED)
+    found = mpo.solve_mpo(bank.holding(FIXED), repeats=5).among(bank.policies, FIXED)
     weights = np.array(list(found.weights.values()))
     assert list(found.weights) == bank.policies
     assert weights.sum() == pytest.approx(1)
@@ -53,7 +53,7 @@ def test_the_max_min_weights_around_one_that_stays(exact: Exact, bank: Bank) -> 
     assert exact.objective(weights) < best + 0.002
     assert exact.objective(weights) > exact.objective(exact.best()), "what stays costs something here"
     # What a free solve finds, with the others' shares squeezed into what is left, is not it.
-    free = np.array(list(mpo.solve(bank, repeats=0).weights.values()))
+    free = np.array(list(mpo.solve_mpo(bank, repeats=0).weights.values()))
     squeezed = 0.65 * free / (1 - free[1])
     squeezed[1] = 0.35
     assert exact.objective(weights) < exact.objective(squeezed) - 1e-4
@@ -68,7 +68,7 @@ def test_the_nearest_to_a_point_around_one_that_stays(exact: Exact, bank: Bank) 
         goal = dict(zip(bank.objectives, wanted.tolist(), strict=True))
         best = ((rewards - wanted) ** 2).sum(-1).min()
         for start in (None, np.full(3, 1 / 3)):
-            part = target.solve(bank.holding(FIXED), CENTRE, SCALE, goal, {}, repeats=0, start=start)
+            part = target.solve_target(bank.holding(FIXED), CENTRE, SCALE, goal, {}, repeats=0, start=start)
             found = part.among(bank.policies, FIXED)
             assert found.weights["p1"] == 0.35
             assert sum(found.weights.values()) == pytest.approx(1)

@@ -14,7 +14,7 @@ from engine import InputError, sampling
 from engine.bank import collection
 from engine.bank.collection import collect, kept, proposals
 from engine.bank.storage import BankFile
-from engine.cli.solve import solve
+from engine.cli.solve import solve_command
 from engine.config import DEMO, REFERENCE
 from engine.inference.engine import Engine
 from engine.prompts import read_prompts
@@ -41,7 +41,7 @@ def test_the_bundled_policies_have_their_bank(tmp_path: Path) -> None:
 
 
 def test_the_command_line_solves_with_the_bank_that_ships() -> None:
-    defaults = {name: parameter.default for name, parameter in inspect.signature(solve).parameters.items()}
+    defaults = {name: parameter.default for name, parameter in inspect.signature(solve_command).parameters.items()}
     assert (defaults["limit"], defaults["responses"], defaults["seed"]) == (collection.PROMPTS, collection.RESPONSES, 0)
     assert (defaults["max_new_tokens"], defaults["temperature"]) == (160, 0.7)
     assert sampling.Sampling(160, 0.7) == collection.SAMPLING

@@ -10,7 +10,7 @@ import pytest
 
 from engine import Sampling
 from engine.config import RewardSettings
-from engine.evaluation.baselines import compare, minimum_above, table
+from engine.evaluation.baselines import compare, minimum_above, win_rate_table
 from engine.evaluation.response_log import Memo
 from engine.rewards.reward_set import RewardSet
 from tests.engine.conftest import LENGTH, PROMPTS, Small
@@ -32,8 +32,8 @@ def test_judges_give_win_rates_of_their_own(small: Callable[[int, int], Small]) 
     for row in result["methods"].values():
         assert row["judges"]["win_rates"]["b"] == row["win_rates"]["short"]
         assert row["judges"]["win_rates"]["a"] != row["win_rates"]["first"]
-    assert table(result).count("| uniform |") == 2
-    assert "by the judges" in table(result)
+    assert win_rate_table(result).count("| uniform |") == 2
+    assert "by the judges" in win_rate_table(result)
 
 
 def last_letter(prompt: str, response: str) -> float:

@@ -25,8 +25,8 @@ from transformers import (
 
 from engine import Engine, InputError, Sampling
 from engine.inference import self_test
-from engine.inference.self_test import check
-from engine.models.fingerprint import fingerprint
+from engine.inference.self_test import check_decoding
+from engine.models.fingerprint import weights_fingerprint
 from tests.conftest import Tiny, make_tokenizer
 
 SHORT, LONG = "mix", "move the faders over the lazy dog and jump over it " * 3
@@ -245,20 +245,20 @@ def test_the_check_is_short_and_is_kept_for_large_models(
         policy_set = engine.policy_set
         assert policy_set.fingerprints == [None]
         begun = time.monotonic()
-        check(policy_set)
+        check_decoding(policy_set)
         print(f"the check of a tiny model took {time.monotonic() - begun:.2f} s")
         looked: list[int] = []
         real = self_test.look_at
         monkeypatch.setattr(self_test, "look_at", lambda *given: looked.append(given[1]) or real(*given))
         monkeypatch.setattr("engine.models.fingerprint.LARGE", 0)
-        key = fingerprint(policy_set.models[0])
-        assert key and key == fingerprint(policy_set.models[0])
+        key = weights_fingerprint(policy_set.models[0])
+        assert key and key == weights_fingerprint(policy_set.models[0])
         policy_set.fingerprints = [key]
-        check(policy_set)
-        check(policy_set)
+        check_decoding(policy_set)
+        check_decoding(policy_set)
         assert looked == [0]
         next(policy_set.models[0].parameters()).data[0] += 1
-        assert fingerprint(policy_set.models[0]) != key
+        assert weights_fingerprint(policy_set.models[0]) != key
 
 
 def test_a_row_that_depends_on_its_neighbour_is_read_alone(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,7 +58,7 @@ def test_a_large_model_is_not_left_to_one_thread() -> None:
 
 def test_rows_of_another_number_have_a_search_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [0.0]
-    monkeypatch.setattr(thread_tuning, "most", lambda: 2)
+    monkeypatch.setattr(thread_tuning, "most_threads", lambda: 2)
     monkeypatch.setattr(thread_tuning.time, "perf_counter", lambda: clock[0])
     before, own = torch.get_num_threads(), Threads()
     try:
@@ -76,7 +76,7 @@ def test_rows_of_another_number_have_a_search_of_their_own(monkeypatch: pytest.M
 
 def test_a_step_that_fails_leaves_all_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     before = torch.get_num_threads()
-    monkeypatch.setattr(thread_tuning, "most", lambda: before)
+    monkeypatch.setattr(thread_tuning, "most_threads", lambda: before)
     own = Threads()
     with pytest.raises(RuntimeError), own.for_rows(4):
         raise RuntimeError

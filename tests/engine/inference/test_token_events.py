@@ -15,7 +15,7 @@ from engine.bank.collection import EVEN
 from engine.bank.objective import Objective
 from engine.bank.storage import BankFile
 from engine.inference.token_events import gather_steps
-from engine.solvers.mpo import mpo, solve
+from engine.solvers.mpo import mpo, solve_mpo
 from tests.engine.conftest import LENGTH, PROMPTS, Small
 
 SAMPLING = Sampling(max_new_tokens=LENGTH, temperature=1.0)
@@ -80,7 +80,7 @@ def test_of_few_responses_it_makes_more(small: Callable[[int, int], Small]) -> N
     for _ in range(40):
         bank = exact.lean(list(range(len(PROMPTS))), 2, rng)
         for name, some in {"whole": bank, "plain": replace(bank, steps=None)}.items():
-            found = np.array(list(solve(some, repeats=0).weights.values()))
+            found = np.array(list(solve_mpo(some, repeats=0).weights.values()))
             excess[name] += (exact.objective(found) - least) / 40
     assert excess["whole"] < 0.7 * excess["plain"]
 
@@ -90,7 +90,7 @@ def test_the_stated_error_holds_95_times_of_100(small: Callable[[int, int], Smal
     exact, rng = small(count, 1).exact, np.random.default_rng(count)
     least, held = exact.objective(exact.best()), 0
     for _ in range(100):
-        found = solve(exact.lean(list(range(len(PROMPTS))), 24, rng), repeats=20)
+        found = solve_mpo(exact.lean(list(range(len(PROMPTS))), 24, rng), repeats=20)
         held += abs(found.objective - least) < 1.96 * found.objective_error
     assert held >= 88  # 95 are expected, 88 is three standard deviations below
 
@@ -150,7 +150,7 @@ def test_one_policy_alone_and_one_prompt(small: Callable[[int, int], Small]) -> 
     assert alone.objective == pytest.approx(0, abs=1e-3)
     exact = small(2, 0).exact
     bank = exact.lean([0], 2, np.random.default_rng(0))
-    assert sum(solve(bank, repeats=5).weights.values()) == pytest.approx(1)
+    assert sum(solve_mpo(bank, repeats=5).weights.values()) == pytest.approx(1)
     engine = small(2, 0).engine
     solution = mpo(engine, PROMPTS[:1], SAMPLING, responses=4)
     assert sum(solution.weights.values()) == pytest.approx(1)

@@ -14,7 +14,7 @@ from engine.config import load_config
 from engine.inference.batch import Batch
 from engine.inference.sampler import Sampler
 from engine.inference.sequence import Sequence
-from engine.models.config_fingerprint import fingerprint
+from engine.models.config_fingerprint import config_fingerprint
 from tests.conftest import ALL_LINEARS, Tiny, make_adapter
 
 # The reference is `narrow`; `stacked` was trained on top of it, `alone` was not.
@@ -217,12 +217,12 @@ def test_only_policies_that_cannot_be_folded(tiny: Tiny) -> None:
 
 
 def test_the_bank_s_key_follows_the_reference(tiny: Tiny) -> None:
-    plain = fingerprint(load_config(tiny.config))
+    plain = config_fingerprint(load_config(tiny.config))
     keys = [plain]
     for i, name in enumerate(("narrow", "plain", ["narrow", "plain"], ["plain", "narrow"])):
-        keys.append(fingerprint(load_config(tiny.write(f"key{i}.yaml", reference={"adapter": name}))))
+        keys.append(config_fingerprint(load_config(tiny.write(f"key{i}.yaml", reference={"adapter": name}))))
     stacked = [{"name": "plain", "objective": "plain", "adapter": ["plain", "narrow"]}]
-    keys.append(fingerprint(load_config(tiny.write("key-stack.yaml", policies=stacked, rewards=[]))))
+    keys.append(config_fingerprint(load_config(tiny.write("key-stack.yaml", policies=stacked, rewards=[]))))
     assert all(keys[i] != keys[j] for i in range(len(keys)) for j in range(i))
     assert len(plain) == 4, "a configuration without a reference keeps its bank"
 

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import engine.rewards.linear_head
 from engine import Engine, InputError, Sampling
 from engine.config import load_config
-from engine.models.config_fingerprint import fingerprint
+from engine.models.config_fingerprint import config_fingerprint
 from engine.rewards.linear_head import Head, save_head
 from tests.conftest import Tiny, make_base
 
@@ -169,11 +169,11 @@ def test_what_is_released_is_gone(heads: Tiny) -> None:
 
 def test_a_head_changes_the_bank_s_key(heads: Tiny) -> None:
     config = load_config(write(heads, "key.yaml", names=("low",)))
-    before = fingerprint(config)
+    before = config_fingerprint(config)
     save_head(heads.folder / "heads" / "low", Head(**{**vars(HEADS["low"]), "bias": torch.ones(1)}))
-    assert fingerprint(config) != before
+    assert config_fingerprint(config) != before
     save_head(heads.folder / "heads" / "low", HEADS["low"])
-    assert fingerprint(config) == before
+    assert config_fingerprint(config) == before
 
 
 def test_another_base_is_warned_of(heads: Tiny, caplog: pytest.LogCaptureFixture) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from engine.bank.calibration import read_scale, scale_of_bank, write_scale
 from engine.bank.estimate import Bank
-from engine.bank.local_normaliser import LocalNormaliser, fit
+from engine.bank.local_normaliser import LocalNormaliser, fit_normaliser
 from engine.config import RewardSettings
 from engine.errors import InputError
 from engine.rewards.scale import RewardScale
@@ -58,7 +58,7 @@ def test_the_local_normaliser_is_exact_for_gaussian_steps_and_restricts() -> Non
         return -0.5 * (sum(w * means[name] ** 2 for name, w in weights.items()) - centre**2)
 
     halves = {f"{x}+{y}": -log_z({x: 0.5, y: 0.5}) for x, y in (("a", "b"), ("a", "reference"), ("b", "reference"))}
-    form = fit([[{"log_probs": dict.fromkeys(means, 0.0) | halves}]], ["a", "b"], "reference", "even")
+    form = fit_normaliser([[{"log_probs": dict.fromkeys(means, 0.0) | halves}]], ["a", "b"], "reference", "even")
     assert isinstance(form, LocalNormaliser)
     at = np.array([0.5, 0.9])  # a gain above 1: the reference has -0.4
     assert form(at).item() == pytest.approx(log_z({"a": 0.5, "b": 0.9, "reference": -0.4}))

@@ -15,7 +15,7 @@ from engine.bank.collection import collect
 from engine.bank.collection import proposals as engine_proposals
 from engine.bank.estimate import Bank
 from engine.bank.storage import BankFile
-from engine.solvers.mpo import solve
+from engine.solvers.mpo import solve_mpo
 from tests.engine.conftest import LENGTH, PROMPTS, Exact, Small
 
 EVERY = [(2, 0), (2, 1), (3, 0), (3, 1), (4, 0), (4, 1)]
@@ -58,7 +58,7 @@ def test_responses_drawn_from_the_tables_count_as_those_of_the_batch(
 def test_weights_and_objective(small: Callable[[int, int], Small], count: int, seed: int) -> None:
     exact = small(count, seed).exact
     bank = exact.sample(proposals(exact), 4000, np.random.default_rng(seed))
-    solution = solve(bank, seed, repeats=5)
+    solution = solve_mpo(bank, seed, repeats=5)
     found, best = np.array(list(solution.weights.values())), exact.best()
     assert 0.5 * np.abs(found - best).sum() < 0.02
     assert abs(solution.objective - exact.objective(best)) < 0.01
@@ -98,7 +98,7 @@ def test_the_stated_errors_hold_95_times_of_100(small: Callable[[int, int], Smal
         estimate = bank.estimate(weights)
         objective.append(abs(estimate.objective - exact.objective(weights)) < 1.96 * estimate.error)
         rewards.append(np.abs(estimate.rewards - exact.expected(weights)) < 1.96 * estimate.reward_errors)
-        found = solve(bank, repeats=20)
+        found = solve_mpo(bank, repeats=20)
         at_best.append(abs(found.objective - exact.objective(best)) < 1.96 * found.objective_error)
     # 190 of 200 are expected; 181 is three standard deviations below.
     assert sum(objective) >= 181
@@ -136,7 +136,7 @@ def identical() -> Bank:
 
 
 def test_policies_that_are_alike_and_rewards_that_are_constant_are_no_trouble() -> None:
-    solution = solve(identical())
+    solution = solve_mpo(identical())
     assert sum(solution.weights.values()) == pytest.approx(1)
     assert solution.rewards == {"r": pytest.approx(1)}
     assert solution.reward_errors == {"r": pytest.approx(0, abs=1e-9)}
@@ -146,7 +146,7 @@ def test_one_policy_alone_gets_all_weight(small: Callable[[int, int], Small]) ->
     exact = small(2, 0).exact
     alone = replace(exact, log_probs=exact.log_probs[..., :2], log_even=None)
     bank = alone.sample(list(np.eye(2)), 10, np.random.default_rng(0))
-    assert solve(bank).weights == {"p0": 1.0}
+    assert solve_mpo(bank).weights == {"p0": 1.0}
 
 
 def test_a_policy_between_the_others_gets_no_weight(small: Callable[[int, int], Small]) -> None:
@@ -155,7 +155,7 @@ def test_a_policy_between_the_others_gets_no_weight(small: Callable[[int, int], 
     between, _ = exact.log_mixture(np.array([0.5, 0.5]))
     three = replace(exact, log_probs=np.concatenate([exact.log_probs, between[..., None]], -1), log_even=None)
     bank = three.sample(list(np.eye(4)), 300, np.random.default_rng(0))
-    solution = solve(bank, repeats=5)
+    solution = solve_mpo(bank, repeats=5)
     assert solution.weights["p2"] < 0.02
 
 
@@ -166,4 +166,4 @@ def test_a_bank_that_cannot_say_says_so() -> None:
     estimate = bank.estimate([0.5, 0.5])
     assert estimate.share < 0.1
     assert not estimate.sound
-    assert "effective sample size" in solve(bank, repeats=2).note
+    assert "effective sample size" in solve_mpo(bank, repeats=2).note

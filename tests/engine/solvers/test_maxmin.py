@@ -36,7 +36,7 @@ def expected_rewards(bank: Bank, weights: np.ndarray) -> tuple[np.ndarray, bool]
 def test_nothing_dominates_what_is_found(seed: int) -> None:
     bank = random_bank(np.random.default_rng(seed))
     size = len(bank.objectives)
-    solution = maxmin.solve(bank, np.zeros(size), np.ones(size), repeats=0)
+    solution = maxmin.solve_maxmin(bank, np.zeros(size), np.ones(size), repeats=0)
     weights = np.array(list(solution.weights.values()))
     assert weights.sum() == pytest.approx(1) and weights.min() >= 0
     found, sound = expected_rewards(bank, weights)

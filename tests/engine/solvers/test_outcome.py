@@ -26,9 +26,9 @@ def test_nothing_is_better_than_max_min_and_what_is_better_than_mpo_is_found(see
     bank = random_bank(np.random.default_rng(seed))
     size = len(bank.objectives)
     centre, scale = np.zeros(size), np.ones(size)
-    fair = weights_of(maxmin.solve(bank, centre, scale, repeats=0))
+    fair = weights_of(maxmin.solve_maxmin(bank, centre, scale, repeats=0))
     assert outcome(bank, centre, scale, fair).better is None
-    own = weights_of(mpo.solve(bank, repeats=0))
+    own = weights_of(mpo.solve_mpo(bank, repeats=0))
     found = outcome(bank, centre, scale, own)
     here, _ = expected_rewards(bank, own)
     assert list(found.rewards.values()) == pytest.approx(here)
@@ -51,7 +51,7 @@ def test_some_random_banks_have_a_point_better_than_mpos() -> None:
     better = 0
     for seed in range(10):
         bank = random_bank(np.random.default_rng(seed))
-        own = weights_of(mpo.solve(bank, repeats=0))
+        own = weights_of(mpo.solve_mpo(bank, repeats=0))
         better += better_point(bank, np.ones(len(bank.objectives)), own) is not None
     assert better
 

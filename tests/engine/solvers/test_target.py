@@ -9,7 +9,7 @@ import pytest
 
 from engine import InputError
 from engine.bank.estimate import Bank
-from engine.solvers.target import reach, solve
+from engine.solvers.target import optimise_target, solve_target
 from tests.engine.conftest import Exact, Small
 from tests.engine.solvers.test_enumeration import proposals
 
@@ -46,13 +46,13 @@ def test_slopes_are_differences(bank: Bank) -> None:
 
 def test_a_point_that_can_be_reached_is_reached(exact: Exact, bank: Bank) -> None:
     wanted = (exact.expected(np.array([0.2, 0.5, 0.3])) - CENTRE) / SCALE
-    found = solve(bank, CENTRE, SCALE, dict(zip(bank.objectives, wanted.tolist(), strict=True)), {}, repeats=3)
+    found = solve_target(bank, CENTRE, SCALE, dict(zip(bank.objectives, wanted.tolist(), strict=True)), {}, repeats=3)
     assert standard(exact, found.weights) == pytest.approx(wanted, abs=0.05)
 
 
 def test_a_point_out_of_reach_is_come_nearest_to(exact: Exact, bank: Bank) -> None:
     goal = {"short": 5.0, "first": 5.0}
-    found = solve(bank, CENTRE, SCALE, goal, {}, repeats=3)
+    found = solve_target(bank, CENTRE, SCALE, goal, {}, repeats=3)
     _, rewards = grid(exact)
     best = ((rewards - 5) ** 2).sum(-1).min()
     assert ((standard(exact, found.weights) - 5) ** 2).sum() < best + 0.1
@@ -61,7 +61,7 @@ def test_a_point_out_of_reach_is_come_nearest_to(exact: Exact, bank: Bank) -> No
 def test_the_most_under_a_floor(exact: Exact, bank: Bank) -> None:
     _, rewards = grid(exact)
     floor = float(np.quantile(rewards[:, 1], 0.8))
-    found = solve(bank, CENTRE, SCALE, {}, {"first": floor}, repeats=3)
+    found = solve_target(bank, CENTRE, SCALE, {}, {"first": floor}, repeats=3)
     assert standard(exact, found.weights)[1] > floor - 0.05
     assert standard(exact, found.weights).sum() > rewards[rewards[:, 1] >= floor].sum(-1).max() - 0.05
 
@@ -76,7 +76,7 @@ def test_the_most_by_what_each_reward_is_worth(
     _, rewards = grid(exact)
     each = np.array([worth.get(name, 1.0) for name in bank.objectives])
     kept = rewards[rewards[:, 1] >= floors.get("first", -np.inf)]
-    found = standard(exact, solve(bank, CENTRE, SCALE, {}, floors, repeats=3, worth=worth).weights)
+    found = standard(exact, solve_target(bank, CENTRE, SCALE, {}, floors, repeats=3, worth=worth).weights)
     assert found @ each > (kept @ each).max() - 0.05 * np.abs(each).sum()
     assert found[1] > floors.get("first", -np.inf) - 0.05
     # It is another one than that of the plain sum, or the check above would say little.
@@ -85,7 +85,7 @@ def test_the_most_by_what_each_reward_is_worth(
 
 def test_floors_that_cannot_be_kept_are_told(bank: Bank) -> None:
     with pytest.raises(InputError, match=r"floor: no weights keep to .*lower a floor, or leave one out"):
-        solve(bank, CENTRE, SCALE, {}, {"first": 50.0})
+        solve_target(bank, CENTRE, SCALE, {}, {"first": 50.0})
 
 
 def test_rewards_without_a_name_are_told(small: Callable[[int, int], Small]) -> None:
@@ -115,10 +115,10 @@ def test_a_policy_that_dominates_gets_all_weight() -> None:
     ratios = np.stack([rewards.sum(-1) / 2, rng.normal(size=(4, 400)) / 10], -1)
     bank = made_up(rewards, ratios)
     for goal, floors in (({"r0": 3.0, "r1": 3.0}, {}), ({}, {"r0": 0.1})):
-        found = solve(bank, np.zeros(2), np.ones(2), goal, floors, repeats=3)
+        found = solve_target(bank, np.zeros(2), np.ones(2), goal, floors, repeats=3)
         assert found.weights["p0"] > 0.99
     # Also where the search begins in that corner, as it does in a bootstrap.
-    again, _ = reach(bank, np.zeros(2), np.ones(2), {"r0": 3.0}, {}, rng, start=np.array([1.0, 0.0]))
+    again, _ = optimise_target(bank, np.zeros(2), np.ones(2), {"r0": 3.0}, {}, rng, start=np.array([1.0, 0.0]))
     assert again == pytest.approx([1, 0], abs=0.01)
 
 
@@ -126,14 +126,14 @@ def test_rewards_that_are_constant_and_policies_that_are_alike() -> None:
     rng = np.random.default_rng(0)
     alike = rng.normal(size=(4, 50, 1)).repeat(2, -1) / 10
     constant = made_up(np.ones((4, 50, 2)), alike)
-    found = solve(constant, np.zeros(2), np.ones(2), {}, {"r0": 0.5}, repeats=3)
+    found = solve_target(constant, np.zeros(2), np.ones(2), {}, {"r0": 0.5}, repeats=3)
     assert sum(found.weights.values()) == pytest.approx(1)
     assert found.rewards == {"r0": pytest.approx(1), "r1": pytest.approx(1)}
     with pytest.raises(InputError, match="no weights keep to"):
-        solve(constant, np.zeros(2), np.ones(2), {}, {"r0": 1.5})
+        solve_target(constant, np.zeros(2), np.ones(2), {}, {"r0": 1.5})
 
 
 def test_one_objective_and_one_policy() -> None:
     rng = np.random.default_rng(0)
     bank = made_up(rng.normal(size=(4, 50, 1)), rng.normal(size=(4, 50, 1)) / 10)
-    assert solve(bank, np.zeros(1), np.ones(1), {"r0": 1.0}, {}, repeats=3).weights == {"p0": pytest.approx(1)}
+    assert solve_target(bank, np.zeros(1), np.ones(1), {"r0": 1.0}, {}, repeats=3).weights == {"p0": pytest.approx(1)}
