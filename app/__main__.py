@@ -152,6 +152,7 @@ def export_ratings(
 
 
 def say(what: dict[str, Any] | str) -> None:
+    """Print a line, or an object as JSON."""
     if isinstance(what, dict):
         print_json(what)
     else:

@@ -21,6 +21,7 @@ def expected_line(text: str, sound: bool | None) -> str:
 
 
 def fader_head(index: int, name: str, colour: str, share: float) -> str:
+    """Return the head of a fader: its name, colour and weight."""
     return (
         f'<div class="fader-head" style="--accent:{colour}"><span class="dot"></span>'
         f'<span class="fader-name" title="{escape(name)}">{escape(name)}</span>'
@@ -39,6 +40,7 @@ def mixture_bar(colours: Sequence[str]) -> str:
 
 
 def caption(completion: Completion) -> str:
+    """Return the line below a response: how it was made."""
     return f'<p class="made">{escape(how_made(completion))}</p>'
 
 

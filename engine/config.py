@@ -33,6 +33,8 @@ OURS = {
 
 
 class Settings(BaseModel):
+    """Base of the configuration's models: unknown keys are errors."""
+
     model_config = ConfigDict(extra="forbid")
 
 

@@ -48,6 +48,7 @@ def check_messages(prompt: Any) -> str | list[Message]:
 
 
 def check_text(text: str, what: str, remedy: str) -> None:
+    """Raise InputError if a text is empty or cannot be encoded as UTF-8."""
     if not text.strip():
         raise InputError(f"{what}: it is empty; {remedy}")
     try:

@@ -57,6 +57,7 @@ def digest(file: Path) -> str:
 
 
 def sha256_of(file: Path) -> str:
+    """Return a file's SHA-256 in hexadecimal."""
     sha256 = hashlib.sha256()
     with file.open("rb") as opened:
         while part := opened.read(1 << 20):

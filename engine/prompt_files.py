@@ -95,6 +95,7 @@ def decode(name: str, data: bytes) -> str:
 
 
 def unzipped(name: str, data: bytes, most: int | None) -> bytes:
+    """Return the content of a gzip file, of `most` bytes at most. Raises InputError."""
     try:
         with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
             whole = file.read() if most is None else file.read(most + 1)
@@ -114,6 +115,7 @@ def lines(text: str) -> Iterator[tuple[int, str]]:
 
 
 def json_lines(name: str, text: str) -> Iterator[Row]:
+    """Yield the rows of a JSON-lines file. Raises InputError, with the line's number."""
     for number, line in lines(text):
         try:
             yield Row("line", number, json.loads(line))
@@ -140,10 +142,12 @@ def whole_json(name: str, text: str) -> list[Row] | None:
 
 
 def columns_of(rows: list[Row]) -> list[str]:
+    """Return the keys of the first row; none if it is not an object."""
     return [str(name) for name in rows[0].value] if rows and isinstance(rows[0].value, dict) else []
 
 
 def chained(first: Row, rows: Iterator[Row]) -> Iterator[Row]:
+    """Yield a row that was read ahead, then the others."""
     yield first
     yield from rows
 
@@ -171,6 +175,7 @@ def filled_rows(name: str, reader: Any) -> Iterator[tuple[int, list[str]]]:
 
 
 def parquet_rows(name: str, data: bytes) -> tuple[list[str], Iterator[Row]]:
+    """Return a Parquet file's columns and its rows. Raises InputError."""
     try:
         import pyarrow
         import pyarrow.parquet

@@ -85,6 +85,7 @@ def uploaded(name: str, data: bytes, column: str | None = None) -> PromptSet:
 
 
 def check_length(name: str, place: str, text: str) -> None:
+    """Raise InputError if a prompt is longer than MAX_LINE characters."""
     if len(text) > MAX_LINE:
         raise InputError(
             f"{name}, {place}: it is {len(text):,} characters long; a {place.split()[0]} may have up to {MAX_LINE:,}"

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Protocol, TypeVar
 
 
-class Entry(Protocol):
+class Registered(Protocol):
     """What a registry needs to know of its entries."""
 
     @property
@@ -18,7 +18,7 @@ class Entry(Protocol):
     def order(self) -> int: ...
 
 
-T = TypeVar("T", bound=Entry)
+T = TypeVar("T", bound=Registered)
 
 
 class Registry(Mapping[str, T]):

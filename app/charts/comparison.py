@@ -77,6 +77,7 @@ def heading(comparison: int, plan: Plan) -> str:
 
 
 def progress_of(job: ComparisonJob) -> str:
+    """Return the progress line of a comparison that is running."""
     return progress(job.done, job.wanted, job.seconds_left, job.mended, len(job.unscored))
 
 
@@ -121,6 +122,7 @@ def interrupted(
 
 
 def duration(seconds: float) -> str:
+    """Return a duration in words: seconds, minutes or hours."""
     if seconds < 90:
         return f"{max(1, round(seconds))} s"
     return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
@@ -261,6 +263,7 @@ def comparison_radar(summary: Summary, styles: Sequence[Look], objectives: Mappi
 
 
 def faint(colour: str) -> str:
+    """Return a colour, `#rrggbb`, with an opacity of 13%."""
     red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
     return f"rgba({red},{green},{blue},0.13)"
 

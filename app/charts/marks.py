@@ -63,6 +63,7 @@ class MarkLegend:
 
 
 def build_legend(objectives: list[str]) -> MarkLegend:
+    """Build the legend of the marks, which also draws them on the radar."""
     html = gr.HTML(
         {"legend": "", "marks": []},
         html_template="${value.legend}",
@@ -94,6 +95,7 @@ def find_marks(desk: Desk, last: Mapping[str, Any] | None = None) -> list[Mark]:
 
 
 def even_mark(expected: Expected) -> Mark | None:
+    """Return the mark of the uniform mixture; None while its rewards are unknown."""
     names = expected.engine.policy_set.names
     rewards = expected_rewards(expected, dict.fromkeys(names, 1 / len(names)))
     return Mark("Even", rewards, "expected of all policies alike") if rewards else None
@@ -109,6 +111,7 @@ def balance_mark(expected: Expected) -> Mark | None:
 
 
 def expected_rewards(expected: Expected, weights: Mapping[str, float]) -> dict[str, float] | None:
+    """Return the expected rewards at these weights, in standard deviations; None while there is no bank or scale."""
     if expected.bank is None:
         return None
     try:
@@ -140,6 +143,7 @@ def soup_mark(desk: Desk) -> Mark | None:
 
 
 def is_even_soup(mixture: Mixture, policies: set[str]) -> bool:
+    """Return whether a mixture is the soup of all policies with equal weights."""
     weights = {name: weight for name, weight in mixture.weights.items() if weight}
     even = 1 / len(policies)
     return (

@@ -212,6 +212,7 @@ def point_hover(front: Front, rows: np.ndarray, policies: Sequence[str], objecti
 
 
 def label(name: str, colour: str) -> str:
+    """Return an axis label: the objective after a dot in its colour."""
     return f'<span style="color:{colour}">●</span> {escape(name)}'
 
 

@@ -49,6 +49,7 @@ def library() -> bytes:
 
 
 def serve_library(app: FastAPI) -> None:
+    """Serve plotly.min.js, which browsers keep until plotly's version changes."""
     tag = f'"{version("plotly")}"'
 
     @app.get("/plotly.min.js")

@@ -72,6 +72,7 @@ def radar(objectives: Sequence[str], colours: Sequence[str], sides: Mapping[str,
 
 @lru_cache
 def radar_layout(objectives: tuple[str, ...], colours: tuple[str, ...]) -> dict[str, Any]:
+    """Return the layout of a radar with three objectives or more."""
     labels = [
         f'<span style="color:{shade}">●</span> {escape(name)}' for name, shade in zip(objectives, colours, strict=True)
     ]
@@ -138,6 +139,7 @@ def expected(
 
 
 def bars(objectives: Sequence[str], sides: Mapping[str, SideRewards]) -> list[dict[str, Any]]:
+    """Return the traces of a bar chart, which replaces the radar below three objectives."""
     traces = []
     for side, rewards in sides.items():
         known = [name for name in objectives if name in rewards.standard]
@@ -158,6 +160,7 @@ def bars(objectives: Sequence[str], sides: Mapping[str, SideRewards]) -> list[di
 
 @lru_cache
 def bars_layout(objectives: tuple[str, ...]) -> dict[str, Any]:
+    """Return the layout of the bar chart."""
     figure = go.Figure()
     figure.update_xaxes(categoryorder="array", categoryarray=[escape(name) for name in objectives])
     figure.update_yaxes(range=[-REACH, REACH], gridcolor=GRID, zerolinecolor=TEXT, title="σ from the reference")
@@ -165,6 +168,7 @@ def bars_layout(objectives: tuple[str, ...]) -> dict[str, Any]:
 
 
 def radar_hover(side: str, objective: str, rewards: SideRewards) -> str:
+    """Return the tooltip of a side's point."""
     return (
         f"{side}, {escape(objective)}<br>reward {rewards.raw[objective]:.2f}"
         f"<br>{rewards.standard[objective]:+.1f}σ from the reference"
@@ -177,6 +181,7 @@ def plot_layout(figure: go.Figure) -> dict[str, Any]:
 
 
 def styled(figure: go.Figure) -> go.Figure:
+    """Apply the page's fonts, colours and margins to a figure."""
     return figure.update_layout(
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",

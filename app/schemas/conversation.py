@@ -37,10 +37,12 @@ def parse(text: str | None) -> Turns:
 
 
 def dump(turns: Turns) -> str:
+    """Return turns as JSON."""
     return _adapter.dump_json(turns).decode()
 
 
 def plain_turns(turns: Turns) -> list[Message]:
+    """Return turns as messages for the engine."""
     return [{"role": turn.role, "content": turn.content} for turn in turns]
 
 

@@ -138,10 +138,12 @@ class Site:
 
 
 def is_foreign(request: Request) -> bool:
+    """Return whether another site's page sent the request."""
     return request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "same-site", "none")
 
 
 def answer_request(value: Any) -> Response:
+    """Return a JSON response that is never cached."""
     return JSONResponse(value, headers={"Cache-Control": "no-store"})
 
 

@@ -263,6 +263,7 @@ def looks_like_one(file: Path) -> bool:
 
 
 def peek(file: Path) -> Any:
+    """Return a YAML file's content; None if it is too large or cannot be read."""
     try:
         return yaml.safe_load(file.read_text(encoding="utf-8")) if file.stat().st_size <= LARGEST else None
     except (OSError, ValueError, RecursionError, yaml.YAMLError):
@@ -270,6 +271,7 @@ def peek(file: Path) -> Any:
 
 
 def name_of(file: Path) -> str:
+    """Return a configuration's name, or its file's if it has none."""
     raw = peek(file)
     name = raw.get("name") if isinstance(raw, dict) else None
     return name if isinstance(name, str) and name.strip() else file.stem

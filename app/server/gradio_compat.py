@@ -10,10 +10,13 @@ from gradio.context import Context
 
 
 def of_thread(own: threading.local, name: str, default: Any) -> property:
+    """Return a property that has a value of its own in each thread."""
     return property(lambda _: getattr(own, name, default), lambda _, value: setattr(own, name, value))
 
 
 class Apart(type):
+    """Gradio's context with a value of its own in each thread, so that pages can be built side by side."""
+
     own = threading.local()
     root_block = of_thread(own, "root_block", None)
     block = of_thread(own, "block", None)

@@ -23,6 +23,8 @@ class SteerQuestion(BaseModel):
 
 
 def serve_steering(app: FastAPI, desk: Desk) -> None:
+    """Serve the questions of static/steer.js at /steer."""
+
     @app.post("/steer")
     async def steer(asked: SteerQuestion) -> dict[str, Any]:
         try:

@@ -53,5 +53,6 @@ async def events(run: Run, at: int) -> AsyncIterator[str]:
 
 
 def stop_unread(run: Run) -> None:
+    """Cancel a run that is no longer read by any page."""
     if not run.readers and not run.done:
         run.cancel()

@@ -70,6 +70,7 @@ def as_yaml(recipe: Recipe) -> str:
 
 
 def as_python(recipe: Recipe) -> str:
+    """Return a Python program that generates the response again."""
     settings = recipe.settings()
     prompt = settings.pop("prompt")
     if isinstance(prompt, str):

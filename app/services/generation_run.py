@@ -165,4 +165,5 @@ def written(line: Any) -> str:
 
 
 def new_seed() -> int:
+    """Return a random seed below one million."""
     return random.SystemRandom().randrange(1_000_000)

@@ -81,6 +81,7 @@ def standings_of(store: Store, model: str, policies: list[str]) -> Standing:
 
 
 def stored(row: Mapping[str, Any], side: str) -> dict[str, Any]:
+    """Return the mixture of one side of a rating as the database has it."""
     rest = {key: row[f"{side}_{key}"] for key in ("rule", "gain", "exponent")}
     return {"weights": json.loads(row[f"{side}_weights"]), **rest}
 

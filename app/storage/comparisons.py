@@ -276,6 +276,7 @@ class ComparisonTables:
 
 
 def read_plan(db: Database, comparison: int) -> Plan:
+    """Return what a comparison compares. Raises InputError if it was deleted."""
     row = next(iter(db.query("select * from comparisons where id = ?", [comparison])), None)
     if row is None:
         raise InputError("This comparison is gone: somebody has deleted it. Choose another.")
@@ -304,8 +305,10 @@ def read_plan(db: Database, comparison: int) -> Plan:
 
 
 def column(db: Database, table: str, name: str, comparison: int) -> list[tuple[int]]:
+    """Return one column of a comparison's rows."""
     return db.execute(f"select {name} from {table} where comparison_id = ?", [comparison]).fetchall()
 
 
 def now() -> str:
+    """Return the time in UTC, ISO 8601 with milliseconds."""
     return datetime.now(timezone.utc).isoformat(timespec="milliseconds")

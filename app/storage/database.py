@@ -235,6 +235,7 @@ def read_pairs(db: Database, rating_id: str | None = None) -> Iterator[dict[str,
 
 
 def read_completion(db: Database, completion_id: int) -> dict[str, Any]:
+    """Return a completion with its prompt, mixture and rewards. Raises InputError if there is none with this id."""
     rows = db.query(
         "select c.*, m.weights, m.rule, m.gain, m.exponent from completions c "
         "join mixtures m on m.id = c.mixture_id where c.id = ?",

@@ -55,6 +55,7 @@ def flat_pairs(pair: Pair) -> dict[str, Any]:
 
 
 def plain_pairs(value: Any) -> Any:
+    """Return a value as a table's cell: lists and objects as JSON."""
     return json.dumps(value, ensure_ascii=False) if isinstance(value, (dict, list)) else value
 
 
@@ -64,6 +65,7 @@ def harmless(value: Any) -> Any:
 
 
 def write_lines(rows: Iterable[dict[str, Any]], file: TextIO) -> int:
+    """Write rows as JSON lines; return how many."""
     count = 0
     for row in rows:
         file.write(json.dumps(row, ensure_ascii=False) + "\n")

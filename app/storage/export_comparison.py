@@ -57,18 +57,21 @@ def flat_rows(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def as_csv(rows: Rows) -> bytes:
+    """Return rows as a CSV file."""
     file = io.StringIO(newline="")
     write_table([flat_rows(row) for row in rows], file)
     return file.getvalue().encode()
 
 
 def as_lines(rows: Rows) -> bytes:
+    """Return rows as JSON lines."""
     file = io.StringIO()
     write_lines(rows, file)
     return file.getvalue().encode()
 
 
 def as_parquet(rows: Rows) -> bytes:
+    """Return rows as a Parquet file."""
     file = io.BytesIO()
     flats = [flat_rows(row) for row in rows]
     # Of all rows: a row that lacks a reward has no column for it.

@@ -67,6 +67,7 @@ class TakenError(InputError):
 
 
 def unknown(name: str | None) -> str:
+    """Return the message for a name without a saved mixture."""
     return f"There is no saved mixture “{name}” any more." if name else "Choose a saved mixture first."
 
 

@@ -21,6 +21,8 @@ CHOICES = {
 
 @dataclass
 class BalanceMenu:
+    """The button with its menu and floors."""
+
     button: gr.Button
     choice: gr.Dropdown
     floors: dict[str, gr.Textbox]  # by objective

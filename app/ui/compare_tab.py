@@ -363,4 +363,5 @@ def parse_count(text: str | None, what: str, whole: bool = False) -> float:
 
 
 def build_compare_tab(desk: Desk, tab: gr.Tab, steering: Steering) -> None:
+    """Build the tab Compare."""
     CompareTab(desk, steering).build(tab)

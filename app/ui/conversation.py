@@ -25,6 +25,8 @@ TRANSCRIPT = (
 
 @dataclass
 class ConversationParts:
+    """The components of the conversation above the prompt."""
+
     turns: gr.Textbox  # unseen: what was said before the prompt, as JSON
     back: gr.Button
     fresh: gr.Button

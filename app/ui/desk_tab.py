@@ -373,10 +373,12 @@ class DeskTab:
 
 
 def build_desk_tab(desk: Desk, tab: gr.Tab, tabs: gr.Tabs) -> Steering:
+    """Build the tab Desk; return what other tabs steer it with."""
     return DeskTab(desk).build(tab, tabs)
 
 
 def summary(run: Run, sides: list[str], seconds: float) -> str:
+    """Return the status line of a finished run: tokens, seconds, and what can be rated."""
     made = [completion for side, completion in run.completions.items() if side in sides]
     tokens = sum(len(completion.tokens) - completion.begins_with for completion in made)
     how = "Stopped" if any(completion.finish_reason == "stopped" for completion in made) else "Done"

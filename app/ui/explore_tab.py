@@ -222,4 +222,5 @@ def point_caption(bank: Bank, constant: Sequence[str] = ()) -> str:
 
 
 def build_explore_tab(desk: Desk, tab: gr.Tab, steering: Steering) -> None:
+    """Build the tab Explore."""
     ExploreTab(desk, steering).build(tab)

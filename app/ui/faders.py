@@ -36,6 +36,7 @@ def build_channels(faders: list[Any], marks: list[dict[str, gr.Button]]) -> gr.T
 
 
 def build_history() -> tuple[gr.Button, gr.Button]:
+    """Build the buttons Undo and Redo."""
     with gr.Row(elem_id="history"):
         undo = gr.Button("Undo (Ctrl+Z)", size="sm", elem_id="undo", min_width=90)
         redo = gr.Button("Redo (Ctrl+⇧+Z)", size="sm", elem_id="redo", min_width=90)

@@ -47,6 +47,7 @@ def build_header(warning: str = "", menu: Menu | None = None, notes: Sequence[st
 
 
 def warning_line(warning: str) -> str:
+    """Return the line of a warning, which can be dismissed; empty without one."""
     if not warning:
         return ""
     return (
@@ -84,6 +85,7 @@ def offer_lines(menu: Menu | None) -> str:
 
 
 def loading_line(menu: Menu | None) -> str:
+    """Return the hidden line that shows a configuration's loading; empty without a menu."""
     if menu is None or not menu.choices:
         return ""
     return (
@@ -94,6 +96,7 @@ def loading_line(menu: Menu | None) -> str:
 
 
 def menu_of(menu: Menu | None) -> str:
+    """Return the menu of configurations; empty if there is nothing to choose."""
     if menu is None or not menu.choices:
         return ""
     items = "".join(

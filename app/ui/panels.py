@@ -49,6 +49,7 @@ def build_panels(policies: Mapping[str, str]) -> Panels:
 
 
 def build_panel(panels: Panels, side: str, policies: Mapping[str, str]) -> None:
+    """Build the panel of one side."""
     choices = [("Faders", FADERS), ("Faders exact", EXACT), *((name, f"policy:{name}") for name in policies)]
     choices += [("Reference", REFERENCE), ("Uniform", UNIFORM)]
     with gr.Column(elem_id=f"panel-{side}", elem_classes="panel", min_width=200):
@@ -97,6 +98,7 @@ def response(side: str, policies: Mapping[str, str]) -> gr.HTML:
 
 
 def panel_legend(policies: Mapping[str, str]) -> str:
+    """Return the legend of the trace's colours."""
     parts = "".join(
         f'<span style="--accent:{colour}"><i class="dot"></i>{escape(name)}</span>' for name, colour in policies.items()
     )

@@ -91,4 +91,5 @@ class PromptUpload:
 
 
 def label_of(prompts: PromptSet) -> str:
+    """Return a file's name and number of prompts."""
     return f"{prompts.name} · {len(prompts.prompts)} prompts"

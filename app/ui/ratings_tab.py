@@ -79,4 +79,5 @@ class RatingsTab:
 
 
 def build_ratings_tab(desk: Desk, tab: gr.Tab, steering: Steering) -> None:
+    """Build the tab Ratings."""
     RatingsTab(desk, steering).build(tab)

@@ -37,6 +37,7 @@ class KeepingParts:
 
 
 def build_keeping() -> KeepingParts:
+    """Build the menu of saved mixtures."""
     name = gr.Dropdown([], value=None, label="Mixture: choose or name one", allow_custom_value=True, elem_id="saved")
     with gr.Row(elem_classes="tools"):
         load = gr.Button("Load (Ctrl+O)", size="sm", elem_id="load", min_width=50)

@@ -27,6 +27,8 @@ SAMPLING = ("temperature", "min_p", "max_new_tokens")  # sliders, by their names
 
 @dataclass
 class SharingParts:
+    """The components that copy a link or a program, and take a link in."""
+
     link: gr.Button
     forms: dict[str, gr.Button]
     made: gr.Textbox  # unseen: what the server made, for the clipboard
@@ -36,6 +38,7 @@ class SharingParts:
 
 
 def build_sharing() -> SharingParts:
+    """Build the buttons that copy a link or a program."""
     with gr.Row(elem_classes="tools"):
         link = gr.Button("Copy link (K)", size="sm", elem_id="copy-link", min_width=80)
     with gr.Row(elem_classes="tools", elem_id="copy-as"):

@@ -74,10 +74,12 @@ SWITCH = (
 
 
 def help_button() -> str:
+    """Return the button that opens the help."""
     return '<button type="button" data-help="open">Help (?)</button>'
 
 
 def help_dialog() -> str:
+    """Return the dialog that lists all shortcuts."""
     groups = "".join(
         f"<section><h3>{escape(where)}</h3><dl>"
         + "".join(f"<div><dt><kbd>{escape(keys)}</kbd></dt><dd>{escape(what)}</dd></div>" for keys, what in shortcuts)

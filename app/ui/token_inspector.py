@@ -99,10 +99,12 @@ def chosen_token(candidates: Candidates, policies: list[str], was: list[float]) 
 
 
 def best(values: list[float], count: int) -> list[int]:
+    """Return the indices of the `count` largest values, the largest first."""
     return sorted(range(len(values)), key=lambda i: -values[i])[:count]
 
 
 def spelled(policy_set: PolicySet, token: int) -> str:
+    """Return a token's text, or its spelling in the vocabulary if it has no text of its own."""
     if token in policy_set.stop_ids:
         return "(end)"
     return policy_set.text([token]) or policy_set.tokenizer.convert_ids_to_tokens(token)

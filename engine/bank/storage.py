@@ -74,6 +74,7 @@ def whole_rounds(found: Container[Unit], prompts: list[str]) -> int:
 
 
 def read_units(path: Path) -> dict[Unit, list[dict[str, Any]]]:
+    """Return {(prompt, round): its responses} of a bank's file; damaged lines are skipped."""
     found: dict[Unit, list[dict[str, Any]]] = {}
     if not path.is_file():
         return found
@@ -87,9 +88,11 @@ def read_units(path: Path) -> dict[Unit, list[dict[str, Any]]]:
 
 
 def line_of(unit: Unit, responses: list[dict[str, Any]]) -> str:
+    """Return the line of a bank's file for one prompt and round."""
     return json.dumps({"prompt": unit[0], "round": unit[1], "responses": responses})
 
 
 def shortened(response: dict[str, Any]) -> dict[str, Any]:
+    """Return a response with its numbers rounded to DIGITS."""
     numbers = ("log_probs", "rewards")
     return response | {what: {name: round(v, DIGITS) for name, v in response[what].items()} for what in numbers}

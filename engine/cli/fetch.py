@@ -33,6 +33,7 @@ def list_all(json: bool) -> None:
 
 
 def status(manifest: Manifest) -> dict[str, Any]:
+    """Return what `--json` prints of a manifest."""
     return {
         "name": manifest.name,
         "title": manifest.title,

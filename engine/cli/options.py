@@ -40,5 +40,6 @@ def prompt_of(prompt: str | None, messages: str | None) -> Prompt:
 
 
 def check_column(prompts: Path | None, column: str | None) -> None:
+    """Raise InputError if --column is given without --prompts."""
     if column is not None and prompts is None:
         raise InputError("--column is for --prompts; add a file of prompts, or leave it out")

@@ -40,6 +40,7 @@ def run(app: typer.Typer, name: str, arguments: list[str] | None = None) -> int:
 
 
 def mistake(message: str) -> int:
+    """Print a caller's mistake as one line on stderr; return exit code 2."""
     print("error: " + " ".join(message.split()), file=sys.stderr)
     return 2
 

@@ -23,6 +23,7 @@ from engine.bank.estimate import Bank
 from engine.bank.objective import Objective
 from engine.config import REFERENCE
 from engine.errors import InputError
+from engine.evaluation.paper import PAPER
 from engine.evaluation.response_log import Memo
 from engine.evaluation.sweep import wins
 from engine.inference.engine import Completion, Engine
@@ -151,6 +152,7 @@ Method = Callable[[Setting], Answers]
 
 
 def mix(setting: Setting, what: str, mixture: Mixture, particles: int = 1, solve_tokens: int = 0) -> Answers:
+    """Return the responses of a mixture to all prompts, with their cost in policy tokens."""
     made = setting.generate(what, setting.prompts, mixture, particles)
     # Particles differ in length: counted as if all were as long as the chosen one.
     cost = sum(len(completion.tokens) for completion in made) * len(mixture.needs) * particles
@@ -158,6 +160,7 @@ def mix(setting: Setting, what: str, mixture: Mixture, particles: int = 1, solve
 
 
 def single(name: str) -> Method:
+    """Return the method that answers with one policy."""
     return lambda setting: mix(setting, name, setting.engine.mixture({name: 1.0}))
 
 
@@ -190,6 +193,7 @@ def unchosen(scores: Array) -> Array:
 
 
 def tokens_of(rows: list[list[Completion]]) -> int:
+    """Return the number of tokens of all responses."""
     return sum(len(completion.tokens) for row in rows for completion in row)
 
 
@@ -233,33 +237,18 @@ def solved(solver: Solver, particles: int = 1) -> Method:
     return method
 
 
+SOLVED: dict[str, Method] = {  # by weights that are fair to all objectives
+    "mpo-bsmd": solved(bsmd.SOLVER),
+    mpo.SOLVER.name: solved(mpo.SOLVER),
+    "mpo-exact": solved(mpo.SOLVER, CHOICES),
+}
 METHODS: dict[str, Method] = {
     "uniform": uniform,
     SOUP: soup,
     "morlhf": morlhf,
     maxmin_solver.SOLVER.name: maxmin_rlhf,
     f"best-of-{CHOICES}": best_of_n,
-    "mpo-bsmd": solved(bsmd.SOLVER),
-    mpo.SOLVER.name: solved(mpo.SOLVER),
-    "mpo-exact": solved(mpo.SOLVER, CHOICES),
-}
-
-# MPO, arXiv 2502.18699: Qwen2.5-7B on HH-RLHF, win rates in % against the reference.
-PAPER = {
-    "objectives": ["helpful", "harmless", "humorous"],
-    "β = 0.1": {
-        "helpful": [53.5, 51.2, 39.1],
-        "harmless": [44.0, 61.2, 46.3],
-        "humorous": [44.4, 46.5, 56.5],
-        "rewarded soups": [44.8, 59.4, 56.4],
-        "maxmin": [44.6, 56.1, 51.4],
-        "mpo": [46.3, 53.1, 54.1],
-    },
-    "β = 0.5": {
-        "rewarded soups": [51.9, 53.7, 50.0],
-        "maxmin": [46.1, 53.8, 54.8],
-        "mpo": [54.9, 53.1, 57.1],
-    },
+    **SOLVED,
 }
 
 
@@ -342,8 +331,8 @@ def compare(
             both = np.isfinite(judged).all((1, 2)) & np.isfinite(judged_theirs).all((1, 2))
             found[name]["judges"] = rates(judges.objectives, wins(judged[both], judged_theirs[both]).mean(1), seed)
     for name in found:
-        others = [other for other in found if other not in engine.policy_set.names and not other.startswith("mpo")]
-        if name.startswith("mpo"):
+        others = [other for other in found if other not in engine.policy_set.names and other not in SOLVED]
+        if name in SOLVED:
             found[name]["above"] = {other: minimum_above(won[name], won[other], seed) for other in others}
     return {
         "n_prompts": len(prompts),
@@ -404,5 +393,6 @@ def win_rate_table(result: dict[str, Any]) -> str:
 
 
 def cells_of(row: dict[str, Any]) -> list[str]:
+    """Return a row's win rates with their intervals, in percent."""
     every = [*row["win_rates"].values(), row["minimum"]]
     return [f"{100 * rate:.0f} ({100 * low:.0f} to {100 * high:.0f})" for rate, low, high in every]

@@ -270,4 +270,5 @@ def bench_bank(prompts: int = 100, responses: int = 64, policies: int = 4, moves
 
 
 def ratio(ours: float | None, theirs: float | None) -> float | None:
+    """Return ours / theirs, rounded; None if either was not measured."""
     return None if ours is None or theirs is None else round(ours / theirs, 3)

@@ -23,6 +23,7 @@ FADER = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
 def mean(values: Iterable[float]) -> float:
+    """Return the arithmetic mean, summed without loss of precision."""
     values = list(values)
     return math.fsum(values) / len(values)
 

@@ -31,6 +31,7 @@ class SourceError(Exception):
 
 
 def size_of(path: Path) -> int:
+    """Return a file's size in bytes; 0 if it does not exist."""
     return path.stat().st_size if path.exists() else 0
 
 

@@ -123,6 +123,7 @@ def lock(manifest: Manifest, watch: Watch, stop: threading.Event) -> Iterator[No
 
 
 def fetch_locked(manifest: Manifest, meter: Meter, stop: threading.Event) -> None:
+    """Fetch all files of a manifest; the caller holds its lock. Raises InputError or StoppedError."""
     folder = manifest.partial
     if manifest.path.exists():  # damaged since, or of an older manifest
         shutil.rmtree(folder, ignore_errors=True)

@@ -98,6 +98,7 @@ def from_address(mirror: str, file: File, part: Path, report: Report, stop: thre
 
 
 def hub_endpoint() -> str:
+    """Return the hub's address: HF_ENDPOINT, or the public one."""
     from huggingface_hub import constants
 
     return os.environ.get("HF_ENDPOINT", "").rstrip("/") or constants.ENDPOINT
@@ -195,6 +196,7 @@ def download_wheel(into: Callable[[Path], None], wheel: Wheel, folder: Path) -> 
 
 
 def check_or_delete(archive: Path, wheel: Wheel) -> None:
+    """Check a wheel's SHA-256, and delete the archive if it differs. Raises SourceError."""
     try:
         check_wheel(archive, wheel)
     except SourceError:
@@ -203,5 +205,6 @@ def check_or_delete(archive: Path, wheel: Wheel) -> None:
 
 
 def check_wheel(archive: Path, wheel: Wheel) -> None:
+    """Raise SourceError unless the archive is there with the pinned SHA-256."""
     if not archive.is_file() or sha256_of(archive) != wheel.sha256:
         raise SourceError("its SHA-256 is not the pinned one, so it was not used", unusable=True)

@@ -329,6 +329,7 @@ def check_date(date: str) -> str:
 
 
 def names(policies: list[Policy]) -> list[str]:
+    """Return the policies' names."""
     return [policy.name for policy in policies]
 
 

@@ -147,6 +147,7 @@ class RereadingRunner(ModelRunner):
 
 
 def runner_for(policy_set: PolicySet, index: int, static: bool) -> ModelRunner:
+    """Return the runner of a model: one with a cache, or one that reads every text again if the model needs that."""
     kind = RereadingRunner if index in policy_set.reread else ModelRunner
     return kind(policy_set, index, static)
 

@@ -174,6 +174,7 @@ def small_windows(model: PreTrainedModel) -> Iterator[None]:
 
 
 def some_tokens(policy_set: PolicySet, model: PreTrainedModel, count: int) -> list[int]:
+    """Return `count` token ids of the model's vocabulary, the same at every call."""
     size = policy_set.vocabulary or model.config.get_text_config().vocab_size
     return torch.randint(size, (count,), generator=torch.Generator().manual_seed(0)).tolist()
 
@@ -252,13 +253,16 @@ def note_alike(policy_set: PolicySet) -> None:
 
 
 def a_policy(policy_set: PolicySet, index: int) -> Policy:
+    """Return a policy that is computed with this model."""
     return next(policy for policy in policy_set.policies if policy.model == index)
 
 
 def a_sequence(policy: Policy, ids: list[int]) -> Sequence:
+    """Return a sequence of one policy with this prompt."""
     sampling = Sampling()
     return Sequence("", Mixture({REFERENCE: 1.0}), sampling, Sampler(sampling, 0), [policy], {policy.name: ids})
 
 
 def model_kind(model: nn.Module) -> str:
+    """Return the model's type, as its configuration names it."""
     return str(getattr(model.config, "model_type", type(model).__name__))

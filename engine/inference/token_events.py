@@ -64,11 +64,13 @@ def keep_events(
 
 
 def packed_array(array: NDArray[Any]) -> dict[str, Any]:
+    """Return an array as JSON values: dtype, shape, and bytes in base64, little-endian."""
     little = array.astype(array.dtype.newbyteorder("<"))
     return {"dtype": little.dtype.str, "shape": list(array.shape), "bytes": b64encode(little.tobytes()).decode()}
 
 
 def unpacked_array(packed: dict[str, Any]) -> NDArray[Any]:
+    """Return the array that `packed_array` has packed."""
     return np.frombuffer(b64decode(packed["bytes"]), packed["dtype"]).reshape(packed["shape"])
 
 

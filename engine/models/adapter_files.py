@@ -312,6 +312,7 @@ def is_targeted(settings: dict[str, Any], name: str) -> bool:
 
 
 def matches(wanted: str | list[str], name: str) -> bool:
+    """Return whether a module's name matches, by peft's rules: a pattern for the whole name, or a list of endings."""
     if isinstance(wanted, str):
         return re.fullmatch(wanted, name) is not None
     return any(name == one or name.endswith(f".{one}") for one in wanted)

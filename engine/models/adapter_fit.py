@@ -113,6 +113,7 @@ def converts(model: nn.Module) -> bool:
 
 
 def targeted(lora: Lora, name: str) -> bool:
+    """Return whether the adapter's settings target this module. Raises InputError if they cannot be read."""
     try:
         return is_targeted(lora.settings, name)
     except (re.error, TypeError) as error:

@@ -390,4 +390,5 @@ def any_of(words: Iterable[str]) -> re.Pattern[str]:
 
 
 def reason(error: BaseException) -> str:
+    """Return the first line of an error's message."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -37,6 +37,7 @@ def weights_fingerprint(model: nn.Module) -> str | None:
 
 
 def file_of(key: str) -> Path:
+    """Return the file that keeps what was measured under a key, with these versions of torch and transformers."""
     versions = hashlib.sha256(f"{key} {torch.__version__} {transformers.__version__}".encode()).hexdigest()[:32]
     return platformdirs.user_cache_path("mixdesk") / "checks" / f"{versions}.json"
 

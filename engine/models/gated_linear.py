@@ -119,6 +119,7 @@ class GatedLinear(nn.Module):
 
 
 def linear_of(weight: Tensor, bias: Tensor | None) -> nn.Linear:
+    """Return a linear with these tensors, without copying or training them."""
     linear = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
     linear.weight = nn.Parameter(weight, requires_grad=False)
     if bias is not None:

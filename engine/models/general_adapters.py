@@ -116,6 +116,7 @@ def probe_ids(model: Any, settings: Any) -> Tensor:
 
 @torch.inference_mode()
 def logits(model: nn.Module, ids: Tensor) -> Tensor:
+    """Return a model's logits for token ids [rows, length], in float32. Raises InputError if it cannot be computed."""
     try:
         return model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits.float()
     except Exception as error:  # an adapter that wants more than tokens

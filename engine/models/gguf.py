@@ -68,6 +68,7 @@ def local_file(source: str) -> Path:
 
 
 def cache_folder() -> Path:
+    """Return the folder in the user's cache that converted GGUF files are kept in."""
     return platformdirs.user_cache_path("mixdesk") / "gguf"
 
 
@@ -189,6 +190,7 @@ def _dequantized() -> dict[str, object]:
 
 
 def convert_command() -> None:
+    """Convert a file in a process of its own: FILE DTYPE FOLDER. Exit code 1 with a line on stderr if it fails."""
     file, dtype, folder = sys.argv[1:]
     try:
         convert(Path(file), dtype, Path(folder))

@@ -15,6 +15,7 @@ log = logging.getLogger("mixdesk")
 
 
 def pick_device(device: str) -> torch.device:
+    """Return the device to compute on; `auto` takes a GPU if there is one. Raises InputError."""
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.startswith("cuda") and not torch.cuda.is_available():
@@ -36,6 +37,7 @@ def pick_dtype(dtype: str, device: torch.device) -> torch.dtype | str:
 
 
 def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of a folder, a GGUF file or a hub id. Raises InputError."""
     folder = folder_of(source)
     try:
         # Said outright, or transformers asks at the terminal whether to run the code of a repository.

@@ -181,6 +181,7 @@ def _read_settings(source: str | Path, folder: Path) -> dict[str, Any]:
 
 
 def is_size(value: Any) -> bool:
+    """Return whether a value is a positive integer."""
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 

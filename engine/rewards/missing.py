@@ -60,6 +60,7 @@ def outcomes(score: Callable[[list[T]], list[float]], items: list[T]) -> list[Ou
 
 
 def finite(value: float) -> Outcome:
+    """Return the reward, or why it is missing if it is not finite."""
     return value if math.isfinite(value) else f"it is {value}, not a finite number"
 
 

@@ -163,6 +163,7 @@ def duality_gap(payoff: Array, lottery: Array) -> float:
 
 
 def note(mixtures: list[Mixture], won: Array, ratings: int) -> str:
+    """Return how many ratings and pairs the solution rests on, and what it leaves out."""
     size = len(mixtures)
     met = int((won + won.T)[np.triu_indices(size, 1)].astype(bool).sum())
     said = f"{ratings} ratings of {size} mixtures; {met} of {size * (size - 1) // 2} pairs met"

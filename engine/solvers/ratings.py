@@ -56,4 +56,5 @@ def read_ratings(file: str | Path, policies: list[str]) -> list[Rating]:
 
 
 def mixture_of(found: dict[str, Any], policies: list[str]) -> Mixture:
+    """Return the mixture of one side of a rating. Raises InputError."""
     return make_mixture(found["weights"], policies, found["rule"], found["gain"], found["exponent"])
