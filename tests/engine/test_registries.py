@@ -1,0 +1,81 @@
+"""A rule or a solver is one file: the examples of docs/ are found on the command line, in the page and in the list."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from engine.registry import Registry
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the packages in which both examples were saved as files."""
+    folder = tmp_path_factory.mktemp("checkout")
+    for package in ("engine", "app"):
+        shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "data").symlink_to(ROOT / "data")
+    for kind, name in (("rule", "largest"), ("solver", "uniform")):
+        (example,) = re.findall(r"```python\n(.*?)```", (DOCS / f"add_a_{kind}.md").read_text(), flags=re.DOTALL)
+        (folder / "engine" / f"{kind}s" / f"{name}.py").write_text(example)
+    return folder
+
+
+def run(folder: Path, *arguments: str) -> str:
+    environment = {**os.environ, "PYTHONPATH": str(folder), "XDG_CACHE_HOME": str(folder / "cache")}
+    done = subprocess.run(
+        [sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_they_are_on_the_command_line_and_in_the_list(checkout: Path) -> None:
+    listed = json.loads(run(checkout, "-m", "engine", "list", "--json"))
+    assert "largest" in [rule["name"] for rule in listed["rules"]]
+    assert "uniform" in [solver["name"] for solver in listed["solvers"]]
+    prompt = ("--prompt", "How do I boil an egg?", "--max-new-tokens", "8", "--temperature", "0", "--json")
+    generated = json.loads(run(checkout, "-m", "engine", "generate", "--rule", "largest", *prompt))
+    assert generated["mixture"]["rule"] == "largest" and generated["text"]
+    few = ("--limit", "2", "--responses", "6", "--max-new-tokens", "8", "--json")
+    solved = json.loads(run(checkout, "-m", "engine", "solve", "--method", "uniform", *few))
+    assert solved["method"] == "uniform"
+    assert solved["weights"] == pytest.approx(dict.fromkeys(solved["weights"], 0.25))
+    assert set(solved["expected"]) == {"helpful", "harmless", "humorous", "concise"}
+
+
+def test_the_rule_is_among_the_pages_choices(checkout: Path) -> None:
+    program = (
+        "import gradio as gr\n"
+        "from app.ui.controls import build_more\n"
+        "with gr.Blocks() as blocks:\n"
+        "    build_more(64)\n"
+        "print([one.choices for one in blocks.blocks.values() if getattr(one, 'label', '') == 'Rule'])\n"
+    )
+    assert "('largest', 'largest')" in run(checkout, "-c", program)
+
+
+def test_the_docs_have_the_lists_tables() -> None:
+    tables = run(ROOT, "-m", "engine", "list", "--markdown").strip()
+    assert tables in (DOCS / "rules_and_solvers.md").read_text(encoding="utf-8")
+
+
+def test_two_entries_of_one_name_are_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "twice"
+    package.mkdir()
+    entry = "from types import SimpleNamespace\nENTRY = SimpleNamespace(name='same', order=1)\n"
+    for name in ("__init__", "a", "b"):
+        (package / f"{name}.py").write_text(entry if name != "__init__" else "")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ValueError, match="same name: same, same"):
+        list(Registry("twice", "ENTRY"))
