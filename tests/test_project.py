@@ -26,8 +26,8 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+def blocks(language: str, text: str = README) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
 
 
 def test_requirements_equal_pyproject() -> None:
@@ -58,9 +58,31 @@ def test_the_readme_opens_with_two_commands_and_ci_runs_the_second() -> None:
     assert tests.strip() in (ROOT / ".ci" / "run").read_text().replace("install -q", "install")
 
 
+def test_the_readme_is_short_and_names_every_page_of_the_docs() -> None:
+    assert len(README.splitlines()) <= 120
+    pages = {path.name for path in (ROOT / "docs").glob("*.md")}
+    assert set(re.findall(r"\]\(docs/([\w-]+\.md)\)", README)) == pages
+
+
+def test_every_link_between_pages_leads_somewhere() -> None:
+    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        links = re.findall(r"\]\(((?!https?:)[^)#\s]+)", page.read_text(encoding="utf-8"))
+        assert not [link for link in links if not (page.parent / link).exists()], page.name
+
+
 def test_the_readme_python_runs(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    example, mixed_policy = blocks("python")
+    (example,) = blocks("python")
+    names: dict = {}
+    exec(example, names)
+    completion = names["completion"]
+    assert set(completion.rewards) == {"helpful", "harmless", "humorous", "concise"}
+    assert completion.text in capsys.readouterr().out
+
+
+def test_the_python_of_the_api_page_runs(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    example, mixed_policy = blocks("python", (ROOT / "docs" / "api.md").read_text(encoding="utf-8"))
     names: dict = {}
     exec(example, names)
     names["engine"].close()
