@@ -14,9 +14,9 @@ def message(text: str, kind: str = "info") -> str:
     return f'<span class="message {kind}">{escape(text)}</span>'
 
 
-def expected_line(text: str, sound: bool | None) -> str:
-    """What is said under the radar; sound: of the polygon it speaks of, None if there is none."""
-    swatch = "" if sound is None else f'<span class="line expected{"" if sound else " guess"}"></span>'
+def expected_line(text: str, reliable: bool | None) -> str:
+    """Return the line under the radar. reliable: whether its polygon is; None if there is none."""
+    swatch = "" if reliable is None else f'<span class="line expected{"" if reliable else " guess"}"></span>'
     return f"{swatch}{escape(text)}"
 
 

@@ -112,7 +112,7 @@ def scatter(
                     ),
                     **place,
                 )  # fmt: skip
-            figure.add_trace(edge(front.rewards[:, [column, row + 1]], front.sound, first), **place)
+            figure.add_trace(edge(front.rewards[:, [column, row + 1]], front.reliable, first), **place)
             for name, way in reversed(list(paths.items())):
                 figure.add_trace(path(name, way[:, [column, row + 1]], first), **place)
             for mark in marks:
@@ -129,9 +129,9 @@ def scatter(
     return figure.update_layout(showlegend=True)
 
 
-def edge(rewards: np.ndarray, sound: np.ndarray, in_legend: bool) -> go.Scatter:
-    """The front of two objectives alone. rewards: [L, 2]; sound: [L], those that it may pass through."""
-    best = rewards[sound][undominated(rewards[sound])]
+def edge(rewards: np.ndarray, reliable: np.ndarray, in_legend: bool) -> go.Scatter:
+    """The front of two objectives alone. rewards: [L, 2]; reliable: [L], those that it may pass through."""
+    best = rewards[reliable][undominated(rewards[reliable])]
     best = best[best[:, 0].argsort()].round(3)
     return go.Scatter(
         x=best[:, 0], y=best[:, 1], mode="lines", name="front of these two", legendgroup="edge", showlegend=in_legend,
@@ -178,10 +178,14 @@ def groups(
     """[(name, rows, marker)] in the order of drawing: the efficient on top, in their heaviest policy's colour."""
     heaviest = front.weights.argmax(1)
     rest = [
-        ("few responses count", ~front.sound, {"color": GUESSED, "size": 4, "symbol": "x-thin-open", "opacity": 0.6}),
+        (
+            "few responses count",
+            ~front.reliable,
+            {"color": GUESSED, "size": 4, "symbol": "x-thin-open", "opacity": 0.6},
+        ),
         (
             "others are better in all",
-            front.sound & ~front.efficient,
+            front.reliable & ~front.efficient,
             {"color": DOMINATED, "size": 4, "symbol": "circle", "opacity": 0.3},
         ),
     ]

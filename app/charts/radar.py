@@ -110,10 +110,10 @@ def angles_of(objectives: Sequence[str]) -> list[float]:
 
 
 def expected(
-    objectives: Sequence[str], rewards: SideRewards, errors: Mapping[str, float], sound: bool
+    objectives: Sequence[str], rewards: SideRewards, errors: Mapping[str, float], reliable: bool
 ) -> dict[str, Any]:
     """The trace of the expected rewards, to lie under the radar's others. Grey where it is not sound."""
-    line = EXPECTED if sound else GUESS
+    line = EXPECTED if reliable else GUESS
     known = [name for name in objectives if name in rewards.standard]
     reach = [max(-REACH, min(REACH, rewards.standard[name])) for name in known]
     detail = [f"{radar_hover('Expected', name, rewards)} (± {errors[name]:.1f})" for name in known]

@@ -35,7 +35,7 @@ class Reading:
     raw: Mapping[str, float] = field(default_factory=dict)
     standard: Mapping[str, float] = field(default_factory=dict)
     errors: Mapping[str, float] = field(default_factory=dict)
-    sound: bool = True
+    reliable: bool = True
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Aimed:
     gained: Mapping[str, float]
     errors: Mapping[str, float]
     share: float
-    sound: bool
+    reliable: bool
 
 
 @dataclass
@@ -213,7 +213,7 @@ class Expected:
         weights = gain * np.array([faders[name] for name in self.bank.policies]) / total
         estimate = self.bank.estimate(weights)
         share = f"{float(estimate.share):.0%}"
-        if estimate.sound:
+        if estimate.reliable:
             text = f"Expected: over {len(self.prompts)} prompts at temperature {SAMPLING.temperature:g}; "
             text += f"{share} of the bank counts."
         else:
@@ -225,7 +225,7 @@ class Expected:
             raw=dict(zip(self.objectives, estimate.rewards.tolist(), strict=True)),
             standard=self._named((estimate.rewards - self.centre) / self.scale),
             errors=self._named(self.bank.prompt_errors(weights) / self.scale),
-            sound=bool(estimate.sound),
+            reliable=bool(estimate.reliable),
         )
 
     def _named(self, values: np.ndarray) -> dict[str, float]:
@@ -348,7 +348,7 @@ class Expected:
             gained=dict(zip(there.objectives, (gained / scale).tolist(), strict=True)),
             errors=dict(zip(there.objectives, (errors / scale).tolist(), strict=True)),
             share=found.share,
-            sound=bool(there.estimate(gain * after).sound),
+            reliable=bool(there.estimate(gain * after).reliable),
         )
 
     def front(self) -> Front:

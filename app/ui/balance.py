@@ -170,9 +170,9 @@ def status_line(objectives: list[str], reading: Reading) -> dict[str, Any]:
     if not reading.standard:
         return {"line": expected_line(reading.text, None), "traces": [], "standard": {}}
     rewards = radar_chart.SideRewards(reading.raw, reading.standard)
-    trace = radar_chart.expected(objectives, rewards, reading.errors, reading.sound)
-    text = f"{reading.text} {DRAG}" if reading.sound else reading.text
-    return {"line": expected_line(text, reading.sound), "traces": [trace], "standard": reading.standard}
+    trace = radar_chart.expected(objectives, rewards, reading.errors, reading.reliable)
+    text = f"{reading.text} {DRAG}" if reading.reliable else reading.text
+    return {"line": expected_line(text, reading.reliable), "traces": [trace], "standard": reading.standard}
 
 
 def balanced_message(found: Balanced, rule: str, policies: list[str]) -> str:

@@ -78,7 +78,7 @@ def answer_target(desk: Desk, policies: list[str], given: dict[str, Any]) -> dic
         log.exception("a target was not solved")
         return {"positions": None, "said": message("The target failed; the engine's log says why.", "bad")}
     positions = faders_of({name: aimed.weights[name] for name in aimed.free})
-    said = message(target_sentence(aimed), "info" if aimed.sound else "bad")
+    said = message(target_sentence(aimed), "info" if aimed.reliable else "bad")
     return {"positions": [positions.get(name) for name in policies], "said": said}
 
 
@@ -99,6 +99,6 @@ def target_sentence(aimed: Aimed) -> str:
     ]
     begins = "Beyond reach; nearest to your target:" if any(map(missed, aimed.asked)) else "Target reached:"
     said = f"{begins} {', '.join(parts)}" + (f"; with it {', '.join(others)}" if others else "") + "."
-    if aimed.sound:
+    if aimed.reliable:
         return f"{said} {aimed.share:.0%} of the bank counts."
     return f"{said} But a guess, only {aimed.share:.0%} of the bank counts: sample more in Explore."

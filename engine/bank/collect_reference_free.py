@@ -1,4 +1,4 @@
-"""A bank for finding weights with as few policy tokens as can be: F needs no reference, so none is computed.
+"""A reference-free bank, for finding weights with few policy tokens: F needs no reference, so none is computed.
 
 Of its responses one half come from the policies' even mixture token by token, the other half from the policies alone,
 each as many tokens: of one that says little there are more. One response of a prompt a round, of whichever proposal is
@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.bank.collection import EVEN, Array, Asked, check_asked, proposals, sample
+from engine.bank.collection import UNIFORM, Array, Asked, check_asked, proposals, sample
 from engine.bank.estimate import Bank
 from engine.bank.missing_rewards import rewards_of, tell_missing
 from engine.bank.storage import BankFile, Unit
@@ -30,27 +30,27 @@ Row = dict[str, Any]  # a response, as the file has it
 FIRST = 2  # responses of each policy, half of them the even mixture's, before the first look at their lengths
 
 
-def lean_proposals(engine: Engine) -> dict[str, Mixture]:
+def reference_free_proposals(engine: Engine) -> dict[str, Mixture]:
     """All proposals but the reference."""
     return {name: mixture for name, mixture in proposals(engine).items() if name != REFERENCE}
 
 
 def plan(said: dict[str, list[int]], count: int) -> list[str]:
     """The proposals of the next `count` responses. said: {proposal: tokens of each of its responses so far}"""
-    alone = [name for name in said if name != EVEN]
+    alone = [name for name in said if name != UNIFORM]
     tokens = {name: float(sum(said[name])) for name in alone}
     every = [length for lengths in said.values() for length in lengths] or [1]
     means = {name: float(np.mean(said[name] or every)) for name in alone}
     done, due = sum(map(len, said.values())), []
     for number in range(done, done + count):
-        name = EVEN if number % 2 == 0 else min(alone, key=lambda name: tokens[name])
-        if name != EVEN:
+        name = UNIFORM if number % 2 == 0 else min(alone, key=lambda name: tokens[name])
+        if name != UNIFORM:
             tokens[name] += means[name]
         due.append(name)
     return due
 
 
-def collect_lean(
+def collect_reference_free(
     engine: Engine,
     prompts: list[str],
     responses: int,
@@ -60,9 +60,12 @@ def collect_lean(
     progress: Callable[[int, int], None] = lambda done, wanted: None,
     stopped: Callable[[], bool] = lambda: False,
 ) -> Bank:
-    """So many responses of each prompt. `file` must be for `lean_proposals`; else as `collect`. Raises InputError."""
+    """Sample a bank without the reference, `responses` of each prompt.
+
+    `file` must be for `reference_free_proposals`; all else as for `collect`. Raises InputError.
+    """
     prompts, sampling = check_asked(engine, prompts, responses, sampling)
-    sources = lean_proposals(engine)
+    sources = reference_free_proposals(engine)
     window = max(1, 2 * engine.max_rows // len(engine.policy_set.names))
     done = 0
 
@@ -71,7 +74,7 @@ def collect_lean(
 
         def ask(unit: Unit, client: object) -> Asked:
             name = due[unit]
-            return {name: ask_lean(engine, sources, name, unit, sampling, seed, client)}
+            return {name: ask_reference_free(engine, sources, name, unit, sampling, seed, client)}
 
         before, wanted = done, len(prompts) * responses
         rows = sample(engine, list(due), ask, window, file, lambda n: progress(before + n, wanted), stopped)
@@ -79,10 +82,10 @@ def collect_lean(
         return {unit: row for unit, (row,) in rows.items()}
 
     rows = draw_rounds(list(sources), prompts, responses, get)
-    return assemble_lean(engine.policy_set.names, engine.reward_set.objectives, prompts, rows)
+    return assemble_reference_free(engine.policy_set.names, engine.reward_set.objectives, prompts, rows)
 
 
-def ask_lean(
+def ask_reference_free(
     engine: Engine,
     sources: dict[str, Mixture],
     name: str,
@@ -92,7 +95,7 @@ def ask_lean(
     client: object,
 ) -> tuple[Request, Record]:
     """A response of this proposal, with no other policies than those that the even mixture needs."""
-    record = Record({EVEN: sources[EVEN]}, steps=StepRecord())
+    record = Record({UNIFORM: sources[UNIFORM]}, steps=StepRecord())
     own = seed_of(seed, *unit, name)
     request = engine.submit(
         *(unit[0], sources[name], sampling, own), trace=False, rewards=False, client=client, record=record
@@ -127,14 +130,14 @@ def in_order(prompts: list[str], number: int) -> list[Unit]:
     return [(prompt, number) for prompt in turned]
 
 
-def assemble_lean(names: list[str], objectives: list[str], prompts: list[str], rows: list[list[Row]]) -> Bank:
+def assemble_reference_free(names: list[str], objectives: list[str], prompts: list[str], rows: list[list[Row]]) -> Bank:
     """rows [P][N], of any proposals; each proposal's share is what it has of them."""
     every = [row for some in rows for row in some]
     said = [row["proposal"] for row in every]
-    shares = {name: said.count(name) / len(said) for name in (*names, EVEN)}
+    shares = {name: said.count(name) / len(said) for name in (*names, UNIFORM)}
     tell_missing(every)
     shape = len(prompts), -1
-    log_probs = np.array([[row["log_probs"][name] for name in (*names, EVEN)] for row in every])
+    log_probs = np.array([[row["log_probs"][name] for name in (*names, UNIFORM)] for row in every])
     with np.errstate(divide="ignore"):
         proposed = np.logaddexp.reduce(log_probs + np.log(list(shares.values())), -1)
 

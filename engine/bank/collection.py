@@ -36,7 +36,7 @@ from engine.seeding import seed_of
 Array = NDArray[np.float64]
 
 STOPPED = "bank: it was stopped; what was sampled is kept, start it again to go on"
-EVEN = "even"  # the proposal that mixes all policies alike
+UNIFORM = "even"  # the proposal that mixes all policies alike
 # What a bank is made of unless told: so many of the configuration's prompts, responses of each, and how they are drawn.
 PROMPTS = 24
 RESPONSES = 12
@@ -47,7 +47,7 @@ def proposals(engine: Engine) -> dict[str, Mixture]:
     """What the responses are drawn from, in turn."""
     names = engine.policy_set.names
     alone = {name: engine.mixture({name: 1.0}) for name in (*names, REFERENCE)}
-    return {**alone, EVEN: engine.mixture()}
+    return {**alone, UNIFORM: engine.mixture()}
 
 
 def check_asked(
@@ -194,5 +194,5 @@ def assemble(engine: Engine, prompts: list[str], sources: list[str], found: dict
         rewards=np.array([[rewards_of(row, objectives) for row in some] for some in every], dtype=float),
         policy_tokens=sum(row["tokens"] for some in every for row in some) * len(engine.policy_set.policies),
         sources=tuple(sources),
-        local=fit_normaliser(every, names, REFERENCE, EVEN),
+        local=fit_normaliser(every, names, REFERENCE, UNIFORM),
     )

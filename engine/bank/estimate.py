@@ -45,7 +45,7 @@ class Estimate:
     count: Array
 
     @property
-    def sound(self) -> NDArray[np.bool_]:
+    def reliable(self) -> NDArray[np.bool_]:
         return (self.share >= LOW_SHARE) & (self.count >= LOW_COUNT)
 
 

@@ -134,7 +134,7 @@ def solve_bank(
     """From responses of the policies, which are sampled, or found from before."""
     from tqdm import tqdm
 
-    from engine.bank.collect_reference_free import collect_lean
+    from engine.bank.collect_reference_free import collect_reference_free
     from engine.bank.collection import collect
     from engine.config import REFERENCE
     from engine.inference.engine import Engine
@@ -164,7 +164,7 @@ def solve_bank(
             if REFERENCE in file.proposals:
                 bank = collect(engine, asked, responses, sampling, seed, solver.proposals(engine), file)
             else:
-                bank = collect_lean(engine, asked, responses, sampling, seed, file)
+                bank = collect_reference_free(engine, asked, responses, sampling, seed, file)
             expected = expect(engine, bank, solution.weights)
             found |= expected.as_dict() if expected else {}
     return solution, found

@@ -65,9 +65,9 @@ class ModelRunner:
 
     def _acting(self, seq: Sequence, policy: Policy) -> Policy:
         """The policy as it acts now; a soup that was steered away from stays as it was."""
-        if policy.name == SOUP and (seq.stirred is None or seq.mixture.averages_adapters):
-            seq.stirred = seq.mixture
-        return self.policy_set.acting(policy, seq.stirred or seq.mixture)
+        if policy.name == SOUP and (seq.soup_mixture is None or seq.mixture.averages_adapters):
+            seq.soup_mixture = seq.mixture
+        return self.policy_set.acting(policy, seq.soup_mixture or seq.mixture)
 
     def fork(self, source: Sequence, copies: list[Sequence]) -> None:
         """Rows for the copies, which have read what the source has."""

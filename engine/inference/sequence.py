@@ -46,7 +46,7 @@ class Sequence:
     finish_reason: str | None = None  # end, length, time, stopped, error
     error: Exception | None = None
     plan: Mapping[int, Mixture] = field(default_factory=dict)  # {token's place: what it and the rest come from}
-    stirred: Mixture | None = None  # with a soup: what its row was computed from
+    soup_mixture: Mixture | None = None  # with a soup: what its row was computed from
     record: Record | None = None
     begins_with: int = 0  # how many of the tokens were given, and not drawn
     keep: int = 0  # of every policy's likeliest tokens at each place that is drawn
@@ -60,7 +60,7 @@ class Sequence:
     @property
     def drawing(self) -> Mixture:
         """What the next token is drawn from. A soup is steered a token later: its row is computed already."""
-        return self.stirred if self.mixture.averages_adapters and self.stirred else self.mixture
+        return self.soup_mixture if self.mixture.averages_adapters and self.soup_mixture else self.mixture
 
     @property
     def longest(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engine.bank.collect_reference_free import lean_proposals
+from engine.bank.collect_reference_free import reference_free_proposals
 from engine.bank.storage import BankFile, whole_rounds
 from engine.inference.engine import Engine
 from engine.sampling import Sampling
@@ -26,5 +26,5 @@ def solver_file(
     sources = solver.proposals(engine)
     file = BankFile(engine.config, sampling, sources, seed)
     if solver.reference_free and lean and whole_rounds(file.read(), prompts) * len(sources) < responses:
-        file = BankFile(engine.config, sampling, lean_proposals(engine), seed)
+        file = BankFile(engine.config, sampling, reference_free_proposals(engine), seed)
     return file

@@ -62,13 +62,13 @@ def optimise_maxmin(bank: Bank, centre: Array, scale: Array) -> tuple[Array, lis
     way there. No point that was searched has all expected rewards as high and one higher.
     """
     searched = front(bank, centre, scale)
-    allowed = searched.sound if searched.sound.any() else np.ones(len(searched.weights), dtype=bool)
+    allowed = searched.reliable if searched.reliable.any() else np.ones(len(searched.weights), dtype=bool)
     candidates = searched.weights[allowed]
     best = candidates[np.argsort(-searched.rewards[allowed].min(1), kind="stable")[:FOLLOWED]]
     paths = {}
     for start in best:
         found, path = refine(bank, centre, scale, start)
-        if not searched.sound.any() or bool(bank.estimate(found).sound):
+        if not searched.reliable.any() or bool(bank.estimate(found).reliable):
             paths[found.tobytes()] = path
             candidates = np.concatenate([candidates, found[None]])
     rewards = standard_expected(bank, centre, scale, candidates)
@@ -76,7 +76,7 @@ def optimise_maxmin(bank: Bank, centre: Array, scale: Array) -> tuple[Array, lis
     first = rewards[rewards.min(1).argmax()]
     above = np.all(rewards >= first - EQUAL, axis=1) & undominated(rewards)
     chosen = candidates[np.flatnonzero(above)[rewards[above].sum(1).argmax()]]
-    chosen = climb(bank, centre, scale, chosen, not searched.sound.any())
+    chosen = climb(bank, centre, scale, chosen, not searched.reliable.any())
     return chosen, [*paths.get(chosen.tobytes(), [best[0]]), chosen]
 
 
@@ -135,7 +135,7 @@ def climb(bank: Bank, centre: Array, scale: Array, start: Array, anywhere: bool)
             tried /= tried.sum(1, keepdims=True)
             estimate = bank.estimate(tried)
             rewards = (estimate.rewards - centre) / scale
-            better = np.all(rewards >= here, axis=1) & np.any(rewards > here, axis=1) & (estimate.sound | anywhere)
+            better = np.all(rewards >= here, axis=1) & np.any(rewards > here, axis=1) & (estimate.reliable | anywhere)
             if better.any():
                 place = np.flatnonzero(better)[rewards[better].sum(1).argmax()]
                 at, here = tried[place], rewards[place]

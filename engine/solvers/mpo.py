@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from scipy.optimize import minimize
 
-from engine.bank.collect_reference_free import collect_lean
+from engine.bank.collect_reference_free import collect_reference_free
 from engine.bank.collection import Array, collect
 from engine.bank.estimate import LOW_SHARE, Bank
 from engine.bank.objective import Objective
@@ -36,10 +36,10 @@ def mpo(
 ) -> Solution:
     """λ* = argmin F. Where the effective sample size at the weights found is low, more responses are sampled.
 
-    The bank is a lean one, which costs less, unless `file` is for the usual proposals. Raises InputError.
+    The bank is reference-free, which costs less, unless `file` is for the usual proposals. Raises InputError.
     """
     lean = file is None or REFERENCE not in file.proposals
-    kind = collect_lean if lean else collect
+    kind = collect_reference_free if lean else collect
     for times in (1, 2, MOST_TIMES):
         bank = kind(engine, prompts, responses * times, sampling, seed, file=file, progress=progress, stopped=stopped)
         solution = solve_mpo(bank, seed)

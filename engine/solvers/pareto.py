@@ -26,7 +26,7 @@ class Front:
     weights: Array
     rewards: Array
     share: Array
-    sound: NDArray[np.bool_]
+    reliable: NDArray[np.bool_]
     efficient: NDArray[np.bool_]
 
 
@@ -35,13 +35,13 @@ def front(bank: Bank, centre: Array, scale: Array, points: int = POINTS) -> Fron
     weights = simplex(len(bank.policies), points)
     parts = [bank.estimate(weights[start : start + PART]) for start in range(0, len(weights), PART)]
     rewards = (np.concatenate([part.rewards for part in parts]) - centre) / scale
-    sound = np.concatenate([part.sound for part in parts])
+    reliable = np.concatenate([part.reliable for part in parts])
     return Front(
         weights=weights,
         rewards=rewards,
         share=np.concatenate([part.share for part in parts]),
-        sound=sound,
-        efficient=sound & undominated(np.where(sound[:, None], rewards, -np.inf)),
+        reliable=reliable,
+        efficient=reliable & undominated(np.where(reliable[:, None], rewards, -np.inf)),
     )
 
 

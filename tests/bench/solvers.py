@@ -27,8 +27,14 @@ import typer
 from plotly.subplots import make_subplots
 
 from engine import Engine, Sampling
-from engine.bank.collect_reference_free import Row, ask_lean, assemble_lean, draw_rounds, lean_proposals
-from engine.bank.collection import EVEN, Array, Asked, collect, proposals, sample
+from engine.bank.collect_reference_free import (
+    Row,
+    ask_reference_free,
+    assemble_reference_free,
+    draw_rounds,
+    reference_free_proposals,
+)
+from engine.bank.collection import UNIFORM, Array, Asked, collect, proposals, sample
 from engine.bank.estimate import Bank
 from engine.bank.objective import Objective
 from engine.bank.storage import BankFile, Unit
@@ -288,13 +294,13 @@ def bundled() -> dict[str, Any]:
 
 def lean_pool(engine: Engine, asked: list[str]) -> dict[str, dict[str, list[Row]]]:
     """{proposal: {prompt: responses}}, for lean banks to be drawn from."""
-    sources, pool = lean_proposals(engine), {}
+    sources, pool = reference_free_proposals(engine), {}
     for name, mixture in sources.items():
-        count = LEAN_POOL["even" if name == EVEN else "alone"]
+        count = LEAN_POOL["even" if name == UNIFORM else "alone"]
         wanted = [(prompt, number) for number in range(count) for prompt in asked]
 
         def ask(unit: Unit, client: object, name: str = name) -> Asked:
-            return {name: ask_lean(engine, sources, name, unit, SAMPLING, 0, client)}
+            return {name: ask_reference_free(engine, sources, name, unit, SAMPLING, 0, client)}
 
         rows = sample(
             *(engine, wanted, ask, 64, BankFile(engine.config, SAMPLING, {name: mixture})),
@@ -319,7 +325,7 @@ def lean_part(
     def get(due: dict[Unit, str]) -> dict[Unit, Row]:
         return {unit: pool[name][unit[0]][order[name, unit[0]].pop()] for unit, name in due.items()}
 
-    return assemble_lean(names, objectives, prompts, draw_rounds(list(pool), prompts, rounds, get))
+    return assemble_reference_free(names, objectives, prompts, draw_rounds(list(pool), prompts, rounds, get))
 
 
 def draw_figure(results: list[dict[str, Any]], path: Path) -> None:

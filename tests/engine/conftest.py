@@ -18,8 +18,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from engine import Engine
-from engine.bank.collect_reference_free import Row, assemble_lean, draw_rounds
-from engine.bank.collection import EVEN, Array
+from engine.bank.collect_reference_free import Row, assemble_reference_free, draw_rounds
+from engine.bank.collection import UNIFORM, Array
 from engine.bank.estimate import Bank
 from engine.bank.storage import Unit
 from engine.inference.token_events import StepRecord, keep_events
@@ -130,9 +130,9 @@ class Exact:
         return self.draw(log_q - np.logaddexp.reduce(log_q, -1)[..., None], count, rng)
 
     def lean(self, chosen: list[int], rounds: int, rng: np.random.Generator) -> Bank:
-        """A lean bank of these prompts, by number, as `collect_lean` would make it."""
+        """A lean bank of these prompts, by number, as `collect_reference_free` would make it."""
         names = [f"p{i}" for i in range(self.log_probs.shape[-1] - 1)]
-        proposed = dict(zip([*names, EVEN], np.delete(self.proposed(), -2, 0), strict=True))
+        proposed = dict(zip([*names, UNIFORM], np.delete(self.proposed(), -2, 0), strict=True))
         cumulative = {name: np.exp(table).cumsum(-1) for name, table in proposed.items()}
 
         def get(due: dict[Unit, str]) -> dict[Unit, Row]:
@@ -140,12 +140,14 @@ class Exact:
             for (prompt, number), name in due.items():
                 table = cumulative[name][place := PROMPTS.index(prompt)]
                 response = int(np.searchsorted(table, rng.random() * table[-1], side="right"))
-                row = self.row(place, min(response, len(table) - 1), [*names, EVEN])
+                row = self.row(place, min(response, len(table) - 1), [*names, UNIFORM])
                 rows[prompt, number] = {**row, "proposal": name}
             return rows
 
         asked = [PROMPTS[i] for i in chosen]
-        return assemble_lean(names, ["short", "first"], asked, draw_rounds([*names, EVEN], asked, rounds, get))
+        return assemble_reference_free(
+            names, ["short", "first"], asked, draw_rounds([*names, UNIFORM], asked, rounds, get)
+        )
 
     def row(self, prompt: int, response: int, sources: list[str]) -> Row:
         """What a lean bank's file has of it, but for its proposal. sources: the policies' names, and EVEN."""

@@ -22,9 +22,9 @@ def made(policies: int, objectives: int) -> Front:
     """Of the first rewards, all efficient but number 0, which is beaten, and number 1, which is not sound."""
     weights = simplex(policies, 60)
     rewards = np.random.default_rng(0).normal(size=(len(weights), objectives))
-    sound, efficient = np.ones((2, len(weights)), dtype=bool)
-    sound[1] = efficient[1] = efficient[0] = False
-    return Front(weights, rewards, np.where(sound, 0.5, 0.01), sound, efficient)
+    reliable, efficient = np.ones((2, len(weights)), dtype=bool)
+    reliable[1] = efficient[1] = efficient[0] = False
+    return Front(weights, rewards, np.where(reliable, 0.5, 0.01), reliable, efficient)
 
 
 def colours(count: int) -> list[str]:
@@ -103,11 +103,11 @@ def test_the_expected_polygon_lies_as_the_radars_do_and_is_grey_where_it_is_a_gu
     standard = {"helpful": 1.5, "harmless": -0.5, "humorous": 0.0, "concise": -9.0}
     rewards = radar_chart.SideRewards(standard, standard)
     errors = dict.fromkeys(NAMES, 0.1)
-    sound, guess = (radar_chart.expected(NAMES, rewards, errors, known) for known in (True, False))
+    reliable, guess = (radar_chart.expected(NAMES, rewards, errors, known) for known in (True, False))
     side = radar_chart.radar(NAMES, colours(4), {"Left": rewards})["data"][1]
-    assert (sound["r"], sound["theta"]) == (side["r"], side["theta"])
-    assert sound["name"] == "Expected" and sound["line"]["dash"] == "dot" and "± 0.1" in sound["text"][0]
-    assert guess["line"]["color"] == palette.GUESS.colour != sound["line"]["color"]
+    assert (reliable["r"], reliable["theta"]) == (side["r"], side["theta"])
+    assert reliable["name"] == "Expected" and reliable["line"]["dash"] == "dot" and "± 0.1" in reliable["text"][0]
+    assert guess["line"]["color"] == palette.GUESS.colour != reliable["line"]["color"]
     two = radar_chart.expected(NAMES[:2], rewards, errors, True)
     assert (two["type"], two["y"]) == ("bar", [1.5, -0.5])
 

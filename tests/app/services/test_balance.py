@@ -95,7 +95,7 @@ def test_max_min_is_above_every_other_minimum_and_nothing_is_better(desk: Desk) 
     found = handlers(desk).find("maxmin", {}, {}, 1.0)
     assert found.outcome is not None and found.outcome.better is None
     least = min(found.outcome.rewards.values())
-    for point in desk.expected.front().weights[desk.expected.front().sound][::7]:
+    for point in desk.expected.front().weights[desk.expected.front().reliable][::7]:
         assert min(by_hand(desk, dict(zip(desk.policies, point, strict=True))).values()) <= least + 0.01
 
 

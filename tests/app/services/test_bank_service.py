@@ -103,7 +103,7 @@ def test_the_reading_is_the_banks(engine: Engine) -> None:
     assert list(reading.raw.values()) == pytest.approx(direct.rewards.tolist())
     assert reading.standard == pytest.approx(engine.reward_set.standard(dict(reading.raw)))
     assert f"{float(direct.share):.0%}" in reading.text
-    assert reading.sound == bool(direct.sound)
+    assert reading.reliable == bool(direct.reliable)
 
 
 def test_what_does_not_count_is_said(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,7 +112,7 @@ def test_what_does_not_count_is_said(engine: Engine, monkeypatch: pytest.MonkeyP
     assert expected.read(even(expected), "geometric", 1.0).text.startswith("Expected: over 3 prompts")
     monkeypatch.setattr(estimate, "LOW_SHARE", 1.1)
     guess = expected.read(even(expected), "geometric", 1.0)
-    assert not guess.sound and guess.standard
+    assert not guess.reliable and guess.standard
     assert "a guess" in guess.text and "sample more" in guess.text and "gain" not in guess.text
     assert "lower the gain" in expected.read(even(expected), "geometric", 2.0).text
 

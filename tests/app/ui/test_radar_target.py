@@ -18,7 +18,7 @@ from engine.bank.estimate import Bank
 from tests.conftest import Tiny
 
 NAMES = ["plain", "stabilized", "narrow"]  # the tiny policies
-EVEN = [0.5, 0.5, 0.5]
+UNIFORM = [0.5, 0.5, 0.5]
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def bank_of(desk: SimpleNamespace) -> Bank:
 
 
 def ask(desk: SimpleNamespace, **changes: object) -> dict:
-    asked = {"faders": EVEN, "channels": "{}", "gain": 1, "goal": {"plain": 0.5}, "quick": False, **changes}
+    asked = {"faders": UNIFORM, "channels": "{}", "gain": 1, "goal": {"plain": 0.5}, "quick": False, **changes}
     return answer_target(desk, NAMES, json.loads(json.dumps(asked)))
 
 
@@ -135,8 +135,8 @@ def test_without_a_bank_it_says_so(desk: SimpleNamespace) -> None:
     assert "no bank yet" in ask(empty)["said"]
 
 
-def aimed(gained: dict[str, float], asked: dict[str, float], sound: bool = True) -> Aimed:
-    return Aimed({"a": 1.0}, ["a"], asked, gained, dict.fromkeys(gained, 0.03), 0.4, sound)
+def aimed(gained: dict[str, float], asked: dict[str, float], reliable: bool = True) -> Aimed:
+    return Aimed({"a": 1.0}, ["a"], asked, gained, dict.fromkeys(gained, 0.03), 0.4, reliable)
 
 
 def test_the_sentence() -> None:
@@ -149,5 +149,5 @@ def test_the_sentence() -> None:
     assert near.startswith(
         "Target reached: helpful +0.56 ± 0.03 of +0.60σ asked, harmless +0.00 ± 0.03 of +0.00σ asked."
     )
-    guess = target_sentence(aimed({"helpful": 0.6}, {"helpful": 0.6}, sound=False))
+    guess = target_sentence(aimed({"helpful": 0.6}, {"helpful": 0.6}, reliable=False))
     assert "But a guess, only 40% of the bank counts: sample more in Explore." in guess

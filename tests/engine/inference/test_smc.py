@@ -152,12 +152,12 @@ def test_the_tokens_come_at_the_end_and_can_be_stopped(some: Small) -> None:
 
 
 def test_one_that_fails_fails_alone(some: Small) -> None:
-    broken, sound = submit(some.engine, 8, seed=1), submit(some.engine, 8, seed=2)
+    broken, reliable = submit(some.engine, 8, seed=1), submit(some.engine, 8, seed=2)
     assert broken.particles
     broken.particles.sequences[3].sampler = None  # type: ignore[assignment]
     with pytest.raises(AttributeError):
         broken.completion(timeout=10)
-    assert sound.completion(timeout=10).tokens
+    assert reliable.completion(timeout=10).tokens
     assert some.engine._scheduler.batch.rows == 0
 
 

@@ -10,8 +10,14 @@ import pytest
 from scipy.optimize import check_grad
 
 from engine import Sampling
-from engine.bank.collect_reference_free import assemble_lean, collect_lean, draw_rounds, lean_proposals, plan
-from engine.bank.collection import EVEN
+from engine.bank.collect_reference_free import (
+    assemble_reference_free,
+    collect_reference_free,
+    draw_rounds,
+    plan,
+    reference_free_proposals,
+)
+from engine.bank.collection import UNIFORM
 from engine.bank.objective import Objective
 from engine.bank.storage import BankFile
 from engine.inference.token_events import gather_steps
@@ -28,9 +34,9 @@ def test_over_all_responses_nothing_is_left_to_chance(
     """Weighted by what they are drawn with, endings add up to Σ_y Π π_k^λ_k of those that end, departures to zero."""
     exact = small(count, seed).exact
     names = [f"p{i}" for i in range(count)]
-    shares = dict.fromkeys(names, 0.5 / count) | {EVEN: 0.5}
+    shares = dict.fromkeys(names, 0.5 / count) | {UNIFORM: 0.5}
     proposed = np.delete(exact.proposed(), -2, 0)  # [K + 1, P, Y]
-    rows = [exact.row(3, y, [*names, EVEN]) for y in range(len(exact.lengths))]
+    rows = [exact.row(3, y, [*names, UNIFORM]) for y in range(len(exact.lengths))]
     steps = gather_steps(rows, names, shares)
     drawn = np.exp(proposed[:, 3]).T @ list(shares.values())
     assert drawn.sum() == pytest.approx(1, abs=1e-5)
@@ -98,50 +104,52 @@ def test_the_stated_error_holds_95_times_of_100(small: Callable[[int, int], Smal
 def test_a_lean_bank_of_real_samples(small: Callable[[int, int], Small], tmp_path) -> None:
     """Drawn in the running batch: without the reference, resumed from its file, as the tables have them."""
     engine, exact = small(3, 0).engine, small(3, 0).exact
-    file = BankFile(engine.config, SAMPLING, lean_proposals(engine), folder=tmp_path)
-    bank = collect_lean(engine, PROMPTS, 60, SAMPLING, file=file)
+    file = BankFile(engine.config, SAMPLING, reference_free_proposals(engine), folder=tmp_path)
+    bank = collect_reference_free(engine, PROMPTS, 60, SAMPLING, file=file)
     rows = [row for some in file.read().values() for row in some]
     assert bank.policy_tokens == sum(row["tokens"] for row in rows) * 3
-    assert all(set(row["log_probs"]) == {"p0", "p1", "p2", EVEN} for row in rows)
+    assert all(set(row["log_probs"]) == {"p0", "p1", "p2", UNIFORM} for row in rows)
     said = [row["proposal"] for row in rows]
-    assert said.count(EVEN) == len(rows) / 2
+    assert said.count(UNIFORM) == len(rows) / 2
     tokens = [sum(row["tokens"] for row in rows if row["proposal"] == name) for name in ("p0", "p1", "p2")]
     assert max(tokens) - min(tokens) < 0.1 * max(tokens)
     # A row's record is what the tables say of the same response.
     place = {text: i for i, text in enumerate(exact.texts)}
     for (prompt, _), (row,) in list(file.read().items())[:20]:
-        steps = gather_steps([row], ["p0", "p1", "p2"], {"p0": 1.0, EVEN: 1.0})
-        table = exact.row(PROMPTS.index(prompt), place[row["text"]], ["p0", "p1", "p2", EVEN])
-        other = gather_steps([table], ["p0", "p1", "p2"], {"p0": 1.0, EVEN: 1.0})
+        steps = gather_steps([row], ["p0", "p1", "p2"], {"p0": 1.0, UNIFORM: 1.0})
+        table = exact.row(PROMPTS.index(prompt), place[row["text"]], ["p0", "p1", "p2", UNIFORM])
+        other = gather_steps([table], ["p0", "p1", "p2"], {"p0": 1.0, UNIFORM: 1.0})
         assert steps.before == pytest.approx(other.before, abs=1e-3)
         assert steps.log_drawn == pytest.approx(other.log_drawn, abs=0.02)
         assert np.sort(steps.events, 1)[:, -3:] == pytest.approx(np.sort(other.events, 1)[:, -3:], abs=0.02)
     weights = exact.best()
     assert Objective(bank)(weights)[0] == pytest.approx(exact.objective(weights), abs=0.1)
     seen: list[int] = []
-    again = collect_lean(engine, PROMPTS, 60, SAMPLING, file=file, progress=lambda done, wanted: seen.append(done))
+    again = collect_reference_free(
+        engine, PROMPTS, 60, SAMPLING, file=file, progress=lambda done, wanted: seen.append(done)
+    )
     assert seen[0] > 0  # from the file
     assert len(file.read()) == len(rows)
     assert np.array_equal(again.log_ratios, bank.log_ratios)
 
 
 def test_what_is_due_is_half_the_even_mixture_and_as_many_tokens_of_each_policy() -> None:
-    said: dict[str, list[int]] = {"long": [], "short": [], EVEN: []}
-    lengths = {"long": 90, "short": 30, EVEN: 60}
+    said: dict[str, list[int]] = {"long": [], "short": [], UNIFORM: []}
+    lengths = {"long": 90, "short": 30, UNIFORM: 60}
     for _ in range(20):
         for name in plan(said, 8):
             said[name].append(lengths[name])
-    assert len(said[EVEN]) == 80
+    assert len(said[UNIFORM]) == 80
     assert len(said["short"]) == pytest.approx(60, abs=3)
     assert len(said["long"]) == pytest.approx(20, abs=3)
 
 
 def test_each_prompt_meets_both_kinds_of_proposal() -> None:
     rows = draw_rounds(
-        ["a", "b", EVEN], list("wxyz"), 4,
+        ["a", "b", UNIFORM], list("wxyz"), 4,
         lambda due: {unit: {"tokens": 5, "proposal": name} for unit, name in due.items()},
     )  # fmt: skip
-    assert all(sum(row["proposal"] == EVEN for row in some) == 2 for some in rows)
+    assert all(sum(row["proposal"] == UNIFORM for row in some) == 2 for some in rows)
 
 
 def test_one_policy_alone_and_one_prompt(small: Callable[[int, int], Small]) -> None:
@@ -154,5 +162,5 @@ def test_one_policy_alone_and_one_prompt(small: Callable[[int, int], Small]) -> 
     engine = small(2, 0).engine
     solution = mpo(engine, PROMPTS[:1], SAMPLING, responses=4)
     assert sum(solution.weights.values()) == pytest.approx(1)
-    rows = [{**exact.row(0, 5, ["p0", "p1", EVEN]), "proposal": "p0"}]
-    assert assemble_lean(["p0", "p1"], ["short", "first"], ["a"], [rows]).steps is not None
+    rows = [{**exact.row(0, 5, ["p0", "p1", UNIFORM]), "proposal": "p0"}]
+    assert assemble_reference_free(["p0", "p1"], ["short", "first"], ["a"], [rows]).steps is not None

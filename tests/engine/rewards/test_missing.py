@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from engine import Engine, InputError, Sampling
 from engine.bank.calibration import Calibration, scale_of_bank
-from engine.bank.collect_reference_free import collect_lean, lean_proposals
+from engine.bank.collect_reference_free import collect_reference_free, reference_free_proposals
 from engine.bank.collection import collect, kept, proposals
 from engine.bank.storage import BankFile
 from engine.cli.main import app
@@ -122,21 +122,21 @@ def test_the_command_line_says_what_is_missing(tiny: Tiny, made: Engine, broken)
 
 def test_evaluation_leaves_them_out_and_counts_them(made: Engine, broken) -> None:
     prompts = ["mix the policies", "move the faders", "the lazy dog"]
-    sound = evaluation.evaluate(made, prompts, SHORT, seed=2)
-    assert sound["missing_rewards"] == {}
+    reliable = evaluation.evaluate(made, prompts, SHORT, seed=2)
+    assert reliable["missing_rewards"] == {}
     broken["lazy"] = ValueError("no dogs")
     found = evaluation.evaluate(made, prompts, SHORT, seed=2)
     mixtures = 1 + 3 * 5  # the reference, and five levels of each fader
     assert found["missing_rewards"] == {"picky": {"ValueError: no dogs": mixtures}}
     of_two = evaluation.evaluate(made, prompts[:2], SHORT, seed=2)
     for key in ("plain", "narrow"):
-        assert found["reference"]["rewards"][key] == pytest.approx(sound["reference"]["rewards"][key])
+        assert found["reference"]["rewards"][key] == pytest.approx(reliable["reference"]["rewards"][key])
     assert found["reference"]["rewards"]["picky"] == pytest.approx(of_two["reference"]["rewards"]["picky"])
     assert all(math.isfinite(v) for policy in found["policies"].values() for v in policy["rewards"].values())
     broken.update({"mix": ValueError("no"), "move": ValueError("no")})
     rest = evaluation.evaluate(made, prompts, SHORT, seed=2)
     assert list(rest["reference"]["rewards"]) == ["plain", "narrow"], "a reward that nothing has takes only itself away"
-    assert rest["reference"]["rewards"]["plain"] == pytest.approx(sound["reference"]["rewards"]["plain"])
+    assert rest["reference"]["rewards"]["plain"] == pytest.approx(reliable["reference"]["rewards"]["plain"])
     assert sum(rest["missing_rewards"]["picky"].values()) == 3 * mixtures
 
 
@@ -156,9 +156,9 @@ def brute(bank, weights: np.ndarray, column: int) -> float:
 def test_a_bank_leaves_them_out_of_that_reward_alone(made: Engine, broken, tmp_path, caplog, lean: bool) -> None:
     prompts = ["mix the policies", "move the faders", "the lazy dog"]
     broken["lazy"] = ValueError("no dogs")
-    sources = lean_proposals(made) if lean else proposals(made)
+    sources = reference_free_proposals(made) if lean else proposals(made)
     file = BankFile(made.config, SHORT, sources, folder=tmp_path)
-    collected = collect_lean if lean else collect
+    collected = collect_reference_free if lean else collect
     with caplog.at_level(logging.WARNING, "mixdesk"):
         bank = collected(made, prompts, 5, SHORT, file=file)
     count = bank.rewards.shape[1]

@@ -165,5 +165,5 @@ def test_a_bank_that_cannot_say_says_so() -> None:
     bank = Bank(["a", "b"], ["r"], list("wxyz"), ratios, np.zeros((4, 200)), np.ones((4, 200, 1)), 0)
     estimate = bank.estimate([0.5, 0.5])
     assert estimate.share < 0.1
-    assert not estimate.sound
+    assert not estimate.reliable
     assert "effective sample size" in solve_mpo(bank, repeats=2).note

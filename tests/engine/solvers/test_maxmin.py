@@ -39,8 +39,8 @@ def test_nothing_dominates_what_is_found(seed: int) -> None:
     solution = maxmin.solve_maxmin(bank, np.zeros(size), np.ones(size), repeats=0)
     weights = np.array(list(solution.weights.values()))
     assert weights.sum() == pytest.approx(1) and weights.min() >= 0
-    found, sound = expected_rewards(bank, weights)
-    assert sound
+    found, reliable = expected_rewards(bank, weights)
+    assert reliable
     count, steps = len(bank.policies), {2: 100, 3: 20, 4: 12}[len(bank.policies)]
     grid = [at for at in itertools.product(range(steps + 1), repeat=count) if sum(at) == steps]
     for at in grid:

@@ -33,8 +33,8 @@ def test_nothing_is_better_than_max_min_and_what_is_better_than_mpo_is_found(see
     here, _ = expected_rewards(bank, own)
     assert list(found.rewards.values()) == pytest.approx(here)
     if found.better is not None:
-        there, sound = expected_rewards(bank, np.array(list(found.better.weights.values())))
-        assert sound and there - here == pytest.approx(list(found.better.gains.values()))
+        there, reliable = expected_rewards(bank, np.array(list(found.better.weights.values())))
+        assert reliable and there - here == pytest.approx(list(found.better.gains.values()))
         assert min(there - here) >= MARGIN
         ratios = [found.better.gains[name] / found.better.errors[name] for name in bank.objectives]
         assert found.better.significant == (min(ratios) > SIGNIFICANT)
@@ -42,8 +42,8 @@ def test_nothing_is_better_than_max_min_and_what_is_better_than_mpo_is_found(see
     count, steps = len(bank.policies), {2: 100, 3: 20, 4: 12}[len(bank.policies)]
     for at in itertools.product(range(steps + 1), repeat=count):
         if sum(at) == steps:
-            there, sound = expected_rewards(bank, np.array(at) / steps)
-            assert not sound or min(there - here) < 2 * MARGIN, f"{at} is better in all"
+            there, reliable = expected_rewards(bank, np.array(at) / steps)
+            assert not reliable or min(there - here) < 2 * MARGIN, f"{at} is better in all"
 
 
 def test_some_random_banks_have_a_point_better_than_mpos() -> None:
