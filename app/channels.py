@@ -1,6 +1,6 @@
 """Lock, Solo and Mute: what they make of the faders.
 
-Whatever is generated or expected comes from here; static/mixer.js has the same for the shares beside the faders, which
+Whatever is generated or expected comes from here; static/js/mixer.js has the same for the shares beside the faders, which
 are to follow a hand at once.
 """
 

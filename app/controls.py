@@ -14,6 +14,7 @@ from app.balance_menu import BalanceMenu, build_balance_menu
 from app.channels import Channels
 from app.mixer import build_channels, build_marks
 from app.parts import fader_head, message, mixture_bar
+from app.shortcuts import labelled
 from engine import RULES, InputError, Sampling
 from engine.config import PolicySettings
 from engine.messages import Prompt
@@ -136,7 +137,7 @@ class Steering:
 
 @dataclass
 class Outputs:
-    """What a generation or a rating writes. run: Run.stage; when it changes, static/text.js asks for its text."""
+    """What a generation or a rating writes. run: Run.stage; when it changes, static/js/text.js asks for its text."""
 
     run: gr.Textbox
     captions: dict[str, gr.HTML]  # by side
@@ -190,8 +191,8 @@ def build_faders(
     muted; and Balance with its menu."""
     with gr.Row(elem_classes="heading"):
         gr.HTML("<h2>Faders</h2>")
-        even = gr.Button("Even (E)", size="sm", elem_id="even", min_width=70, scale=0)
-        balance = gr.Button("Balance (B)", size="sm", elem_id="balance", min_width=90, scale=0)
+        even = gr.Button(labelled("Even", "even"), size="sm", elem_id="even", min_width=70, scale=0)
+        balance = gr.Button(labelled("Balance", "balance"), size="sm", elem_id="balance", min_width=90, scale=0)
     menu = build_balance_menu(balance, objectives)
     gr.HTML(mixture_bar(colours))
     faders, marks = {}, []
@@ -212,7 +213,7 @@ def build_faders(
 
 def build_more(longest: int) -> dict[str, Any]:
     """The settings that a newcomer need not see. longest: of max new tokens."""
-    with gr.Accordion("More (O)", open=False, elem_id="more"):
+    with gr.Accordion(labelled("More", "more"), open=False, elem_id="more"):
         rule = gr.Dropdown(list(RULES), value="geometric", label="Rule", filterable=False)
         exponent = gr.Slider(
             -5,
@@ -249,8 +250,8 @@ def build_prompt(examples: list[str]) -> tuple[gr.Textbox, gr.Button, gr.Button]
             first, label="Prompt", lines=2, max_lines=2, elem_id="prompt", scale=5, placeholder="Ask something"
         )
         with gr.Column(elem_id="go", min_width=200, scale=0):
-            generate = gr.Button("Generate (Ctrl+Enter)", variant="primary", elem_id="generate", min_width=120)
-            stop = gr.Button("Stop (Esc)", interactive=False, elem_id="stop", min_width=120)
+            generate = gr.Button(labelled("Generate", "generate"), variant="primary", elem_id="generate", min_width=120)
+            stop = gr.Button(labelled("Stop", "stop"), interactive=False, elem_id="stop", min_width=120)
     if examples:
         with gr.Row(elem_id="examples"):
             for text in examples:

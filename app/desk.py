@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import gradio as gr
 from fastapi import FastAPI
 
@@ -11,13 +9,14 @@ from app.export_comparison import serve_exports
 from app.figures import serve_library
 from app.header import Menu, build_header
 from app.runs import Desk
+from app.scripts import serve_scripts, style_sheets
+from app.shortcuts import labelled
 from app.steer import serve_steering
 from app.tabs import compare, explore, ratings
 from app.tabs import desk as desk_tab
 from app.text import serve_text
 from app.theme import theme
 
-STATIC = Path(__file__).parent / "static"
 UPLOAD = "24mb"  # the most that is taken in at all; app and engine say what each kind of file may have
 
 
@@ -25,13 +24,13 @@ def build(desk: Desk, menu: Menu | None = None) -> gr.Blocks:
     with gr.Blocks(title="Mixdesk", fill_width=True, analytics_enabled=False) as blocks:
         build_header(desk.warning, menu, desk.engine.notes)
         with gr.Tabs(elem_id="tabs", overflow_behavior="wrap") as tabs:
-            with gr.Tab("Desk (D)", id="desk", elem_id="desk-tab") as first:
+            with gr.Tab(labelled("Desk", "desk-tab"), id="desk", elem_id="desk-tab") as first:
                 steering = desk_tab.build(desk, first, tabs)
-            with gr.Tab("Explore (X)", id="explore", elem_id="explore-tab") as second:
+            with gr.Tab(labelled("Explore", "explore-tab"), id="explore", elem_id="explore-tab") as second:
                 explore.build(desk, second, steering)
-            with gr.Tab("Compare (R)", id="compare", elem_id="compare-tab") as third:
+            with gr.Tab(labelled("Compare", "compare-tab"), id="compare", elem_id="compare-tab") as third:
                 compare.build(desk, third, steering)
-            with gr.Tab("Ratings (G)", id="ratings-tab", elem_id="ratings-tab") as fourth:
+            with gr.Tab(labelled("Ratings", "ratings-tab"), id="ratings-tab", elem_id="ratings-tab") as fourth:
                 ratings.build(desk, fourth, steering)
     # At every event, also a fader's, Gradio's page copies all that any event's progress might be shown on. Here what is
     # under way says so itself.
@@ -43,12 +42,6 @@ def build(desk: Desk, menu: Menu | None = None) -> gr.Blocks:
     return blocks
 
 
-def static(ending: str) -> str:
-    """All style sheets, or all scripts: the desk's own first, since the others build on it."""
-    files = sorted(STATIC.glob(f"*.{ending}"), key=lambda file: (file.stem != "desk", file.name))
-    return "\n".join(file.read_text(encoding="utf-8") for file in files)
-
-
 def web_app(blocks: gr.Blocks, desk: Desk, root: str = "") -> FastAPI:
     """The page as an ASGI application. root: where a browser finds it, if that is not /.
 
@@ -56,6 +49,7 @@ def web_app(blocks: gr.Blocks, desk: Desk, root: str = "") -> FastAPI:
     """
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     serve_library(app)
+    serve_scripts(app)
     serve_exports(app, desk.comparisons.tables)
     serve_text(app, desk)
     serve_steering(app, desk)
@@ -68,8 +62,7 @@ def web_app(blocks: gr.Blocks, desk: Desk, root: str = "") -> FastAPI:
         path="/",
         theme=theme(),
         root_path=root or None,
-        css=static("css"),
-        head=f"<script>{static('js')}</script>",
+        css=style_sheets(),
         max_file_size=UPLOAD,
         footer_links=[],
         run_history=False,

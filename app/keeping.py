@@ -16,6 +16,7 @@ from app.parts import message
 from app.runs import Desk
 from app.saved import SavedMixtures, TakenError, clean
 from app.settings import MixtureSettings
+from app.shortcuts import labelled
 from engine import RULES, InputError
 
 log = logging.getLogger("mixdesk")
@@ -39,8 +40,8 @@ class KeepingParts:
 def build_keeping() -> KeepingParts:
     name = gr.Dropdown([], value=None, label="Mixture: choose or name one", allow_custom_value=True, elem_id="saved")
     with gr.Row(elem_classes="tools"):
-        load = gr.Button("Load (Ctrl+O)", size="sm", elem_id="load", min_width=50)
-        save = gr.Button("Save (Ctrl+S)", size="sm", elem_id="save", min_width=50)
+        load = gr.Button(labelled("Load", "load"), size="sm", elem_id="load", min_width=50)
+        save = gr.Button(labelled("Save", "save"), size="sm", elem_id="save", min_width=50)
         delete = gr.Button("Delete", size="sm", elem_id="delete", min_width=50)
     with gr.Row(visible=False, elem_id="asking", elem_classes="tools") as asking:
         question = gr.HTML("", elem_id="question", html_template='<p role="alert">${value}</p>')

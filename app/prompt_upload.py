@@ -9,6 +9,7 @@ import gradio as gr
 
 from app.controls import Changes
 from app.parts import message
+from app.shortcuts import labelled
 from engine import InputError
 from engine.prompt_files import GZ
 from engine.prompts import MAX_BYTES, MAX_PROMPTS, ColumnError, PromptSet, uploaded
@@ -33,7 +34,11 @@ class PromptUpload:
             elem_id="compare-prompts",
         )
         self.upload = gr.UploadButton(
-            "Upload prompts (U)", size="sm", elem_id="compare-upload", file_count="single", type="filepath"
+            labelled("Upload prompts", "compare-upload"),
+            size="sm",
+            elem_id="compare-upload",
+            file_count="single",
+            type="filepath",
         )
         self.column = gr.Dropdown(
             [], label="Column of the prompts", filterable=False, visible=False, elem_id="compare-column"

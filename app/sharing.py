@@ -17,6 +17,7 @@ from app.parts import message
 from app.recipes import FORMS, Recipe
 from app.runs import RATED, Desk
 from app.settings import DeskSettings, from_link, to_link
+from app.shortcuts import labelled
 from engine import InputError, Sampling
 from engine.sampling import Sampler
 
@@ -35,7 +36,7 @@ class SharingParts:
 
 def build_sharing() -> SharingParts:
     with gr.Row(elem_classes="tools"):
-        link = gr.Button("Copy link (K)", size="sm", elem_id="copy-link", min_width=80)
+        link = gr.Button(labelled("Copy link", "copy-link"), size="sm", elem_id="copy-link", min_width=80)
     with gr.Row(elem_classes="tools", elem_id="copy-as"):
         gr.HTML('<p class="hint">Copy as</p>')
         forms = {

@@ -1,6 +1,6 @@
 """Steering: what the faders do while a response is written, and to the drawer.
 
-static/steer.js asks what follows the faders, of a route of its own: Gradio's for components takes four times as long,
+static/js/steer.js asks what follows the faders, of a route of its own: Gradio's for components takes four times as long,
 in which nobody's models go on.
 """
 
@@ -26,7 +26,7 @@ Chosen = Callable[[str, Controls, Values], Mixture]
 
 
 class Asked(BaseModel):
-    """A question of static/steer.js, as Steer.follow has it."""
+    """A question of static/js/steer.js, as Steer.follow has it."""
 
     run: str = ""
     turn: int

@@ -36,6 +36,7 @@ from app.panels import EXACT, FADERS, PARTICLES, UNIFORM, build_panels
 from app.parts import caption, message, rewards_table
 from app.runs import SIDES, Desk, Run, new_seed, session
 from app.sharing import Sharing, build_sharing
+from app.shortcuts import labelled
 from app.steer import Steer
 from app.target import build_target
 from engine import InputError, Mixture, Sampling
@@ -68,7 +69,7 @@ class DeskTab:
             with gr.Column(elem_id="mix", min_width=200):
                 faders, channels, menu = build_faders(policies, list(accents.values()), self.objectives)
                 undo, redo = build_history()
-                with gr.Accordion("Save and share (V)", open=False, elem_id="shelf"):
+                with gr.Accordion(labelled("Save and share", "shelf"), open=False, elem_id="shelf"):
                     keeping, sharing = build_keeping(), build_sharing()
                 more = build_more(min(512, self.desk.engine.policy_set.context // 2))
             with gr.Column(elem_id="stage", min_width=280):
@@ -82,7 +83,9 @@ class DeskTab:
                 panels = build_panels(accents)
                 with gr.Row(elem_id="ratings"):
                     ratings = {
-                        choice: gr.Button(f"{label} ({key})", interactive=False, elem_id=f"rate-{choice}", min_width=90)
+                        choice: gr.Button(
+                            labelled(label, f"rate-{choice}"), interactive=False, elem_id=f"rate-{choice}", min_width=90
+                        )
                         for choice, (label, key) in RATINGS.items()
                     }
                 with gr.Row(elem_id="said"):

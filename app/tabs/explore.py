@@ -19,6 +19,7 @@ from app.figures import drawn, figure
 from app.marks import Mark, find_marks
 from app.parts import message
 from app.runs import Desk, session
+from app.shortcuts import labelled
 from engine import InputError
 from engine.bank import SAMPLING, Bank
 from engine.numbers import parse_numbers
@@ -45,8 +46,10 @@ class ExploreTab:
         with gr.Column(elem_id="explore"):
             with gr.Row(elem_id="explore-head"):
                 self.about = gr.HTML("", elem_id="about")
-                self.sample = gr.Button("Sample a bank (Ctrl+Enter)", elem_id="sample", min_width=230, scale=0)
-                self.stop = gr.Button("Stop (Esc)", interactive=False, elem_id="explore-stop", min_width=110, scale=0)
+                self.sample = gr.Button(labelled("Sample a bank", "sample"), elem_id="sample", min_width=230, scale=0)
+                self.stop = gr.Button(
+                    labelled("Stop", "explore-stop"), interactive=False, elem_id="explore-stop", min_width=110, scale=0
+                )
             self.status = gr.HTML(
                 "", elem_id="explore-status", html_template='<p role="status" aria-live="polite">${value}</p>'
             )
@@ -115,7 +118,9 @@ class ExploreTab:
             missing = self.expected.missing
             return {
                 self.about: "" if missing is None else message(missing, "bad"),
-                self.sample: gr.Button("Sample a bank (Ctrl+Enter)", interactive=missing is None, variant="primary"),
+                self.sample: gr.Button(
+                    labelled("Sample a bank", "sample"), interactive=missing is None, variant="primary"
+                ),
                 self.empty: gr.HTML(visible=True),
                 self.content: gr.Column(visible=False),
             }
@@ -124,13 +129,13 @@ class ExploreTab:
         except InputError as error:
             return {
                 self.about: message(str(error), "bad"),
-                self.sample: gr.Button("Sample more (Ctrl+Enter)", interactive=True, variant="secondary"),
+                self.sample: gr.Button(labelled("Sample more", "sample"), interactive=True, variant="secondary"),
                 self.empty: gr.HTML(visible=False),
                 self.content: gr.Column(visible=False),
             }
         return {
             self.about: about(bank, sorted(self.desk.engine.reward_set.scale.constant)),
-            self.sample: gr.Button("Sample more (Ctrl+Enter)", interactive=True, variant="secondary"),
+            self.sample: gr.Button(labelled("Sample more", "sample"), interactive=True, variant="secondary"),
             self.empty: gr.HTML(visible=False),
             self.content: gr.Column(visible=True),
             self.weights: gr.HTML(weights, visible=bool(weights)),

@@ -14,6 +14,7 @@ from app.controls import Changes, Steering
 from app.lottery import Standing
 from app.parts import message
 from app.runs import Desk
+from app.shortcuts import labelled
 
 log = logging.getLogger("mixdesk")
 
@@ -31,7 +32,7 @@ class RatingsTab:
                 about = gr.HTML(
                     "", html_template='<p role="status" aria-live="polite">${value}</p>', elem_id="standing"
                 )
-                refresh = gr.Button("Refresh (F)", elem_id="refresh", min_width=100, scale=0)
+                refresh = gr.Button(labelled("Refresh", "refresh"), elem_id="refresh", min_width=100, scale=0)
             empty = gr.HTML("", elem_id="no-ratings", visible=False)
             found = gr.HTML(
                 "",
