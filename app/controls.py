@@ -20,12 +20,12 @@ from engine.config import PolicySettings
 from engine.messages import Prompt
 
 FALLBACK_PROMPT = "How do I get a red wine stain out of a white shirt?"
-# choice: (its button, its key)
+# choice: its button
 RATINGS = {
-    "left": ("Left is better", "1"),
-    "right": ("Right is better", "2"),
-    "tie": ("Tie", "3"),
-    "both_bad": ("Both bad", "4"),
+    "left": "Left is better",
+    "right": "Right is better",
+    "tie": "Tie",
+    "both_bad": "Both bad",
 }
 Changes = dict[Any, Any]
 Values = dict[Any, Any]

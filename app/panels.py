@@ -65,8 +65,8 @@ def build_panel(panels: Panels, side: str, policies: Mapping[str, str]) -> None:
                 min_width=100,
             )
             panels.replies[side] = gr.Button(
-                labelled("Reply", f"reply-{side}"), size="sm", interactive=False, elem_id=f"reply-{side}", elem_classes="reply",
-                min_width=76, scale=0,
+                labelled("Reply", f"reply-{side}"), size="sm", interactive=False, elem_id=f"reply-{side}",
+                elem_classes="reply", min_width=76, scale=0,
             )  # fmt: skip
             if side not in RATED:
                 remove = gr.Button(

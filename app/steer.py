@@ -1,7 +1,7 @@
 """Steering: what the faders do while a response is written, and to the drawer.
 
-static/js/steer.js asks what follows the faders, of a route of its own: Gradio's for components takes four times as long,
-in which nobody's models go on.
+static/js/steer.js asks what follows the faders, of a route of its own: Gradio's for components takes four times as
+long, in which nobody's models go on.
 """
 
 from __future__ import annotations

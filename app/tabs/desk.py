@@ -86,7 +86,7 @@ class DeskTab:
                         choice: gr.Button(
                             labelled(label, f"rate-{choice}"), interactive=False, elem_id=f"rate-{choice}", min_width=90
                         )
-                        for choice, (label, key) in RATINGS.items()
+                        for choice, label in RATINGS.items()
                     }
                 with gr.Row(elem_id="said"):
                     status = gr.HTML(
@@ -362,7 +362,7 @@ class DeskTab:
             except sqlite3.Error as error:
                 log.exception("a rating could not be stored")
                 return outputs.say(f"Not saved: the database says “{error}”. Press the button again to retry.", "bad")
-            said = RATINGS[choice][0].lower()
+            said = RATINGS[choice].lower()
             closed = {button: gr.Button(interactive=False) for button in outputs.ratings.values()}
             if not new:
                 return {**closed, **outputs.say("This pair was saved before; generate again to rate another.")}

@@ -76,7 +76,7 @@ const heading = (label, sort, parts, className) => {
 let parts = null; // of the table on the page
 const draw = () => {
   const { head, body, count, more } = parts;
-  const focused = parts.element.contains(document.activeElement) && document.activeElement.dataset.key;
+  const focused = parts.element.contains(document.activeElement) && /** @type {any} */ (document.activeElement).dataset.key;
   const rows = selectRows(value.rows, view, objectives());
   order = rows.map(({ place }) => place);
   head.replaceChildren(make("tr", {},
@@ -143,7 +143,7 @@ compare.table = (element, given, choose) => {
 compare.prompt = (element, given) => {
   const dialog = element.querySelector("dialog");
   if (!dialog || !given) return;
-  const stepped = document.activeElement.dataset.step;
+  const stepped = /** @type {any} */ (document.activeElement).dataset.step;
   const step = (by, label) => {
     const next = order[order.indexOf(compare.place) + by];
     const button = make("button", { type: "button", disabled: next === undefined }, label);

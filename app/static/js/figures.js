@@ -36,9 +36,11 @@ const draw = async (id) => {
 
 // The corners of a polygon that lies under the rest, moved where they are: plotly takes forty times as long for the
 // whole figure, and text stands still meanwhile. Whether it could be.
-const sketch = (place, [trace, ...others]) => {
+const sketch = (place, traces) => {
+  const [trace, ...others] = traces;
   const drawn = place?._fullData?.[0], polar = place?._fullLayout?.polar?._subplot;
-  const look = ({ r, theta, text, ...rest }) => JSON.stringify(rest);
+  // What does not move.
+  const look = (given) => JSON.stringify({ ...given, r: null, theta: null, text: null });
   if (others.length || !polar?.radialAxis || trace?.type !== "scatterpolar" || drawn?.name !== trace.name) return false;
   const group = [...place.querySelectorAll(".scatterlayer .trace")].find((one) => one.__data__?.[0]?.trace === drawn);
   if (!group || look(place.data[0]) !== look(trace) || String(place.data[0].theta) !== String(trace.theta)) return false;

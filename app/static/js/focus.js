@@ -55,7 +55,7 @@ const check = () => {
   lent = { from, to };
 };
 
-let timer = 0;
+let timer = /** @type {any} */ (0);
 const later = () => { timer ||= setTimeout(() => { timer = 0; check(); }, PAUSE); };
 
 export const listen = () => {

@@ -62,7 +62,7 @@ export const toggle = (mark, i, now) => {
 // ------------------------------------------------------------------------------------------- Undo and Redo
 const LONGEST = 200; // steps
 const PAUSE = 400; // ms without a change that end a gesture, when no pointer is held down
-let steps = [], at = 0, latest = null, timer = 0, held = false, waiting = false;
+let steps = [], at = 0, latest = null, timer = /** @type {any} */ (0), held = false, waiting = false;
 let now = null, asking = false, due = false; // what all of them have; whether that is to be asked, and to be shown
 const same = (a, b) => JSON.stringify(a) === JSON.stringify(b);
 

@@ -7,7 +7,7 @@ const FAILED = '<span class="message bad">The faders were not heard: the server 
 const GAP = 30; // ms from one question to the next: of a fader that is dragged every second frame of the screen
 const UNDERWAY = 3; // questions at most: who waits for each answer steers no faster than the network and the page
 let trigger, last = null, newest = null, sentence = "";
-let turn = 0, drawn = 0, underway = 0, asked = -Infinity, timer = 0;
+let turn = 0, drawn = 0, underway = 0, asked = -Infinity, timer = /** @type {any} */ (0);
 
 const say = (text) => {
   sentence = text;

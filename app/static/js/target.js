@@ -21,7 +21,7 @@ let drag = null; // {axis, pointer, grip, at, moved, saved: the target before, f
 let now = null; // the faders, and what else makes the mixture
 let positions = null; // of the newest answer
 let sentence = "";
-let wanted = 0, cancelled = 0, busy = false, arriving = false, timer = 0, due = 0;
+let wanted = 0, cancelled = 0, busy = false, arriving = false, timer = /** @type {any} */ (0), due = 0;
 
 const made = (kind, attributes, parent) => {
   const element = document.createElementNS(SVG, kind);

@@ -35,7 +35,7 @@ const pushes = (span) => {
 const token = (panel, text, pushes) => {
   const place = panel.pushes.push(pushes) - 1, span = document.createElement("span");
   span.className = place < panel.kept ? "token kept" : "token";
-  span.dataset.place = place;
+  span.dataset.place = String(place);
   span.tabIndex = -1;
   span.textContent = text;
   const push = strongest(pushes);
@@ -62,7 +62,7 @@ export const panel = (side, element, accents, trigger) => {
   const root = element.querySelector(".response");
   element.dataset.side = side;
   panels[side] = { root, accents, trigger };
-  listen(root, panels[side]);
+  listenIn(root, panels[side]);
   clear(panels[side]);
 };
 
@@ -151,7 +151,7 @@ const chart = (element, panel) => {
 };
 
 // A click, or arrows and Enter.
-const listen = (root, panel) => {
+const listenIn = (root, panel) => {
   // Whoever reads further up stays there, until a hand goes to the end; only a hand goes up. On a narrow screen six
   // lines are seen, or none yet: there the beginning stays.
   let top = 0;
