@@ -1,6 +1,8 @@
 import js from "@eslint/js";
 import globals from "globals";
 
+const GRADIO = /gradio-|token-remove|svelte-|multiselect|role=.?(tab|tabpanel|combobox|listbox)\b|__type__|-tab-button|> button/;
+
 export default [
   js.configs.recommended,
   {
@@ -20,10 +22,10 @@ export default [
     files: ["app/static/js/**"],
     ignores: ["app/static/js/gradio.js"],
     rules: {
-      "no-restricted-syntax": ["error", {
-        selector: "Literal[value=/gradio-|token-remove|svelte-|multiselect|role=(tab|tabpanel|combobox|listbox)\\b|__type__|-tab-button/]",
+      "no-restricted-syntax": ["error", ...["Literal[value=", "TemplateElement[value.raw="].map((node) => ({
+        selector: `${node}${GRADIO}]`,
         message: "What Gradio calls its elements is known in app/static/js/gradio.js only.",
-      }],
+      }))],
     },
   },
 ];
