@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from importlib.metadata import version
@@ -131,3 +132,24 @@ def test_every_picture_is_there_and_every_screen_is_shown() -> None:
     screens = list((ROOT / "docs" / "screens").iterdir())
     assert screens and not [screen.name for screen in screens if f"screens/{screen.name}" not in gallery]
     assert sum(screen.stat().st_size for screen in screens) < 3e6
+
+
+def test_the_package_has_every_file_of_the_page() -> None:
+    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["app"]
+    packed = {path for pattern in patterns for path in (ROOT / "app").glob(pattern) if path.is_file()}
+    assert packed == {path for path in (ROOT / "app" / "static").rglob("*") if path.is_file()}
+    assert {path.suffix for path in packed} >= {".css", ".js", ".json"}
+
+
+def test_npm_packages_are_pinned_and_come_from_the_public_registry() -> None:
+    package = json.loads((ROOT / "package.json").read_text())
+    lock = json.loads((ROOT / "package-lock.json").read_text())["packages"]
+    assert "dependencies" not in package, "the page loads nothing from npm"
+    assert lock[""]["devDependencies"] == package["devDependencies"]
+    for name, locked in lock.items():
+        if name:
+            assert locked["resolved"].startswith("https://registry.npmjs.org/"), name
+            assert locked["integrity"], name
+            assert locked["dev"], name
+    for name, pinned in package["devDependencies"].items():
+        assert lock[f"node_modules/{name}"]["version"] == pinned

@@ -21,7 +21,7 @@ KEYS = "Left and right: efficient points by a reward; up and down: by another; E
 def figure(value: go.Figure | dict[str, Any] | None, elem_id: str, label: str, points: bool = False) -> gr.HTML:
     """A figure; its later values are `drawn(figure)`. It triggers `select` when a point is clicked.
 
-    points: they can be chosen, from the keyboard too (static/explore.js); otherwise it is an image.
+    points: they can be chosen, from the keyboard too (static/js/explore.js); otherwise it is an image.
     """
     role = f'role="application" tabindex="0" aria-description="{KEYS}"' if points else 'role="img"'
     shown = f"() => mixdesk.figure({json.dumps(elem_id)}, element, props.value, () => trigger('select'))"

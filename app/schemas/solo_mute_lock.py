@@ -1,7 +1,7 @@
 """Lock, Solo and Mute: what they make of the faders.
 
-Whatever is generated or expected comes from here; static/mixer.js has the same for the shares beside the faders, which
-are to follow a hand at once.
+Whatever is generated or expected comes from here; static/js/math/mixer.js has the same for the shares beside the
+faders, which are to follow a hand at once.
 """
 
 from __future__ import annotations

@@ -6,11 +6,12 @@ import gradio as gr
 from fastapi import FastAPI
 
 from app.charts.plotly_component import serve_library
+from app.server.scripts import serve_scripts, style_sheets
 from app.server.steer import serve_steering
 from app.server.stream import serve_text
 from app.services.app_state import Desk
 from app.storage.export_comparison import serve_exports
-from app.ui.page import UPLOAD, static
+from app.ui.page import UPLOAD
 from app.ui.theme import theme
 
 
@@ -21,6 +22,7 @@ def web_app(blocks: gr.Blocks, desk: Desk, root: str = "") -> FastAPI:
     """
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     serve_library(app)
+    serve_scripts(app)
     serve_exports(app, desk.comparisons.tables)
     serve_text(app, desk)
     serve_steering(app, desk)
@@ -33,8 +35,7 @@ def web_app(blocks: gr.Blocks, desk: Desk, root: str = "") -> FastAPI:
         path="/",
         theme=theme(),
         root_path=root or None,
-        css=static("css"),
-        head=f"<script>{static('js')}</script>",
+        css=style_sheets(),
         max_file_size=UPLOAD,
         footer_links=[],
         run_history=False,

@@ -1,4 +1,4 @@
-"""The text of the responses as it is written: server-sent events, which static/text.js asks for.
+"""The text of the responses as it is written: server-sent events, which static/js/text.js asks for.
 
 Not as an event of Gradio's, which takes ten times as long for each update, on the server and in the page.
 """

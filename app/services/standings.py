@@ -104,7 +104,7 @@ def on_desk(mixture: Mixture, policies: Sequence[str]) -> dict[str, Any] | None:
 
 
 def send(mixture: Mixture, policies: Sequence[str], what: str) -> str:
-    """A button; what it sends is in static/ratings.js."""
+    """A button; what it sends is in static/js/ratings.js."""
     to = on_desk(mixture, policies)
     if to is None:
         return '<span class="hint" title="The reference has no fader, and this rule no gain for it.">–</span>'

@@ -16,6 +16,7 @@ from app.charts.plotly_component import figure, plotted
 from app.html import message
 from app.schemas.solo_mute_lock import Channels
 from app.services.app_state import Desk
+from app.shortcuts import labelled
 from app.storage.comparisons import Entry
 from app.ui.controls import Changes, Steering, Values
 from app.ui.prompt_upload import PromptUpload
@@ -103,7 +104,7 @@ class CompareTab:
             )
             self.length = gr.Textbox("160", label="Max tokens", max_lines=1, min_width=70, elem_id="compare-length")
             self.seed = gr.Textbox("1", label="Seed", max_lines=1, min_width=70, elem_id="compare-seed")
-        self.start = gr.Button("Compare (Ctrl+Enter)", variant="primary", elem_id="compare-start")
+        self.start = gr.Button(labelled("Compare", "compare-start"), variant="primary", elem_id="compare-start")
         self.status = gr.HTML(
             "",
             html_template='<p role="status" aria-live="polite">${value}</p>',
@@ -115,8 +116,12 @@ class CompareTab:
     def build_result(self) -> None:
         with gr.Row(elem_id="compare-head"):
             self.title = gr.HTML("", elem_id="compare-title")
-            self.stop = gr.Button("Stop (Esc)", size="sm", elem_id="compare-stop", min_width=90, scale=0)
-            self.resume = gr.Button("Resume (C)", size="sm", elem_id="compare-resume", min_width=90, scale=0)
+            self.stop = gr.Button(
+                labelled("Stop", "compare-stop"), size="sm", elem_id="compare-stop", min_width=90, scale=0
+            )
+            self.resume = gr.Button(
+                labelled("Resume", "compare-resume"), size="sm", elem_id="compare-resume", min_width=90, scale=0
+            )
             self.delete = gr.Button("Delete…", size="sm", elem_id="compare-delete", min_width=90, scale=0)
         with gr.Row(visible=False, elem_id="compare-confirm") as self.confirm:
             self.question = gr.HTML("", elem_id="compare-question")

@@ -12,6 +12,7 @@ import gradio as gr
 from app.html import fader_head, message, mixture_bar
 from app.schemas import conversation
 from app.schemas.solo_mute_lock import Channels
+from app.shortcuts import labelled
 from app.ui.balance_menu import BalanceMenu, build_balance_menu
 from app.ui.faders import build_channels, build_marks
 from engine import RULES, InputError, Sampling
@@ -20,12 +21,12 @@ from engine.messages import Prompt
 from engine.rules.registry import DEFAULT_RULE
 
 FALLBACK_PROMPT = "How do I get a red wine stain out of a white shirt?"
-# choice: (its button, its key)
+# choice: its button
 RATINGS = {
-    "left": ("Left is better", "1"),
-    "right": ("Right is better", "2"),
-    "tie": ("Tie", "3"),
-    "both_bad": ("Both bad", "4"),
+    "left": "Left is better",
+    "right": "Right is better",
+    "tie": "Tie",
+    "both_bad": "Both bad",
 }
 Changes = dict[Any, Any]
 Values = dict[Any, Any]
@@ -137,7 +138,7 @@ class Steering:
 
 @dataclass
 class Outputs:
-    """What a generation or a rating writes. run: Run.stage; when it changes, static/text.js asks for its text."""
+    """What a generation or a rating writes. run: Run.stage; when it changes, static/js/text.js asks for its text."""
 
     run: gr.Textbox
     captions: dict[str, gr.HTML]  # by side
@@ -191,8 +192,8 @@ def build_faders(
     muted; and Balance with its menu."""
     with gr.Row(elem_classes="heading"):
         gr.HTML("<h2>Faders</h2>")
-        even = gr.Button("Even (E)", size="sm", elem_id="even", min_width=70, scale=0)
-        balance = gr.Button("Balance (B)", size="sm", elem_id="balance", min_width=90, scale=0)
+        even = gr.Button(labelled("Even", "even"), size="sm", elem_id="even", min_width=70, scale=0)
+        balance = gr.Button(labelled("Balance", "balance"), size="sm", elem_id="balance", min_width=90, scale=0)
     menu = build_balance_menu(balance, objectives)
     gr.HTML(mixture_bar(colours))
     faders, marks = {}, []
@@ -213,7 +214,7 @@ def build_faders(
 
 def build_more(longest: int) -> dict[str, Any]:
     """The settings that a newcomer need not see. longest: of max new tokens."""
-    with gr.Accordion("More (O)", open=False, elem_id="more"):
+    with gr.Accordion(labelled("More", "more"), open=False, elem_id="more"):
         rule = gr.Dropdown(list(RULES), value=DEFAULT_RULE, label="Rule", filterable=False)
         exponent = gr.Slider(
             -5,
@@ -252,8 +253,8 @@ def build_prompt(examples: list[str]) -> tuple[gr.Textbox, gr.Button, gr.Button]
             first, label="Prompt", lines=2, max_lines=2, elem_id="prompt", scale=5, placeholder="Ask something"
         )
         with gr.Column(elem_id="go", min_width=200, scale=0):
-            generate = gr.Button("Generate (Ctrl+Enter)", variant="primary", elem_id="generate", min_width=120)
-            stop = gr.Button("Stop (Esc)", interactive=False, elem_id="stop", min_width=120)
+            generate = gr.Button(labelled("Generate", "generate"), variant="primary", elem_id="generate", min_width=120)
+            stop = gr.Button(labelled("Stop", "stop"), interactive=False, elem_id="stop", min_width=120)
     if examples:
         with gr.Row(elem_id="examples"):
             for text in examples:

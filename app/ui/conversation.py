@@ -1,6 +1,6 @@
 """Several turns on the desk: the conversation above the prompt, Reply on a panel, Back, New conversation.
 
-What is drawn is in static/turns.js."""
+What is drawn is in static/js/turns.js."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import gradio as gr
 from app.format import in_short
 from app.schemas import conversation
 from app.services.app_state import Desk, session
+from app.shortcuts import labelled
 from app.ui.controls import Changes, Controls, Outputs, Values
 from engine import InputError
 from engine.messages import last_of
@@ -38,8 +39,14 @@ def build_conversation() -> ConversationParts:
     with gr.Column(elem_id="conversation"):
         gr.HTML(TRANSCRIPT)
         with gr.Row(elem_id="conversation-tools"):
-            back = gr.Button("Back (⇧+⌫)", size="sm", elem_id="back", min_width=90, scale=0)
-            fresh = gr.Button("New conversation (⇧+N)", size="sm", elem_id="new-conversation", min_width=90, scale=0)
+            back = gr.Button(labelled("Back", "back"), size="sm", elem_id="back", min_width=90, scale=0)
+            fresh = gr.Button(
+                labelled("New conversation", "new-conversation"),
+                size="sm",
+                elem_id="new-conversation",
+                min_width=90,
+                scale=0,
+            )
     turns.change(None, [turns], js="(turns) => mixdesk.turns.show(turns)")
     return ConversationParts(turns, back, fresh)
 

@@ -18,6 +18,7 @@ from app.charts.plotly_component import figure, plotted
 from app.html import caption, message, rewards_table
 from app.services.app_state import Desk, session
 from app.services.generation_run import SIDES, Run, new_seed
+from app.shortcuts import labelled
 from app.ui.balance import Balance, build_expected
 from app.ui.controls import (
     RATINGS,
@@ -70,7 +71,7 @@ class DeskTab:
             with gr.Column(elem_id="mix", min_width=200):
                 faders, channels, menu = build_faders(policies, list(accents.values()), self.objectives)
                 undo, redo = build_history()
-                with gr.Accordion("Save and share (V)", open=False, elem_id="shelf"):
+                with gr.Accordion(labelled("Save and share", "shelf"), open=False, elem_id="shelf"):
                     keeping, sharing = build_keeping(), build_sharing()
                 more = build_more(min(512, self.desk.engine.policy_set.context // 2))
             with gr.Column(elem_id="stage", min_width=280):
@@ -84,8 +85,10 @@ class DeskTab:
                 panels = build_panels(accents)
                 with gr.Row(elem_id="ratings"):
                     ratings = {
-                        choice: gr.Button(f"{label} ({key})", interactive=False, elem_id=f"rate-{choice}", min_width=90)
-                        for choice, (label, key) in RATINGS.items()
+                        choice: gr.Button(
+                            labelled(label, f"rate-{choice}"), interactive=False, elem_id=f"rate-{choice}", min_width=90
+                        )
+                        for choice, label in RATINGS.items()
                     }
                 with gr.Row(elem_id="said"):
                     status = gr.HTML(
@@ -363,7 +366,7 @@ class DeskTab:
             except sqlite3.Error as error:
                 log.exception("a rating could not be stored")
                 return outputs.say(f"Not saved: the database says “{error}”. Press the button again to retry.", "bad")
-            said = RATINGS[choice][0].lower()
+            said = RATINGS[choice].lower()
             closed = {button: gr.Button(interactive=False) for button in outputs.ratings.values()}
             if not new:
                 return {**closed, **outputs.say("This pair was saved before; generate again to rate another.")}

@@ -18,6 +18,7 @@ from app.schemas.solo_mute_lock import Channels
 from app.services.app_state import Desk, session
 from app.services.balance_choices import BY_REWARDS
 from app.services.bank_service import faders_of, in_words
+from app.shortcuts import labelled
 from app.ui.balance_menu import read_floors
 from app.ui.controls import Changes, Steering, Values
 from engine import InputError
@@ -47,8 +48,10 @@ class ExploreTab:
         with gr.Column(elem_id="explore"):
             with gr.Row(elem_id="explore-head"):
                 self.about = gr.HTML("", elem_id="about")
-                self.sample = gr.Button("Sample a bank (Ctrl+Enter)", elem_id="sample", min_width=230, scale=0)
-                self.stop = gr.Button("Stop (Esc)", interactive=False, elem_id="explore-stop", min_width=110, scale=0)
+                self.sample = gr.Button(labelled("Sample a bank", "sample"), elem_id="sample", min_width=230, scale=0)
+                self.stop = gr.Button(
+                    labelled("Stop", "explore-stop"), interactive=False, elem_id="explore-stop", min_width=110, scale=0
+                )
             self.status = gr.HTML(
                 "", elem_id="explore-status", html_template='<p role="status" aria-live="polite">${value}</p>'
             )
@@ -117,7 +120,9 @@ class ExploreTab:
             missing = self.expected.missing
             return {
                 self.about: "" if missing is None else message(missing, "bad"),
-                self.sample: gr.Button("Sample a bank (Ctrl+Enter)", interactive=missing is None, variant="primary"),
+                self.sample: gr.Button(
+                    labelled("Sample a bank", "sample"), interactive=missing is None, variant="primary"
+                ),
                 self.empty: gr.HTML(visible=True),
                 self.content: gr.Column(visible=False),
             }
@@ -126,13 +131,13 @@ class ExploreTab:
         except InputError as error:
             return {
                 self.about: message(str(error), "bad"),
-                self.sample: gr.Button("Sample more (Ctrl+Enter)", interactive=True, variant="secondary"),
+                self.sample: gr.Button(labelled("Sample more", "sample"), interactive=True, variant="secondary"),
                 self.empty: gr.HTML(visible=False),
                 self.content: gr.Column(visible=False),
             }
         return {
             self.about: point_caption(bank, sorted(self.desk.engine.reward_set.scale.constant)),
-            self.sample: gr.Button("Sample more (Ctrl+Enter)", interactive=True, variant="secondary"),
+            self.sample: gr.Button(labelled("Sample more", "sample"), interactive=True, variant="secondary"),
             self.empty: gr.HTML(visible=False),
             self.content: gr.Column(visible=True),
             self.weights: gr.HTML(weights, visible=bool(weights)),

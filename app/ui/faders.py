@@ -1,10 +1,12 @@
-"""Around the faders: Lock, Solo and Mute of each, Undo and Redo. What they do is in static/mixer.js."""
+"""Around the faders: Lock, Solo and Mute of each, Undo and Redo. What they do is in static/js/mixer.js."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import gradio as gr
+
+from app.shortcuts import labelled
 
 # mark: what its button shows
 MARKS = {"solo": "S", "mute": "M", "lock": ""}
@@ -38,8 +40,8 @@ def build_channels(faders: list[Any], marks: list[dict[str, gr.Button]]) -> gr.T
 def build_history() -> tuple[gr.Button, gr.Button]:
     """Build the buttons Undo and Redo."""
     with gr.Row(elem_id="history"):
-        undo = gr.Button("Undo (Ctrl+Z)", size="sm", elem_id="undo", min_width=90)
-        redo = gr.Button("Redo (Ctrl+⇧+Z)", size="sm", elem_id="redo", min_width=90)
+        undo = gr.Button(labelled("Undo", "undo"), size="sm", elem_id="undo", min_width=90)
+        redo = gr.Button(labelled("Redo", "redo"), size="sm", elem_id="redo", min_width=90)
     return undo, redo
 
 

@@ -36,8 +36,8 @@ class Menu:
 
 
 def build_header(warning: str = "", menu: Menu | None = None, notes: Sequence[str] = ()) -> None:
-    """Notices first, so that the tabs find the title's line where it always is. app/static/configurations.js is their
-    other half."""
+    """Notices first, so that the tabs find the title's line where it always is. app/static/js/configurations.js
+    is their other half."""
     notices = warning_line(warning) + offer_lines(menu) + loading_line(menu)
     gr.HTML(notices, elem_id="notices", elem_classes=["warned"] if warning else None)
     gr.HTML(
@@ -67,7 +67,7 @@ def notes_of(notes: Sequence[str]) -> str:
 
 
 def offer_lines(menu: Menu | None) -> str:
-    """A line for each offer, hidden until app/static/fetching.js knows how far it is."""
+    """A line for each offer, hidden until app/static/js/fetching.js knows how far it is."""
     if menu is None:
         return ""
     return "".join(

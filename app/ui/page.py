@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import gradio as gr
 
 from app.services.app_state import Desk
+from app.shortcuts import labelled
 from app.ui import compare_tab, desk_tab, explore_tab, ratings_tab
 from app.ui.header import Menu, build_header
 
-STATIC = Path(__file__).parents[1] / "static"
 UPLOAD = "24mb"  # the most that is taken in at all; app and engine say what each kind of file may have
 
 
@@ -19,13 +17,13 @@ def build_page(desk: Desk, menu: Menu | None = None) -> gr.Blocks:
     with gr.Blocks(title="Mixdesk", fill_width=True, analytics_enabled=False) as blocks:
         build_header(desk.warning, menu, desk.engine.notes)
         with gr.Tabs(elem_id="tabs", overflow_behavior="wrap") as tabs:
-            with gr.Tab("Desk (D)", id="desk", elem_id="desk-tab") as first:
+            with gr.Tab(labelled("Desk", "desk-tab"), id="desk", elem_id="desk-tab") as first:
                 steering = desk_tab.build_desk_tab(desk, first, tabs)
-            with gr.Tab("Explore (X)", id="explore", elem_id="explore-tab") as second:
+            with gr.Tab(labelled("Explore", "explore-tab"), id="explore", elem_id="explore-tab") as second:
                 explore_tab.build_explore_tab(desk, second, steering)
-            with gr.Tab("Compare (R)", id="compare", elem_id="compare-tab") as third:
+            with gr.Tab(labelled("Compare", "compare-tab"), id="compare", elem_id="compare-tab") as third:
                 compare_tab.build_compare_tab(desk, third, steering)
-            with gr.Tab("Ratings (G)", id="ratings-tab", elem_id="ratings-tab") as fourth:
+            with gr.Tab(labelled("Ratings", "ratings-tab"), id="ratings-tab", elem_id="ratings-tab") as fourth:
                 ratings_tab.build_ratings_tab(desk, fourth, steering)
     # At every event, also a fader's, Gradio's page copies all that any event's progress might be shown on. Here what is
     # under way says so itself.
@@ -35,9 +33,3 @@ def build_page(desk: Desk, menu: Menu | None = None) -> gr.Blocks:
     # Each look takes Python from the engine.
     blocks._queue.sleep_when_free, blocks._queue.progress_update_sleep_when_free = 0.01, 0.1
     return blocks
-
-
-def static(ending: str) -> str:
-    """All style sheets, or all scripts: the desk's own first, since the others build on it."""
-    files = sorted(STATIC.glob(f"*.{ending}"), key=lambda file: (file.stem != "desk", file.name))
-    return "\n".join(file.read_text(encoding="utf-8") for file in files)

@@ -10,10 +10,10 @@ from html import escape
 import gradio as gr
 
 from app.services.generation_run import RATED, SIDES
+from app.shortcuts import labelled
 
 FADERS, EXACT, REFERENCE, UNIFORM = "faders", "exact", "reference", "uniform"
 PARTICLES = 16  # of Faders exact
-REPLY = {"left": "5", "right": "6", "third": "7", "fourth": "8"}  # keys, beside those of the ratings
 FIRST = {"left": FADERS, "right": REFERENCE, "third": EXACT, "fourth": UNIFORM}  # what each panel begins with
 
 KEYS = "Left and right: its tokens; Enter on one: what else could have been said there."
@@ -35,9 +35,9 @@ def build_panels(policies: Mapping[str, str]) -> Panels:
     """policies: {name: accent colour}. The first two panels are always there, the others come and go."""
     panels = Panels({}, {}, {}, gr.Textbox(",".join(RATED), visible="hidden", label="Open panels"), {})
     with gr.Row(elem_id="tools"):
-        trace = gr.Button("Trace (T)", size="sm", elem_id="trace", min_width=80, scale=0)
+        trace = gr.Button(labelled("Trace", "trace"), size="sm", elem_id="trace", min_width=80, scale=0)
         gr.HTML(panel_legend(policies), elem_id="legend")
-        add = gr.Button("Add panel (P)", size="sm", elem_id="add-panel", min_width=110, scale=0)
+        add = gr.Button(labelled("Add panel", "add-panel"), size="sm", elem_id="add-panel", min_width=110, scale=0)
     trace.click(None, js="() => mixdesk.trace.toggle()")
     add.click(None, [panels.open], [panels.open], js="(open) => mixdesk.panels.add(open)")
     with gr.Row(elem_id="panels"):
@@ -66,8 +66,8 @@ def build_panel(panels: Panels, side: str, policies: Mapping[str, str]) -> None:
                 min_width=100,
             )
             panels.replies[side] = gr.Button(
-                f"Reply ({REPLY[side]})", size="sm", interactive=False, elem_id=f"reply-{side}", elem_classes="reply",
-                min_width=76, scale=0,
+                labelled("Reply", f"reply-{side}"), size="sm", interactive=False, elem_id=f"reply-{side}",
+                elem_classes="reply", min_width=76, scale=0,
             )  # fmt: skip
             if side not in RATED:
                 remove = gr.Button(

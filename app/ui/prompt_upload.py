@@ -8,6 +8,7 @@ from typing import Any
 import gradio as gr
 
 from app.html import message
+from app.shortcuts import labelled
 from app.ui.controls import Changes
 from engine import InputError
 from engine.prompt_files import GZ
@@ -33,7 +34,11 @@ class PromptUpload:
             elem_id="compare-prompts",
         )
         self.upload = gr.UploadButton(
-            "Upload prompts (U)", size="sm", elem_id="compare-upload", file_count="single", type="filepath"
+            labelled("Upload prompts", "compare-upload"),
+            size="sm",
+            elem_id="compare-upload",
+            file_count="single",
+            type="filepath",
         )
         self.column = gr.Dropdown(
             [], label="Column of the prompts", filterable=False, visible=False, elem_id="compare-column"

@@ -1,6 +1,6 @@
 """A target on the radar: somebody drags a reward outward, and the faders go where the expected rewards come nearest.
 
-What is dragged, and how, is in static/target.js; here the weights are found, and said in a sentence.
+What is dragged, and how, is in static/js/target.js; here the weights are found, and said in a sentence.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from app.html import message
 from app.services import standings
 from app.services.app_state import Desk
 from app.services.standings import Standing
+from app.shortcuts import labelled
 from app.ui.controls import Changes, Steering
 
 log = logging.getLogger("mixdesk")
@@ -32,7 +33,7 @@ class RatingsTab:
                 about = gr.HTML(
                     "", html_template='<p role="status" aria-live="polite">${value}</p>', elem_id="standing"
                 )
-                refresh = gr.Button("Refresh (F)", elem_id="refresh", min_width=100, scale=0)
+                refresh = gr.Button(labelled("Refresh", "refresh"), elem_id="refresh", min_width=100, scale=0)
             empty = gr.HTML("", elem_id="no-ratings", visible=False)
             found = gr.HTML(
                 "",

@@ -14,6 +14,7 @@ from app.html import message
 from app.schemas.desk_state import MixtureSettings
 from app.schemas.solo_mute_lock import Channels
 from app.services.app_state import Desk
+from app.shortcuts import labelled
 from app.storage.saved_mixtures import SavedMixtures, TakenError, clean
 from app.ui.controls import Changes, Controls, Values
 from engine import RULES, InputError
@@ -40,8 +41,8 @@ def build_keeping() -> KeepingParts:
     """Build the menu of saved mixtures."""
     name = gr.Dropdown([], value=None, label="Mixture: choose or name one", allow_custom_value=True, elem_id="saved")
     with gr.Row(elem_classes="tools"):
-        load = gr.Button("Load (Ctrl+O)", size="sm", elem_id="load", min_width=50)
-        save = gr.Button("Save (Ctrl+S)", size="sm", elem_id="save", min_width=50)
+        load = gr.Button(labelled("Load", "load"), size="sm", elem_id="load", min_width=50)
+        save = gr.Button(labelled("Save", "save"), size="sm", elem_id="save", min_width=50)
         delete = gr.Button("Delete", size="sm", elem_id="delete", min_width=50)
     with gr.Row(visible=False, elem_id="asking", elem_classes="tools") as asking:
         question = gr.HTML("", elem_id="question", html_template='<p role="alert">${value}</p>')

@@ -16,6 +16,7 @@ from app.schemas.share_link import from_link, to_link
 from app.services.app_state import Desk
 from app.services.code_snippets import FORMS, Recipe
 from app.services.generation_run import RATED
+from app.shortcuts import labelled
 from app.ui.controls import Changes, Controls, Values, whole_number
 from app.ui.panels import FADERS
 from app.ui.saved_mixtures import mixture_settings, placed, within
@@ -40,7 +41,7 @@ class SharingParts:
 def build_sharing() -> SharingParts:
     """Build the buttons that copy a link or a program."""
     with gr.Row(elem_classes="tools"):
-        link = gr.Button("Copy link (K)", size="sm", elem_id="copy-link", min_width=80)
+        link = gr.Button(labelled("Copy link", "copy-link"), size="sm", elem_id="copy-link", min_width=80)
     with gr.Row(elem_classes="tools", elem_id="copy-as"):
         gr.HTML('<p class="hint">Copy as</p>')
         forms = {

@@ -9,6 +9,7 @@ import gradio as gr
 
 from app.format import in_short
 from app.services.response_reader import Response
+from app.shortcuts import labelled
 from engine import InputError, Mixture
 from engine.config import REFERENCE
 from engine.inference.top_logprobs import Candidates
@@ -35,8 +36,10 @@ def build_drawer() -> tuple[gr.HTML, gr.Button, gr.Button]:
             elem_id="candidates",
         )
         with gr.Row(elem_id="drawer-buttons"):
-            go_on = gr.Button("Continue from here with these weights (C)", elem_id="continue", variant="primary")
-            close = gr.Button("Close (Esc)", elem_id="close-drawer", scale=0, min_width=100)
+            go_on = gr.Button(
+                labelled("Continue from here with these weights", "continue"), elem_id="continue", variant="primary"
+            )
+            close = gr.Button(labelled("Close", "close-drawer"), elem_id="close-drawer", scale=0, min_width=100)
     return view, go_on, close
 
 

@@ -25,7 +25,7 @@ from typing import Any
 import httpx
 
 WINDOW = 1.5  # seconds: a response has 256 tokens at most, and must not end before
-GAP, UNDERWAY = 0.03, 3  # as static/steer.js asks
+GAP, UNDERWAY = 0.03, 3  # as static/js/steer.js asks
 APART = 12  # seconds in which one after the other begins: real visitors' responses do not all end at once
 
 

@@ -1,4 +1,4 @@
-"""What static/steer.js asks when a fader moves."""
+"""What static/js/steer.js asks when a fader moves."""
 
 from __future__ import annotations
 

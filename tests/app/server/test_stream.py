@@ -1,4 +1,4 @@
-"""What static/text.js reads: the text of a run as server-sent events."""
+"""What static/js/text.js reads: the text of a run as server-sent events."""
 
 from __future__ import annotations
 

@@ -1,0 +1,91 @@
+"""The page's own scripts and style sheets: ES modules that a browser loads before Gradio's."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import gradio.routes
+from fastapi import FastAPI, Response
+from fastapi.responses import PlainTextResponse
+from jinja2 import BaseLoader, Environment, TemplateNotFound
+
+from app.shortcuts import load_shortcuts
+
+STATIC = Path(__file__).parents[1] / "static"
+SCRIPTS = STATIC / "js"
+PAGE = "frontend/index.html"
+GRADIO = '<script type="module"'  # where Gradio's own begin, in its page
+FOREVER = "public, max-age=31536000, immutable"  # a changed script has another address
+
+
+def style_sheets() -> str:
+    """Return all style sheets: the desk's own first, since the others build on it."""
+    files = sorted((STATIC / "css").glob("*.css"), key=lambda file: (file.stem != "desk", file.name))
+    return "\n".join(file.read_text(encoding="utf-8") for file in files)
+
+
+@lru_cache
+def load_scripts() -> dict[str, bytes]:
+    """Return every module by its path under js/, as an import names it."""
+    return {path.relative_to(SCRIPTS).as_posix(): path.read_bytes() for path in sorted(SCRIPTS.rglob("*.js"))}
+
+
+@lru_cache
+def scripts_version() -> str:
+    """Return a digest of all modules. It is part of their addresses, so that no browser mixes two versions."""
+    digest = hashlib.sha256()
+    for name, text in load_scripts().items():
+        digest.update(f"{name} {len(text)} ".encode() + text)
+    return digest.hexdigest()[:16]
+
+
+def script_tags() -> str:
+    """Return what goes into the page's head; the addresses are relative, as a page may be at any path."""
+    table = json.dumps(load_shortcuts(), ensure_ascii=False).replace("<", "\\u003c")
+    folder = f"js/{scripts_version()}"
+    return "".join(
+        (
+            f'<script type="application/json" id="mixdesk-shortcuts">{table}</script>\n',
+            *(f'<link rel="modulepreload" href="{folder}/{name}">\n' for name in load_scripts()),
+            f'<script type="module" src="{folder}/main.js"></script>\n',
+        )
+    )
+
+
+class PageLoader(BaseLoader):
+    """Gradio's templates, with the page's scripts in front of Gradio's.
+
+    `mount_gradio_app(head=...)` would add them when Gradio has begun, and wait for no module: the first handlers could
+    run before the functions that they call are there. Modules in the page itself run in their order.
+    """
+
+    def __init__(self, loader: BaseLoader) -> None:
+        self.loader = loader
+
+    def get_source(self, environment: Environment, template: str) -> Any:
+        source, filename, uptodate = self.loader.get_source(environment, template)
+        if template == PAGE:
+            before, gradio_tag, after = source.partition(GRADIO)
+            if not gradio_tag:
+                raise TemplateNotFound(template, f"{template} of this version of Gradio has no {GRADIO}")
+            source = f"{before}{{% raw %}}{script_tags()}{{% endraw %}}{gradio_tag}{after}"
+        return source, filename, uptodate
+
+
+def serve_scripts(app: FastAPI) -> None:
+    """Serve the modules, and name them in every page of this process."""
+    environment = gradio.routes.templates.env
+    if not isinstance(environment.loader, PageLoader):
+        assert environment.loader is not None
+        environment.loader = PageLoader(environment.loader)
+
+    @app.get("/js/{version}/{name:path}")
+    def script(version: str, name: str) -> Response:
+        text = load_scripts().get(name)
+        if text is None or version != scripts_version():
+            return PlainTextResponse("There is no such script: reload the page.\n", 404)
+        return Response(text, media_type="text/javascript", headers={"Cache-Control": FOREVER})

@@ -1,0 +1,59 @@
+// @ts-check
+// Everything that is known of the elements that Gradio makes: its class names, its ids, what lies in what. A new version
+// of Gradio may change any of it, and only this module then.
+import { byId } from "./dom.js";
+
+/** Selector of the button of a tab. @param {string} id the tab's elem_id */
+export const tabButton = (id) => `#${id}-button`;
+
+/** @param {string} id the tab's elem_id */
+export const openTab = (id) => byId(`${id}-button`).click();
+
+/** The button of the tab that is open. @returns {any} */
+export const openTabButton = () => document.querySelector("#tabs [role=tab][aria-selected=true]");
+
+/** Whether this element holds the contents of a tab. @param {Element} element */
+export const isTabPanel = (element) => element.matches("[role=tabpanel]");
+
+/** Selector of the button that opens an accordion. @param {string} id */
+export const accordionButton = (id) => `#${id} > button`;
+
+/** The field of a text box or a dropdown. @param {string} id @returns {any} */
+export const field = (id) => document.querySelector(`#${id} textarea, #${id} input`);
+
+/** The element that all of the page is in. @returns {any} */
+export const main = () => document.querySelector("main");
+
+/** Gradio rewrites @media rules so that they hold only in here. @returns {any} */
+export const container = () => document.querySelector(".gradio-container .contain");
+
+/** The i-th fader, its inputs, and the element around it with its buttons. @param {number} i */
+export const fader = (i) => {
+  const element = byId(`fader-${i}`);
+  return { around: element.closest(".fader"), inputs: element.querySelectorAll("input") };
+};
+
+/** The number of the fader whose slider this element is; undefined for any other. @param {any} element */
+export const faderOf = (element) => {
+  const [, i] = (element.type === "range" && element.closest(".fader [id^='fader-']")?.id.match(/^fader-(\d+)$/)) || [];
+  return i === undefined ? undefined : Number(i);
+};
+
+/** The crosses that remove a choice from a dropdown with several, each with the name of its choice.
+ * @param {string} id @returns {{cross: any, choice: string}[]} */
+export const choiceCrosses = (id) =>
+  [...document.querySelectorAll(`#${id} .token .token-remove`)].map((cross) => ({
+    cross, choice: (cross.parentElement?.textContent ?? "").trim(),
+  }));
+
+/** Whether this element is of a dropdown, or its list of choices. @param {any} element */
+export const inDropdown = (element) => Boolean(element.closest("[role=listbox], .multiselect"));
+
+/** Whether this element is the field of a dropdown. @param {any} element */
+export const isDropdownField = (element) => element.matches("[role=combobox]");
+
+/** Selector of a dropdown whose list is open. */
+export const OPEN_DROPDOWN = "[role=combobox][aria-expanded=true]";
+
+/** A handler's answer that changes a component's properties. @param {Record<string, any>} properties */
+export const update = (properties) => ({ __type__: "update", ...properties });

@@ -1,0 +1,160 @@
+// @ts-check
+// Around the faders: Lock, Solo and Mute, and Undo and Redo over all that makes the mixture.
+import { byId, press, typing } from "./dom.js";
+import { fader, faderOf } from "./gradio.js";
+import { parseState, placed as placedIn, shares, toggled, weights } from "./math/mixer.js";
+import { matches, shown } from "./shortcuts.js";
+import { steer } from "./steer.js";
+import * as target from "./target.js";
+
+const MARKS = {
+  solo: ["Solo", shown("solo"), "only what is soloed is heard"],
+  mute: ["Mute", shown("mute"), "silent, wherever its fader is"],
+  lock: ["Lock", shown("lock"), "its weight stays, the others share the rest"],
+};
+const policies = () => [...document.querySelectorAll("[data-share]")].map((output) => output.dataset.policy);
+const read = (now) => parseState(policies(), now);
+
+const showShares = (raw) => {
+  shares(raw).forEach(({ share, text }, i) => {
+    /** @type {any} */
+    const output = document.querySelector(`[data-share="${i}"]`), segment = document.querySelector(`[data-segment="${i}"]`);
+    if (output) {
+      if (output.textContent !== text) output.textContent = text;
+      output.dataset.exact = share;
+    }
+    if (segment) /** @type {any} */ (segment).style.flexGrow = share;
+  });
+};
+
+let marked = ""; // what the buttons show
+export const show = (now) => {
+  const state = read(now);
+  const { names, solo, mute, lock } = state;
+  target.heard(now);
+  showShares(weights(state));
+  const marks = JSON.stringify([solo, mute, lock]);
+  if (marks === marked) return;
+  marked = marks;
+  names.forEach((name, i) => {
+    const pressed = { solo: solo.includes(name), mute: mute.includes(name), lock: name in lock };
+    for (const [mark, [word, key, what]] of Object.entries(MARKS)) {
+      const button = byId(`${mark}-${i}`);
+      button.ariaPressed = pressed[mark];
+      button.ariaLabel = `${word} ${name}`;
+      button.title = `${word} ${name}: ${what} (${key} on its fader)`;
+    }
+    const { around, inputs } = fader(i);
+    around.classList.toggle("silent", pressed.mute || (solo.length > 0 && !pressed.solo));
+    inputs.forEach((input) => { input.disabled = pressed.lock; });
+  });
+};
+
+/** Fader positions after a calculation set them: a locked fader stays. @param {any[]} now @param {any[]} positions */
+export const placed = (now, positions) => placedIn(read(now), positions);
+export const even = (now) => placed(now, policies().map(() => 0.5));
+
+export const toggle = (mark, i, now) => {
+  const { positions, channels } = toggled(mark, i, read(now));
+  return [...positions, JSON.stringify(channels)];
+};
+
+// ------------------------------------------------------------------------------------------- Undo and Redo
+const LONGEST = 200; // steps
+const PAUSE = 400; // ms without a change that end a gesture, when no pointer is held down
+let steps = [], at = 0, latest = null, timer = /** @type {any} */ (0), held = false, waiting = false;
+let now = null, asking = false, due = false; // what all of them have; whether that is to be asked, and to be shown
+const same = (a, b) => JSON.stringify(a) === JSON.stringify(b);
+
+const mark = () => {
+  byId("undo").ariaDisabled = at === 0;
+  byId("redo").ariaDisabled = at >= steps.length - 1;
+};
+const commit = (now) => {
+  clearTimeout(timer);
+  latest = null;
+  if (!steps.length || !now || same(now, steps[at])) return;
+  steps = [...steps.slice(0, at + 1), now].slice(-LONGEST);
+  at = steps.length - 1;
+  mark();
+};
+const settle = () => {
+  clearTimeout(timer);
+  timer = setTimeout(() => { if (!held && !waiting) commit(latest); }, PAUSE);
+};
+// Of all that makes the mixture, faders, channels, rule, gain and exponent, the i-th has this value. What moves at
+// once is one question, asked without waiting for the screen, and is shown once, when the screen is drawn anyway.
+export const moved = (i, value, ask = soon) => {
+  if (!now || now[i] === value) return; // it is among what the page begins with, or was heard of already
+  now = now.map((old, j) => (j === i ? value : old));
+  latest = now;
+  ask();
+  if (due) return;
+  due = true;
+  if (document.hidden) setTimeout(note);
+  else requestAnimationFrame(note);
+};
+const ask = () => {
+  asking = false;
+  steer.note(now);
+};
+const soon = () => {
+  if (!asking) setTimeout(ask);
+  asking = true;
+};
+const note = () => {
+  due = false;
+  show(now.slice(0, -3));
+  target.note(now);
+  settle();
+};
+// A gesture that the server answers goes on until the answer is there.
+export const hold = (value) => {
+  waiting = value;
+  settle();
+};
+export const begin = (values) => {
+  now = values;
+  steps = [now];
+  at = 0;
+  ask();
+  note();
+  mark();
+};
+export const step = (by, now) => {
+  commit(now);
+  at = Math.min(Math.max(at + by, 0), steps.length - 1);
+  mark();
+  return steps[at];
+};
+
+
+export const listen = () => {
+  // A hand moves one fader. Gradio tells of it, but only when the screen has been drawn.
+  document.addEventListener("input", ({ target }) => {
+    const i = faderOf(target);
+    if (i !== undefined) moved(i, Number(/** @type {any} */ (target).value), ask);
+  }, true);
+  // A new gesture ends the one before, however short the pause was.
+  document.addEventListener("pointerdown", () => { commit(latest); held = true; }, true);
+  // A button that a key presses has no pointer.
+  document.addEventListener("click", () => { if (!waiting) commit(latest); }, true);
+  for (const end of ["pointerup", "pointercancel"]) {
+    document.addEventListener(end, () => { held = false; settle(); }, true);
+  }
+  document.addEventListener("keydown", (event) => {
+    if (event.isComposing || event.altKey || typing(event.target)) return;
+    const [undo, redo] = [matches(event, "undo"), matches(event, "redo") || matches(event, "redo-too")];
+    if (undo || redo) {
+      event.preventDefault();
+      press(redo ? "redo" : "undo");
+      return;
+    }
+    /** @type {any} */
+    const around = /** @type {any} */ (event.target).closest(".fader");
+    const pressed = Object.keys(MARKS).find((name) => matches(event, name));
+    if (!around || !pressed || event.repeat) return;
+    event.preventDefault();
+    around.querySelector(`.mark-${pressed}`).click();
+  });
+};
