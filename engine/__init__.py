@@ -1,4 +1,4 @@
-"""Mixdesk's engine: policies, mixtures of them, and what is computed with them."""
+"""Mixdesk's engine: policies, their mixtures, rewards, banks and solvers."""
 
 from __future__ import annotations
 

@@ -33,13 +33,17 @@ OURS = {
 
 
 class Settings(BaseModel):
-    """Base of the configuration's models: unknown keys are errors."""
+    """A mapping in a YAML file; unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid")
 
 
 def check_adapter(adapter: Any) -> Any:
-    """Check the adapters of a policy, one or several."""
+    """Return a policy's adapter or list of adapters, once checked.
+
+    Raises:
+        ValueError: an entry is not a non-empty text, the list is empty, or an adapter is in it twice.
+    """
     several = adapter if isinstance(adapter, list) else [adapter]
     if not several or not all(isinstance(name, str) and name for name in several) or len(set(several)) < len(several):
         raise ValueError("an adapter's path or hub id, or a list of them, each once")
@@ -51,9 +55,11 @@ Adapter = Annotated[str | list[str], BeforeValidator(check_adapter)]
 
 
 class Adapted(Settings):
-    """Settings of what may have adapters.
+    """Settings of a policy that may have adapters.
 
-    chat_template: the one that is saved with the adapter or model, if there is one, or the base's.
+    Attributes:
+        adapter: one adapter, or several stacked ones.
+        chat_template: "own" is the template saved with the adapter or model, if there is one; "base" is the base's.
     """
 
     adapter: Adapter | None = None
@@ -66,7 +72,7 @@ class Adapted(Settings):
 
 
 class ReferenceSettings(Adapted):
-    """The policy that the others were tuned from, where it is not the base as it is: adapters on the base."""
+    """The policy that the others were tuned from, if that is not the base itself: adapters on the base."""
 
     adapter: Adapter
 
@@ -83,12 +89,14 @@ class PolicySettings(Adapted):
     @field_validator("name")
     @classmethod
     def not_reserved(cls, name: str) -> str:
+        """Reject the name of the reference."""
         if name == REFERENCE:
             raise ValueError(f"another name: '{REFERENCE}' is the policy that the others were tuned from")
         return name
 
     @model_validator(mode="after")
     def one_source(self) -> PolicySettings:
+        """Reject a policy with both an adapter and a model, or with nothing that differs from the reference."""
         if self.adapter and self.model:
             raise ValueError("either 'adapter' or 'model', not both")
         if not (self.adapter or self.model or self.system_prompt or self.prefix):
@@ -97,11 +105,20 @@ class PolicySettings(Adapted):
 
 
 class RewardSettings(Settings):
-    """A reward for one objective. `mean` and `std` are those of the reference's rewards; without both, they are
-    estimated (engine/bank/calibration.py).
+    """A reward for one objective.
 
-    label: of a classifier with several, the one whose logit is the reward. template: how a classifier reads a
-    conversation, with {prompt} and {response}; its tokenizer's chat template unless told.
+    Attributes:
+        objective: the name of the objective.
+        kind: how the reward is computed.
+        model: the path or hub id of a classifier or head.
+        function: a Python function, as module:function.
+        label: the label whose logit is the reward, for a classifier with several.
+        template: the format in which a classifier gets a conversation, with {prompt} and {response}; its tokenizer's
+            chat template if None.
+        beta: the factor of an implicit reward.
+        mean: the mean of the reference's rewards.
+        std: the standard deviation of the reference's rewards. Without `mean` and `std`, they are estimated
+            (engine/bank/calibration.py).
     """
 
     objective: str = Field(min_length=1)
@@ -116,6 +133,7 @@ class RewardSettings(Settings):
 
     @model_validator(mode="after")
     def needs(self) -> RewardSettings:
+        """Reject settings that the kind of reward lacks or does not support."""
         needed = {"classifier": "model", "head": "model", "function": "function"}.get(self.kind)
         if needed and not getattr(self, needed):
             raise ValueError(f"a '{needed}' for kind '{self.kind}'")
@@ -130,7 +148,7 @@ class RewardSettings(Settings):
 
 
 class Config(Settings):
-    """All of a configuration file. Paths are absolute; what is not a path is a Hugging Face id."""
+    """A configuration file. Paths are absolute; other models and adapters are Hugging Face ids."""
 
     name: str
     about: str = ""  # what the policies are and know, in a sentence, where better ones can be fetched
@@ -147,12 +165,14 @@ class Config(Settings):
     @field_validator("chat_template_kwargs")
     @classmethod
     def not_ours(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        """Reject arguments of the chat template that Mixdesk sets itself."""
         if taken := sorted(OURS & set(settings)):
             raise ValueError(f"arguments of the template itself, without {taken[0]}, which Mixdesk gives")
         return settings
 
     @model_validator(mode="after")
     def names_once(self) -> Config:
+        """Reject duplicate policies and rewards, and implicit rewards without a policy."""
         for what, names in (
             ("policies, each with its own name", [policy.name for policy in self.policies]),
             ("rewards, one an objective", [reward.objective for reward in self.rewards]),
@@ -168,11 +188,22 @@ class Config(Settings):
 
     @property
     def file(self) -> Path:
+        """The path of the configuration file; `Path()` if the configuration was not loaded from one."""
         return self._file
 
 
 def locate(value: str, file: Path, key: str, expected: str) -> Path:
-    """Return the absolute path of `value` beside `file`, whether or not it exists. Raises InputError."""
+    """Return `value` as an absolute path, relative to the folder of `file`; it need not exist.
+
+    Args:
+        value: the value in the configuration.
+        file: the configuration file.
+        key: the key of the value, for the error message.
+        expected: the kind of value, for the error message.
+
+    Raises:
+        InputError: the value is empty, or not a path.
+    """
     if not value.strip():
         raise InputError(f"{file}: {key}: found an empty text, expected {expected}")
     try:
@@ -184,8 +215,18 @@ def locate(value: str, file: Path, key: str, expected: str) -> Path:
 
 
 def resolve(value: str, file: Path, key: str) -> str:
-    """An absolute path if `value` is one beside `file`, else the value as a hub id or a GGUF file on the hub. Raises
-    InputError if it is none of them."""
+    """Return the absolute path of a model or adapter, or the value itself if it is the id of one on the hub.
+
+    A path is relative to the folder of `file`. A model that was fetched into the cache is returned as a path.
+
+    Args:
+        value: a path, a hub id, or a GGUF file on the hub as organisation/repository/file.gguf.
+        file: the configuration file.
+        key: the key of the value, for the error message.
+
+    Raises:
+        InputError: the value is none of these.
+    """
     path = locate(value, file, key, "a path or a hub id")
     if path.is_file() and path.suffix.lower() != ".gguf":
         raise InputError(f"{file}: {key}: found '{value}', a file; expected the folder that it is in, or a GGUF file")
@@ -206,7 +247,7 @@ def resolve(value: str, file: Path, key: str) -> str:
 
 
 def resolve_all(values: str | list[str], file: Path, key: str) -> str | list[str]:
-    """Resolve one value or each of a list. Raises InputError, also where two of them are the same adapter."""
+    """Resolve one value or each of a list. Raises InputError, also if two of them are the same adapter."""
     if isinstance(values, str):
         return resolve(values, file, key)
     found = [resolve(value, file, f"{key}[{i}]") for i, value in enumerate(values)]
@@ -216,7 +257,7 @@ def resolve_all(values: str | list[str], file: Path, key: str) -> str | list[str
 
 
 def load_config(file: str | Path = DEMO) -> Config:
-    """Read and check a configuration file. Raises InputError naming the file, the key, what was found and expected."""
+    """Read and check a configuration file. Raises InputError naming the file, the key, the value found and expected."""
     try:
         file = Path(file).expanduser().resolve()
     except (OSError, RuntimeError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""Mistakes in a configuration as one line: the file, the key, what was found, what was expected."""
+"""Errors in a configuration as one line: the file, the key, the value found, the value expected."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def describe(error: ValidationError, model: type[BaseModel]) -> str:
-    """Return the first mistake of a validation of `model` in one line: key, found, expected."""
+    """Return the first error of a validation of `model` in one line: key, found, expected."""
     errors = error.errors()
     # A mistyped key explains why another one is missing.
     first = next((one for one in errors if one["type"] == "extra_forbidden"), errors[0])
@@ -43,7 +43,7 @@ def describe(error: ValidationError, model: type[BaseModel]) -> str:
 
 
 def _suggest(loc: tuple[int | str, ...], model: type[BaseModel]) -> str:
-    """Say which key an unknown one was meant for, or else which there are."""
+    """Return a hint for an unknown key: the most similar key, or else all keys."""
     for part in loc[:-1]:
         if isinstance(part, str) and part in model.model_fields:
             model = _model_in(model.model_fields[part].annotation) or model
@@ -53,7 +53,7 @@ def _suggest(loc: tuple[int | str, ...], model: type[BaseModel]) -> str:
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:
-    """Return the model inside of `list[Model] | None` and its like."""
+    """Return the model inside an annotation such as `list[Model] | None`; None if there is none."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     return next((found for inner in get_args(annotation) if (found := _model_in(inner))), None)
@@ -75,9 +75,9 @@ def source_lines(config: Config) -> Iterator[tuple[str, str]]:
 
 
 def locate_error(config: Config, error: InputError) -> InputError:
-    """Return a mistake that was found while a configuration was loaded, with the file and the key that it is about.
+    """Return an error from loading a configuration with its file and key added to the message.
 
-    The key is the one whose policy, reward or path the message names.
+    The key is that of the policy, reward or path that the message names.
     """
     said = str(error)
     if config.file == Path() or str(config.file) in said:

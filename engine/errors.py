@@ -1,4 +1,4 @@
-"""The one error that is the caller's to mend, and how other libraries' errors become one line."""
+"""The error for invalid input, and a function that turns other libraries' errors into one line."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ LONGEST = 400  # characters of another library's message; some list every model 
 
 
 class InputError(ValueError):
-    """A mistake in what the caller gave: one line that says what is wrong and how to mend it."""
+    """Invalid input from the caller. The message is one line with the problem and its remedy."""
 
 
 def one_line(error: BaseException, longest: int = LONGEST) -> str:
-    """Return the whole message of an exception as one line, without the punctuation that it ends in.
+    """Return the whole message of an exception as one line, without trailing punctuation.
 
     Messages of several lines are joined rather than cut after the first line, which is often a heading that ends in a
     colon. Messages longer than `longest` characters are cut between two words.

@@ -1,4 +1,4 @@
-"""Files of lines that grow while a process may be killed at any time."""
+"""Append-only files of lines that survive a process being killed at any time."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def append_line(path: Path, line: str) -> None:
-    """Append a line to a file, on a line of its own even if the process that wrote last was killed within one."""
+    """Append a line to a file, after a line break if the file ends within a line that was not written completely."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+b") as file:
         if file.tell():

@@ -1,4 +1,4 @@
-"""How much memory a process can still have."""
+"""The memory that is available to a process."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CGROUPS = (  # a container's limit, what is used of it, and the part of that whi
 
 
 def available_memory(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
-    """Return the bytes of memory that are free: the machine's, or the container's where it may have fewer."""
+    """Return the available memory in bytes: the machine's, or the container's if its limit leaves less."""
     free = psutil.virtual_memory().available
     for limit, usage, statistics, cache in CGROUPS:
         try:

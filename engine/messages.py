@@ -1,4 +1,4 @@
-"""A prompt: a text, or the messages of a conversation that the user has spoken last in."""
+"""Prompts: a text, or the messages of a conversation, the last of which is the user's."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ BETWEEN = "\n\n"  # two messages, where no chat template says what stands there
 
 
 def check_messages(prompt: Any) -> str | list[Message]:
-    """The prompt, checked: a text as it is, the only message of a conversation as a text, of several a copy.
+    """Return a checked prompt: a text unchanged, a single message as its text, several messages as a copy.
 
-    Raises InputError for what is no prompt, empty, of wrong roles, or not to be encoded.
+    Raises:
+        InputError: the prompt is not a text or a list of messages, is empty, has wrong roles, or cannot be encoded.
     """
     if isinstance(prompt, str):
         check_text(prompt, "prompt", "type a question or pick an example")
@@ -48,7 +49,16 @@ def check_messages(prompt: Any) -> str | list[Message]:
 
 
 def check_text(text: str, what: str, remedy: str) -> None:
-    """Raise InputError if a text is empty or cannot be encoded as UTF-8."""
+    """Check that a text is not blank and can be encoded.
+
+    Args:
+        text: the text.
+        what: its name, with which the error message begins.
+        remedy: the end of the error message for a blank text.
+
+    Raises:
+        InputError: the text is blank, or has a lone surrogate.
+    """
     if not text.strip():
         raise InputError(f"{what}: it is empty; {remedy}")
     try:
@@ -58,22 +68,22 @@ def check_text(text: str, what: str, remedy: str) -> None:
 
 
 def messages_of(prompt: Prompt) -> list[Message]:
-    """All messages, of a text the one that it is."""
+    """Return a prompt as a new list of messages; a text is one message of the user."""
     return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else [dict(said) for said in prompt]
 
 
 def last_of(prompt: Prompt) -> str:
-    """What the user said last."""
+    """Return the text of the user's last message."""
     return prompt if isinstance(prompt, str) else prompt[-1]["content"]
 
 
 def joined(messages: Sequence[Message]) -> str:
-    """The messages for a model without a chat template: one after the other, with an empty line between."""
+    """Return the messages for a model without a chat template: joined by empty lines."""
     return BETWEEN.join(message["content"] for message in messages)
 
 
 def read_messages(file: str | Path) -> str | list[Message]:
-    """A prompt from a JSON file, a list of messages; '-' is stdin. Raises InputError naming the file."""
+    """Read a prompt from a JSON file with a list of messages; '-' is stdin. Raises InputError naming the file."""
     name = "stdin" if str(file) == "-" else str(file)
     try:
         text = sys.stdin.buffer.read() if str(file) == "-" else Path(file).read_bytes()

@@ -1,4 +1,4 @@
-"""The folder in the user's cache where fetched models are kept, and what is in it."""
+"""The folder of fetched models in the user's cache, and the digests of its files."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def models_folder() -> Path:
 def fetched(source: str) -> Path | None:
     """Return the path of a fetched model, `org/repo` or `org/repo/file.gguf`; None if it is not in the cache.
 
-    Whatever has its name in the cache is whole: `engine.fetching.fetch` moves it there after its SHA-256 was checked.
+    A model in the cache is complete: `engine.fetching.fetch` moves it there after checking its SHA-256.
     """
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)+", source):
         return None
@@ -32,7 +32,7 @@ def fetched(source: str) -> Path | None:
 
 
 def digest(file: Path) -> str:
-    """Return the SHA-256 of a file, computed again only when its size or time of change differs from last time."""
+    """Return the SHA-256 of a file as hex digits, cached until its size or modification time changes."""
     known = models_folder() / "digests.json"
     path, status = str(file.resolve()), file.stat()
     try:
@@ -57,7 +57,7 @@ def digest(file: Path) -> str:
 
 
 def sha256_of(file: Path) -> str:
-    """Return a file's SHA-256 in hexadecimal."""
+    """Return the SHA-256 of a file as hex digits."""
     sha256 = hashlib.sha256()
     with file.open("rb") as opened:
         while part := opened.read(1 << 20):

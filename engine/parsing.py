@@ -1,4 +1,4 @@
-"""Numbers by name, as they are typed."""
+"""Parse numbers by name from the command line."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from engine.errors import InputError
 
 
 def parse_numbers(text: str, what: str) -> dict[str, float]:
-    """'a=0.6,b=0.4' -> {a: 0.6, b: 0.4}. Raises InputError, which says that it is `what`."""
+    """Parse 'a=0.6,b=0.4' into {"a": 0.6, "b": 0.4}. Raises InputError, whose message begins with `what`."""
     found: dict[str, float] = {}
     for part in text.split(","):
         name, _, number = part.partition("=")

@@ -1,4 +1,4 @@
-"""Rows of files as benchmarks ship them: JSON lines, JSON arrays, CSV, TSV, Parquet or plain text, also gzipped."""
+"""Read rows of files in the formats of benchmarks: JSON lines, JSON arrays, CSV, TSV, Parquet or text, also gzipped."""
 
 from __future__ import annotations
 
@@ -21,9 +21,12 @@ UTF_32, UTF_16 = (b"\xff\xfe\x00\x00", b"\x00\x00\xfe\xff"), (b"\xff\xfe", b"\xf
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a file. place: "line 3" of a text, "row 3" of what has no lines; number: the 3 of it.
+    """One row of a file.
 
-    value: {column: cell} of a table, or the text itself where a file has no columns.
+    Attributes:
+        unit: "line" for a text file, "row" for a file without lines.
+        number: the number of the line or row, from 1.
+        value: {column: cell} of a table, or the text itself if the file has no columns.
     """
 
     unit: str
@@ -32,11 +35,12 @@ class Row:
 
     @property
     def place(self) -> str:
+        """The place in the file, such as "line 3"."""
         return f"{self.unit} {self.number}"
 
 
 def file_kind(name: str) -> str:
-    """Return the ending that says how a file is read: .jsonl of questions.jsonl.gz."""
+    """Return the lower-case suffix that determines a file's format: .jsonl for questions.jsonl.gz."""
     path = PurePath(name.lower())
     return PurePath(path.stem).suffix if path.suffix == GZ else path.suffix
 
@@ -45,12 +49,12 @@ def read_rows(name: str, data: bytes, most: int | None = None) -> tuple[list[str
     """Read a file's rows.
 
     Args:
-        name: The file's, whose ending says what it is; only its last part is used.
-        data: What the file holds.
-        most: The most bytes that a gzipped file may hold.
+        name: The file's name, whose suffix determines the format.
+        data: The file's content.
+        most: The most bytes of a gzipped file's uncompressed content; without limit if None.
 
     Returns:
-        The columns, none of a file without any, and the rows in order.
+        The columns, empty for a file without any, and the rows in order.
 
     Raises:
         InputError: Naming the file, and the line or row.
@@ -73,7 +77,7 @@ def read_rows(name: str, data: bytes, most: int | None = None) -> tuple[list[str
 
 
 def decode(name: str, data: bytes) -> str:
-    """UTF-8, with or without a byte order mark. Raises InputError naming the encoding or the line."""
+    """Decode UTF-8, with or without a byte order mark. Raises InputError naming the encoding or the line."""
     for encoding, marks in (("UTF-32", UTF_32), ("UTF-16", UTF_16)):
         if data.startswith(marks):
             raise InputError(f"{name}: it is {encoding}; save it as UTF-8")
@@ -95,7 +99,7 @@ def decode(name: str, data: bytes) -> str:
 
 
 def unzipped(name: str, data: bytes, most: int | None) -> bytes:
-    """Return the content of a gzip file, of `most` bytes at most. Raises InputError."""
+    """Return the content of gzipped data. Raises InputError if it is damaged, or has more than `most` bytes."""
     try:
         with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
             whole = file.read() if most is None else file.read(most + 1)
@@ -115,7 +119,7 @@ def lines(text: str) -> Iterator[tuple[int, str]]:
 
 
 def json_lines(name: str, text: str) -> Iterator[Row]:
-    """Yield the rows of a JSON-lines file. Raises InputError, with the line's number."""
+    """Yield the rows of JSON lines. Raises InputError naming the file and the line."""
     for number, line in lines(text):
         try:
             yield Row("line", number, json.loads(line))
@@ -142,18 +146,24 @@ def whole_json(name: str, text: str) -> list[Row] | None:
 
 
 def columns_of(rows: list[Row]) -> list[str]:
-    """Return the keys of the first row; none if it is not an object."""
+    """Return the keys of the first row; empty if there is none, or it is not an object."""
     return [str(name) for name in rows[0].value] if rows and isinstance(rows[0].value, dict) else []
 
 
 def chained(first: Row, rows: Iterator[Row]) -> Iterator[Row]:
-    """Yield a row that was read ahead, then the others."""
+    """Yield the first row, then the others."""
     yield first
     yield from rows
 
 
 def table_rows(name: str, text: str, delimiter: str | None) -> tuple[list[str], Iterator[Row]]:
-    """Read CSV or TSV. delimiter: a comma or a semicolon unless given."""
+    """Read CSV or TSV, and return its columns and rows.
+
+    Args:
+        name: The file's name.
+        text: The file's content.
+        delimiter: If None, a semicolon if the first line has one and no comma, otherwise a comma.
+    """
     head = text.split("\n", 1)[0]
     # Spreadsheets write semicolons where the comma is in numbers.
     delimiter = delimiter or (";" if ";" in head and "," not in head else ",")
@@ -165,7 +175,7 @@ def table_rows(name: str, text: str, delimiter: str | None) -> tuple[list[str], 
 
 
 def filled_rows(name: str, reader: Any) -> Iterator[tuple[int, list[str]]]:
-    """Yield the rows that are not blank with the lines that they end on."""
+    """Yield the rows that are not blank with the numbers of their last lines. Raises InputError."""
     try:
         for row in reader:
             if any(cell.strip() for cell in row):
@@ -175,7 +185,7 @@ def filled_rows(name: str, reader: Any) -> Iterator[tuple[int, list[str]]]:
 
 
 def parquet_rows(name: str, data: bytes) -> tuple[list[str], Iterator[Row]]:
-    """Return a Parquet file's columns and its rows. Raises InputError."""
+    """Read Parquet, and return its columns and rows. Raises InputError if it is damaged or pyarrow is missing."""
     try:
         import pyarrow
         import pyarrow.parquet

@@ -1,7 +1,7 @@
-"""Files of prompts: JSON lines, a JSON array, CSV, TSV or Parquet with a column of prompts, or one prompt a line.
+"""Files of prompts: JSON lines, a JSON array, CSV, TSV or Parquet with a column of prompts, or one prompt per line.
 
-The column is `prompt` unless another one is chosen. A cell that is a conversation (MT-bench's `turns`, hh-rlhf's
-`chosen`, a list of messages) gives what its user says first.
+The column is `prompt` by default. A cell with a conversation (MT-bench's `turns`, hh-rlhf's `chosen`, a list of
+messages) gives the user's first message.
 """
 
 from __future__ import annotations
@@ -25,7 +25,11 @@ USERS = ("user", "human", "prompter")
 
 
 class ColumnError(InputError):
-    """A file has no column of the name that was asked for. columns: those that it has."""
+    """A file lacks the requested column.
+
+    Attributes:
+        columns: the columns of the file.
+    """
 
     def __init__(self, message: str, columns: list[str]) -> None:
         super().__init__(message)
@@ -34,9 +38,15 @@ class ColumnError(InputError):
 
 @dataclass(frozen=True)
 class PromptSet:
-    """Prompts of a file, each once; lines[i] is the line of prompts[i], and duplicates were left out.
+    """The distinct prompts of a file.
 
-    columns: those that the file has; column: the one that the prompts are from.
+    Attributes:
+        name: the file's name.
+        prompts: the prompts.
+        lines: the line of each prompt.
+        duplicates: the number of duplicates that were dropped.
+        columns: the columns of the file.
+        column: the column of the prompts.
     """
 
     name: str
@@ -48,7 +58,15 @@ class PromptSet:
 
 
 def read_prompts(file: str | Path, column: str | None = None) -> list[str]:
-    """The prompts of a file, in order. column: `prompt` unless given. Raises InputError naming file and line."""
+    """Return the prompts of a file, in order.
+
+    Args:
+        file: the path.
+        column: the column of the prompts; `prompt` if None.
+
+    Raises:
+        InputError: the file cannot be read, or a row has no prompt; the message names the file and the line.
+    """
     try:
         data = Path(file).read_bytes()
     except OSError as error:
@@ -58,10 +76,16 @@ def read_prompts(file: str | Path, column: str | None = None) -> list[str]:
 
 
 def uploaded(name: str, data: bytes, column: str | None = None) -> PromptSet:
-    """The prompts of a file from a person who may have meant anything with it, within the limits above.
+    """Return the prompts of an uploaded file, within MAX_BYTES, MAX_LINE and MAX_PROMPTS.
 
-    name: the file's, of which only the ending counts. Raises InputError naming the file and the line; ColumnError
-    where another column has to be chosen.
+    Args:
+        name: the file's name, whose suffix determines the format.
+        data: the file's content.
+        column: the column of the prompts; `prompt` if None.
+
+    Raises:
+        ColumnError: the file lacks the column.
+        InputError: the file is malformed or too large; the message names the file and the line.
     """
     if file_kind(name) not in KINDS:
         raise InputError(f"{name}: give a file of prompts that ends in {', '.join(KINDS)}, or in one of them and {GZ}")
@@ -85,7 +109,7 @@ def uploaded(name: str, data: bytes, column: str | None = None) -> PromptSet:
 
 
 def check_length(name: str, place: str, text: str) -> None:
-    """Raise InputError if a prompt is longer than MAX_LINE characters."""
+    """Raise InputError if a text at a place of a file is longer than MAX_LINE characters."""
     if len(text) > MAX_LINE:
         raise InputError(
             f"{name}, {place}: it is {len(text):,} characters long; a {place.split()[0]} may have up to {MAX_LINE:,}"
@@ -93,13 +117,24 @@ def check_length(name: str, place: str, text: str) -> None:
 
 
 def matching(columns: list[str], column: str) -> str | None:
-    """Return the column of this name, however it is written."""
+    """Return the column of this name, ignoring case and surrounding white space; None if there is none."""
     alike = [name for name in columns if name.strip().lower() == column.strip().lower()]
     return column if column in columns else next(iter(alike), None)
 
 
 def numbered(name: str, columns: list[str], rows: Iterator[Row], column: str | None) -> Iterator[tuple[Row, str]]:
-    """(row, prompt). Raises InputError naming the file and the line, and the columns that there are."""
+    """Yield (row, prompt) for every row.
+
+    Args:
+        name: the file's name.
+        columns: the columns of the file; empty if it has none.
+        rows: the rows.
+        column: the column of the prompts; `prompt` if None.
+
+    Raises:
+        ColumnError: the file lacks the column; the message names the columns that it has.
+        InputError: a row has no prompt, or there are no rows; the message names the file and the line.
+    """
     wanted = column or COLUMN
     chosen, found = matching(columns, wanted), False
     as_object = file_kind(name) in (".jsonl", ".json")
@@ -131,7 +166,7 @@ def numbered(name: str, columns: list[str], rows: Iterator[Row], column: str | N
 
 
 def prompt_from_row(value: Any) -> str | None:
-    """Return what a cell asks: its text, of a conversation what the user says first; None if it asks nothing."""
+    """Return the prompt in a cell: its text, or the user's first message of a conversation; None if it has none."""
     if isinstance(value, str):
         if value.startswith(HUMAN) and ASSISTANT in value:
             return value.removeprefix(HUMAN).split(ASSISTANT)[0].strip()

@@ -1,4 +1,4 @@
-"""Drawing tokens from mixtures: repetition penalty, temperature, top-k, top-p, min-p, seeds."""
+"""Sampling settings: length, repetition penalty, temperature, top-k, top-p, min-p, particles."""
 
 from __future__ import annotations
 
@@ -19,9 +19,18 @@ from engine.errors import InputError
 
 @dataclass(frozen=True)
 class Sampling:
-    """How tokens are drawn. temperature 0 takes the likeliest token; top_k 0, top_p 1, min_p 0 and repetition_penalty 1
-    mean off. The penalty is on tokens that the response has. particles: above 1 samples from the exact mixture of whole
-    responses (engine/inference/smc.py), 1 token by token."""
+    """Settings for drawing tokens. Raises InputError if a value is out of range.
+
+    Attributes:
+        max_new_tokens: the largest number of tokens to draw.
+        temperature: from 0 to 10; 0 takes the likeliest token.
+        top_k: keep only the k likeliest tokens; 0 is off.
+        top_p: keep only the likeliest tokens whose probabilities sum to p; 1 is off.
+        min_p: keep only tokens at least p times as likely as the likeliest; 0 is off.
+        repetition_penalty: above 1 makes tokens of the response so far less likely; 1 is off.
+        particles: above 1, sample from the exact mixture of whole responses with this many particles
+            (engine/inference/smc.py); 1 decodes token by token.
+    """
 
     max_new_tokens: int = 80
     temperature: float = 0.7
@@ -51,10 +60,11 @@ class Sampling:
             raise InputError(f"particles: found {self.particles}; give a whole number, 1 or more")
 
     def as_dict(self) -> dict[str, Any]:
+        """Return the fields by name."""
         return asdict(self)
 
     def warpers(self) -> LogitsProcessorList:
-        """transformers' own warpers, in the order in which transformers applies them."""
+        """Return transformers' warpers for these settings, in the order in which transformers applies them."""
         chosen = LogitsProcessorList()
         if self.temperature not in (0, 1):
             chosen.append(TemperatureLogitsWarper(float(self.temperature)))

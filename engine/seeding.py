@@ -1,4 +1,4 @@
-"""Seeds that depend on their inputs alone."""
+"""Seeds that depend only on their inputs."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ Array = NDArray[np.float64]
 
 
 def seed_of(*what: object) -> int:
-    """A seed of its own for each response, whichever others are asked for."""
+    """Return a seed from 0 to 2^63 - 1, a hash of the arguments' `repr`."""
     return int.from_bytes(hashlib.sha256(repr(what).encode()).digest()[:8], "big") >> 1

@@ -1,4 +1,4 @@
-"""Reading YAML that people write by hand: every mistake is one line with the file, the line and the mend."""
+"""Read hand-written YAML: every error is one line with the file, the line and a remedy."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def _read_text(file: Path) -> str:
 
 
 def _check_nodes(loader: yaml.SafeLoader, root: yaml.Node, file: Path) -> None:
-    """Look for keys that are given twice, of which PyYAML silently takes the last, and values it cannot convert."""
+    """Raise InputError for duplicate keys, of which PyYAML silently takes the last, and values it cannot convert."""
     stack, seen = [root], {id(root)}
     while stack:
         node = stack.pop()

@@ -1,1 +1,1 @@
-"""Responses sampled once, and estimates from them at every λ."""
+"""Banks: responses that are sampled once, and estimates from them at any λ."""

@@ -1,6 +1,6 @@
-"""Find the scale of rewards configured without `mean` and `std`: from a bank, or from a few reference responses.
+"""Calibrate rewards configured without `mean` and `std`, from a bank or a few reference responses.
 
-What was found is kept in the user's cache beside the bank, under the same fingerprint, so that the next start has it.
+The scale is cached beside the bank, under the same fingerprint, for the next start.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ SAMPLES = 32  # reference responses; the standard error of a mean is then 0.18 s
 
 
 def scale_of_bank(bank: Bank) -> RewardScale:
-    """Return mean and standard deviation of the reference's rewards, all responses importance-weighted to λ = 0.
+    """Return mean and standard deviation of the reference's rewards, from all responses importance-weighted to λ = 0.
 
-    A bank whose responses were sampled without the reference says nothing of it: the result is then empty.
+    The result is empty for a bank without the reference among its proposals.
     """
     if REFERENCE not in bank.sources or not bank.objectives:
         return RewardScale()
@@ -59,7 +59,13 @@ def scale_of_bank(bank: Bank) -> RewardScale:
 
 
 class Calibration:
-    """The scale of one engine's rewards; whatever it finds goes into `engine.reward_set.scale`. Thread-safe."""
+    """Calibrate the rewards of an engine. Results are stored in `engine.reward_set.scale`. Thread-safe.
+
+    Attributes:
+        engine: the engine.
+        done: the number of reference responses sampled so far.
+        wanted: the number of reference responses to sample.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
@@ -73,14 +79,21 @@ class Calibration:
 
     @property
     def bank_file(self) -> BankFile:
+        """The file of the desk's bank for this configuration."""
         return BankFile(self.engine.config, SAMPLING, proposals(self.engine))
 
     @property
     def path(self) -> Path:
+        """The path of the cached scale, beside the bank's file."""
         return self.bank_file.path.with_suffix(".scale.json")
 
     def use(self, scale: RewardScale, keep: bool = True) -> None:
-        """Add `scale` to the engine's; objectives that were calibrated before keep theirs."""
+        """Add a scale to the engine's; objectives that are calibrated already keep theirs.
+
+        Args:
+            scale: the scale to add.
+            keep: cache the engine's scale if it has gained an objective.
+        """
         before = self.missing
         if not before:
             return
@@ -92,7 +105,7 @@ class Calibration:
                 log.warning("the rewards' scale could not be kept: %s", error)
 
     def load(self, bank: Bank | None = None) -> None:
-        """Calibrate from what is there already: the cache, else `bank`, else the bank that is kept or shipped."""
+        """Calibrate without sampling: from the cached scale, else from `bank`, else from the cached or shipped bank."""
         if not self.missing:
             return
         self.use(read_scale(self.path), keep=False)
@@ -107,12 +120,12 @@ class Calibration:
     def sample(
         self, prompts: Sequence[str] | None = None, stopped: Callable[[], bool] = lambda: False, polite: bool = False
     ) -> None:
-        """Calibrate what `load` leaves from SAMPLES reference responses.
+        """Calibrate the objectives that `load` cannot calibrate, from SAMPLES reference responses.
 
         Args:
-            prompts: asked for responses, evenly over all of them; the configuration's unless given.
-            stopped: gives up as soon as it is true.
-            polite: one response at a time, and none while other requests wait for room in the batch.
+            prompts: the prompts to sample responses to, evenly spaced; the configuration's if None.
+            stopped: sampling is aborted when it returns true.
+            polite: sample one response at a time, and none while other requests wait for room in the batch.
 
         Raises:
             InputError: there are no prompts to sample with.
@@ -161,7 +174,13 @@ class Calibration:
 
 
 def calibrated(engine: Engine, bank: Bank | None = None, prompts: Sequence[str] | None = None) -> RewardScale:
-    """Return the engine's scale, all objectives calibrated; what is missing is estimated first. Raises InputError."""
+    """Return the engine's scale, after calibrating the objectives that it lacks. Raises InputError.
+
+    Args:
+        engine: the engine.
+        bank: a bank to calibrate from, if the scale is not cached.
+        prompts: the prompts to sample reference responses to, if it cannot be calibrated from a bank.
+    """
     calibration = Calibration(engine)
     calibration.load(bank)
     calibration.sample(prompts)
@@ -169,7 +188,7 @@ def calibrated(engine: Engine, bank: Bank | None = None, prompts: Sequence[str] 
 
 
 def read_scale(path: Path) -> RewardScale:
-    """Return the scale in a file of `write_scale`; an empty one if there is none that can be read."""
+    """Return the scale that `write_scale` wrote to a file; an empty one if the file is missing or malformed."""
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))
         mean = {str(name): float(value) for name, value in kept["mean"].items()}
@@ -187,7 +206,7 @@ def read_scale(path: Path) -> RewardScale:
 
 
 def write_scale(path: Path, scale: RewardScale) -> None:
-    """Write the scale as JSON; another process sees the old file or the new one, never a part."""
+    """Write a scale as JSON, atomically: other processes see either the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps({"mean": dict(scale.mean), "std": dict(scale.std), "constant": sorted(scale.constant)})
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)

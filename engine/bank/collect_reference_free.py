@@ -1,8 +1,9 @@
-"""A reference-free bank, for finding weights with few policy tokens: F needs no reference, so none is computed.
+"""Reference-free banks, which find weights with few policy tokens: F needs no reference, so none is computed.
 
-Of its responses one half come from the policies' even mixture token by token, the other half from the policies alone,
-each as many tokens: of one that says little there are more. One response of a prompt a round, of whichever proposal is
-due; with the balance heuristic over all of them it does not matter which it was. Every step's events are kept.
+Half of the responses are drawn from the uniform mixture of the policies token by token, the other half from single
+policies, balanced by tokens: a policy with short responses gets more of them. A round has one response to each prompt,
+from the proposal that is due; under the balance heuristic over all proposals any assignment is unbiased. The next-token
+events of every step are recorded.
 """
 
 from __future__ import annotations
@@ -31,12 +32,17 @@ FIRST = 2  # responses of each policy, half of them the even mixture's, before t
 
 
 def reference_free_proposals(engine: Engine) -> dict[str, Mixture]:
-    """All proposals but the reference."""
+    """Return the proposals of a bank without the reference."""
     return {name: mixture for name, mixture in proposals(engine).items() if name != REFERENCE}
 
 
 def plan(said: dict[str, list[int]], count: int) -> list[str]:
-    """The proposals of the next `count` responses. said: {proposal: tokens of each of its responses so far}"""
+    """Return the proposals of the next `count` responses.
+
+    Args:
+        said: {proposal: the number of tokens of each of its responses so far}.
+        count: the number of responses to plan.
+    """
     alone = [name for name in said if name != UNIFORM]
     tokens = {name: float(sum(said[name])) for name in alone}
     every = [length for lengths in said.values() for length in lengths] or [1]
@@ -60,9 +66,9 @@ def collect_reference_free(
     progress: Callable[[int, int], None] = lambda done, wanted: None,
     stopped: Callable[[], bool] = lambda: False,
 ) -> Bank:
-    """Sample a bank without the reference, `responses` of each prompt.
+    """Sample a reference-free bank with `responses` responses to each prompt.
 
-    `file` must be for `reference_free_proposals`; all else as for `collect`. Raises InputError.
+    `file` must be for `reference_free_proposals`; the other arguments are those of `collect`. Raises InputError.
     """
     prompts, sampling = check_asked(engine, prompts, responses, sampling)
     sources = reference_free_proposals(engine)
@@ -94,7 +100,7 @@ def ask_reference_free(
     seed: int,
     client: object,
 ) -> tuple[Request, Record]:
-    """A response of this proposal, with no other policies than those that the even mixture needs."""
+    """Submit a response of a proposal, computing only the policies that the uniform mixture needs."""
     record = Record({UNIFORM: sources[UNIFORM]}, steps=StepRecord())
     own = seed_of(seed, *unit, name)
     request = engine.submit(
@@ -106,10 +112,19 @@ def ask_reference_free(
 def draw_rounds(
     sources: list[str], prompts: list[str], rounds: int, get: Callable[[dict[Unit, str]], dict[Unit, Row]]
 ) -> list[list[Row]]:
-    """[P][N] responses. get({unit: its proposal}): the responses themselves.
+    """Plan and sample all rounds.
 
-    Lengths are looked at anew when there are twice as many: what is due depends on nothing else, so that whoever
-    goes on with a file is asked for the same.
+    Proposals are planned each time the number of responses has doubled. The plan depends on the responses' lengths
+    alone, so that a run that resumes from a file samples the same responses.
+
+    Args:
+        sources: the names of the proposals.
+        prompts: the P prompts.
+        rounds: N, the number of responses to each prompt.
+        get: a function that samples responses, given {unit: proposal}.
+
+    Returns:
+        The responses [P][N].
     """
     units = [unit for number in range(rounds) for unit in in_order(prompts, number)]
     found: dict[Unit, Row] = {}
@@ -124,14 +139,24 @@ def draw_rounds(
 
 
 def in_order(prompts: list[str], number: int) -> list[Unit]:
-    """A round's units. With an even number of prompts every other round begins with the second, or each prompt would
-    only ever meet one kind of proposal."""
+    """Return the units of a round in order.
+
+    With an even number of prompts every other round begins with the second prompt; otherwise each prompt would always
+    get the same kind of proposal.
+    """
     turned = prompts[1:] + prompts[:1] if number % 2 and len(prompts) % 2 == 0 else prompts
     return [(prompt, number) for prompt in turned]
 
 
 def assemble_reference_free(names: list[str], objectives: list[str], prompts: list[str], rows: list[list[Row]]) -> Bank:
-    """rows [P][N], of any proposals; each proposal's share is what it has of them."""
+    """Return the bank of rows [P][N] of any proposals; a proposal's share is its fraction of the rows.
+
+    Args:
+        names: the K policies.
+        objectives: the R rewards.
+        prompts: the P prompts.
+        rows: [P][N].
+    """
     every = [row for some in rows for row in some]
     said = [row["proposal"] for row in every]
     shares = {name: said.count(name) / len(said) for name in (*names, UNIFORM)}

@@ -1,11 +1,12 @@
-"""The bank: responses sampled once, from which F, its gradient and the expected rewards follow for every λ.
+"""The bank: responses sampled once, from which F, its gradient and the expected rewards are estimated at any λ.
 
-Responses come from several proposals q_m in turn: every policy, the reference, and their even mixture token by token.
-With the balance heuristic a response counts for π_λ by w_i(λ) = Π_k (π_k/π_ref)^{λ_k} π_ref / Σ_m α_m q_m, so that
-F̂(λ) = mean over prompts of log mean_i w_i(λ) (F: MPO, arXiv 2502.18699; the heuristic: Veach and Guibas, 1995).
+Responses are drawn from several proposals q_m in turn: every policy, the reference, and the policies' uniform mixture
+token by token. With the balance heuristic, the importance weight of a response for π_λ is
+w_i(λ) = Π_k (π_k/π_ref)^{λ_k} π_ref / Σ_m α_m q_m, and F̂(λ) = mean over prompts of log mean_i w_i(λ)
+(F: MPO, arXiv 2502.18699; the heuristic: Veach and Guibas, 1995).
 
-A policy here is what is drawn from at the bank's temperature, softmax(logits / T), with at most so many tokens. Mixing
-such policies geometrically gives what mixing first and then taking the temperature gives.
+A policy here means its distribution at the bank's temperature, softmax(logits / T), cut off at the maximum length.
+Mixing such policies geometrically is the same as mixing first and then applying the temperature.
 """
 
 from __future__ import annotations
@@ -44,7 +45,10 @@ SAMPLING = Sampling(max_new_tokens=160, temperature=0.7)
 
 
 def proposals(engine: Engine) -> dict[str, Mixture]:
-    """What the responses are drawn from, in turn."""
+    """Return the proposals that responses are drawn from: every policy, the reference, and their uniform mixture.
+
+    The uniform mixture is of the policies without the reference.
+    """
     names = engine.policy_set.names
     alone = {name: engine.mixture({name: 1.0}) for name in (*names, REFERENCE)}
     return {**alone, UNIFORM: engine.mixture()}
@@ -53,8 +57,13 @@ def proposals(engine: Engine) -> dict[str, Mixture]:
 def check_asked(
     engine: Engine, prompts: list[str], responses: int, sampling: Sampling | None
 ) -> tuple[list[str], Sampling]:
-    """The prompts, each once, and the sampling, temperature 1 unless told. Raises InputError, also where the
-    probabilities of what would be drawn are not those of the policies."""
+    """Return the distinct prompts and the sampling, with temperature 1 if it is None.
+
+    Raises:
+        InputError: there is no prompt or no response to sample, a prompt does not fit the models, the temperature is
+            0, or the sampling has settings besides length and temperature, under which draws would not follow the
+            policies' probabilities.
+    """
     sampling = sampling or Sampling(temperature=1.0)
     if sampling.temperature == 0:
         raise InputError("temperature: found 0; a bank needs responses that differ, give more than 0, such as 1")
@@ -78,12 +87,22 @@ def collect(
     progress: Callable[[int, int], None] = lambda done, wanted: None,
     stopped: Callable[[], bool] = lambda: False,
 ) -> Bank:
-    """Sample a bank through the running batch; what `file` has of it is not sampled again.
+    """Sample a bank through the running batch, reusing the responses that `file` has.
 
-    responses: of each prompt, rounded up to a multiple of the proposals. sources: other proposals than the usual,
-    policies alone by their names or mixtures under other names; `file` must be for the same. progress(done, wanted)
-    counts responses; when stopped() is true, what is finished is kept in the file, and InputError is raised.
-    Raises InputError.
+    Args:
+        engine: the policies and rewards.
+        prompts: the prompts; duplicates are dropped.
+        responses: the number of responses to each prompt, rounded up to a multiple of the number of proposals.
+        sampling: length and temperature; temperature 1 if None.
+        seed: of the responses.
+        sources: the proposals, those of `proposals` if None: single policies by their names, or mixtures under other
+            names. `file` must be for the same.
+        file: the bank file to read and extend.
+        progress: called with the number of responses so far and in total.
+        stopped: sampling is aborted when it returns true; finished responses are kept in the file.
+
+    Raises:
+        InputError: the arguments are not valid, or sampling was stopped.
     """
     prompts, sampling = check_asked(engine, prompts, responses, sampling)
     sources = sources or proposals(engine)
@@ -119,9 +138,19 @@ def sample(
     progress: Callable[[int], None],
     stopped: Callable[[], bool],
 ) -> dict[Unit, list[dict[str, Any]]]:
-    """The rows of all these units, `window` of them under way together; what the file has is not sampled again.
+    """Return the rows of all wanted units, sampling those that the file lacks.
 
-    progress(finished units). Raises InputError when stopped() is true; what is finished is in the file.
+    Args:
+        engine: the engine.
+        wanted: the units, in the order in which to sample them.
+        ask: a function (unit, client) that submits the responses of a unit.
+        window: the number of units to sample concurrently.
+        file: the bank file to read and extend.
+        progress: called with the number of finished units.
+        stopped: sampling is aborted when it returns true; finished units are kept in the file.
+
+    Raises:
+        InputError: sampling was stopped.
     """
     kept = file.read() if file else {}
     found = {unit: kept[unit] for unit in wanted if unit in kept}
@@ -151,7 +180,7 @@ def sample(
 
 
 def kept(engine: Engine, prompts: list[str], file: BankFile) -> Bank | None:
-    """The bank of all rounds that the file has of every one of these prompts; None if it has no whole round."""
+    """Return the bank of the rounds that a file has for all of these prompts; None if it has no whole round."""
     prompts, sources = list(dict.fromkeys(prompts)), list(proposals(engine))
     found = file.read()
     rounds = range(whole_rounds(found, prompts))
@@ -160,7 +189,7 @@ def kept(engine: Engine, prompts: list[str], file: BankFile) -> Bank | None:
 
 
 def finish(engine: Engine, asked: Asked) -> list[dict[str, Any]]:
-    """Wait for a prompt's responses, and score them."""
+    """Wait for the responses of a unit, compute their rewards, and return them as rows for the file."""
     rows = []
     completions = [request.completion() for request, _ in asked.values()]
     rewards = engine.rewards([(c.prompt, c.text, c.tokens) for c in completions])
@@ -172,7 +201,14 @@ def finish(engine: Engine, asked: Asked) -> list[dict[str, Any]]:
 
 
 def assemble(engine: Engine, prompts: list[str], sources: list[str], found: dict[Unit, list[dict[str, Any]]]) -> Bank:
-    """The arrays from the rows, as many of each source for every prompt."""
+    """Return the bank of rows with equally many responses of each proposal for every prompt.
+
+    Args:
+        engine: the engine.
+        prompts: the prompts.
+        sources: the names of the proposals.
+        found: {unit: its rows}.
+    """
     names, objectives = engine.policy_set.names, engine.reward_set.objectives
     rows: dict[str, list[dict[str, Any]]] = {prompt: [] for prompt in prompts}
     for (prompt, _), more in found.items():

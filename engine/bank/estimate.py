@@ -1,4 +1,4 @@
-"""Estimate the objective and the expected rewards at every λ from a bank."""
+"""Estimate the objective and the expected rewards at any λ from a bank."""
 
 from __future__ import annotations
 
@@ -29,11 +29,19 @@ LOW_COUNT = 2.0
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a bank says of π_λ. For L λs at once every field has a leading axis of L.
+    """Estimates from a bank at λ. For L λs at once every field has a leading axis of L.
 
-    error is the standard error for these very prompts (of the sampling alone), as are those of the rewards.
-    share: effective sample size (Σw)²/Σw² of a prompt's responses, divided by their number; the mean over prompts.
-    count: the same, not divided.
+    Standard errors are for this fixed set of prompts, i.e. of the sampling of responses alone.
+
+    Attributes:
+        objective: F̂(λ), in nats.
+        error: the standard error of `objective`.
+        gradient: [K], of F̂.
+        rewards: [R], expected, in each reward's own unit.
+        reward_errors: [R], standard errors of `rewards`.
+        share: the effective sample size (Σw)²/Σw² of a prompt's responses as a fraction of their number; the mean over
+            prompts.
+        count: the effective sample size itself; the mean over prompts.
     """
 
     objective: Array  # F̂(λ), in nats
@@ -53,15 +61,21 @@ class Estimate:
 class Bank:
     """Responses to P prompts, N each.
 
-    log_ratios [P, N, K]: log π_k(y|x) - log π_ref(y|x); log_base [P, N]: log π_ref(y|x) - log Σ_m α_m q_m(y|x);
-    rewards [P, N, R], NaN where one is missing, which leaves the response out of what is said of this reward, and of
-    nothing else. policy_tokens is what it cost: tokens drawn times policies computed. sources: the proposals; a
-    prompt's response i comes from number i modulo their count. steps: of every token, where they were kept. local: how
-    q_λ, decoded token by token, differs from π_λ; token_level: whether weights are for q_λ, see `decoding`. F and its
-    gradient are always of π_λ.
+    In a reference-free bank π_ref is replaced by 1. On the simplex, where the weights sum to one, this cancels.
 
-    One that was drawn without the reference has 1 for its probabilities: on the simplex, where the policies' weights
-    are one together, it says the same.
+    Attributes:
+        policies: the names of the K policies.
+        objectives: the names of the R rewards.
+        prompts: the P prompts.
+        log_ratios: [P, N, K], log π_k(y|x) - log π_ref(y|x).
+        log_base: [P, N], log π_ref(y|x) - log Σ_m α_m q_m(y|x).
+        rewards: [P, N, R]; NaN if missing, which excludes the response from estimates of this reward only.
+        policy_tokens: the cost: tokens drawn times policies computed.
+        sources: the names of the proposals; except in a reference-free bank, response i of a prompt is drawn from
+            proposal i modulo their number.
+        steps: the next-token events of every token, if they were recorded.
+        local: the difference between q_λ, which is decoded token by token, and π_λ.
+        token_level: whether expected rewards are of q_λ; see `decoding`. F and its gradient are always of π_λ.
     """
 
     policies: list[str]
@@ -78,13 +92,15 @@ class Bank:
 
     @property
     def decoding(self) -> Bank:
-        """The bank whose rewards, effective sample size and slopes are of q_λ, which is what is decoded token by token;
-        the bank as it is, of π_λ, where that cannot be known."""
+        """The bank whose rewards, effective sample size and slopes are of q_λ, the token-by-token mixture.
+
+        Without `local`, it is the bank itself, of π_λ.
+        """
         return replace(self, token_level=True) if self.local is not None else self
 
     @property
     def reference_only(self) -> Bank | None:
-        """The bank of the reference's responses in this one, as the paper's solver takes it; None if there are none."""
+        """The bank of this one's reference responses, as the paper's solver needs it; None if there are none."""
         if REFERENCE not in self.sources:
             return None
         rows = slice(self.sources.index(REFERENCE), None, len(self.sources))
@@ -100,7 +116,7 @@ class Bank:
         )
 
     def of_prompts(self, chosen: NDArray[np.int64]) -> Bank:
-        """The bank of these prompts, by number; one may come more than once, as in a bootstrap."""
+        """Return the bank of the prompts with these numbers, which may repeat, as in a bootstrap."""
         return replace(
             self,
             prompts=[self.prompts[i] for i in chosen],
@@ -113,19 +129,27 @@ class Bank:
 
     @property
     def missing(self) -> dict[str, int]:
-        """{objective: responses without its reward}, of the objectives that lack some."""
+        """{objective: the number of responses without its reward}, of objectives with missing rewards."""
         counts = dict(zip(self.objectives, np.isnan(self.rewards).sum((0, 1)).tolist(), strict=True))
         return {name: count for name, count in counts.items() if count}
 
     def of_objectives(self, names: list[str]) -> Bank:
-        """Return the bank with these objectives alone."""
+        """Return the bank restricted to these objectives."""
         columns = [self.objectives.index(name) for name in names]
         return replace(self, objectives=names, rewards=self.rewards[..., columns])
 
     def holding(self, fixed: Mapping[str, float], gain: float = 1.0) -> Bank:
-        """The bank of the policies that are not fixed, for solvers: at μ on their simplex it says what this one says at
-        gain · λ, where λ has the fixed weights, and (1 - Σ fixed) μ for the others. Raises InputError if these are
-        fewer than two, or have no weight to share.
+        """Return a bank over the policies that are not fixed, for solvers.
+
+        Its estimates at μ on their simplex are this bank's at gain · λ, where λ has the fixed weights, and
+        (1 - Σ fixed) μ for the other policies.
+
+        Args:
+            fixed: {policy: weight}.
+            gain: the factor of λ.
+
+        Raises:
+            InputError: some weights are fixed, and fewer than two policies or no weight is left.
         """
         free = [i for i, name in enumerate(self.policies) if name not in fixed]
         left = 1 - sum(fixed.values())
@@ -142,18 +166,31 @@ class Bank:
         )
 
     def log_weights(self, weights: ArrayLike) -> Array:
-        """λ [..., K] -> log w_i(λ) [..., P, N], of π_λ"""
+        """Return the log importance weights log w_i(λ) of π_λ, [..., P, N], at λ [..., K]."""
         return np.einsum("pnk,...k->...pn", self.log_ratios, np.asarray(weights, float)) + self.log_base
 
     def reward_weights(self, weights: ArrayLike, log_w: Array | None = None) -> Array:
-        """The same of what rewards are expected of: π_λ, or q_λ at `token_level`."""
+        """Return the log importance weights for expected rewards: of q_λ at `token_level`, otherwise of π_λ.
+
+        Args:
+            weights: λ [..., K].
+            log_w: `log_weights(weights)`, if known.
+
+        Returns:
+            [..., P, N].
+        """
         log_w = self.log_weights(weights) if log_w is None else log_w
         if not self.token_level or self.local is None:
             return log_w
         return log_w - self.local(np.asarray(weights, float))
 
     def estimate(self, weights: ArrayLike, prompts: Array | None = None) -> Estimate:
-        """λ [K], or [L, K] for L at once. prompts: [P], how much each counts; all alike unless told."""
+        """Return the estimates at λ.
+
+        Args:
+            weights: λ [K], or [L, K] for L at once.
+            prompts: [P], the weight of each prompt; uniform if None.
+        """
         log_w = self.log_weights(weights)
         top, count = log_w.max(-1, keepdims=True), log_w.shape[-1]
         w = np.exp(log_w - top)
@@ -185,8 +222,11 @@ class Bank:
         )
 
     def change(self, before: Array, after: Array) -> tuple[Array, Array]:
-        """How much each expected reward gains from one λ [K] to another, and its standard error for these very prompts
-        -> [R], [R]. Smaller than the errors of both: the same responses stand behind them."""
+        """Return the gain of each expected reward from one λ [K] to another, with its standard error: [R], [R].
+
+        The error is for this fixed set of prompts. It is smaller than the errors of the two estimates, which use the
+        same responses.
+        """
         residuals = []
         for weights in (before, after):
             own = softmax(self.reward_weights(weights), -1)
@@ -199,25 +239,27 @@ class Bank:
         return ((mean_after - mean_before) * counted).sum(0), np.sqrt((spread * counted**2).sum(0))
 
     def by_prompt(self, weights: ArrayLike) -> Array:
-        """λ [K] -> the expected rewards of every prompt [P, R]; NaN where a prompt has none"""
+        """Return the expected rewards of every prompt, [P, R], at λ [K]; NaN if a prompt's rewards are all missing."""
         shares, known = known_rewards(self.rewards, softmax(self.reward_weights(weights), -1))
         return np.where(np.isfinite(self.rewards).any(1), weighted(shares, known), np.nan)
 
     def prompt_errors(self, weights: ArrayLike) -> Array:
-        """λ [K] -> standard errors over prompts [R]: of the expected rewards as those of prompts like these. They
-        include the sampling's, which is all that is known with one prompt."""
+        """Return standard errors [R] of the expected rewards at λ [K], for prompts as a sample of prompts like these.
+
+        They include the error of sampling the responses, which is all that can be estimated from one prompt.
+        """
         if len(self.prompts) < 2:
             return self.estimate(weights).reward_errors
         return over_prompts(self.by_prompt(weights))[1]
 
     def prompt_change(self, before: Array, after: Array) -> tuple[Array, Array]:
-        """As `change`, but with the standard error over prompts of the paired difference."""
+        """Return the gains as `change` does, but with the standard error over prompts of the paired difference."""
         if len(self.prompts) < 2:
             return self.change(before, after)
         return over_prompts(self.by_prompt(after) - self.by_prompt(before))
 
     def reward_slopes(self, weights: ArrayLike) -> Array:
-        """λ [K] -> [R, K]: how each expected reward changes with each weight, Cov_λ(r, log π_k/π_ref), over prompts."""
+        """Return the gradients [R, K] of the expected rewards at λ [K]: Cov_λ(r, log π_k/π_ref), mean over prompts."""
         own = softmax(self.reward_weights(weights), -1)
         log_slopes = self.log_ratios
         if self.token_level and self.local is not None:

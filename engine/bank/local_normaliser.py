@@ -1,10 +1,10 @@
-"""The step from whole responses to decoding: log-probability of a response under the token-by-token mixture q_λ.
+"""The local normaliser: it relates π_λ to q_λ, the token-by-token mixture that is decoded.
 
-Decoding normalises at every token, q_λ(y) = Π_k π_k(y)^{λ_k} / Π_t Z_t(λ), so that rewards expected of π_λ, which is
-normalised once over whole responses, are not those of the responses that the desk writes (METHODS, section 1).
-log Π_t Z_t is zero at every single policy. Between them it is, to second order in the log-ratios, a quadratic form in
-the weights; its coefficients follow from the values at the midpoint of every two policies, which cost no forward pass
-to record while a bank is sampled.
+Decoding normalises at every token, q_λ(y) = Π_k π_k(y)^{λ_k} / Π_t Z_t(λ), so that the expected rewards of π_λ, which
+is normalised once over whole responses, differ from those of decoded responses (METHODS, section 1). log Π_t Z_t is
+zero at every single policy. Between policies it is, to second order in the log-ratios, a quadratic form in the weights.
+Its coefficients follow from the values at the midpoint of every pair of policies, which are recorded while a bank is
+sampled, without another forward pass.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ MOST_POLICIES = 6  # with more, the reference included, midpoints are too many; 
 
 
 def midpoint(first: str, second: str) -> str:
-    """Return the name of the mixture half of `first`, half of `second`; no policy's name has a +."""
+    """Return the name of the equal mixture of two policies; policy names cannot contain a +."""
     return f"{first}+{second}"
 
 
 def midpoints(names: list[str]) -> dict[str, dict[str, float]]:
-    """Return {name: weights} of the midpoints to record for these policies; the reference is one of them."""
+    """Return {name: weights} of the midpoints to record for these policies, which include the reference."""
     if len(names) > MOST_POLICIES:
         return {}
     return {midpoint(a, b): {a: 0.5, b: 0.5} for a, b in combinations(names, 2)}
@@ -35,9 +35,14 @@ def midpoints(names: list[str]) -> dict[str, dict[str, float]]:
 
 @dataclass(frozen=True)
 class LocalNormaliser:
-    """log Π_t Z_t(λ) of P·N responses as `constant` + `linear`·λ + λᵀ `square` λ / 2.
+    """log Π_t Z_t(λ) of P·N responses as the quadratic form `constant` + `linear`·λ + λᵀ `square` λ / 2.
 
-    constant [P, N], linear [P, N, K], square [P, N, K, K]; λ are the policies' weights, the reference has the rest.
+    λ are the policies' weights; the reference's is one less their sum.
+
+    Attributes:
+        constant: [P, N].
+        linear: [P, N, K].
+        square: [P, N, K, K].
     """
 
     constant: Array
@@ -45,7 +50,7 @@ class LocalNormaliser:
     square: Array
 
     def __call__(self, weights: Array) -> Array:
-        """λ [..., K] -> [..., P, N]"""
+        """Return log Π_t Z_t(λ), [..., P, N], at λ [..., K]."""
         size = weights.shape[-1]
         flat = weights.reshape(-1, size)
         products = np.einsum("lj,lk->ljk", flat, flat).reshape(len(flat), -1)
@@ -53,7 +58,7 @@ class LocalNormaliser:
         return found.reshape(*weights.shape[:-1], *self.constant.shape) + self.constant
 
     def slopes(self, weights: Array) -> Array:
-        """λ [K] -> [P, N, K]"""
+        """Return the gradient with respect to λ, [P, N, K], at λ [K]."""
         return self.linear + self.square @ weights
 
     def restricted(self, origin: Array, directions: Array) -> LocalNormaliser:
@@ -65,16 +70,26 @@ class LocalNormaliser:
         )
 
     def of_prompts(self, chosen: NDArray[np.int64]) -> LocalNormaliser:
+        """Return the form of the prompts with these numbers, which may repeat."""
         return LocalNormaliser(self.constant[chosen], self.linear[chosen], self.square[chosen])
 
 
 def fit_normaliser(
     rows: list[list[dict[str, Any]]], policies: list[str], reference: str, uniform: str
 ) -> LocalNormaliser | None:
-    """Return the form of a bank's rows [P][N], each with its log_probs; None where these are too few.
+    """Fit the form to a bank's rows.
 
-    Rows without the midpoints (sampled before there were any) have the value at the uniform mixture alone: there the
-    coefficients of all pairs are taken as equal.
+    Rows without midpoints have the value at the uniform mixture only: the coefficients of all pairs are then taken to
+    be equal.
+
+    Args:
+        rows: [P][N], each with its log_probs.
+        policies: the names of the K policies.
+        reference: the name of the reference.
+        uniform: the name of the uniform mixture.
+
+    Returns:
+        The form, or None if there are fewer than two policies, or a row lacks log-probs.
     """
     if len(policies) < 2:
         return None
@@ -94,7 +109,10 @@ def fit_normaliser(
 
 
 def pair_values(log_probs: dict[str, float], names: list[str], policies: list[str], uniform: str) -> list[float] | None:
-    """Return log Π_t Z_t of one response at the midpoint of every two names, in the order of `combinations`."""
+    """Return log Π_t Z_t of one response at the midpoint of every pair of names, in the order of `combinations`.
+
+    The result is None if the log-probs that it needs are missing.
+    """
     pairs = list(combinations(names, 2))
     if all(midpoint(a, b) in log_probs for a, b in pairs):
         return [(log_probs[a] + log_probs[b]) / 2 - log_probs[midpoint(a, b)] for a, b in pairs]

@@ -1,4 +1,4 @@
-"""Expected rewards of a bank in which some rewards are missing, and how they are computed again."""
+"""Expected rewards of a bank with missing rewards, and another attempt at computing these."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def known_rewards(rewards: Array, own: Array) -> tuple[Array, Array]:
 
     Args:
         rewards: [P, N, R], NaN where one is missing.
-        own: [..., P, N], each response's share of its prompt, one together.
+        own: [..., P, N], each response's share of its prompt; they sum to one over a prompt's responses.
 
     Returns:
         Shares [..., P, N, R], among those with the reward and summing to one, or to zero where a prompt has none
@@ -37,8 +37,10 @@ def known_rewards(rewards: Array, own: Array) -> tuple[Array, Array]:
 
 
 def reward_prompts(rewards: Array, by_prompt: Array) -> Array:
-    """Return how much each prompt counts for each expected reward [P, R] (or [P, 1] if nothing is missing): none
-    where all of its rewards are missing."""
+    """Return the weight of each prompt in each expected reward, zero if all of its rewards are missing.
+
+    The result is [P, R], or [P, 1] if no reward is missing.
+    """
     known = np.isfinite(rewards)
     if known.all():
         return by_prompt[:, None]
@@ -48,7 +50,7 @@ def reward_prompts(rewards: Array, by_prompt: Array) -> Array:
 
 
 def over_prompts(values: Array) -> tuple[Array, Array]:
-    """[P, R] -> mean over prompts [R] and its standard error [R]; prompts with NaN are left out of that reward."""
+    """Return the mean over prompts of values [P, R], and its standard error: [R], [R]. NaN values are left out."""
     known = np.isfinite(values)
     count = known.sum(0)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -58,7 +60,7 @@ def over_prompts(values: Array) -> tuple[Array, Array]:
 
 
 def weighted(shares: Array, values: Array) -> Array:
-    """shares [..., P, N, R or 1], values [P, N, R] -> their sums over responses [..., P, R]"""
+    """Return the sums over responses of shares [..., P, N, R or 1] times values [P, N, R]: [..., P, R]."""
     if shares.shape[-1] != values.shape[-1]:
         return np.einsum("...pn,pnr->...pr", shares[..., 0], values)
     return np.einsum("...pnr,pnr->...pr", shares, values)
@@ -76,7 +78,7 @@ def tell_missing(rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def score_again(engine: Engine, found: dict[Unit, list[dict[str, Any]]], file: BankFile | None) -> None:
-    """Compute the rewards that are missing from rows of the file; whatever stood in their way may be mended."""
+    """Try again to compute the rewards that rows of the file lack, since the cause of the failure may be fixed."""
     for unit, rows in found.items():
         lacking = [row for row in rows if row.get("missing_rewards")]
         if not lacking:

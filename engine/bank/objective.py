@@ -1,4 +1,4 @@
-"""F̂ as it is minimised: with few responses of a prompt it uses more of what they say than `Bank.estimate` does."""
+"""F̂ as it is minimised: with few responses per prompt it has a smaller error than that of `Bank.estimate`."""
 
 from __future__ import annotations
 
@@ -15,16 +15,18 @@ LEAST = 0.1  # of 1 + D̄; below it a few responses have all the weight, and the
 
 
 class Objective:
-    """F̂(λ) of a bank. With many responses of every prompt it says the same as `Bank.estimate`.
+    """F̂(λ) of a bank. With many responses per prompt it agrees with `Bank.estimate`.
 
-    Shrinkage: of few responses the mean w̄_x of a prompt's weights is so rough that its log lies far too low. Drawn
-    towards the mean over all prompts, z_x = (1 - a) w̄_x + a w̄, with a the part of the w̄_x's variance that is their own
-    sampling error (James and Stein, 1961; at even weights, so that it is fixed). F̂ = mean_x log z_x stays convex.
+    Shrinkage: with few responses the mean w̄_x of a prompt's weights is noisy, and its log is biased far downwards. It
+    is shrunk towards the mean over all prompts, z_x = (1 - a) w̄_x + a w̄, with a the fraction of the variance of w̄_x
+    that is sampling error (James and Stein, 1961), estimated at uniform λ and then fixed. F̂ = mean_x log z_x remains
+    convex.
 
-    Where the bank has steps, two things more. A response's weight is replaced by what it is on average over where it
-    ends, Σ_t w_{t-1} Σ_e Π_k p_k(e)^{λ_k} over the tokens e that end one (Rao and Blackwell); F̂ stays convex. And all
-    is divided by 1 + D̄, where D of a response is the sum of its departures (`StepsAt.departure`), zero on average: a
-    ratio estimate, exact at every corner of the simplex, where a policy's own probabilities are known to add up to one.
+    If the bank has steps, two more techniques apply. First, Rao-Blackwellisation: a response's weight is replaced by
+    its conditional mean over the stopping time, Σ_t w_{t-1} Σ_e Π_k p_k(e)^{λ_k} over the tokens e that end a response;
+    F̂ remains convex. Second, a ratio estimate with a control variate: the estimate is divided by 1 + D̄, where D of a
+    response is the sum of its control variates (`StepsAt.departure`) with mean zero. It is exact at every corner of the
+    simplex, where a policy's probabilities sum to one.
     """
 
     def __init__(self, bank: Bank) -> None:
@@ -41,7 +43,12 @@ class Objective:
             self.shrinkage = min(1.0, w.var(1, ddof=1).mean() / count / spread) if spread > 0 else 0.0
 
     def __call__(self, weights: Array, prompts: Array | None = None) -> tuple[float, Array]:
-        """λ [K], prompts [P], how much each counts, all alike unless told -> F̂ in nats, its gradient [K]"""
+        """Return F̂ in nats and its gradient [K].
+
+        Args:
+            weights: λ [K].
+            prompts: [P], the weight of each prompt; uniform if None.
+        """
         size, count = self.bank.log_base.shape
         share = np.full(size, 1 / size) if prompts is None else prompts / prompts.sum()
         whole, ending, top, at = self._weights(weights)
@@ -61,19 +68,23 @@ class Objective:
         return value - float(np.log(max(inside, LEAST))), gradient + at.gradient(of_ending, of_departure)
 
     def share(self, weights: Array) -> float:
-        """The effective sample size (Σw)²/Σw² of all responses, divided by their number; λ [K]."""
+        """Return the effective sample size (Σw)²/Σw² at λ [K], as a fraction of the number of responses."""
         whole, ending, _, _ = self._weights(weights)
         w = whole + ending
         w /= self._normaliser(w, np.full(len(w), 1 / len(w)))[:, None]
         return float(w.sum() ** 2 / (w**2).sum() / w.size)
 
     def _normaliser(self, w: Array, share: Array) -> Array:
-        """z_x [P] of weights [P, N]. share [P]: how much each prompt counts, in all 1."""
+        """Return z_x [P] from weights [P, N]. share: [P], the weight of each prompt; they sum to 1."""
         own, a = w.mean(1), self.shrinkage
         return (1 - a) * own + a * (share @ own)
 
     def _weights(self, weights: Array) -> tuple[Array, Array, float, StepsAt | None]:
-        """Of all responses [P, N], what counts as a whole and what by where it may end; both divided by exp(top)."""
+        """Return the weights of all responses [P, N] in two parts, and the log of their common factor.
+
+        The first part is of whole responses, the second the sum of stopping-time terms. The last result is the steps at
+        λ, if the bank has any.
+        """
         log_w, steps = self.bank.log_weights(weights), self.bank.steps
         if steps is None:
             top = float(log_w.max())

@@ -1,5 +1,7 @@
-"""A bank on disk: in the user's cache, or shipped beside the configuration, under a name that changes with everything
-that could change what is sampled."""
+"""A bank on disk: in the user's cache, or shipped beside the configuration.
+
+Its file name has a hash of everything that affects the sampled responses.
+"""
 
 from __future__ import annotations
 
@@ -22,10 +24,12 @@ DIGITS = 4  # of log-probs and rewards in a shipped bank: far finer than its err
 
 
 class BankFile:
-    """JSON lines, one for each prompt and round. Whoever is killed while writing loses at most the line under way.
+    """A JSON lines file with one line for each prompt and round. A process killed while writing loses at most a line.
 
-    path: in the cache, read and written. shipped: banks/ beside the configuration's file, read, and written by `ship`.
-    proposals: their names.
+    Attributes:
+        path: the file in the cache, which is read and extended.
+        shipped: the file in banks/ beside the configuration, which is read, and written by `ship`.
+        proposals: the names of the proposals.
     """
 
     def __init__(
@@ -51,22 +55,23 @@ class BankFile:
         self.shipped = config.file.parent / "banks" / self.path.name
 
     def read(self) -> dict[Unit, list[dict[str, Any]]]:
-        """{unit: its responses}; a torn line is left out."""
+        """Return {unit: its responses} of both files; incomplete lines are skipped."""
         return {**read_units(self.shipped), **read_units(self.path)}
 
     def ship(self, prompts: list[str]) -> None:
-        """Write what there is of these prompts beside the configuration: found wherever its files are the same."""
+        """Write the responses to these prompts beside the configuration, to be used wherever its files are the same."""
         units = {unit: rows for unit, rows in self.read().items() if unit[0] in prompts}
         self.shipped.parent.mkdir(parents=True, exist_ok=True)
         lines = [line_of(unit, [shortened(row) for row in rows]) + "\n" for unit, rows in units.items()]
         self.shipped.write_text("".join(lines), encoding="utf-8")
 
     def add(self, unit: Unit, responses: list[dict[str, Any]]) -> None:
+        """Append the responses of a unit to the file in the cache; when read, the last line of a unit counts."""
         append_line(self.path, line_of(unit, responses))
 
 
 def whole_rounds(found: Container[Unit], prompts: list[str]) -> int:
-    """How many rounds there are of every one of these prompts."""
+    """Return the number of rounds that every one of these prompts has."""
     rounds = 0
     while prompts and all((prompt, rounds) in found for prompt in prompts):
         rounds += 1
@@ -74,7 +79,7 @@ def whole_rounds(found: Container[Unit], prompts: list[str]) -> int:
 
 
 def read_units(path: Path) -> dict[Unit, list[dict[str, Any]]]:
-    """Return {(prompt, round): its responses} of a bank's file; damaged lines are skipped."""
+    """Return {unit: its responses} of a file, empty if there is none; malformed lines are skipped."""
     found: dict[Unit, list[dict[str, Any]]] = {}
     if not path.is_file():
         return found
@@ -88,11 +93,11 @@ def read_units(path: Path) -> dict[Unit, list[dict[str, Any]]]:
 
 
 def line_of(unit: Unit, responses: list[dict[str, Any]]) -> str:
-    """Return the line of a bank's file for one prompt and round."""
+    """Return the JSON line of a unit."""
     return json.dumps({"prompt": unit[0], "round": unit[1], "responses": responses})
 
 
 def shortened(response: dict[str, Any]) -> dict[str, Any]:
-    """Return a response with its numbers rounded to DIGITS."""
+    """Return a response with its log-probs and rewards rounded to DIGITS decimals."""
     numbers = ("log_probs", "rewards")
     return response | {what: {name: round(v, DIGITS) for name, v in response[what].items()} for what in numbers}

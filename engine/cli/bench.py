@@ -1,4 +1,4 @@
-"""`python -m engine bench`."""
+"""The command `python -m engine bench`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def bench_command(
     bank: Annotated[bool, typer.Option("--bank", help="instead: from a fader moved to its expected rewards")] = False,
     json: JsonOption = False,
 ) -> None:
-    """What decoding a mixture costs beside one merged model, K forward passes, and peft's mixed batch."""
+    """Measure the cost of decoding a mixture against one merged model, K forward passes, and peft's mixed batch."""
     if dtype not in ("float32", "bfloat16", "float16"):
         raise InputError(f"dtype: found '{dtype}'; give float32, bfloat16 or float16")
     from engine.evaluation.bench import bench as run

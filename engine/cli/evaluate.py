@@ -1,4 +1,4 @@
-"""`python -m engine evaluate`."""
+"""The command `python -m engine evaluate`."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def evaluate_command(
     config: ConfigOption = DEMO,
     json: JsonOption = False,
 ) -> None:
-    """Win rates of every policy against the reference, and the rewards along the sweep of every fader."""
+    """Measure win rates of every policy against the reference, and rewards along the sweep of every fader."""
     from engine.config import load_config
     from engine.evaluation import baselines
     from engine.evaluation.response_log import Memo

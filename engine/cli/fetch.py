@@ -1,4 +1,4 @@
-"""`python -m engine fetch`."""
+"""The command `python -m engine fetch`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from engine.fetching.manifest import Manifest, find_manifest, manifests
 
 
 def list_all(json: bool) -> None:
-    """Print what can be fetched, and how much of it is there."""
+    """Print all manifests with the number of bytes that are in the cache."""
     rows = [status(manifest) for manifest in manifests()]
     if json:
         print_json({"manifests": rows})
@@ -33,7 +33,7 @@ def list_all(json: bool) -> None:
 
 
 def status(manifest: Manifest) -> dict[str, Any]:
-    """Return what `--json` prints of a manifest."""
+    """Return the state of a manifest for JSON, with sizes in bytes."""
     return {
         "name": manifest.name,
         "title": manifest.title,
@@ -46,7 +46,7 @@ def status(manifest: Manifest) -> dict[str, Any]:
 
 
 def fetch_and_report(name: str, json: bool) -> int:
-    """Fetch one, with a bar on stderr. Return the exit status."""
+    """Fetch the files of a manifest with a progress bar on stderr, and return the exit status."""
     manifest = find_manifest(name)
     stop = threading.Event()
     # A first Ctrl+C ends the fetch between two chunks; signals come to the main thread, which may wait for the network.

@@ -1,4 +1,4 @@
-"""`python -m engine generate`."""
+"""The command `python -m engine generate`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`python -m engine`: generate, score, solve, evaluate, bench, fetch."""
+"""The command line's app, and the options that its commands share."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Seed = Annotated[int, typer.Option(help="the same seed gives the same response")
 
 
 def prompt_of(prompt: str | None, messages: str | None) -> Prompt:
-    """What one of --prompt and --messages gives. Raises InputError."""
+    """Return the prompt from --prompt or --messages. Raises InputError unless exactly one of them is given."""
     if (prompt is None) == (messages is None):
         raise InputError("give either --prompt TEXT or --messages FILE, a JSON list of messages (- is stdin)")
     return check_messages(prompt) if messages is None else read_messages(messages)

@@ -1,4 +1,4 @@
-"""What the command lines share: exit codes, one line an error, JSON on stdout and everything else on stderr."""
+"""Run a command line: exit statuses, errors as one line on stderr, JSON on stdout."""
 
 from __future__ import annotations
 
@@ -15,7 +15,17 @@ from engine.errors import InputError
 
 
 def run(app: typer.Typer, name: str, arguments: list[str] | None = None) -> int:
-    """Run a command line. Returns its exit status: 0 done, 2 the caller's mistake (one line on stderr), 1 all else."""
+    """Run a command line, and return its exit status.
+
+    Args:
+        app: The commands.
+        name: The name of the program, for help and error messages.
+        arguments: The arguments; those of the process if None.
+
+    Returns:
+        0 if successful or the command's own status, 2 for invalid input (one line on stderr), 130 after Ctrl+C, 1 for
+        any other error.
+    """
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(message)s")
     log = logging.getLogger("mixdesk")
     log.setLevel(logging.INFO)
@@ -40,11 +50,11 @@ def run(app: typer.Typer, name: str, arguments: list[str] | None = None) -> int:
 
 
 def mistake(message: str) -> int:
-    """Print a caller's mistake as one line on stderr; return exit code 2."""
+    """Print an error as one line on stderr, and return exit status 2."""
     print("error: " + " ".join(message.split()), file=sys.stderr)
     return 2
 
 
 def print_json(value: Any) -> None:
-    """One JSON object on stdout."""
+    """Print a value as one line of JSON on stdout."""
     print(json.dumps(value, ensure_ascii=False), flush=True)

@@ -1,4 +1,4 @@
-"""`python -m engine score`."""
+"""The command `python -m engine score`."""
 
 from __future__ import annotations
 

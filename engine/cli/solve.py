@@ -1,4 +1,4 @@
-"""`python -m engine solve`."""
+"""The command `python -m engine solve`."""
 
 from __future__ import annotations
 
@@ -110,7 +110,10 @@ def echo_expected(found: dict[str, Any]) -> None:
 
 
 def solve_ratings(solver: Solver, file: Path, seed: int, config: Path) -> tuple[Solution, dict[str, Any]]:
-    """No model is loaded: the configuration has the policies' names."""
+    """Solve from a file of ratings, and return the solution and further results for JSON.
+
+    No model is loaded; the names of the policies are read from the configuration.
+    """
     from engine.config import load_config
     from engine.solvers.ratings import read_ratings
 
@@ -131,7 +134,20 @@ def solve_bank(
     extra: dict[str, Any],
     ship: bool,
 ) -> tuple[Solution, dict[str, Any]]:
-    """From responses of the policies, which are sampled, or found from before."""
+    """Solve from a bank, which is sampled or read from its file, and return the solution and further results for JSON.
+
+    Args:
+        solver: The solver.
+        prompts: A file of prompts; the configuration's if None.
+        column: The column of the prompts.
+        limit: The largest number of prompts.
+        responses: The number of responses to each prompt.
+        settings: Fields of `Sampling`.
+        seed: The seed.
+        config: The configuration file.
+        extra: Further arguments of the solver.
+        ship: Write the bank beside the configuration too.
+    """
     from tqdm import tqdm
 
     from engine.bank.collect_reference_free import collect_reference_free

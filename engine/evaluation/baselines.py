@@ -1,8 +1,8 @@
-"""Ways to serve several objectives at once, side by side: single policies, mixtures, and what the literature compares
-MPO with. Each is one function, in METHODS under its name; `compare` gives their win rates against the reference.
+"""Baselines for several objectives: single policies, mixtures, and the methods that the literature compares MPO with.
 
-Reweighting methods draw from π_ref and choose among what was drawn; rewards are then in standard deviations of the
-reference's, so that no objective counts for more by its scale.
+Each is one function, in METHODS under its name; `compare` gives their win rates against the reference. Reweighting
+methods choose among samples of π_ref; their rewards are in standard deviations of the reference's, so that the scale of
+an objective has no influence.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from engine.config import REFERENCE
 from engine.errors import InputError
 from engine.evaluation.paper import PAPER
 from engine.evaluation.response_log import Memo
+from engine.evaluation.statistics import minimum_above, rates
 from engine.evaluation.sweep import wins
 from engine.inference.engine import Completion, Engine
 from engine.models.config_fingerprint import config_fingerprint
@@ -45,13 +46,12 @@ log = logging.getLogger("mixdesk")
 BETA = 0.5  # KL strength of the reweighting methods, in standard deviations of a reward
 CHOICES = 16  # responses that the reweighting methods and best-of-n choose from; particles of the exact mixture
 OPPONENTS = 4  # responses of the reference that every response meets
-REPEATS = 2000  # of the bootstrap over prompts
 AT_ONCE = 32  # responses, after which they are kept in the memo
 
 
 @dataclass(frozen=True)
 class Answers:
-    """A method's response to every prompt, and what it cost in policy tokens: tokens drawn times policies computed."""
+    """A method's response to every prompt, and its cost in policy tokens: tokens drawn times policies computed."""
 
     completions: list[Completion]
     policy_tokens: int  # for all responses
@@ -61,10 +61,17 @@ class Answers:
 
 @dataclass(frozen=True)
 class Setting:
-    """What all methods are given.
+    """The inputs of all methods.
 
-    solve_prompts: to find weights with, none of which is in `prompts`. responses: of each solve prompt. memo: keeps
-    responses and judges' scores. judges: reward models that no policy was trained on, and no method may look at.
+    Attributes:
+        engine: the policies and rewards.
+        prompts: the prompts to compare on.
+        solve_prompts: the prompts to find weights with, none of which is in `prompts`.
+        sampling: the sampling settings of all responses.
+        seed: the seed of the comparison.
+        responses: the number of responses to each solve prompt.
+        memo: stores responses and judges' scores.
+        judges: held-out reward models, which no policy was trained on and no method may use.
     """
 
     engine: Engine
@@ -77,7 +84,7 @@ class Setting:
     judges: RewardSet | None = None
 
     def generate(self, what: str, prompts: list[str], mixture: Mixture, particles: int = 1) -> list[Completion]:
-        """A response to each prompt, with seeds of its own for each `what`."""
+        """Return a response to each prompt, from the memo if it has them. The seeds are derived from `what`."""
         sampling = replace(self.sampling, particles=particles)
         seeds = [seed_of(self.seed, what, i, prompt) for i, prompt in enumerate(prompts)]
         settings = [self.kept_for, mixture.as_dict(), sampling.as_dict()]
@@ -100,27 +107,31 @@ class Setting:
 
     @cached_property
     def kept_for(self) -> str:
-        """Names what the memo's responses and rewards depend on besides their own settings."""
+        """A key of the configuration's fingerprint, on which the memo's responses and rewards depend."""
         return Memo.key(config_fingerprint(self.engine.config))
 
     def drawn(self, what: str, prompts: list[str], count: int) -> list[list[Completion]]:
-        """`count` responses of the reference to each prompt."""
+        """Return `count` responses of the reference to each prompt."""
         alone = self.engine.mixture({REFERENCE: 1.0})
         every = self.generate(what, [prompt for prompt in prompts for _ in range(count)], alone)
         return [every[i : i + count] for i in range(0, len(every), count)]
 
     @cached_property
     def opponents(self) -> list[list[Completion]]:
+        """The OPPONENTS responses of the reference to each prompt that methods are compared with."""
         return self.drawn("opponents", self.prompts, OPPONENTS)
 
     @cached_property
     def choices(self) -> list[list[Completion]]:
-        """What the reweighting methods and best-of-n choose from."""
+        """The CHOICES responses of the reference to each prompt that reweighting methods and best-of-n choose from."""
         return self.drawn("choices", self.prompts, CHOICES)
 
     def standard(self, rows: list[list[Completion]]) -> Array:
-        """Rewards [prompts, responses, R] in standard deviations from the reference's mean, NaN where one is missing.
-        Raises InputError while they are not calibrated."""
+        """Return rewards [prompts, responses, R] in standard deviations from the reference's mean; NaN if missing.
+
+        Raises:
+            InputError: a reward is not calibrated.
+        """
         objectives = self.engine.reward_set.objectives
         self.engine.reward_set.scale.require(objectives)
         of = self.engine.reward_set.standard
@@ -132,7 +143,7 @@ class Setting:
         return np.array([[row_of(completion) for completion in row] for row in rows])
 
     def judged(self, rows: list[list[Completion]]) -> Array:
-        """Judges' scores [prompts, responses, J], NaN where one is missing."""
+        """Return the judges' scores [prompts, responses, J], from the memo if it has them; NaN if missing."""
         assert self.judges is not None
         every = [completion for row in rows for completion in row]
         of_judges = [self.kept_for, [settings.model_dump() for settings in self.judges.settings.values()]]
@@ -152,7 +163,7 @@ Method = Callable[[Setting], Answers]
 
 
 def mix(setting: Setting, what: str, mixture: Mixture, particles: int = 1, solve_tokens: int = 0) -> Answers:
-    """Return the responses of a mixture to all prompts, with their cost in policy tokens."""
+    """Return a mixture's responses to the prompts; see `Setting.generate`. solve_tokens: cost of the weights."""
     made = setting.generate(what, setting.prompts, mixture, particles)
     # Particles differ in length: counted as if all were as long as the chosen one.
     cost = sum(len(completion.tokens) for completion in made) * len(mixture.needs) * particles
@@ -160,22 +171,22 @@ def mix(setting: Setting, what: str, mixture: Mixture, particles: int = 1, solve
 
 
 def single(name: str) -> Method:
-    """Return the method that answers with one policy."""
+    """Return the method that decodes from one policy."""
     return lambda setting: mix(setting, name, setting.engine.mixture({name: 1.0}))
 
 
 def uniform(setting: Setting) -> Answers:
-    """All policies alike, token by token."""
+    """Decode from the uniform mixture, token by token."""
     return mix(setting, "uniform", setting.engine.mixture())
 
 
 def soup(setting: Setting) -> Answers:
-    """The average of all adapters (Rewarded Soups, arXiv 2306.04488)."""
+    """Decode from the average of all adapters (Rewarded Soups, arXiv 2306.04488)."""
     return mix(setting, SOUP, setting.engine.mixture(rule=SOUP))
 
 
 def choose(setting: Setting, what: str, weights: Array, solve_tokens: int = 0) -> Answers:
-    """One of the reference's responses, drawn by exp(Σ λ_k r_k / β): the policy that maximises Σ λ_k r_k - β KL."""
+    """Draw one of the reference's responses with weights exp(Σ λ_k r_k / β), for the optimum of Σ λ_k r_k - β KL."""
     choices = setting.choices
     scores = setting.standard(choices) @ weights / BETA  # [prompts, CHOICES]
     scores = unchosen(scores)
@@ -187,26 +198,26 @@ def choose(setting: Setting, what: str, weights: Array, solve_tokens: int = 0) -
 
 
 def unchosen(scores: Array) -> Array:
-    """Let no response be chosen that lacks a reward, unless all of its prompt's do. scores: [prompts, responses]"""
+    """Replace NaN in scores [prompts, responses] by -inf, or all of a prompt's scores by 0 if none is finite."""
     scores = np.where(np.isnan(scores), -np.inf, scores)
     return np.where(np.isfinite(scores).any(-1, keepdims=True), scores, 0.0)
 
 
 def tokens_of(rows: list[list[Completion]]) -> int:
-    """Return the number of tokens of all responses."""
+    """Return the total number of tokens of all responses."""
     return sum(len(completion.tokens) for row in rows for completion in row)
 
 
 def morlhf(setting: Setting) -> Answers:
-    """The optimum of the rewards' mean, reweighted from the reference (MORLHF, arXiv 2310.11564)."""
+    """Reweight the reference's responses to the optimum of the mean reward (MORLHF, arXiv 2310.11564)."""
     size = len(setting.engine.reward_set.objectives)
     return choose(setting, "morlhf", np.full(size, 1 / size))
 
 
 def maxmin_rlhf(setting: Setting) -> Answers:
-    """The optimum of the smallest reward (MaxMin-RLHF, arXiv 2402.08925), reweighted from the reference.
+    """Reweight the reference's responses to the optimum of the smallest reward (MaxMin-RLHF, arXiv 2402.08925).
 
-    Its λ minimises E_x log E_{y~π_ref} exp(Σ λ_k r_k / β): a bank of rewards in place of log-ratios.
+    λ minimises E_x log E_{y~π_ref} exp(Σ λ_k r_k / β), the objective of a bank with rewards in place of log-ratios.
     """
     rows = setting.drawn("maxmin's weights", setting.solve_prompts, setting.responses)
     # Of a reward that is missing nothing is known: it counts as the reference's mean.
@@ -218,14 +229,14 @@ def maxmin_rlhf(setting: Setting) -> Answers:
 
 
 def best_of_n(setting: Setting) -> Answers:
-    """The reference's response with the highest mean of all rewards."""
+    """Choose the reference's response with the highest mean of all rewards."""
     choices = setting.choices
     best = unchosen(setting.standard(choices).mean(-1)).argmax(-1)
     return Answers([row[i] for row, i in zip(choices, best, strict=True)], tokens_of(choices))
 
 
 def solved(solver: Solver, particles: int = 1) -> Method:
-    """The weights that a solver finds (MPO, arXiv 2502.18699), token by token, or with particles as a whole."""
+    """Return the method that decodes with a solver's weights (MPO, arXiv 2502.18699), exactly if particles > 1."""
 
     def method(setting: Setting) -> Answers:
         plain = Sampling(setting.sampling.max_new_tokens, setting.sampling.temperature)
@@ -253,7 +264,7 @@ METHODS: dict[str, Method] = {
 
 
 def chosen_methods(engine: Engine, names: str) -> dict[str, Method]:
-    """names: 'all', or some with commas between them. Raises InputError."""
+    """Return the methods named in a comma-separated list, or all methods for 'all'. Raises InputError."""
     every = {**{name: single(name) for name in engine.policy_set.names}, **METHODS}
     wanted = list(every) if names.strip() == "all" else [name.strip() for name in names.split(",")]
     for name in wanted:
@@ -273,21 +284,29 @@ def compare(
     judges: RewardSet | None = None,
     memo: Memo | None = None,
 ) -> dict[str, Any]:
-    """Win rates of every method against the reference on `prompts`, with 95% intervals by bootstrap over prompts.
+    """Return win rates of methods against the reference on `prompts`, with 95% intervals by bootstrap over prompts.
+
+    Every response is compared with OPPONENTS responses of the reference by the reward models.
 
     Args:
-        judges: a second set of reward models, which give win rates of their own.
-        memo: keeps every response, so that a comparison that was stopped resumes.
+        engine: the policies and rewards.
+        prompts: the prompts to compare on.
+        solve_prompts: other prompts, to find weights with.
+        sampling: the sampling settings of all responses.
+        names: see `chosen_methods`.
+        seed: the seed of the comparison.
+        responses: the number of responses to each solve prompt.
+        judges: a second set of reward models, with separate win rates.
+        memo: stores every response, so that an interrupted comparison resumes.
 
     Returns:
-        A response meets OPPONENTS responses of the reference, by the reward models. {"methods": {name: {"win_rates":
-        {objective: [rate, low, high]}, "minimum": the same of the lowest, "judges": {"win_rates", "minimum"} with
-        judges, "above": {method: [difference, low, high]}, of the minimum and paired by prompt, for methods with
-        weights that were solved for, "rewards" in standard deviations, "words": mean of a response, "weights",
-        "solve_tokens", "policy_tokens", "seconds"}}, "paper", ...}.
+        {"methods": {name: {"win_rates": {objective: [rate, low, high]}, "minimum": the same for the lowest rate,
+        "judges": {"win_rates", "minimum"} if there are judges, "above": {method: [difference, low, high]} of the
+        minimum, paired by prompt, for methods with solved weights, "rewards" in standard deviations, "words": mean
+        length of a response, "weights", "solve_tokens", "policy_tokens", "seconds"}}, "paper", ...}.
 
     Raises:
-        InputError: there are no rewards, or no method of a name.
+        InputError: there are no rewards, a method is unknown, or a reward is missing for every prompt.
     """
     objectives = engine.reward_set.objectives
     if not objectives:
@@ -346,38 +365,8 @@ def compare(
     }
 
 
-def rates(objectives: list[str], won: Array, seed: int) -> dict[str, Any]:
-    """won [prompts, R] -> {"win_rates": {objective: [rate, low, high]}, "minimum": [rate, low, high]}"""
-    intervals = with_intervals(won, np.random.default_rng(seed))
-    return {"win_rates": dict(zip(objectives, intervals[:-1], strict=True)), "minimum": intervals[-1]}
-
-
-def minimum_above(ours: Array, theirs: Array, seed: int) -> list[float]:
-    """Return [difference, low, high] of the lowest win rates, with a 95% interval by bootstrap over the same prompts.
-
-    Args:
-        ours, theirs: [prompts, R], of two methods; prompts with NaN are left out.
-    """
-    known = ~(np.isnan(ours) | np.isnan(theirs)).any(1)
-    ours, theirs = ours[known], theirs[known]
-    rng = np.random.default_rng(seed)
-    drawn = rng.integers(len(ours), size=(REPEATS, len(ours)))
-    again = ours[drawn].mean(1).min(1) - theirs[drawn].mean(1).min(1)
-    low, high = np.quantile(again, [0.025, 0.975])
-    return [float(ours.mean(0).min() - theirs.mean(0).min()), float(low), float(high)]
-
-
-def with_intervals(won: Array, rng: np.random.Generator) -> list[list[float]]:
-    """won [prompts, R] -> [rate, low, high] for each objective, and for the lowest of them."""
-    drawn = rng.integers(len(won), size=(REPEATS, len(won)))
-    again = won[drawn].mean(1)  # [REPEATS, R]
-    rates = [*won.mean(0), won.mean(0).min()]
-    spread = np.quantile(np.column_stack([again, again.min(1)]), [0.025, 0.975], axis=0)
-    return [[float(rate), float(low), float(high)] for rate, low, high in zip(rates, *spread, strict=True)]
-
-
 def win_rate_table(result: dict[str, Any]) -> str:
-    """As Markdown, in percent; the judges' rates in a second table, where there are judges."""
+    """Return a result of `compare` as a Markdown table in percent, with a second table for judges, if any."""
     first = next(iter(result["methods"].values()))
     head = ["method", *first["win_rates"], "minimum", "policy tokens: weights", "responses", "seconds"]
     lines = [head, ["---"] * len(head)]
@@ -393,6 +382,6 @@ def win_rate_table(result: dict[str, Any]) -> str:
 
 
 def cells_of(row: dict[str, Any]) -> list[str]:
-    """Return a row's win rates with their intervals, in percent."""
+    """Return the win rates of a method and its minimum as table cells such as "53 (47 to 59)"."""
     every = [*row["win_rates"].values(), row["minimum"]]
     return [f"{100 * rate:.0f} ({100 * low:.0f} to {100 * high:.0f})" for rate, low, high in every]

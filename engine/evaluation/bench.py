@@ -1,4 +1,4 @@
-"""What a mixture costs beside one policy: all ways to decode it, interleaved in one run (`python -m engine bench`)."""
+"""Benchmark the cost of a mixture against one policy, all ways to decode interleaved (`python -m engine bench`)."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ SAMPLING = Sampling(max_new_tokens=10**6, temperature=1.0)
 
 
 def make_model(folder: Path, shape: str, dtype: torch.dtype) -> None:
-    """A random Llama of the shape, and a tokenizer that has as many tokens; its text means nothing."""
+    """Write a Llama of a shape with random weights, and a tokenizer of the same size, whose text is meaningless."""
     hidden, intermediate, layers, heads, kv_heads, vocab = SHAPES[shape]
     torch.manual_seed(0)
     config = LlamaConfig(
@@ -64,7 +64,7 @@ def make_model(folder: Path, shape: str, dtype: torch.dtype) -> None:
 
 
 def make_adapters(base: Path, folder: Path, count: int, dtype: torch.dtype) -> Any:
-    """`count` random LoRAs, saved one by one; returns peft's model with all of them."""
+    """Write `count` random LoRAs to folders p0, p1, ... in a folder, and return peft's model with all of them."""
     from peft import LoraConfig, get_peft_model
 
     settings = LoraConfig(task_type="CAUSAL_LM", r=RANK, lora_alpha=2 * RANK, target_modules=TARGETS)
@@ -79,7 +79,7 @@ def make_adapters(base: Path, folder: Path, count: int, dtype: torch.dtype) -> A
 
 
 class Bench:
-    """The ways of decoding, each a generator that yields after every step."""
+    """The ways to decode, each a generator that yields after every step."""
 
     def __init__(self, folder: Path, shape: str, k: int, prompt_length: int, dtype: torch.dtype, device: str) -> None:
         self.k, self.prompt_length = k, prompt_length
@@ -96,11 +96,12 @@ class Bench:
         self.mixture = make_mixture(None, self.policy_set.names)
 
     def prompt(self, seed: int = 0) -> list[int]:
+        """Return a random prompt's token ids."""
         generator = torch.Generator().manual_seed(seed)
         return torch.randint(0, self.vocab, (self.prompt_length,), generator=generator).tolist()
 
     def _decode(self, forward: Callable[[Tensor], Tensor]) -> Iterator[None]:
-        """Steps of a decode by hand. forward: ids [1, positions] -> log-probs [1, V] of the next token."""
+        """Decode with a function from ids [1, positions] to next-token log-probs [1, V]."""
         sampler = Sampler(SAMPLING, 0)
         ids = torch.tensor([self.prompt()], device=self.device)
         while True:
@@ -109,7 +110,7 @@ class Bench:
             yield
 
     def single(self) -> Iterator[None]:
-        """One merged model, as transformers runs it."""
+        """Decode one merged model with transformers."""
         cache = DynamicCache()
 
         def forward(ids: Tensor) -> Tensor:
@@ -119,7 +120,7 @@ class Bench:
         return self._decode(forward)
 
     def naive(self) -> Iterator[None]:
-        """K forward passes through peft, one adapter set after the other."""
+        """Decode the mixture with K forward passes through peft, switching adapters between them."""
         caches = [DynamicCache() for _ in range(self.k)]
 
         def forward(ids: Tensor) -> Tensor:
@@ -133,7 +134,7 @@ class Bench:
         return self._decode(forward)
 
     def peft_mixed(self) -> Iterator[None]:
-        """One forward pass through peft's mixed batch, a row for each adapter."""
+        """Decode the mixture with one forward pass through peft's mixed batch, one row for each adapter."""
         cache = DynamicCache()
 
         def forward(ids: Tensor) -> Tensor:
@@ -151,6 +152,7 @@ class Bench:
         return self._decode(forward)
 
     def sequences(self, count: int, same_prompt: bool = False) -> list[Sequence]:
+        """Return sequences for the running batch, each with all policies, with different prompts or the same."""
         policies = self.policy_set.policies[1:]
         made = []
         for i in range(count):
@@ -159,7 +161,7 @@ class Bench:
         return made
 
     def mixed(self, sequences: int = 1, same_prompt: bool = False) -> Iterator[None]:
-        """The running batch: every (sequence, policy) a row of one forward pass."""
+        """Decode the mixture in the running batch: every (sequence, policy) pair is a row of one forward pass."""
         batch = Batch(self.policy_set, max_rows=10**6)
         batch.admit(self.sequences(sequences, same_prompt))
         while True:
@@ -167,7 +169,7 @@ class Bench:
             yield
 
     def first_token(self, way: str) -> Callable[[], None]:
-        """Reads a prompt and draws one token."""
+        """Return a function that reads a prompt and draws one token."""
 
         def run() -> None:
             next({"single": self.single, "naive": self.naive, "mixed": self.mixed}[way]())
@@ -177,7 +179,7 @@ class Bench:
 
 @torch.inference_mode()
 def interleaved(ways: dict[str, Callable[[], Any]], rounds: int, say: str) -> dict[str, float]:
-    """Median milliseconds of each; all take turns, so that what else the machine does falls on all alike."""
+    """Return the median milliseconds of each function. They are run in turn, so that other load affects all alike."""
     times: dict[str, list[float]] = {name: [] for name in ways}
     for number in tqdm(range(WARM_UP + rounds), desc=say, unit="round"):
         for name, run in ways.items():
@@ -199,9 +201,19 @@ def bench(
     device: str = "auto",
     ways: tuple[str, ...] = ("naive", "peft_mixed", "panels4", "people"),
 ) -> dict[str, Any]:
-    """The figures of the budget table, in milliseconds a step; a ratio is of medians of one interleaved run.
+    """Return the figures of the budget table: milliseconds per step, and ratios of medians of one interleaved run.
 
-    ways: what is measured beside one merged model and one mixture. Raises InputError.
+    Args:
+        shape: a key of SHAPES.
+        k: the number of policies.
+        prompt_length: in tokens.
+        steps: the number of steps of each way to decode, after the warm-up.
+        dtype: "float32", "bfloat16" or "float16".
+        device: "auto", "cpu", "cuda" or "cuda:1".
+        ways: the ways to measure besides one merged model and one mixture.
+
+    Raises:
+        InputError: an argument is out of range.
     """
     if shape not in SHAPES:
         raise InputError(f"shape: found '{shape}'; give one of {', '.join(SHAPES)}")
@@ -244,7 +256,7 @@ def bench(
 
 
 def bench_bank(prompts: int = 100, responses: int = 64, policies: int = 4, moves: int = 500) -> dict[str, Any]:
-    """From a fader moved to the new expected rewards, in milliseconds, and for a thousand weights at once."""
+    """Return the time to estimate expected rewards after a fader has moved, and for 1,000 weights, in milliseconds."""
     rng = np.random.default_rng(0)
     shape = prompts, responses
     bank = Bank(
@@ -270,5 +282,5 @@ def bench_bank(prompts: int = 100, responses: int = 64, policies: int = 4, moves
 
 
 def ratio(ours: float | None, theirs: float | None) -> float | None:
-    """Return ours / theirs, rounded; None if either was not measured."""
+    """Return the ratio of two times to three decimals; None if either is None."""
     return None if ours is None or theirs is None else round(ours / theirs, 3)

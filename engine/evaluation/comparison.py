@@ -1,4 +1,4 @@
-"""A comparison: several mixtures answer the same prompts, and are held against the first of them."""
+"""Comparisons: several mixtures respond to the same prompts, and are compared with the first of them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.bank.collection import Array
-from engine.evaluation.baselines import with_intervals
+from engine.evaluation.statistics import with_intervals
 from engine.evaluation.sweep import wins
 from engine.inference.completion import Completion
 from engine.inference.engine import Engine
@@ -23,12 +23,17 @@ MAX_MIXTURES = 6
 
 @dataclass(frozen=True)
 class Summary:
-    """What a comparison says: of M mixtures and R rewards, over the prompts that all have answered.
+    """Statistics of M mixtures and R rewards, over the prompts to which all mixtures have responded.
 
-    prompts: those with every reward; counts [R]: those with this reward of every mixture, of which its figures are.
-    means, errors: [M, R] and their standard errors over prompts. wins: for each mixture but the first [R + 1, 3],
-    the rate at which it beats the first (a tie is half a win) and its 95% interval, for each reward and the lowest of
-    them. NaN where there are no prompts.
+    Figures are NaN if there are no prompts for them.
+
+    Attributes:
+        prompts: the number of prompts with every reward of every mixture.
+        counts: [R], the number of prompts with this reward of every mixture, which its figures are computed from.
+        means: [M, R], mean rewards.
+        errors: [M, R], their standard errors over prompts.
+        wins: [M - 1, R + 1, 3], for each mixture but the first, the rate at which it beats the first (a tie is half a
+            win) and its 95% interval, for each reward and for the lowest rate.
     """
 
     prompts: int
@@ -46,10 +51,21 @@ def answers(
     seed: int = 0,
     stopped: Callable[[], bool] = lambda: False,
 ) -> Iterator[tuple[int, list[Completion]]]:
-    """(prompt's number, a response of each mixture with its rewards), prompt by prompt, through the running batch.
+    """Yield (prompt number, a response of each mixture with its rewards), prompt by prompt, through the running batch.
 
-    Every mixture has a seed of its own for every prompt, the same whichever prompts are asked for: what was interrupted
-    can be gone on with. When stopped() is true what is under way is given up. Raises InputError.
+    The seed of a response depends only on `seed`, the prompt and the mixture's position, so that an interrupted
+    comparison can be resumed with the remaining prompts.
+
+    Args:
+        engine: the engine.
+        prompts: {prompt number: prompt}.
+        mixtures: the mixtures.
+        sampling: the sampling settings of all responses.
+        seed: the seed of the comparison.
+        stopped: the iteration ends, and running responses are cancelled, when it returns true.
+
+    Raises:
+        InputError: a prompt or setting is not valid.
     """
     client, under_way, missing = object(), [], list(prompts.items())
     # Half of the batch: whoever comes to the desk meanwhile finds room in the other half, and takes turns beyond.
@@ -90,9 +106,11 @@ def answers(
 
 
 def summarise(rewards: Array, seed: int = 0) -> Summary:
-    """Summarise a comparison. rewards: [prompts, M, R], NaN where there is no response or no reward.
+    """Summarise a comparison, with a paired bootstrap over prompts.
 
-    The bootstrap is over prompts, in pairs.
+    Args:
+        rewards: [prompts, M, R], NaN if there is no response or no reward.
+        seed: of the bootstrap.
     """
     _, mixtures, size = rewards.shape
     there = np.asarray(np.isfinite(rewards).all(1))  # [prompts, R]

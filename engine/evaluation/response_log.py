@@ -1,4 +1,4 @@
-"""Results kept in a JSON Lines file, so that a long computation that was stopped resumes where it was."""
+"""Store results in a JSON Lines file, so that a long computation can be resumed after an interruption."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from engine.lines import append_line
 
 
 class Memo:
-    """Values by key; in memory only where no path is given. One process writes a file at a time."""
+    """JSON values by key, in a file, or only in memory without a path. Only one process may write a file at a time."""
 
     def __init__(self, path: Path | None = None) -> None:
         self.path = path
@@ -27,7 +27,7 @@ class Memo:
 
     @staticmethod
     def key(*parts: Any) -> str:
-        """Return the key of what `parts`, plain JSON values, describe."""
+        """Return the key for the JSON values in `parts`: 32 hex digits of a hash."""
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
     def __contains__(self, key: str) -> bool:

@@ -1,4 +1,4 @@
-"""How far the policies differ: win rates against the reference, and what moving one fader does to every reward."""
+"""Differences between policies: win rates against the reference, and rewards along the sweep of every fader."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ FADER = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
 def mean(values: Iterable[float]) -> float:
-    """Return the arithmetic mean, summed without loss of precision."""
+    """Return the mean of one or more values."""
     values = list(values)
     return math.fsum(values) / len(values)
 
 
 def standard_error(values: list[float]) -> float:
-    """Of the mean; 0 for a single value."""
+    """Return the standard error of the mean; 0 for a single value."""
     if len(values) < 2:
         return 0.0
     centre = mean(values)
@@ -37,31 +37,36 @@ def standard_error(values: list[float]) -> float:
 
 
 def wins(ours: ArrayLike, theirs: ArrayLike) -> NDArray[np.float64]:
-    """1 where `ours` is higher, 0 where it is lower; a tie is half a win. They broadcast."""
+    """Return 1 for each element of `ours` that is higher, 0 if it is lower, 0.5 for a tie. The arrays broadcast."""
     ours, theirs = np.asarray(ours), np.asarray(theirs)
     return (ours > theirs) + 0.5 * (ours == theirs)
 
 
 def win_rate(ours: list[float], theirs: list[float]) -> float:
-    """The share of pairs that `ours` wins."""
+    """Return the fraction of pairs that `ours` wins, a tie counting a half."""
     return mean(wins(ours, theirs).tolist())
 
 
 def against_uniform(names: list[str], name: str, level: float) -> dict[str, float]:
-    """One fader at `level` while the others share the rest alike."""
+    """Return weights with one fader at `level` and equal weights for the others."""
     rest = (1 - level) / max(len(names) - 1, 1)
     return {other: level if other == name else rest for other in names}
 
 
 def evaluate(engine: Engine, prompts: list[str], sampling: Sampling, seed: int = 0) -> dict[str, Any]:
-    """One response a prompt from the reference, from every policy, and along the sweep of every fader.
+    """Evaluate the reference, every policy, and the sweep of every fader, with one response per prompt.
 
-    Returns {"policies": {name: {"win_rate_vs_reference", "rewards"}}, "reference": {"rewards"}, "sweep": {name:
-    {"levels", "rewards": {objective: [mean a level]}, "standard_errors": the same}}, "trade_offs": [...],
-    "missing_rewards": {objective: {reason: responses}}, "n_prompts", "sampling"}.
-    Rewards are means over prompts, in each reward model's own unit. Responses whose reward is missing are left out of
-    its figures, and a reward that cannot be compared at all is left out of the result. Raises InputError if none is
-    left.
+    Responses whose reward is missing are left out of its figures, and a reward that cannot be compared at all is left
+    out of the result.
+
+    Returns:
+        {"policies": {name: {"win_rate_vs_reference", "rewards"}}, "reference": {"rewards"}, "sweep": {name: {"levels",
+        "rewards": {objective: [mean at each level]}, "standard_errors": the same}}, "trade_offs": [...],
+        "missing_rewards": {objective: {reason: number of responses}}, "n_prompts", "sampling"}. Rewards are means over
+        prompts, in each reward's own unit.
+
+    Raises:
+        InputError: there are no rewards, or none can be compared.
     """
     names, objectives = engine.policy_set.names, engine.reward_set.objectives
     if not objectives:
@@ -83,14 +88,14 @@ def evaluate(engine: Engine, prompts: list[str], sampling: Sampling, seed: int =
         log.warning("rewards are missing, and left out: %s", missing_line(missing))
 
     def scored(weights: dict[str, float], objective: str) -> list[float]:
-        """One a prompt, NaN where it is missing."""
+        """Return the reward of each prompt's response, NaN if missing."""
         return [completion.rewards.get(objective, math.nan) for completion in mixtures[key(weights)]]
 
     def rewards(weights: dict[str, float], objective: str) -> list[float]:
         return [value for value in scored(weights, objective) if not math.isnan(value)]
 
     def comparable(objective: str) -> bool:
-        """Whether each mixture has it of some prompt, and each policy of one that the reference has it of."""
+        """Return whether each mixture has this reward for some prompt, and each policy for one of the reference's."""
         theirs = scored({REFERENCE: 1.0}, objective)
         return all(rewards(w, objective) for column in sweep.values() for w in column) and all(
             any(not math.isnan(one + other) for one, other in zip(scored({name: 1.0}, objective), theirs, strict=True))
@@ -126,13 +131,13 @@ def evaluate(engine: Engine, prompts: list[str], sampling: Sampling, seed: int =
 
 
 def pairs(ours: list[float], theirs: list[float]) -> tuple[list[float], list[float]]:
-    """Return the pairs of which neither is NaN."""
+    """Return the elements of both lists at positions where neither is NaN."""
     both = [(one, other) for one, other in zip(ours, theirs, strict=True) if not math.isnan(one + other)]
     return [one for one, _ in both], [other for _, other in both]
 
 
 def trade_offs(engine: Engine, sweep: dict[str, Any]) -> list[dict[str, Any]]:
-    """Where raising a fader to the top costs another objective more than two standard errors."""
+    """Return the cases where raising a fader from 0 to 1 lowers another objective by more than two standard errors."""
     found = []
     for name, column in sweep.items():
         for objective, means in column["rewards"].items():

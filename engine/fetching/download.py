@@ -1,4 +1,4 @@
-"""Downloads that go on where they stopped, and say what is wrong in one line."""
+"""Resumable downloads with one-line error messages."""
 
 from __future__ import annotations
 
@@ -23,7 +23,11 @@ class StoppedError(Exception):
 
 
 class SourceError(Exception):
-    """A source does not have a file, or cannot be reached. unusable: it answered, with something else."""
+    """A source does not have a file, or cannot be reached.
+
+    Attributes:
+        unusable: the source responded, but not with the file.
+    """
 
     def __init__(self, reason: str, unusable: bool = False) -> None:
         super().__init__(reason)
@@ -31,12 +35,17 @@ class SourceError(Exception):
 
 
 def size_of(path: Path) -> int:
-    """Return a file's size in bytes; 0 if it does not exist."""
+    """Return the size of a file in bytes; 0 if it does not exist."""
     return path.stat().st_size if path.exists() else 0
 
 
 def client(ca_file: str | None = None, headers: Mapping[str, str] | None = None) -> httpx.Client:
-    """Return a client whose requests end soon where nobody answers. ca_file: certificates to trust."""
+    """Return an HTTP client with short timeouts.
+
+    Args:
+        ca_file: a file of certificates to trust instead of the default ones.
+        headers: headers of every request.
+    """
     verify: ssl.SSLContext | bool = ssl.create_default_context(cafile=ca_file) if ca_file else True
     return httpx.Client(
         verify=verify, headers=headers, follow_redirects=True, timeout=httpx.Timeout(READ, connect=CONNECT)
@@ -46,20 +55,20 @@ def client(ca_file: str | None = None, headers: Mapping[str, str] | None = None)
 def download(
     http: httpx.Client, url: str, target: Path, report: Report, stop: threading.Event, size: int | None = None
 ) -> None:
-    """Append to `target` what it lacks of the file at `url`.
+    """Download the rest of the file at `url` and append it to `target`.
 
     Args:
-        http: The client that asks.
+        http: The HTTP client.
         url: An http or https address.
-        target: A file that may hold the beginning already. Each chunk is in it at once, so that a process that is
-            killed loses nothing but the chunk under way.
+        target: The file, which may hold a beginning already. Chunks are written unbuffered, so that a killed process
+            loses at most one chunk.
         report: Called with the size of `target` after each chunk.
         stop: Set to cancel.
-        size: The file's size, where it is known: another one is refused before it is downloaded.
+        size: The expected size in bytes, if known; a file of another size is refused before it is downloaded.
 
     Raises:
-        SourceError: If the server cannot be reached, refuses, or has a file of another size.
-        StoppedError: If `stop` was set.
+        SourceError: The server cannot be reached, refuses, or has a file of another size.
+        StoppedError: `stop` was set.
     """
     failures = 0
     while True:
@@ -83,7 +92,7 @@ def download(
 
 
 def _once(http: httpx.Client, url: str, target: Path, report: Report, stop: threading.Event, size: int | None) -> bool:
-    """Ask once. Return whether the file is whole, as far as the server says."""
+    """Send one request. Return whether the file is complete according to the server."""
     if stop.is_set():
         raise StoppedError
     start = size_of(target)
@@ -130,7 +139,7 @@ def _reason(error: Exception) -> str:
 def copy(
     source: BinaryIO, target: Path, skip: int, report: Report, stop: threading.Event, most: int | None = None
 ) -> None:
-    """Append a stream to `target`, but for its first `skip` bytes; at most `most` bytes. Raises StoppedError."""
+    """Append a stream to `target` without its first `skip` bytes, and at most `most` bytes. Raises StoppedError."""
     while skip > 0 and (passed := source.read(min(skip, CHUNK))):
         skip -= len(passed)
     with target.open("ab", buffering=0) as file:

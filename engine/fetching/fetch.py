@@ -1,4 +1,4 @@
-"""Fetch what a configuration needs and does not ship with: resumable, checked by SHA-256, kept in the user's cache."""
+"""Fetch the files that a configuration needs into the user's cache, resumable and checked by SHA-256."""
 
 from __future__ import annotations
 
@@ -30,7 +30,14 @@ LOOK = 0.3  # seconds between two looks at what another process fetches
 
 @dataclass(frozen=True)
 class Progress:
-    """done, total: bytes; rate: bytes a second, 0 until it is known; source: where they come from."""
+    """The progress of a fetch.
+
+    Attributes:
+        done: the number of bytes received.
+        total: the number of bytes of all files.
+        rate: bytes per second; 0 until it is known.
+        source: the name of the source.
+    """
 
     done: int
     total: int
@@ -42,7 +49,7 @@ Watch = Callable[[Progress], None]
 
 
 class Meter:
-    """Turns the sizes of files that grow into the progress of all of them."""
+    """Compute the progress of all files from the size of the growing one."""
 
     def __init__(self, manifest: Manifest, watch: Watch) -> None:
         self.total, self.watch = manifest.size, watch
@@ -52,13 +59,13 @@ class Meter:
         self._seen: deque[tuple[float, int]] = deque()
 
     def begin(self, source: str, done: int) -> None:
-        """Go on from another source: what is there already was not fetched just now."""
+        """Start measuring a source, from which the first `done` bytes of the current file do not count for the rate."""
         self.source = source
         self._seen.clear()
         self.at(done)
 
     def at(self, done: int) -> None:
-        """Report that this many bytes of the file under way are there."""
+        """Report that `done` bytes of the current file are there."""
         now, self.done = time.monotonic(), self.whole + done
         self._seen.append((now, self.done))
         while now - self._seen[0][0] > WINDOW:
@@ -69,22 +76,22 @@ class Meter:
 
 
 def fetch(manifest: Manifest, watch: Watch = lambda _: None, stop: threading.Event | None = None) -> Path:
-    """Fetch all files of a manifest, as far as they are not in the cache.
+    """Fetch the files of a manifest that are not in the cache.
 
-    What has come is kept when the process ends, and the next call goes on from there. Two processes do not fetch at
-    once: the second waits for the first.
+    Partial files are kept when the process ends, and the next call resumes them. If another process is fetching the
+    same manifest, the call waits for it.
 
     Args:
-        manifest: What to fetch, and where from.
-        watch: Called with the progress, often.
+        manifest: The files to fetch, with their sources.
+        watch: Called with the progress several times a second.
         stop: Set to cancel.
 
     Returns:
-        The folder in the cache that has all files.
+        The folder in the cache with all files.
 
     Raises:
-        InputError: If no source has a file, or there is no room on the disk.
-        StoppedError: If `stop` was set.
+        InputError: No source has a file, or the disk is full.
+        StoppedError: `stop` was set.
     """
     stop = stop or threading.Event()
     if manifest.is_fetched():
@@ -105,7 +112,7 @@ def fetch(manifest: Manifest, watch: Watch = lambda _: None, stop: threading.Eve
 
 @contextmanager
 def lock(manifest: Manifest, watch: Watch, stop: threading.Event) -> Iterator[None]:
-    """Hold the manifest's lock; while another process has it, show how far that one is. Raises StoppedError."""
+    """Hold the manifest's lock; while another process has it, report that one's progress. Raises StoppedError."""
     manifest.path.parent.mkdir(parents=True, exist_ok=True)
     held = FileLock(manifest.path.with_name(f".{manifest.path.name}.lock"))
     while True:
@@ -123,7 +130,12 @@ def lock(manifest: Manifest, watch: Watch, stop: threading.Event) -> Iterator[No
 
 
 def fetch_locked(manifest: Manifest, meter: Meter, stop: threading.Event) -> None:
-    """Fetch all files of a manifest; the caller holds its lock. Raises InputError or StoppedError."""
+    """Fetch the files of a manifest whose lock is held, and move them to their folder when all are complete.
+
+    Raises:
+        InputError: No source has a file, or the disk is full.
+        StoppedError: `stop` was set.
+    """
     folder = manifest.partial
     if manifest.path.exists():  # damaged since, or of an older manifest
         shutil.rmtree(folder, ignore_errors=True)
@@ -142,7 +154,7 @@ def fetch_locked(manifest: Manifest, meter: Meter, stop: threading.Event) -> Non
 
 
 def check_disk(manifest: Manifest) -> None:
-    """Raise InputError if the disk has no room for what is missing, and for what loading it writes."""
+    """Raise InputError if the disk has no room for the missing files, and for the files that loading them writes."""
     wheel = max((wheel.size for file in manifest.files for wheel in file.wheels), default=0)
     needed = manifest.size - manifest.received() + wheel + manifest.disk + SPARE
     free = shutil.disk_usage(manifest.partial).free
@@ -154,7 +166,7 @@ def check_disk(manifest: Manifest) -> None:
 
 
 def fetch_file(manifest: Manifest, file: File, meter: Meter, stop: threading.Event) -> None:
-    """Fetch one file from the first source that has it. Raises InputError naming all that were tried."""
+    """Fetch one file from the first source that has it. Raises InputError naming all sources that failed."""
     whole, part = manifest.partial / file.name, manifest.partial / f"{file.name}.part"
     if whole.is_file():
         if sha256_of(whole) == file.sha256:

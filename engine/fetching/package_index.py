@@ -1,4 +1,4 @@
-"""Wheels on the Python package index that pip is configured for: found, never installed."""
+"""Find wheels on the Python package index that pip is configured for; nothing is installed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CERTIFICATES = ("PIP_CERT", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FI
 
 
 def pip_settings() -> dict[str, str]:
-    """Return pip's settings as {"index-url": ...}: its files' and, before them, those of the environment."""
+    """Return pip's settings as {"index-url": ...}, from its files and, with precedence, from the environment."""
     settings: dict[str, str] = {}
     try:
         command = [sys.executable, "-m", "pip", "config", "--quiet", "list"]
@@ -49,13 +49,13 @@ def index_urls(settings: dict[str, str]) -> list[str]:
 
 
 def ca_file(settings: dict[str, str]) -> str | None:
-    """Return the file of certificates that pip would trust, if it is told one."""
+    """Return the file of certificates that pip is configured to trust, if there is one."""
     candidates = [os.environ.get(name) for name in CERTIFICATES]
     return next((path for path in (settings.get("cert"), *candidates) if path and os.path.isfile(path)), None)
 
 
 def wheel_url(http: httpx.Client, indexes: list[str], wheel: Wheel) -> str:
-    """Return where an index has this wheel. Raises SourceError if none has it, or only with other content."""
+    """Return the address of a wheel on the first index that has it. Raises SourceError if none has the pinned file."""
     reasons = []
     for index in indexes:
         try:
@@ -75,12 +75,12 @@ def wheel_url(http: httpx.Client, indexes: list[str], wheel: Wheel) -> str:
 
 
 def shown_url(index: str) -> str:
-    """Return the index's host: an address may hold a password."""
+    """Return the host of an index for messages, since its address may contain a password."""
     return urlsplit(index).hostname or index
 
 
 def files_of(answer: httpx.Response) -> Iterator[tuple[str, str, str | None]]:
-    """Yield the files of a project's page (PEP 503 or 691): name, address, SHA-256 if it is said."""
+    """Yield the name, address and SHA-256 (None if not given) of the files on a project's page (PEP 503 or 691)."""
     if "json" in answer.headers.get("Content-Type", ""):
         try:
             for file in answer.json()["files"]:
@@ -97,11 +97,12 @@ def files_of(answer: httpx.Response) -> Iterator[tuple[str, str, str | None]]:
 
 
 class Links(HTMLParser):
-    """The links of an HTML page."""
+    """Collect the links of an HTML page in `found`."""
 
     def __init__(self) -> None:
         super().__init__()
         self.found: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Collect the target of a link."""
         self.found += [value for name, value in attrs if tag == "a" and name == "href" and value]

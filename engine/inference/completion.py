@@ -16,9 +16,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Token:
-    """One token as it was drawn. text is what it adds to the response; log_probs {policy: log-prob of this token};
-    mixture is what it was drawn from; candidates, where they are kept, what else could have been. A token that the
-    response was told to begin with has neither: its mixture is the one that goes on from there."""
+    """One token of a response.
+
+    Attributes:
+        id: the token's id.
+        text: the text that it adds to the response.
+        log_probs: {policy: log-prob of the token}.
+        mixture: the mixture that it was drawn from; for a given token, the mixture that the response starts with.
+        candidates: the likeliest tokens at its position, if they were recorded; None for a given token.
+    """
 
     id: int
     text: str
@@ -29,14 +35,23 @@ class Token:
 
 @dataclass(frozen=True)
 class Completion:
-    """A response with all that is needed to generate it again, and its rewards {objective: float}; missing_rewards
-    {objective: why there is none} of those that could not be computed.
+    """A finished response, with everything that is needed to reproduce it, and its rewards.
 
-    prompt: a text; of a conversation of several turns its messages.
-    mixture is the last one that it was steered to; steered {token's place: mixture from there on} is empty if it never
-    was. begins_with: how many of the tokens were given rather than drawn; the seed drew the rest. log_normaliser, with
-    particles: an estimate of log Σ_y Π_k π_k(y|x)^{λ_k}, y being what was drawn. date: today's when it was drawn, if
-    the chat template writes it into the prompt; else empty.
+    Attributes:
+        prompt: a text, or the messages of a conversation of several turns.
+        text: the response.
+        tokens: its token ids.
+        mixture: the mixture; the last one if the response was steered.
+        sampling: the sampling settings.
+        seed: the seed.
+        finish_reason: "end" (a stop token), "length", "time" or "stopped".
+        trace: of each token, {policy: log-prob}.
+        rewards: {objective: reward}.
+        missing_rewards: {objective: reason} for rewards that could not be computed.
+        steered: {token index: mixture from that token on}; empty if the response was not steered.
+        begins_with: the number of leading tokens that were given rather than drawn.
+        log_normaliser: with particles, an estimate of log Σ_y Π_k π_k(y|x)^{λ_k} over responses y.
+        date: the date in the prompt, if the chat template writes one; otherwise empty.
     """
 
     prompt: Prompt
@@ -55,12 +70,12 @@ class Completion:
     date: str = ""
 
     def score(self, rewards: Rewards) -> None:
-        """Take rewards that were computed after the response."""
+        """Add rewards that were computed after the response."""
         self.rewards.update(rewards)
         self.missing_rewards.update(rewards.missing)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain numbers and words, without the trace."""
+        """Return the completion for JSON, without the trace."""
         return {
             "prompt": self.prompt,
             "text": self.text,

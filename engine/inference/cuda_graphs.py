@@ -1,4 +1,4 @@
-"""A step captured as a CUDA graph: on a GPU, launching a small model's kernels takes longer than they run."""
+"""Decode steps captured as CUDA graphs: on a GPU, launching a small model's kernels takes longer than running them."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ MOST = 8
 
 
 class StepGraphs:
-    """The captured steps of one model runner, one for each shape of its cache. On a CPU a step is simply run.
+    """The captured steps of one model runner, one for each shape of its cache. On a CPU steps are run directly.
 
-    What is captured must read its inputs from the same places each time, and write what it keeps in place.
+    A captured step must read its inputs from the same memory each time, and update its state in place.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -24,7 +24,12 @@ class StepGraphs:
         self._graphs: dict[Hashable, tuple[torch.cuda.CUDAGraph, Tensor]] = {}
 
     def run(self, key: Hashable, step: Callable[[], Tensor]) -> Tensor:
-        """The step's result, valid until the next run. key: changes whenever one of the places does."""
+        """Run a step, and return its result, which is valid until the next run.
+
+        Args:
+            key: identifies the memory that the step reads and writes; it must change whenever that does.
+            step: the step to run, or to replay if it was captured under this key.
+        """
         if not self.wanted:
             return step()
         if key not in self._graphs:

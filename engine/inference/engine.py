@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Collection, Mapping
-from datetime import datetime
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -16,6 +15,7 @@ from engine.errors import InputError
 from engine.inference.completion import Completion, Token
 from engine.inference.familiarity import Familiarity
 from engine.inference.request import Request, Stream
+from engine.inference.request_checks import TokenIds, check_date, check_tokens
 from engine.inference.sampler import Sampler
 from engine.inference.scheduler import Scheduler
 from engine.inference.self_test import check_decoding
@@ -32,7 +32,6 @@ from engine.rules.registry import DEFAULT_RULE
 from engine.rules.soup import SOUP
 from engine.sampling import Sampling
 
-TokenIds = list[int] | tuple[int, ...]
 log = logging.getLogger("mixdesk")
 
 
@@ -40,7 +39,15 @@ class Engine:
     """All policies and rewards of a configuration, ready to generate. Thread-safe."""
 
     def __init__(self, config: Config, tell: Callable[[str], None] = log.debug) -> None:
-        """tell: is told what is being loaded, as it begins. Raises InputError."""
+        """Load the policies and rewards of a configuration, test them, and start the worker.
+
+        Args:
+            config: the configuration.
+            tell: called with one line before each part is loaded.
+
+        Raises:
+            InputError: a model, adapter or reward cannot be loaded, or fails its self-test.
+        """
         self.config = config
         try:
             self.policy_set = PolicySet(config, tell)
@@ -53,6 +60,7 @@ class Engine:
 
     @classmethod
     def from_config(cls, file: str | Path = DEMO) -> Engine:
+        """Return the engine of a configuration file. Raises InputError."""
         config = load_config(file)
         check_hub(config)
         return cls(config)
@@ -64,17 +72,28 @@ class Engine:
         gain: float = 1.0,
         exponent: float = 1.0,
     ) -> Mixture:
-        """Return a checked mixture of this engine's policies. Raises InputError."""
+        """Return a checked mixture of this engine's policies.
+
+        Args:
+            weights: {policy: weight of 0 or more}, normalised to sum to one; uniform if None. The key "reference" is
+                allowed.
+            rule: "geometric", "power" or "soup"; see `engine.rules`.
+            gain: from 0 (the reference) to 10; 1 is the mixture itself, and above 1 extrapolates beyond it.
+            exponent: of the rule "power", from -20 to 20.
+
+        Raises:
+            InputError: an argument is not valid, or the rule cannot combine these policies.
+        """
         return self.policy_set.mixture(weights, rule, gain, exponent)
 
     @property
     def notes(self) -> list[str]:
-        """What there is to know of the policies, a sentence each: also in the log, from loading."""
+        """Remarks on the policies from loading, one sentence each; the log has them too."""
         return self.policy_set.notes
 
     @property
     def max_rows(self) -> int:
-        """The number of rows (sequences times their policies) that are decoded together at most."""
+        """The largest number of rows, i.e. (sequence, policy) pairs, that are decoded together."""
         return self._scheduler.batch.max_rows
 
     @property
@@ -94,7 +113,7 @@ class Engine:
 
     @property
     def restarts(self) -> int:
-        """How often the worker has recovered from an unexpected error."""
+        """The number of times that the worker has recovered from an unexpected error."""
         return self._scheduler.restarts
 
     def submit(
@@ -113,17 +132,31 @@ class Engine:
         candidates: int = 0,
         date: str = "",
     ) -> Request:
-        """Ask for a response. Raises InputError.
+        """Queue a response to a prompt and return its request without waiting.
 
-        trace: compute every policy, so that each token has a log-prob of each; else only those that the mixture needs.
-        client: who asks; where there is a queue, clients take turns. Whoever names none is a client of their own.
-        time_limit: seconds from now after which the response ends as it is, with finish_reason 'time'.
-        steered: {token's place: mixture from there on}, as a completion that was steered has it: generates it again,
-        unless it was steered between a soup and another rule, where the soup has read the past in another way.
-        record: is filled in while the response is drawn; the policies of its mixtures are computed too.
-        tokens: what the response begins with; max_new_tokens come after them. With a trace they are read once more.
-        candidates: with each token keep so many of the likeliest under each policy; above 0 it costs memory and time.
-        date: of a completion that is generated again, where the chat template writes today's; now unless given.
+        Args:
+            prompt: a text, or messages with the keys "role" and "content".
+            mixture: the mixture that the tokens are drawn from; see `mixture`.
+            sampling: temperature, length and so on; the defaults of `Sampling` if None.
+            seed: from 0 to 2^63 - 1; the same seed draws the same response.
+            trace: compute every policy, so that each token has a log-prob under each; otherwise only the policies that
+                the mixture needs are computed.
+            rewards: compute the rewards of the finished response.
+            client: the sender; queued requests are admitted round-robin over clients. A request without one counts as
+                a client of its own.
+            time_limit: seconds from now after which the response is cut off with finish_reason 'time'.
+            steered: {token index: mixture from that token on}, as in `Completion.steered`. It reproduces a steered
+                completion, except one that was steered between a soup and another rule: there the soup has read the
+                earlier tokens with other weights.
+            record: filled in while the response is drawn; the policies that its mixtures need are computed too.
+            tokens: token ids that the response begins with, followed by up to max_new_tokens new ones. With `trace`
+                they take one more forward pass.
+            candidates: the number of likeliest tokens per policy to keep at each position; above 0 it costs memory and
+                time.
+            date: ISO date for chat templates that write one, to reproduce an earlier completion; now if empty.
+
+        Raises:
+            InputError: the prompt, sampling, seed, tokens or date is not valid, or does not fit the models.
         """
         request = self._request(
             *(prompt, mixture, sampling or Sampling(), seed, trace, rewards, time_limit),
@@ -146,8 +179,20 @@ class Engine:
         time_limit: float | None = None,
         candidates: int = 0,
     ) -> list[Request]:
-        """Ask for several responses to one prompt, each with its own sampling or all with one. They begin together, and
-        the prompt is read once. Raises InputError, and then asks for none."""
+        """Queue several responses to one prompt, which are admitted together and share the reading of the prompt.
+
+        Args:
+            prompt: see `submit`.
+            mixtures: the mixture of each response.
+            sampling: one for all responses, or one for each.
+            seeds: the seed of each response.
+            client: see `submit`.
+            time_limit: see `submit`.
+            candidates: see `submit`.
+
+        Raises:
+            InputError: one of the responses is not valid; none is queued then.
+        """
         samplings = sampling if isinstance(sampling, list) else [sampling] * len(mixtures)
         requests = [
             self._request(prompt, *asked, time_limit=time_limit, candidates=candidates)
@@ -173,13 +218,15 @@ class Engine:
     ) -> Request:
         prompt, date = check_messages(prompt), check_date(date) or self.policy_set.now()
         sampler = Sampler(sampling, seed)
-        given = self._check_tokens(tokens)
+        given = check_tokens(self.policy_set, tokens)
         begun = [place for place in steered if place <= len(given)]
         mixture = steered[max(begun)] if begun else mixture
         policies = self.policy_set.rows_of(mixture, trace)
         for other in (*steered.values(), *(record.mixtures.values() if record else ())):
             policies += [
-                policy for policy in self.policy_set.rows_of(other, False) if policy.name not in names(policies)
+                policy
+                for policy in self.policy_set.rows_of(other, False)
+                if policy.name not in [one.name for one in policies]
             ]
         prompt_ids = self.check_prompt(prompt, len(given) + sampling.max_new_tokens, date=date)
         if sampling.particles > 1:
@@ -199,43 +246,45 @@ class Engine:
         )
         return Request(self._scheduler, sequence, seed, rewards, deadline)
 
-    def _check_tokens(self, tokens: TokenIds) -> list[int]:
-        """Raises InputError for what no response can begin with."""
-        size = len(self.policy_set.tokenizer)
-        for token in tokens:
-            if isinstance(token, bool) or not isinstance(token, int) or not 0 <= token < size:
-                raise InputError(f"tokens: found {token}; give token ids from 0 to {size - 1}")
-            if token in self.policy_set.stop_ids:
-                raise InputError(f"tokens: {token} ends a response; give those before it")
-        return list(tokens)
-
     def _read_again(
         self, prompt: Prompt, tokens: list[int], policies: list[Policy], date: str
     ) -> list[dict[str, float]]:
-        """The trace of tokens that were not drawn; a soup's part is unknown."""
+        """Return the trace of tokens that were given rather than drawn; it has no log-probs of a soup."""
         if not tokens:
             return []
         found = self._scheduler.run(lambda: self.policy_set.teacher_forced(prompt, tokens, date))
-        known = [name for name in names(policies) if name in found]
+        known = [policy.name for policy in policies if policy.name in found]
         return [{name: found[name][place] for name in known} for place in range(len(tokens))]
 
     def stream(self, prompt: Prompt, weights: Mapping[str, float] | None = None, **settings: Any) -> Stream:
-        """Tokens as they are drawn, steered by `.steer(weights=, rule=, gain=)`; the settings are those of `generate`.
-        Leaving the iteration, and `.cancel()`, stop the response."""
+        """Return an iterator over the tokens of a response as they are drawn.
+
+        `.steer(weights=, rule=, gain=)` changes the mixture of the tokens to come. Leaving the iteration, or calling
+        `.cancel()`, stops the response. The arguments are those of `generate`. Raises InputError.
+        """
         date = settings.pop("date", "")
         return Stream(self.submit(prompt, *self._settings(weights, settings), date=date))
 
     def generate(self, prompt: Prompt, weights: Mapping[str, float] | None = None, **settings: Any) -> Completion:
-        """A whole response. prompt: a text, or messages {"role": "user" or "assistant", "content": text} that take
-        turns, the user's first and last. Settings: rule, gain, exponent; seed; date (see `submit`); those of
-        Sampling."""
+        """Generate a response and return it when it is complete.
+
+        Args:
+            prompt: a text, or messages {"role": "user" or "assistant", "content": text} that alternate, the first and
+                the last being the user's.
+            weights: {policy: weight}; see `mixture`.
+            settings: rule, gain and exponent of the mixture; seed and date (see `submit`); and the fields of
+                `Sampling`.
+
+        Raises:
+            InputError: an argument is not valid.
+        """
         date = settings.pop("date", "")
         return self.submit(prompt, *self._settings(weights, settings), date=date).completion()
 
     def generate_batch(
         self, prompts: list[str], mixture: Mixture, sampling: Sampling, seeds: list[int]
     ) -> list[Completion]:
-        """A response to every prompt, computed together and without traces; rewards are computed in batches."""
+        """Return a response to every prompt, decoded together and without traces; rewards are computed in batches."""
         client = object()
         requests = [
             self.submit(prompt, mixture, sampling, seed, trace=False, rewards=False, client=client)
@@ -248,8 +297,17 @@ class Engine:
         return completions
 
     def token_log_probs(self, prompt: Prompt, response: str | list[int], date: str = "") -> dict[str, list[float]]:
-        """{policy or "reference": log-probs of the response's tokens}, teacher-forced. A text is read as a whole
-        response, its end of turn included; token ids are taken as they are. date: see `submit`."""
+        """Return {policy or "reference": log-probs of the response's tokens}, teacher-forced.
+
+        Args:
+            prompt: see `submit`.
+            response: a text, which is tokenized as a whole response including its end of turn; or token ids, which are
+                scored unchanged.
+            date: see `submit`.
+
+        Raises:
+            InputError: the prompt is not valid, or the response is empty or too long for the models.
+        """
         prompt, date = check_messages(prompt), check_date(date)
         self.check_prompt(prompt, 1)
         tokens = self.policy_set.response_ids(response) if isinstance(response, str) else response
@@ -259,7 +317,7 @@ class Engine:
         return self._scheduler.run(lambda: self.policy_set.teacher_forced(prompt, tokens, date))
 
     def prompt_warning(self, prompt: Prompt) -> str:
-        """Return one line on a prompt that is far from the configuration's own; empty where it is not.
+        """Return a one-line warning for a prompt that is far from the configuration's own, otherwise "".
 
         The first call measures the configuration's prompts. Raises InputError.
         """
@@ -268,13 +326,30 @@ class Engine:
         return self._familiarity.warning(prompt)
 
     def rewards(self, items: list[Scored], objectives: Collection[str] | None = None) -> list[Rewards]:
-        """{objective: reward} of every (prompt, response, its tokens or None), of these objectives or of all. A reward
-        that cannot be computed is left out, and `missing` of its row says why."""
+        """Return {objective: reward} for every item.
+
+        Args:
+            items: tuples (prompt, response, token ids of the response or None).
+            objectives: the rewards to compute; all of them if None.
+
+        Returns:
+            One `Rewards` per item. A reward that cannot be computed is absent, with the reason in `Rewards.missing`.
+        """
         return self._scheduler.score(items, objectives)
 
     def check_prompt(self, prompt: Prompt, room: int, whose: str = "new", date: str = "") -> dict[str, list[int]]:
-        """{policy: token ids of the prompt as it reads it}. Raises InputError if the prompt is empty, has messages of
-        wrong roles, or does not fit the models with `room` more tokens."""
+        """Return {policy: token ids of the prompt in that policy's template}, once checked.
+
+        Args:
+            prompt: see `submit`.
+            room: the number of tokens to leave free after the prompt.
+            whose: an adjective for those tokens in the error message.
+            date: see `submit`.
+
+        Raises:
+            InputError: the prompt is empty, its messages have wrong roles, or it does not fit the models with `room`
+                more tokens.
+        """
         prompt = check_messages(prompt)
         # Far too long to fit whatever the tokenizer makes of it: not worth reading.
         length = sum(len(message["content"]) for message in messages_of(prompt))
@@ -295,11 +370,11 @@ class Engine:
         return {**prompt_ids, SOUP: prompt_ids[REFERENCE]}
 
     def close(self) -> None:
-        """Stop the worker. Running responses end as they are."""
+        """Stop the worker; running responses are cut off with finish_reason 'stopped'."""
         self._scheduler.close()
 
     def release(self) -> None:
-        """Close the engine and free the models, whatever still refers to it."""
+        """Close the engine and free the models, even while references to the engine remain."""
         self.close()
         self._scheduler.release()
         self.policy_set.release()
@@ -318,19 +393,6 @@ class Engine:
             return self.mixture(weights, **mixing), Sampling(**settings), seed
         except TypeError as error:
             raise InputError(f"settings: {error}") from None
-
-
-def check_date(date: str) -> str:
-    """Raises InputError for what is no date of a completion."""
-    try:
-        return date and datetime.fromisoformat(date).isoformat(timespec="seconds")
-    except (TypeError, ValueError):
-        raise InputError(f"date: found {str(date)[:40]!r}; give one such as 2026-01-31T12:00:00") from None
-
-
-def names(policies: list[Policy]) -> list[str]:
-    """Return the policies' names."""
-    return [policy.name for policy in policies]
 
 
 __all__ = ["REFERENCE", "Completion", "Engine", "Request", "Stream", "Token"]

@@ -1,4 +1,4 @@
-"""The queue before the running batch: everybody's turn comes round."""
+"""The queue of requests that wait for room in the running batch, round-robin over clients."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ T = TypeVar("T")
 
 
 class FairQueue(Generic[T]):
-    """First come, first served among clients; one client's items wait for each other.
+    """A round-robin queue over clients; each client's items are served in the order in which they were put.
 
-    Whoever sends a thousand prompts holds up nobody who sends one.
+    A client with a thousand items does not delay a client with one.
     """
 
     def __init__(self) -> None:
@@ -24,7 +24,14 @@ class FairQueue(Generic[T]):
             return sum(len(items) for items in self._by_client.values())
 
     def put(self, client: object, item: T, first: bool = False) -> None:
-        """first: before all others, for what was under way already."""
+        """Add an item of a client.
+
+        Args:
+            client: the client.
+            item: the item.
+            first: put the item before the client's others, and a new client before all others; for requests that were
+                running already.
+        """
         with self._lock:
             if client not in self._by_client:
                 self._by_client[client] = deque()
@@ -36,13 +43,13 @@ class FairQueue(Generic[T]):
                 self._by_client[client].append(item)
 
     def peek(self) -> T:
-        """Whose turn it is. Raises IndexError if nobody waits."""
+        """Return the next item without removing it. Raises IndexError if the queue is empty."""
         if not self._by_client:
             raise IndexError("nobody waits")
         return next(iter(self._by_client.values()))[0]
 
     def pop(self) -> T:
-        """Take the one whose turn it is; its client goes to the end."""
+        """Remove and return the next item; its client moves to the end of the round."""
         with self._lock:
             client, items = next(iter(self._by_client.items()))
             item = items.popleft()
@@ -53,7 +60,7 @@ class FairQueue(Generic[T]):
             return item
 
     def remove(self, item: T) -> bool:
-        """Whether it waited."""
+        """Remove an item, and return whether it was in the queue."""
         with self._lock:
             for client, items in self._by_client.items():
                 if item in items:
@@ -64,7 +71,7 @@ class FairQueue(Generic[T]):
             return False
 
     def ahead(self, item: T) -> int:
-        """How many come before it; -1 if it does not wait."""
+        """Return the number of items ahead of an item; -1 if it is not in the queue."""
         with self._lock:
             queues = [list(items) for items in self._by_client.values()]
             for own, items in enumerate(queues):

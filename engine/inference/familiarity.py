@@ -1,4 +1,4 @@
-"""Recognise prompts far from those that a configuration's policies know, by the reference's surprise at their words."""
+"""Detect prompts that are far from the configuration's own, by the ranks of their tokens under the reference."""
 
 from __future__ import annotations
 
@@ -39,15 +39,17 @@ WARNING = "This prompt is unlike those that these policies know, so expect respo
 
 
 class Familiarity:
-    """Compare a prompt with the configuration's own. Thread-safe."""
+    """Compare prompts with the configuration's own. Thread-safe."""
 
     def __init__(
         self, policy_set: PolicySet, config: Config, on_worker: Callable[[Callable[[], list[float]]], list[float]]
     ) -> None:
-        """
+        """Prepare a comparison; the configuration's prompts are measured at the first call of `warning`.
+
         Args:
-            config: What `policy_set` is of; without prompts of its own no prompt is unfamiliar.
-            on_worker: Runs a call on the thread that owns the models, and returns its result.
+            policy_set: The policies.
+            config: Their configuration. If it has no prompts, no prompt is unfamiliar.
+            on_worker: A function that runs a call on the thread that owns the models, and returns its result.
         """
         self._policy_set, self._config, self._on_worker = policy_set, config, on_worker
         self._threshold: float | None = None
@@ -55,7 +57,7 @@ class Familiarity:
 
     @property
     def threshold(self) -> float:
-        """The most surprise at a familiar prompt; measured when it is first needed. Infinite without prompts."""
+        """The largest surprise of a familiar prompt, measured at the first access; infinite without prompts."""
         with self._lock:
             if self._threshold is None:
                 self._threshold = self._calibrate()
@@ -91,17 +93,16 @@ class Familiarity:
         return threshold
 
     def surprise(self, prompts: list[Prompt] | list[str]) -> list[float]:
-        """Return the sum of log(1 + rank) over the tokens of what the user said last, for each byte of them.
+        """Return the surprise of each prompt: the sum of log(1 + rank) over the user's last message, per byte.
 
-        The first OPENING tokens are left out.
-
-        A token's rank under the reference is 0 where it is the likeliest. Unlike its log-probability it does not
-        depend on how sure of itself a small model is that has seen its prompts hundreds of times.
+        The first OPENING tokens are left out. A token's rank under the reference is 0 if it is the likeliest. Unlike
+        its log-probability, the rank does not depend on the overconfidence of a small model that was trained on its
+        prompts many times.
         """
         return self._on_worker(lambda: surprise(self._policy_set, list(prompts)))
 
     def warning(self, prompt: Prompt) -> str:
-        """Return one line to show above the responses; empty where the prompt is familiar."""
+        """Return a one-line warning to show above the responses, or "" if the prompt is familiar."""
         threshold = self.threshold
         if threshold == float("inf"):
             return ""
@@ -109,7 +110,7 @@ class Familiarity:
 
 
 def kept_at(config: Config, prompts: list[str]) -> Path:
-    """Return where the threshold of a configuration's reference and prompts is kept in the user's cache."""
+    """Return the path of the cached threshold for a configuration and its prompts."""
     settings = [PROMPTS, QUANTILE, FLOOR, OPENING, FEWEST_BYTES]
     key = hashlib.sha256(json.dumps([config_fingerprint(config), prompts, settings]).encode()).hexdigest()[:16]
     return platformdirs.user_cache_path("mixdesk") / "familiarity" / f"{config.name}-{key}.json"
@@ -117,7 +118,7 @@ def kept_at(config: Config, prompts: list[str]) -> Path:
 
 @torch.inference_mode()
 def surprise(policy_set: PolicySet, prompts: list[Prompt]) -> list[float]:
-    """Compute Familiarity.surprise; only for the thread that owns the models."""
+    """Compute `Familiarity.surprise`. Must run on the thread that owns the models."""
     reference = policy_set.policies[0]
     rows = [policy_set.prompt_ids(reference, prompt) for prompt in prompts]
     spans = [said_last(policy_set, prompt, row) for prompt, row in zip(prompts, rows, strict=True)]
@@ -138,7 +139,10 @@ def surprise(policy_set: PolicySet, prompts: list[Prompt]) -> list[float]:
 
 
 def said_last(policy_set: PolicySet, prompt: Prompt, ids: list[int]) -> tuple[int, int]:
-    """Return where the user's last message is in the prompt's token ids: what an empty one has not in common."""
+    """Return the range [first, end) of the user's last message in the prompt's token ids.
+
+    It is found by comparison with the same prompt with an empty last message.
+    """
     *before, last = messages_of(prompt)
     try:
         without = policy_set.prompt_ids(policy_set.policies[0], [*before, {**last, "content": ""}])

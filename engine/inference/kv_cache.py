@@ -1,10 +1,10 @@
-"""Where the rows of the running batch keep their keys and values: slots that stay where they are.
+"""The key-value cache of the running batch, in slots that do not move.
 
-A row is written from column 0 on, so a column is a position: nothing moves when rows of other lengths join or leave.
-transformers reads and writes it through its own Cache class, one layer at a time.
+A row is written from column 0 on, so a column is a position, and no data moves when rows of other lengths are admitted
+or evicted. transformers reads and writes the cache through its own Cache class, one layer at a time.
 
-Columns come in blocks: one of them all, which is what every attention reads, or many of 64, which ours does
-(engine/models/block_attention.py).
+Columns are stored in blocks: a single one of all columns, which any attention implementation can read, or blocks of 64
+for block attention (engine/models/block_attention.py).
 """
 
 from __future__ import annotations
@@ -34,8 +34,17 @@ class KVCacheLayer(DynamicLayer):
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
     ) -> tuple[Tensor, Tensor]:
-        """Write one new position a row, [rows, heads, 1, size]; returns all that the rows may see, [rows, heads, seen,
-        size], or the blocks."""
+        """Write one new position per row, and return the keys and values that the rows attend to.
+
+        Args:
+            key_states: [rows, heads, 1, size].
+            value_states: [rows, heads, 1, size].
+            args: ignored.
+            kwargs: ignored.
+
+        Returns:
+            Keys and values, each [rows, heads, seen, size]; if the cache is blocked, the layer's whole tensors.
+        """
         # With layers on several devices, each has its keys and values beside it.
         rows, heads, _, _ = key_states.shape
         cells, seen = self.kv_cache.cells[heads].to(self.keys.device), self.kv_cache.seen
@@ -46,16 +55,22 @@ class KVCacheLayer(DynamicLayer):
         return self.keys[0, :rows, :, :seen], self.values[0, :rows, :, :seen]
 
     def get_seq_length(self) -> int:
+        """Return the number of columns that a step attends to."""
         return self.kv_cache.seen
 
 
 class KVCache:
-    """The keys and values of all rows of one model, the rows in use in front, and the mask of what each may see.
+    """The keys and values of all rows of one model, and their attention mask. Rows in use occupy the first slots.
 
-    static: a step computes all slots and columns that there is room for, as a captured CUDA graph needs it; their
-    number changes seldom. Else it computes those in use, and room is made for the whole of a response when it begins,
-    and kept until the last one has left: to move what is there takes as long as a few tokens of everybody's.
-    blocked: columns lie in blocks of BLOCK; else there is one block of them all.
+    Attributes:
+        static: a step computes all allocated slots and columns, as a captured CUDA graph requires; their number
+            changes seldom. Otherwise a step computes those in use; columns for a whole response are allocated when it
+            is admitted and kept until the cache is empty, because moving the cache takes as long as a few steps.
+        blocked: columns are stored in blocks of BLOCK; otherwise in a single block.
+        lengths: the number of positions of each row in use.
+        mask: [slots, columns], added to the attention scores.
+        positions: [computed, 1], the positions that the current step writes.
+        bytes: the bytes that one row needs per position, known once a prompt has been read.
     """
 
     def __init__(self, static: bool = False, blocked: bool = False) -> None:
@@ -72,12 +87,12 @@ class KVCache:
 
     @property
     def computed(self) -> int:
-        """How many rows a step computes."""
+        """The number of rows that a step computes."""
         return self.mask.shape[0] if self.static else len(self.lengths)
 
     @property
     def seen(self) -> int:
-        """How many columns a step attends to, whole blocks where there are several."""
+        """The number of columns that a step attends to, rounded up to whole blocks if the cache is blocked."""
         if self.static:
             return self.mask.shape[1]
         longest = max(self.lengths, default=0)
@@ -85,7 +100,7 @@ class KVCache:
 
     @property
     def reach(self) -> list[tuple[int, int]]:
-        """For each block that a step attends to the first row that has a position in it, and the one after the last."""
+        """The half-open range of rows with a position in each block that a step attends to."""
         found = []
         for begin in range(0, self.seen, BLOCK):
             rows = [row for row, length in enumerate(self.lengths) if length > begin]
@@ -93,12 +108,18 @@ class KVCache:
         return found
 
     def _parts(self, length: int) -> tuple[slice, slice]:
-        """The blocks that hold so many columns, and the columns in each of them."""
+        """Return the blocks that hold the first `length` columns, and the columns to take from each block."""
         return (slice(-(-length // BLOCK)), slice(BLOCK)) if self.blocked else (slice(1), slice(length))
 
     def add(self, prefilled: Cache, source: list[int], lengths: list[int], room: int = 0) -> None:
-        """New rows below the others: each is the last `length` positions of row `source` of what was prefilled. room:
-        columns that they may come to need."""
+        """Append rows from a prefilled cache.
+
+        Args:
+            prefilled: the cache of a prefill pass, padded on the left.
+            source: for each new row, the row of `prefilled` to copy.
+            lengths: for each new row, the number of positions, taken from the end.
+            room: the number of columns that the new rows may need.
+        """
         self.longest = max(self.longest, room)
         first, end, longest = len(self.lengths), len(self.lengths) + len(lengths), max(lengths)
         keys = prefilled.layers[0].keys
@@ -128,7 +149,7 @@ class KVCache:
         self.lengths += lengths
 
     def copy(self, source: list[int]) -> None:
-        """New rows below the others that have seen what these have."""
+        """Append copies of the rows with these numbers."""
         first, end, lengths = len(self.lengths), len(self.lengths) + len(source), [self.lengths[i] for i in source]
         self._make_room(end, max(self.lengths))
         blocks, columns = self._parts(max(lengths))
@@ -139,7 +160,11 @@ class KVCache:
         self.lengths += lengths
 
     def remove(self, gone: list[int]) -> list[int]:
-        """Free these rows; the last ones take their places. Returns for every row that is left where it was."""
+        """Free rows, and fill their slots with the last ones.
+
+        Returns:
+            For each remaining row, its number before.
+        """
         order = list(range(len(self.lengths)))
         for row in sorted(gone, reverse=True):
             last = order.pop()
@@ -159,7 +184,7 @@ class KVCache:
         return order
 
     def begin_step(self) -> None:
-        """Make room for one more position a row, and let every row see its own."""
+        """Make room for one more position per row, and unmask it."""
         self._make_room(len(self.lengths), max(self.lengths) + 1)
         # KVCache without a row compute what nobody reads.
         at = [*self.lengths, *[0] * (self.computed - len(self.lengths))]
@@ -177,15 +202,19 @@ class KVCache:
         self.lengths = [length + 1 for length in self.lengths]
 
     def put(self, old: Tensor, values: list) -> Tensor:
-        """The values in the old tensor's place, if it has their shape: a captured graph reads them there."""
+        """Return the values as a tensor, in the old one's memory if shapes agree: a captured graph reads them there."""
         new = torch.tensor(values)
         if old.shape == new.shape and old.device == self.mask.device:
             return old.copy_(new)
         return new.to(self.mask.device)
 
     def attention_mask(self, window: int | None = None, chunk: int | None = None) -> Tensor:
-        """[computed, 1, 1, seen] of the step under way; with a window, a row sees only its nearest positions, with
-        chunks only those of its own chunk."""
+        """Return the mask of the current step, [computed, 1, 1, seen].
+
+        Args:
+            window: for sliding-window attention, the number of nearest positions that a row attends to.
+            chunk: for chunked attention, the chunk size; a row attends to positions of its own chunk.
+        """
         mask = self.mask[: self.computed, : self.seen]
         if chunk is not None:
             before = torch.arange(self.seen, device=mask.device) < self.positions // chunk * chunk
@@ -196,8 +225,7 @@ class KVCache:
         return mask[:, None, None]
 
     def _make_room(self, rows: int, longest: int) -> None:
-        """Room for as many rows and columns: more when there is too little; when it is static, less when there is four
-        times too much."""
+        """Grow the cache to hold this many rows and columns; if static, also shrink it when it is four times larger."""
         slots, columns = self.mask.shape
         spare = 4 if self.static else math.inf
         if not slots / spare < rows <= slots:
@@ -228,8 +256,10 @@ class KVCache:
 
 
 def zeros(like: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Zeros of the same kind. On a CPU their memory takes time and space only where something is written: torch's own
-    fills all of it at once."""
+    """Return zeros with the dtype and device of `like`.
+
+    On a CPU the memory is mapped lazily, so that only written pages take time and space; torch.zeros fills it at once.
+    """
     if like.device.type != "cpu":
         return like.new_zeros(shape)
     memory = mmap.mmap(-1, math.prod(shape) * like.element_size())

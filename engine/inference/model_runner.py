@@ -16,7 +16,12 @@ from engine.rules.soup import SOUP
 
 
 class ModelRunner:
-    """The rows of one model, with the log-probs of the token to come."""
+    """Decode the rows of one model.
+
+    Attributes:
+        rows: the (sequence, policy) pairs.
+        log_probs: [rows, V], float32, of each row's next token.
+    """
 
     PREFILL = 8192  # the most positions that are read in one pass
 
@@ -30,11 +35,11 @@ class ModelRunner:
         self.log_probs = torch.zeros(0, 0)  # [rows, V], float32
 
     def admit(self, rows: list[Row]) -> None:
-        """Read the new rows' prompts, and what they have said if they were here before, and put them below the rest.
+        """Prefill new rows with their prompts, and their tokens if they were evicted before, and append them.
 
-        Rows that read the same with the same policy, such as the panels of one prompt, are read once. On a CPU those of
-        one length are read together: there is nothing to pad then, and a row's log-probs are the same to the last bit
-        whoever joins with it.
+        Rows with the same text and policy, such as the panels of one prompt, are computed once. On a CPU only texts of
+        one length share a pass: without padding, a row's log-probs are the same to the last bit whatever is admitted
+        with it.
         """
         exact = self.policy_set.device.type == "cpu"
         wanted: dict[tuple[Policy, tuple[int, ...]], list[Row]] = {}
@@ -64,13 +69,13 @@ class ModelRunner:
             self.log_probs = torch.cat([self.log_probs, new]) if len(self.log_probs) else new
 
     def _acting(self, seq: Sequence, policy: Policy) -> Policy:
-        """The policy as it acts now; a soup that was steered away from stays as it was."""
+        """Return the policy at the sequence's weights; a soup that is no longer the mixture keeps its last weights."""
         if policy.name == SOUP and (seq.soup_mixture is None or seq.mixture.averages_adapters):
             seq.soup_mixture = seq.mixture
         return self.policy_set.acting(policy, seq.soup_mixture or seq.mixture)
 
     def fork(self, source: Sequence, copies: list[Sequence]) -> None:
-        """Rows for the copies, which have read what the source has."""
+        """Add rows for copies of a sequence, with the source's keys, values and log-probs."""
         own = [i for i, (seq, _) in enumerate(self.rows) if seq is source]
         if own:
             every = own * len(copies)
@@ -80,7 +85,7 @@ class ModelRunner:
             self.log_probs = torch.cat([self.log_probs, self.log_probs[at]])
 
     def evict(self, leaving: set[int]) -> None:
-        """Let the rows of these sequences (their ids) go."""
+        """Free the rows of the sequences with these ids (of `id()`)."""
         gone = [i for i, (seq, _) in enumerate(self.rows) if id(seq) in leaving]
         if gone:
             order = self.kv_cache.remove(gone)
@@ -88,7 +93,7 @@ class ModelRunner:
             self.log_probs = self.log_probs[torch.tensor(order, dtype=torch.long, device=self.log_probs.device)]
 
     def step(self) -> None:
-        """Read every sequence's newest token."""
+        """Run the model on every sequence's newest token, and update `log_probs`."""
         kv_cache = self.kv_cache
         kv_cache.begin_step()
         idle = kv_cache.computed - len(self.rows)
@@ -114,29 +119,32 @@ class ModelRunner:
 
 
 class RereadingRunner(ModelRunner):
-    """The rows of a model that a cache of keys and values makes another one of: each row's whole text is read again at
-    every token, without the others."""
+    """Decode a model whose output changes with a key-value cache: each token recomputes each row's whole text alone."""
 
     def admit(self, rows: list[Row]) -> None:
+        """Compute the new rows' texts, and append them."""
         new = self._read(rows)
         self.rows += rows
         self.log_probs = torch.cat([self.log_probs, new]) if len(self.log_probs) else new
 
     def fork(self, source: Sequence, copies: list[Sequence]) -> None:
+        """Add rows for copies of a sequence, with the source's log-probs."""
         own = [i for i, (seq, _) in enumerate(self.rows) if seq is source]
         self.log_probs = torch.cat([self.log_probs, self.log_probs[own * len(copies)]])
         self.rows += [(copy, self.rows[i][1]) for copy in copies for i in own]
 
     def evict(self, leaving: set[int]) -> None:
+        """Drop the rows of the sequences with these ids (of `id()`)."""
         stay = [i for i, (seq, _) in enumerate(self.rows) if id(seq) not in leaving]
         self.rows = [self.rows[i] for i in stay]
         self.log_probs = self.log_probs[stay]
 
     def step(self) -> None:
+        """Recompute every row's text with its newest token, and update `log_probs`."""
         self.log_probs = self._read(self.rows)
 
     def _read(self, rows: list[Row]) -> Tensor:
-        """[rows, V]; rows that read the same with the same policy are read once."""
+        """Return next-token log-probs [rows, V]; rows with the same text and policy are computed once."""
         readings = [(self._acting(seq, policy), (*seq.prompt_ids[policy.name], *seq.tokens)) for seq, policy in rows]
         found = {}
         for policy, text in dict.fromkeys(readings):
@@ -147,11 +155,17 @@ class RereadingRunner(ModelRunner):
 
 
 def runner_for(policy_set: PolicySet, index: int, static: bool) -> ModelRunner:
-    """Return the runner of a model: one with a cache, or one that reads every text again if the model needs that."""
+    """Return a runner for a model: without a cache if the policy set marks the model for rereading.
+
+    Args:
+        policy_set: the policies.
+        index: the model's number in `policy_set.models`.
+        static: whether the cache keeps fixed shapes; see `KVCache`.
+    """
     kind = RereadingRunner if index in policy_set.reread else ModelRunner
     return kind(policy_set, index, static)
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that are free on the device; on a CPU a fixed share, since what is free there changes by the second."""
+    """Return the free memory of a device in bytes; for a CPU, whose free memory fluctuates, always 8 GiB."""
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 8 * 2**30

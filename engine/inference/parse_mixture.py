@@ -1,4 +1,4 @@
-"""Mixtures as they are written on a command line."""
+"""Parse mixtures from the command line."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ KEYS = ("rule", "gain", "exponent")
 
 
 def read_mixture(engine: Engine, text: str) -> Mixture:
-    """'helpful=0.6, humorous=0.4, gain=1.5, rule=soup' -> that mixture. Raises InputError."""
+    """Parse a mixture such as 'helpful=0.6, humorous=0.4, gain=1.5, rule=soup'. Raises InputError."""
     weights: dict[str, float] = {}
     settings: dict[str, str | float] = {}
     for part in text.replace(";", ",").split(","):

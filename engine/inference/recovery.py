@@ -1,4 +1,4 @@
-"""Recovery from running out of memory, from a failed step, and from a crash of the worker. All of it on the worker."""
+"""Recover from running out of memory, a failed step, or a crash of the worker. All functions run on the worker."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def handle_out_of_memory(scheduler: Scheduler, error: Exception) -> None:
 
 
 def isolate_failure(scheduler: Scheduler, error: Exception) -> None:
-    """After a failed step, try its requests one by one: those that fail alone fail, the others continue."""
+    """Retry the requests of a failed step one by one: those that fail alone fail, the others resume."""
     log.error("a step failed: %s; its requests are tried one by one", error)
     running, healthy = list(scheduler.running), []
     for request in running:
@@ -57,7 +57,7 @@ def isolate_failure(scheduler: Scheduler, error: Exception) -> None:
 
 
 def restart(scheduler: Scheduler, error: BaseException) -> None:
-    """After a crash, fail the running requests; those in the queue continue."""
+    """Fail the running requests after a crash of the worker; queued requests are kept."""
     running = list(scheduler.running)
     scheduler.requeue([])
     for request in running:

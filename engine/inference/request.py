@@ -21,9 +21,9 @@ from engine.inference.completion import Completion, Token
 
 
 class Request:
-    """A response that was asked for. Iterate over it for its tokens; `completion()` waits for the whole.
+    """A submitted response. Iterating over it yields its tokens; `completion()` waits for the whole response.
 
-    With particles all tokens come at the end: until then any of them may be let go.
+    With particles all tokens arrive at the end, since resampling may drop any particle until then.
     """
 
     def __init__(
@@ -64,15 +64,27 @@ class Request:
             raise error
 
     def completion(self, timeout: float | None = None) -> Completion:
+        """Wait for the whole response and return it.
+
+        Args:
+            timeout: seconds to wait; without limit if None.
+
+        Raises:
+            concurrent.futures.TimeoutError: the response is not complete in time.
+            Exception: the error that made the response fail.
+        """
         return self._future.result(timeout)
 
     @property
     def ahead(self) -> int:
-        """How many come before it in the queue; -1 once it is under way or finished."""
+        """The number of requests ahead of this one in the queue; -1 once it has left the queue."""
         return self._scheduler.queue.ahead(self)
 
     def cancel(self) -> None:
-        """Stop after the token under way; the completion holds what there is, with finish_reason 'stopped'."""
+        """Stop after the token that is being computed; the completion has the tokens so far.
+
+        Its finish_reason is 'stopped'.
+        """
         self._scheduler.stop(self)
 
     def steer(
@@ -82,7 +94,7 @@ class Request:
         gain: float | None = None,
         exponent: float | None = None,
     ) -> None:
-        """Draw the tokens to come from another mixture; what is not given stays. Raises InputError."""
+        """Draw the next tokens from another mixture; arguments that are None keep their values. Raises InputError."""
         now = self._target
         self.steer_to(
             self._scheduler.policy_set.mixture(
@@ -102,20 +114,21 @@ class Request:
 
     @property
     def sampling(self) -> Sampling:
+        """The sampling settings of the response."""
         return self.sequence.sampling
 
     @property
     def drawn(self) -> int:
-        """Tokens that were drawn so far; with particles those of the longest."""
+        """The number of tokens drawn so far; with particles, that of the longest."""
         return max(len(seq.tokens) - seq.begins_with for seq in self.sequences)
 
     @property
     def sequences(self) -> list[Sequence]:
-        """What the batch draws for it."""
+        """The sequences that the batch decodes for this request: one, or one per particle."""
         return self.particles.sequences if self.particles else [self.sequence]
 
     def _token(self, place: int, text: str) -> Token:
-        """A token with the text that it adds. It is read by who iterates: the worker has other things to do."""
+        """Return a token with the text that it adds. Runs on the consumer's thread, to keep the worker free."""
         sequence = self.sequence
         drawn = place - sequence.begins_with
         candidates = sequence.candidates[drawn] if sequence.candidates and drawn >= 0 else None
@@ -125,26 +138,26 @@ class Request:
 
     @property
     def done(self) -> bool:
-        """Whether it has its completion, or has failed."""
+        """Whether the response is complete or has failed."""
         return self._future.done()
 
     def publish(self) -> None:
-        """Worker: make the new tokens available to the iteration."""
+        """Make the new tokens available to the iteration. Called by the worker."""
         sequence = self.sequence
         for place in range(self._published, len(sequence.tokens)):
             self._tokens.put(place)
         self._published = len(sequence.tokens)
 
     def close_stream(self) -> None:
-        """Worker: end the iteration; no token comes any more."""
+        """End the iteration after the tokens published so far. Called by the worker."""
         self._tokens.put(None)
 
     def fail(self, error: BaseException) -> None:
-        """Worker: let `completion` raise this."""
+        """Make `completion` raise an error. Called by the worker."""
         self._future.set_exception(error)
 
     def complete(self, rewards: Rewards) -> None:
-        """Worker: give `completion` its result."""
+        """Make `completion` return the response with these rewards. Called by the worker."""
         sequence = self.sequence
         drawn = sequence.drawn_with
         changes = {i: drawn[i] for i in range(len(drawn)) if i and drawn[i] != drawn[i - 1]}
@@ -169,7 +182,7 @@ class Request:
 
 
 class Stream:
-    """The tokens of a request as they are drawn. Letting go of it stops the response."""
+    """An iterator over the tokens of a request as they are drawn; deleting it stops the response."""
 
     def __init__(self, request: Request) -> None:
         self.request = request
@@ -183,6 +196,7 @@ class Stream:
         return next(self._tokens)
 
     def close(self) -> None:
+        """Stop the response, as `cancel` does."""
         self.cancel()
 
     def __del__(self) -> None:
@@ -190,7 +204,7 @@ class Stream:
 
 
 def wait(request: Request, stopped: Callable[[], bool]) -> Completion | None:
-    """Its completion; None once stopped() is true."""
+    """Return the completion of a request, or None as soon as stopped() is true."""
     while not stopped():
         try:
             return request.completion(timeout=0.1)

@@ -1,7 +1,7 @@
-"""Rewards of the engine's responses, computed so that nobody's text waits for them.
+"""Rewards of the engine's responses, computed without delaying the decoding of others.
 
-Those that ask no policy are computed on a thread of their own; the others by the worker, which owns the policies, one
-or two between two steps.
+Rewards that need no policy are computed on a separate thread; the others by the scheduler's worker, which owns the
+policies, a few between two steps.
 """
 
 from __future__ import annotations
@@ -24,17 +24,23 @@ AT_ONCE = 16  # responses that wait for their rewards, for each further reward b
 
 
 class RewardWorker:
-    """Rewards of finished responses. All methods but `score` are the scheduler's worker's.
+    """Compute the rewards of finished responses. Methods other than `score` must be called by the scheduler's worker.
 
     Attributes:
-        responses: {request: its rewards so far} of responses that are finished but for their rewards.
-        on_thread: objectives whose rewards are computed on a thread of their own.
-        on_worker: objectives whose rewards the scheduler's worker computes: all of them on a GPU, where a step may be
-            recorded at any time and nothing else may run meanwhile.
+        responses: {request: its rewards so far} of responses that wait for rewards.
+        on_thread: objectives whose rewards are computed on the separate thread.
+        on_worker: objectives whose rewards are computed by the scheduler's worker: all of them on a GPU, where nothing
+            else may run while a step is captured.
     """
 
     def __init__(self, reward_set: RewardSet, policy_set: PolicySet, put: Callable[[Callable[[], None]], None]) -> None:
-        """put: asks the worker to do something."""
+        """Start the separate thread.
+
+        Args:
+            reward_set: the rewards.
+            policy_set: the policies.
+            put: a function that posts a job to the scheduler's worker.
+        """
         self.reward_set, self.policy_set, self.put = reward_set, policy_set, put
         self.responses: dict[Request, Rewards] = {}
         on_cpu = policy_set.device.type == "cpu"
@@ -45,8 +51,7 @@ class RewardWorker:
 
     @property
     def due(self) -> list[tuple[Request, list[str]]]:
-        """What the worker has still to compute, of the response that has waited longest first; what is computed
-        together is one entry."""
+        """The rewards that the worker has to compute: (request, objectives computed together), the oldest first."""
         parts = self.reward_set.together(self.on_worker)
         waiting = self.responses.items()
         return [
@@ -62,8 +67,13 @@ class RewardWorker:
         run: Callable[[Callable[[], list[Rewards]]], list[Rewards]],
         objectives: Collection[str] | None = None,
     ) -> list[Rewards]:
-        """Return the rewards of each, from any thread. run: runs a call on the worker and returns its result.
-        objectives: these alone."""
+        """Return the rewards of every item. May be called from any thread.
+
+        Args:
+            items: tuples (prompt, response, token ids of the response or None).
+            run: a function that runs a call on the scheduler's worker and returns its result.
+            objectives: the rewards to compute; all of them if None.
+        """
         wanted = self.reward_set.objectives if objectives is None else objectives
         apart = [name for name in self.on_thread if name in wanted]
         here = [name for name in self.on_worker if name in wanted]
@@ -74,7 +84,7 @@ class RewardWorker:
         return [row.ordered(self.reward_set.objectives) for row in rows]
 
     def begin(self, request: Request) -> None:
-        """A response is finished but for its rewards."""
+        """Start computing the rewards of a finished response; it is completed when all are there."""
         if not self.reward_set.objectives:
             request.complete(Rewards())
             return
@@ -84,12 +94,15 @@ class RewardWorker:
             scored.add_done_callback(lambda done: self.put(lambda: self._add(request, done.result)))
 
     def run_pending(self) -> None:
-        """A reward of those that are due, or a few. The rewards of sixteen responses that end together take as long as
-        fifty tokens of everybody's."""
+        """Compute one of the rewards that are due, or a few if many responses wait.
+
+        Computing all at once would stall decoding: the rewards of 16 responses take as long as 50 steps.
+        """
         for request, objectives in self.due[: 1 + len(self.responses) // AT_ONCE]:
             self._add(request, functools.partial(self._compute, request, objectives))
 
     def close(self) -> None:
+        """Wait for the separate thread to finish its rewards, and stop it."""
         self._thread.shutdown()
 
     def _compute(self, request: Request, objectives: list[str]) -> Rewards:
@@ -98,7 +111,7 @@ class RewardWorker:
         return self.reward_set.score([(sequence.prompt, text, sequence.tokens)], objectives)[0]
 
     def _add(self, request: Request, compute: Callable[[], Rewards]) -> None:
-        """Some more rewards of a response; with the last of them it is finished."""
+        """Add rewards to a response, and complete it after the last of them."""
         if request not in self.responses:
             return  # another of them has failed
         rewards = self.responses[request]
@@ -114,7 +127,7 @@ class RewardWorker:
 
 
 def lower_priority() -> None:
-    """Let the thread that calls this, and those that it begins, have what the others leave."""
+    """Lower the priority of the calling thread, and of those that it starts, on Linux."""
     if sys.platform == "linux":
         thread = threading.get_native_id()
         os.setpriority(os.PRIO_PROCESS, thread, max(os.getpriority(os.PRIO_PROCESS, thread), NICE))

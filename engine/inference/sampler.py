@@ -15,7 +15,7 @@ from engine.sampling import Sampling
 
 
 class Sampler:
-    """One sequence's randomness: the same seed gives the same draws, whatever else is generated beside it."""
+    """The random numbers of one sequence: the same seed gives the same draws, independent of the rest of the batch."""
 
     def __init__(self, sampling: Sampling, seed: int) -> None:
         if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
@@ -25,12 +25,24 @@ class Sampler:
         self.generator = torch.Generator().manual_seed(seed)
 
     def uniform(self) -> Tensor:
-        """A number from 0 up to 1, in double precision."""
+        """Return the next uniform number in [0, 1), in double precision."""
         return torch.rand((), dtype=torch.float64, generator=self.generator)
 
 
 def warp(log_probs: Tensor, sampling: Sampling, said: Sequence[list[int]]) -> Tensor:
-    """[sequences, V] -> [sequences, V], the scores that tokens are drawn by. said: the tokens of each response."""
+    """Apply the sampling's repetition penalty, temperature and truncation to next-token log-probs.
+
+    Args:
+        log_probs: [sequences, V].
+        sampling: the settings, the same for all sequences.
+        said: the tokens of each response so far.
+
+    Returns:
+        Unnormalised scores [sequences, V] to draw tokens by.
+
+    Raises:
+        ValueError: a log-prob is NaN.
+    """
     if log_probs.isnan().any():
         raise ValueError("the mixture's log-probs are not numbers")
     scores = log_probs
@@ -45,10 +57,10 @@ def warp(log_probs: Tensor, sampling: Sampling, said: Sequence[list[int]]) -> Te
 
 
 def draw(scores: Tensor, samplers: Sequence[Sampler]) -> list[int]:
-    """One token for each of [sequences, V], whose samplers have one and the same Sampling.
+    """Draw one token for each row of `scores` [sequences, V]; the samplers must have the same Sampling.
 
-    A draw inverts the cumulative distribution at the sequence's next uniform number, so that it is the same alone as
-    among others, but for rounding where a number falls between two tokens.
+    A draw inverts the cumulative distribution at the sequence's next uniform number. It does not depend on the other
+    sequences, except through rounding when the number falls on the border of two tokens.
     """
     if samplers[0].sampling.temperature == 0:
         return scores.argmax(-1).tolist()

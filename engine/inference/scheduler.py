@@ -40,7 +40,7 @@ class Scheduler:
         queue: requests that wait for room in the batch.
         running: requests in the batch, in the order of their admission.
         reward_worker: computes the rewards of finished responses.
-        restarts: how often the worker has recovered from an unexpected error.
+        restarts: number of times that the worker has recovered from an unexpected error.
     """
 
     def __init__(self, policy_set: PolicySet, reward_set: RewardSet) -> None:
@@ -66,7 +66,9 @@ class Scheduler:
         """Queue requests; those of one call are admitted in one step if there is room.
 
         Args:
-            client: the sender; clients take turns. Without one, each request is a client of its own.
+            requests: the requests to queue.
+            client: the sender; requests are admitted round-robin over clients. Without one, each request counts as a
+                client of its own.
         """
         requests = list(requests)
 
@@ -92,7 +94,7 @@ class Scheduler:
         return future.result()
 
     def score(self, items: list[Scored], objectives: Collection[str] | None = None) -> list[Rewards]:
-        """Return the rewards of (prompt, response, tokens), of these objectives or of all."""
+        """Return the rewards of every item; see `RewardWorker.score`."""
         self.check_open()
         return self.reward_worker.score(items, self.run, objectives)
 
@@ -114,7 +116,7 @@ class Scheduler:
             raise RuntimeError("the engine is closed")
 
     def close(self) -> None:
-        """Stop the worker. Running responses end as they are."""
+        """Stop the worker; running and queued responses are cut off with finish_reason 'stopped'."""
         self._closed = True
         self._jobs.put(None)
         self._worker.join()
@@ -199,7 +201,7 @@ class Scheduler:
     # ---------------------------------------- worker: tokens, and the end of a response
 
     def _publish(self, resampled: bool = False) -> None:
-        """Publish the new tokens. resampled: those of particles too, which may be finished then."""
+        """Publish the new tokens; after resampling also those of particles, which may have finished."""
         for request in list(self.running):
             if resampled or not request.particles:
                 self._publish_one(request)
@@ -228,7 +230,7 @@ class Scheduler:
         return particles.finished or particles.error is not None
 
     def finish(self, request: Request) -> None:
-        """Worker: close a request's stream, and complete it, or have its rewards computed first."""
+        """Close a request's stream, and complete it, after its rewards if it has any. Called by the worker."""
         self.running.pop(request, None)
         request.close_stream()
         if request.sequence.error is not None:
@@ -239,14 +241,17 @@ class Scheduler:
             request.complete(Rewards())
 
     def requeue(self, requests: list[Request]) -> None:
-        """Worker: start an empty batch, with these requests first in the queue; they continue where they were."""
+        """Start an empty batch with these requests first in the queue; they resume where they were.
+
+        Called by the worker.
+        """
         self.batch = Batch(self.policy_set, self.batch.max_rows, self.batch.memory)
         self.running.clear()
         for request in reversed(requests):
             self.queue.put(request, request, first=True)
 
     def _end(self, request: Request, reason: str) -> None:
-        """Finish a response as it is, and free its rows at once."""
+        """Cut a response off at its current token, and free its rows at once."""
         for seq in request.sequences:
             seq.finish_reason = seq.finish_reason or reason
         self.batch.evict_finished()

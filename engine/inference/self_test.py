@@ -1,10 +1,10 @@
-"""Whether the running batch says of every model what the model says itself, and what to do where it does not.
+"""Self-test at load: the running batch must give the same log-probs as each model's own forward pass.
 
-A model is decoded in the batch with keys and values that are kept, beside rows of other lengths. Sliding windows,
-chunks, positions that come from a mask or a length: whatever the batch does not know of shows only in texts that are
-longer than the window, or beside a neighbour. So each model is compared at load with its own uncached forward pass of
-one row alone, on a short row and one longer than the smallest window, which is made small for this where its
-configuration says how large it is.
+The batch decodes with cached keys and values, beside rows of other lengths. Features that it does not support, such as
+an unknown kind of sliding window, chunks, or positions derived from a mask or a length, show only in texts longer than
+the window or beside another row. So each model is compared with its own uncached forward pass of a single row, on a
+short row and on one longer than the smallest window. The window is made small for the test if the configuration sets
+its size.
 """
 
 from __future__ import annotations
@@ -36,13 +36,15 @@ PLAIN = "give a decoder with a standard cache of keys and values, such as Llama,
 
 
 def check_decoding(policy_set: PolicySet) -> None:
-    """Look at every model, and choose how it is decoded.
+    """Test every model, and choose how it is decoded.
 
-    Where a model's log-probs differ in the batch, its text is read again at every token; where they differ beside
-    another row, one row is read at a time. Both are noted with the difference that was measured.
+    A model whose log-probs change with a cache recomputes its whole text at every token (`PolicySet.reread`); one whose
+    log-probs change beside another row computes one row at a time (`PolicySet.apart`). Both are noted with the measured
+    difference. Results are cached by the model's fingerprint.
 
-    Raises InputError for a model that cannot be decoded here at all: one without a standard cache of keys and values,
-    or one that reads its positions from something other than position_ids.
+    Raises:
+        InputError: a model cannot be decoded, because it has no standard key-value cache, or does not take positions
+            from position_ids.
     """
     for index, model in enumerate(policy_set.models):
         if not any(policy.model == index for policy in policy_set.policies):
@@ -73,7 +75,7 @@ def check_decoding(policy_set: PolicySet) -> None:
 
 @contextmanager
 def few_threads(policy_set: PolicySet, index: int) -> Iterator[None]:
-    """Compute a small model's few tokens with one thread meanwhile: several would mostly wait for each other."""
+    """Use one thread for a small model within the context, whose few tokens would not profit from several."""
     before = most_threads()
     if policy_set.device.type == "cpu" and policy_set.fingerprints[index] is None:
         torch.set_num_threads(1)
@@ -84,8 +86,15 @@ def few_threads(policy_set: PolicySet, index: int) -> Iterator[None]:
 
 
 def look_at(policy_set: PolicySet, index: int) -> dict[str, Any]:
-    """Return how a model must be decoded: blocks, whether its attention may be the blocked one; reread and apart, the
-    differences that were measured where it must not be cached, or not be beside another row, else 0."""
+    """Test a model, and return how it must be decoded.
+
+    Returns:
+        {"blocks": whether it can use block attention, "reread": the measured difference if it must be decoded without a
+        cache, otherwise 0, "apart": the measured difference if rows must be computed one at a time, otherwise 0}.
+
+    Raises:
+        InputError: the model cannot be decoded.
+    """
     model = policy_set.models[index]
     blocks = takes_blocks(model)
     try:
@@ -109,7 +118,7 @@ def look_at(policy_set: PolicySet, index: int) -> dict[str, Any]:
 
 @torch.inference_mode()
 def check_model(policy_set: PolicySet, index: int) -> None:
-    """Raises InputError for a model that cannot be decoded here even where a text is short."""
+    """Decode two short rows with a cache. Raises InputError if the model fails, or its probabilities are wrong."""
     model = policy_set.models[index]
     policy = a_policy(policy_set, index)
     tokens = [i % model.config.get_text_config().vocab_size for i in range(1, 9)]
@@ -142,7 +151,7 @@ def check_model(policy_set: PolicySet, index: int) -> None:
 
 
 def lengths(model: PreTrainedModel) -> tuple[int, int]:
-    """Tokens of a short row and of one that is longer than the model's smallest window."""
+    """Return the lengths of a short row and of a row longer than the model's smallest window, in tokens."""
     config = model.config.get_text_config()
     window = max(fixed_window(config), 2 * WINDOW)
     room = (getattr(config, "max_position_embeddings", None) or LONGEST) - STEPS - 1
@@ -150,14 +159,14 @@ def lengths(model: PreTrainedModel) -> tuple[int, int]:
 
 
 def fixed_window(config: Any) -> int:
-    """The smallest window that is built into the model, where its configuration cannot make it smaller."""
+    """Return the model's smallest window that is fixed when it is built; 0 if there is none up to LONGEST."""
     found = [getattr(config, name, None) for name in ("window_size", "attention_window_size", "local_attention")]
     return min((one for one in found if isinstance(one, int) and 0 < one <= LONGEST), default=0)
 
 
 @contextmanager
 def small_windows(model: PreTrainedModel) -> Iterator[None]:
-    """Let the windows that a model reads from its configuration at every forward pass be small meanwhile."""
+    """Set the windows that a model reads from its configuration at every forward pass to WINDOW within the context."""
     config = model.config.get_text_config()
     before = {
         name: value
@@ -174,21 +183,21 @@ def small_windows(model: PreTrainedModel) -> Iterator[None]:
 
 
 def some_tokens(policy_set: PolicySet, model: PreTrainedModel, count: int) -> list[int]:
-    """Return `count` token ids of the model's vocabulary, the same at every call."""
+    """Return `count` random token ids, always the same."""
     size = policy_set.vocabulary or model.config.get_text_config().vocab_size
     return torch.randint(size, (count,), generator=torch.Generator().manual_seed(0)).tolist()
 
 
 @torch.inference_mode()
 def alone(policy_set: PolicySet, index: int, policy: Policy, ids: list[int]) -> Tensor:
-    """[V] log-probs of the token after these, by the model's own forward pass of nothing else."""
+    """Return the next-token log-probs [V] after `ids`, from the model's uncached forward pass of this row alone."""
     logits = policy_set.forward(index, [policy], *policy_set.pad([ids]), use_cache=False)
     return policy_set.log_probs(logits[0, -1])
 
 
 @torch.inference_mode()
 def beside_another(policy_set: PolicySet, index: int) -> tuple[Tensor, Tensor]:
-    """[2, V] log-probs after a short and a long row that are read beside each other, and alone."""
+    """Return the next-token log-probs [2, V] of a short and a long row computed together, and computed alone."""
     model, policy = policy_set.models[index], a_policy(policy_set, index)
     tokens = some_tokens(policy_set, model, max(lengths(model)))
     rows = [tokens[:length] for length in lengths(model)]
@@ -199,8 +208,10 @@ def beside_another(policy_set: PolicySet, index: int) -> tuple[Tensor, Tensor]:
 
 @torch.inference_mode()
 def decoded(policy_set: PolicySet, index: int) -> tuple[Tensor, Tensor]:
-    """[moments * 2, V] log-probs of a short and a long row that are decoded together, token by token, and what the
-    model says of each alone."""
+    """Return log-probs of a short and a long row decoded together with a cache, and of each computed alone.
+
+    Both are [2 * 2, V]: of the first and the last step.
+    """
     model, policy = policy_set.models[index], a_policy(policy_set, index)
     tokens = some_tokens(policy_set, model, max(lengths(model)) + STEPS)
     rows = [a_sequence(policy, tokens[:length]) for length in lengths(model)]
@@ -221,7 +232,7 @@ def decoded(policy_set: PolicySet, index: int) -> tuple[Tensor, Tensor]:
 
 
 def differs(model: nn.Module, found: Tensor, wanted: Tensor) -> float:
-    """The largest difference of two log-probs, 0 where it is no more than rounding."""
+    """Return the largest difference between two tensors of log-probs; 0 if it is within rounding errors."""
     apart = (found - wanted).abs().max().item()
     if next(model.parameters()).dtype == torch.float32:
         return apart if not apart < 1e-3 else 0.0
@@ -233,7 +244,7 @@ def differs(model: nn.Module, found: Tensor, wanted: Tensor) -> float:
 
 @torch.inference_mode()
 def note_alike(policy_set: PolicySet) -> None:
-    """Note the policies that are no different from the reference, which the reader expects them to be."""
+    """Note the policies whose log-probs equal the reference's, which is probably a mistake in the configuration."""
     reference = policy_set.policies[0]
     try:
         ids = {policy.name: policy_set.prompt_ids(policy, "Hello") for policy in policy_set.policies}
@@ -253,16 +264,16 @@ def note_alike(policy_set: PolicySet) -> None:
 
 
 def a_policy(policy_set: PolicySet, index: int) -> Policy:
-    """Return a policy that is computed with this model."""
+    """Return the first policy that is computed with a model."""
     return next(policy for policy in policy_set.policies if policy.model == index)
 
 
 def a_sequence(policy: Policy, ids: list[int]) -> Sequence:
-    """Return a sequence of one policy with this prompt."""
+    """Return a sequence of one policy with these prompt ids."""
     sampling = Sampling()
     return Sequence("", Mixture({REFERENCE: 1.0}), sampling, Sampler(sampling, 0), [policy], {policy.name: ids})
 
 
 def model_kind(model: nn.Module) -> str:
-    """Return the model's type, as its configuration names it."""
+    """Return the model's type, such as "llama", for messages."""
     return str(getattr(model.config, "model_type", type(model).__name__))

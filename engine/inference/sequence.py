@@ -1,4 +1,4 @@
-"""A response that is being decoded, and what a bank records of it."""
+"""A response that is being decoded, and its record for a bank."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ from engine.sampling import Sampling
 
 @dataclass(eq=False)
 class Record:
-    """What a bank or a particle keeps of a response: its log-prob under every policy that has a row and under these
-    mixtures, all at the temperature that it is drawn at."""
+    """Log-probs of a response for a bank or a particle, under every policy that has a row and under `mixtures`.
+
+    All are at the temperature that the response is drawn at.
+    """
 
     mixtures: dict[str, Mixture]
     log_probs: dict[str, float] = field(default_factory=dict)  # summed over the tokens so far
@@ -25,6 +27,7 @@ class Record:
     steps: StepRecord | None = None  # if it is to keep what each token was drawn among
 
     def add(self, log_probs: dict[str, float], drawn: float) -> None:
+        """Add one token's log-probs: by policy and mixture, and under the distribution that it was drawn from."""
         self.drawn += drawn
         for name, value in log_probs.items():
             self.log_probs[name] = self.log_probs.get(name, 0.0) + value
@@ -32,7 +35,7 @@ class Record:
 
 @dataclass(eq=False)
 class Sequence:
-    """One response under way. `mixture` may change between steps, within the policies that have rows."""
+    """A response that is being decoded. `mixture` may change between steps, within the policies that have rows."""
 
     prompt: Prompt
     mixture: Mixture
@@ -55,16 +58,17 @@ class Sequence:
 
     @property
     def names(self) -> list[str]:
+        """The names of the policies that have a row."""
         return [policy.name for policy in self.policies]
 
     @property
     def drawing(self) -> Mixture:
-        """What the next token is drawn from. A soup is steered a token later: its row is computed already."""
+        """The mixture that the next token is drawn from. A soup follows one token late: its row is computed already."""
         return self.soup_mixture if self.mixture.averages_adapters and self.soup_mixture else self.mixture
 
     @property
     def longest(self) -> int:
-        """The most positions that one of its rows will hold."""
+        """The largest number of positions that one of its rows can hold."""
         return max(len(ids) for ids in self.prompt_ids.values()) + self.begins_with + self.sampling.max_new_tokens
 
 

@@ -1,12 +1,12 @@
 """Exact sampling from π_λ by sequential Monte Carlo over the running batch.
 
-Token by token, what is drawn from is the locally normalised q_λ (or what the sampling's top-k, min-p and so on leave of
-it), which is not π_λ ∝ Π_k π_k^{λ_k}. N particles are drawn beside each other; each counts by what π_λ's weight of it
-is divided by its probability. When few of them carry most of the weight, they are drawn anew among themselves, so that
-the heavy ones go on twice and the light ones end (Gordon, Salmond and Smith, 1993; for language models Lew et al.,
-arXiv 2306.03081). One of those at the end, drawn by weight, is the response. With one particle this is plain decoding.
+Token-by-token decoding samples from the locally normalised q_λ (truncated by top-k, min-p and so on), which differs
+from π_λ ∝ Π_k π_k^{λ_k}. N particles are decoded in parallel, each with the importance weight Π_k π_k^{λ_k} / q_λ. When
+few particles carry most of the weight they are resampled: heavy ones are duplicated and light ones dropped (Gordon,
+Salmond and Smith, 1993; for language models Lew et al., arXiv 2306.03081). The response is one of the final particles,
+drawn by weight. With one particle this is plain decoding.
 
-As in a bank, a policy here is what it is at the sampling's temperature, softmax(logits / T).
+As in a bank, a policy means its distribution at the sampling's temperature, softmax(logits / T).
 """
 
 from __future__ import annotations
@@ -28,7 +28,17 @@ LOW_SHARE = 0.5  # of the particles: with an effective sample size below it they
 
 
 def check_particles(mixture: Mixture, sampling: Sampling, rows: int, max_rows: int) -> None:
-    """rows: of one particle. Raises InputError where more than one particle makes no sense or finds no room."""
+    """Check that a response can be decoded with several particles.
+
+    Args:
+        mixture: the mixture to sample from.
+        sampling: the settings, with more than one particle.
+        rows: the number of rows that one particle needs.
+        max_rows: the number of rows that the batch holds.
+
+    Raises:
+        InputError: the temperature is 0, the rule has no exact mixture, or the particles do not fit the batch.
+    """
     if sampling.temperature == 0:
         raise InputError("particles: at temperature 0 they are all alike; give a temperature above 0, or 1 particle")
     if mixture.powers is None:
@@ -41,7 +51,12 @@ def check_particles(mixture: Mixture, sampling: Sampling, rows: int, max_rows: i
 
 
 class Particles:
-    """The N sequences of one response. sequences: in places 0 to N - 1, some of them finished."""
+    """The N particles of one response.
+
+    Attributes:
+        powers: {policy: its exponent in π_λ}.
+        sequences: the N particles, some of which may be finished.
+    """
 
     def __init__(self, first: Sequence, seed: int) -> None:
         count = first.sampling.particles
@@ -61,7 +76,7 @@ class Particles:
 
     @property
     def log_weights(self) -> torch.Tensor:
-        """[N], since the last resampling."""
+        """The log weights [N] of the particles, since the last resampling."""
         found = []
         for seq, counted in zip(self.sequences, self._counted, strict=True):
             found.append(self._log_weight(seq) - counted)
@@ -74,16 +89,20 @@ class Particles:
 
     @property
     def finished(self) -> bool:
+        """Whether all particles are finished."""
         return all(seq.finish_reason is not None for seq in self.sequences)
 
     @property
     def error(self) -> Exception | None:
+        """The error of the first particle that failed, if any."""
         return next((seq.error for seq in self.sequences if seq.error is not None), None)
 
     def resample(self, batch: Batch) -> None:
-        """After a step: if the effective sample size is low, draw the particles anew, and let the batch follow.
+        """Resample the particles if their effective sample size is low, and update the batch's rows.
 
-        Systematically: one random number places N even marks (Carpenter, Clifford and Fearnhead, 1999)."""
+        Systematic resampling: one uniform number offsets N evenly spaced points (Carpenter, Clifford and Fearnhead,
+        1999).
+        """
         log_weights, count = self.log_weights, len(self.sequences)
         share = log_weights.softmax(0)
         if self.finished or 1 / float((share**2).sum()) >= LOW_SHARE * count:
@@ -117,13 +136,13 @@ class Particles:
         self._counted = [self._log_weight(seq) for seq in self.sequences]
 
     def choose(self) -> Sequence:
-        """One of them, by weight."""
+        """Return one of the particles, drawn by weight."""
         share = self.log_weights.softmax(0).cumsum(0)
         place = int(torch.searchsorted(share, self._sampler.uniform(), right=True))
         return self.sequences[min(place, len(self.sequences) - 1)]
 
     def _log_weight(self, seq: Sequence) -> float:
-        """log of Π_k π_k(y|x)^{λ_k} divided by the probability that y was drawn with."""
+        """Return the log of Π_k π_k(y|x)^{λ_k} over the probability that y was drawn with."""
         record = seq.record
         if record is None or not record.log_probs:
             return 0.0

@@ -1,7 +1,7 @@
-"""How many threads a step computes with: no more than pay.
+"""Tune the number of threads of a step: no more than make it faster.
 
-Threads wait for each other at the end of each product, and where a model is small or rows are few that takes longer
-than what they save. Whoever else needs the cores, such as the page's server, misses them meanwhile.
+Threads synchronise at the end of each matrix product, and with a small model or few rows that takes longer than they
+save. Idle cores are also left to other threads, such as the page's server.
 """
 
 from __future__ import annotations
@@ -21,13 +21,21 @@ WORTH = 1.15  # how much faster twice as many must be; 64 responses of the bundl
 
 @functools.cache
 def most_threads() -> int:
-    """What torch was given, from outside or by itself. Asked once: later it may be what a step is computed with."""
+    """Return torch's initial number of threads; it is read once, before steps change it."""
     return torch.get_num_threads()
 
 
 def search(limit: int) -> Generator[int, float, None]:
-    """Yields how many threads the next step is to use, and is sent the seconds that it took. Begins with all of them:
-    a step of a large model on one would hold up everybody."""
+    """Search for the best number of threads, as a coroutine.
+
+    The search starts with all threads, since a large model's step on a single one would take long.
+
+    Args:
+        limit: the largest number of threads.
+
+    Yields:
+        The number of threads of the next step. The duration of that step in seconds must be sent back.
+    """
     chosen = limit
     while True:
         counts = sorted({max(1, chosen // 2), chosen, min(limit, 2 * chosen)})
@@ -45,7 +53,7 @@ def search(limit: int) -> Generator[int, float, None]:
 
 
 class Threads:
-    """One search for each size of batch: 1 row, 2 to 3, 4 to 7, ..."""
+    """Tuned numbers of threads, with a separate search for batches of 1 row, 2 to 3, 4 to 7, and so on."""
 
     def __init__(self) -> None:
         self._searches: dict[int, Generator[int, float, None]] = {}
@@ -53,7 +61,7 @@ class Threads:
 
     @contextmanager
     def for_rows(self, rows: int) -> Iterator[int]:
-        """For a step of so many rows: sets how many threads torch uses, and learns from how long it took."""
+        """Set torch's number of threads for a step of this many rows within the context, and time the step."""
         size = rows.bit_length()
         if size not in self._searches:
             self._searches[size] = search(most_threads())

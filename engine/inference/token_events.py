@@ -1,8 +1,8 @@
-"""What the tokens of a bank's responses were drawn among, from which the mean of every next step is known exactly.
+"""Next-token events of a bank's responses, from which the mean of every next step is known exactly.
 
-Before each token all policies say how likely every token is. Of that are kept: the tokens that end a response, the
-likeliest others, and all the rest together; each is an event e. For any λ, Π_k p_k(e)^{λ_k} then is known of what could
-have come at every place, as well as of what came.
+At each token every policy has a distribution over the vocabulary. It is recorded as events e: each token that ends a
+response, the likeliest other tokens, and all remaining tokens together. For any λ, Π_k p_k(e)^{λ_k} is then known for
+all events that were possible at a position, as well as for the one that occurred.
 """
 
 from __future__ import annotations
@@ -26,8 +26,16 @@ LEAST = -1e4  # the smallest log-prob that is told from none
 
 @dataclass(eq=False)
 class StepRecord:
-    """Of one response, a list entry a token. events [sources, E]: log-probs, first those of the `ends` tokens that end
-    a response, last that of all tokens that are not kept; drawn: which it was; said [sources]: of the token itself."""
+    """The next-token events of one response; lists have one entry per token.
+
+    Attributes:
+        sources: names of the policies and mixtures.
+        ends: the number of tokens that end a response.
+        events: [sources, E] log-probs, first those of the `ends` tokens that end a response, last that of all tokens
+            that are not recorded one by one.
+        drawn: the index of the event that occurred.
+        said: [sources] log-probs of the token itself.
+    """
 
     sources: list[str] = field(default_factory=list)
     ends: int = 0
@@ -36,7 +44,7 @@ class StepRecord:
     said: list[NDArray[np.float32]] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON; arrays as base64 of their bytes."""
+        """Return the record for JSON, with arrays as base64 of their bytes."""
         packed = {"events": packed_array(np.stack(self.events)), "said": packed_array(np.stack(self.said))}
         return {"sources": self.sources, "ends": self.ends, "drawn": self.drawn, **packed}
 
@@ -44,7 +52,15 @@ class StepRecord:
 def keep_events(
     records: Sequence[StepRecord], sources: list[str], log_probs: Tensor, tokens: Tensor, stop_ids: Sequence[int]
 ) -> None:
-    """log_probs [sources, sequences, V] of the token to come, tokens [sequences] those that were drawn."""
+    """Append the events of one token to the records.
+
+    Args:
+        records: one per sequence.
+        sources: names of the policies and mixtures, in the order of `log_probs`.
+        log_probs: [sources, sequences, V], of the next token.
+        tokens: [sequences], the tokens drawn.
+        stop_ids: the tokens that end a response.
+    """
     ends = torch.tensor(stop_ids, dtype=torch.long, device=log_probs.device)
     others = log_probs.amax(0).index_fill(-1, ends, -torch.inf)  # [sequences, V]
     likeliest = others.topk(min(EVENTS, others.shape[-1] - len(ends))).indices
@@ -64,24 +80,30 @@ def keep_events(
 
 
 def packed_array(array: NDArray[Any]) -> dict[str, Any]:
-    """Return an array as JSON values: dtype, shape, and bytes in base64, little-endian."""
+    """Return an array for JSON: dtype, shape, and its little-endian bytes as base64."""
     little = array.astype(array.dtype.newbyteorder("<"))
     return {"dtype": little.dtype.str, "shape": list(array.shape), "bytes": b64encode(little.tobytes()).decode()}
 
 
 def unpacked_array(packed: dict[str, Any]) -> NDArray[Any]:
-    """Return the array that `packed_array` has packed."""
+    """Return the array that `packed_array` packed; it is read-only."""
     return np.frombuffer(b64decode(packed["bytes"]), packed["dtype"]).reshape(packed["shape"])
 
 
 @dataclass(frozen=True)
 class Steps:
-    """The H tokens of all N responses, one after another.
+    """The H tokens of all N responses, concatenated. Q is the mixture of all proposals.
 
-    response [H]: which one; ended [N]: whether it came to its end, and was not cut off. events [H, E, K]: log-probs
-    under the policies, the first `ends` of events that end a response. Under the policies, before [H, K]: the log-prob
-    of all that was said before; drawn [H, K]: of the event that came. log_before [H], log_drawn [H]: the same under
-    what the responses were drawn from, the mixture Q of all proposals. last [H]: whether the event ended the response.
+    Attributes:
+        response: [H], the number of the token's response.
+        ended: [N], whether the response ended by itself rather than at the length limit.
+        ends: the number of events that end a response; they come first.
+        events: [H, E, K], log-probs of the events under the policies.
+        before: [H, K], log-probs of the tokens before this one under the policies.
+        drawn: [H, K], log-probs of the event that occurred under the policies.
+        log_before: [H], `before` under Q.
+        log_drawn: [H], `drawn` under Q.
+        last: [H], whether the event ended the response.
     """
 
     response: NDArray[np.int64]
@@ -95,7 +117,7 @@ class Steps:
     last: NDArray[np.bool_]
 
     def at(self, weights: Array) -> StepsAt:
-        """weights: λ [K]"""
+        """Return the steps' importance weights at λ [K]."""
         so_far = np.exp(self.before @ weights - self.log_before)
         ratio = np.where(self.last, 0, np.exp(self.drawn @ weights - self.log_drawn))
         return StepsAt(self, so_far, ratio, np.exp(self.events @ weights))
@@ -103,8 +125,14 @@ class Steps:
 
 @dataclass(frozen=True)
 class StepsAt:
-    """Steps at λ, with w_t = Π_k π_k(y_<=t)^{λ_k} / Q(y_<=t): so_far [H] is w_{t-1}, ratio [H] is w_t / w_{t-1} of the
-    event that came, or 0 where it ended the response, products [H, E] are Π_k p_k(e)^{λ_k}."""
+    """Steps at λ, with the importance weights w_t = Π_k π_k(y_<=t)^{λ_k} / Q(y_<=t).
+
+    Attributes:
+        steps: the tokens.
+        so_far: [H], w_{t-1}.
+        ratio: [H], w_t / w_{t-1} of the event that occurred; 0 if it ended the response.
+        products: [H, E], Π_k p_k(e)^{λ_k}.
+    """
 
     steps: Steps
     so_far: Array
@@ -113,17 +141,19 @@ class StepsAt:
 
     @cached_property
     def ending(self) -> Array:
-        """[H], the mean of w_t if the response ends there and else 0, given what was said before."""
+        """The stopping-time terms [H]: the mean, given the tokens before, of w_t if the response ends here, else 0."""
         return self.so_far * self.products[:, : self.steps.ends].sum(-1)
 
     @cached_property
     def departure(self) -> Array:
-        """[H], of w_t from its mean, given what was said before, over the events that do not end the response. Its own
-        mean is zero, whichever events were kept."""
+        """The control variates [H]: w_t less its mean given the tokens before, over events that end no response.
+
+        Their mean is zero, whichever events were recorded.
+        """
         return self.so_far * (self.ratio - self.products[:, self.steps.ends :].sum(-1))
 
     def gradient(self, of_ending: Array, of_departure: Array) -> Array:
-        """Of Σ_h of_ending [H] · ending + of_departure [H] · departure with respect to λ -> [K]"""
+        """Return the gradient [K] of Σ_h of_ending [H] · ending + of_departure [H] · departure with respect to λ."""
         ends, departs = of_ending * self.so_far, of_departure * self.so_far
         pulls = self.products.copy()
         pulls[:, : self.steps.ends] *= ends[:, None]
@@ -135,7 +165,13 @@ class StepsAt:
 
 
 def gather_steps(rows: list[dict[str, Any]], policies: list[str], proposals: dict[str, float]) -> Steps:
-    """From responses' rows, each with its StepRecord as a dict. proposals {source: its share of the responses}."""
+    """Concatenate the steps of a bank's rows.
+
+    Args:
+        rows: the responses, each with its `StepRecord.as_dict()` under "steps".
+        policies: the names of the K policies.
+        proposals: {proposal: its fraction of the responses}.
+    """
     sources = [*policies, *(name for name in proposals if name not in policies)]
     size = len(policies)
     with np.errstate(divide="ignore"):

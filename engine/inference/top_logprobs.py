@@ -1,4 +1,4 @@
-"""What else could have been said at a token's place: kept while it is drawn, mixed again later with other weights."""
+"""Top log-probs: the likeliest tokens at each position, recorded while decoding, to be mixed with other weights."""
 
 from __future__ import annotations
 
@@ -16,10 +16,14 @@ LEAST = 1e-9  # of probability: what the tokens that are not kept have at least,
 
 @dataclass(frozen=True, eq=False)
 class Candidates:
-    """The likeliest tokens at one place, under every policy that was computed, before temperature and what else warps.
+    """The likeliest tokens at one position, under every policy that was computed, before temperature and truncation.
 
-    policies: K names. mixture: what the token was drawn from. seen: [M] token ids, the drawn one first, some of them
-    twice. found: [K, M] their log-probs. Both are on the CPU: M is at most 1 + (K + 1) N.
+    Attributes:
+        policies: the names of the K policies.
+        mixture: the mixture that the token was drawn from.
+        seen: [M], token ids, the drawn one first, possibly with duplicates; on the CPU. M is at most 1 + (K + 1) N for
+            the N likeliest tokens under each policy and the mixture.
+        found: [K, M], their log-probs; on the CPU.
     """
 
     policies: list[str]
@@ -29,7 +33,7 @@ class Candidates:
 
     @cached_property
     def _places(self) -> list[int]:
-        """Where each token is seen for the first time."""
+        """The index of the first occurrence of each distinct token."""
         first: dict[int, int] = {}
         for place, token in enumerate(self.seen.tolist()):
             first.setdefault(token, place)
@@ -37,29 +41,32 @@ class Candidates:
 
     @cached_property
     def ids(self) -> list[int]:
-        """Different tokens, the drawn one first."""
+        """The distinct tokens, the drawn one first."""
         return self.seen[self._places].tolist()
 
     @cached_property
     def log_probs(self) -> Tensor:
-        """[K, len(ids) + 1], each policy's of the ids and, last, of all other tokens together."""
+        """Each policy's log-probs of `ids` and, last, of all other tokens together, [K, len(ids) + 1]."""
         known = self.found[:, self._places].double()
         rest = (1 - known.exp().sum(-1, keepdim=True)).clamp(min=LEAST).log()
         return torch.cat([known, rest], -1)
 
     def of(self, policy: str) -> list[float]:
-        """[len(ids) + 1] probabilities under a policy, those of all other tokens together last."""
+        """Return the probabilities of `ids` under a policy and, last, of all other tokens together."""
         return self.log_probs[self.policies.index(policy)].exp().tolist()
 
     def under(self, mixture: Mixture) -> list[float]:
-        """[len(ids) + 1] probabilities under any mixture of the policies, with no forward pass.
+        """Return the probabilities of `ids` and, last, of all other tokens, under any mixture, without a forward pass.
 
-        The tokens that are not kept are mixed as if they were one token, of each policy's mass on all of them. That is
-        exact where the policies spread this mass over them in the same proportions, and for power with exponent 1 in
-        any case. For geometric with gain 1 it is too much (Hölder: Σ_v Π π_k(v)^λ_k <= Π (Σ_v π_k(v))^λ_k), so that
-        the probabilities of the ids are never too high. How far it can be off is bounded by the last number returned.
+        The other tokens are mixed as a single token with each policy's total mass on them. This is exact if the
+        policies distribute that mass in the same proportions, and for the power rule with exponent 1 in any case. For
+        the geometric rule with gain 1 the mass of the other tokens is an upper bound (Hölder:
+        Σ_v Π π_k(v)^λ_k <= Π (Σ_v π_k(v))^λ_k), so that the probabilities of `ids` are lower bounds. The last number
+        bounds the error.
 
-        Raises InputError for a soup other than the one that was computed: its probabilities need a forward pass.
+        Raises:
+            InputError: the mixture is a soup other than the one that was computed, whose probabilities need a forward
+                pass, or a policy that it needs was not computed.
         """
         if mixture.averages_adapters and mixture != self.mixture:
             raise InputError("rule: what a soup would say is known only after a forward pass; take another rule")
@@ -71,9 +78,15 @@ class Candidates:
 def likeliest(
     log_probs: Tensor, mixed: Tensor, tokens: Tensor, count: int, policies: list[str], mixtures: list[Mixture]
 ) -> list[Candidates]:
-    """One for each sequence: the drawn token, and the `count` likeliest under each policy and under its mixture.
+    """Return the drawn token and the `count` likeliest tokens under each policy and the mixture, for each sequence.
 
-    log_probs: [K, sequences, V]; mixed: [sequences, V], their mixtures; tokens: [sequences], drawn from it.
+    Args:
+        log_probs: [K, sequences, V].
+        mixed: [sequences, V], log-probs of the mixtures.
+        tokens: [sequences], the tokens drawn.
+        count: the number of tokens to keep per distribution.
+        policies: the names of the K policies.
+        mixtures: the mixture of each sequence.
     """
     count = min(count, log_probs.shape[-1])
     top = log_probs.topk(count).indices.transpose(0, 1).flatten(1)  # [sequences, K N]

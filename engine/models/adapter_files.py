@@ -1,7 +1,7 @@
-"""Adapter folders as peft and other tools write them: found, downloaded, read and checked.
+"""Find, download, read and check adapter folders as peft and other tools write them.
 
-What is missing from adapter_config.json has peft's default. What peft would take for something else than its author
-meant (a rank that the weights do not have, weights that are empty or not numbers) is an InputError.
+Settings missing from adapter_config.json have peft's defaults. Files that peft would silently misread (a rank that
+differs from that of the weights, weights that are empty or not finite) raise InputError.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ KNOWN = {
 
 
 class Unfoldable(Exception):  # noqa: N818 (no error: it chooses the way)
-    """The adapter is sound, but is not a plain LoRA on linears: it takes the general path. The message says why."""
+    """A valid adapter is not a plain LoRA on linears, and takes the general path. The message is the reason."""
 
 
 class Pair(NamedTuple):
-    """What an adapter adds to a linear: up (down x + shift)."""
+    """An adapter's addition to a linear's output, up (down x + shift)."""
 
     down: Tensor  # [r, in]
     up: Tensor  # [out, r], the scale folded in
@@ -57,7 +57,7 @@ class Pair(NamedTuple):
 
 
 def joined_pairs(pairs: Iterable[Pair]) -> Pair:
-    """Return the pair that adds what all of these add."""
+    """Return the pair whose addition is the sum of these."""
     pairs = list(pairs)
     shift = None
     if any(pair.shift is not None for pair in pairs):
@@ -72,8 +72,15 @@ def constant(values: Tensor, in_features: int) -> Pair:
 
 @dataclass(frozen=True)
 class Lora:
-    """One adapter as read from disk. modules: what it adds to each linear; saved: whole parameters that it replaces
-    (peft's modules_to_save, biases), such as a score head."""
+    """One adapter as read from disk.
+
+    Attributes:
+        source: the path or hub id of the adapter.
+        base: the base that its settings name.
+        modules: {linear: pair that is added to it}.
+        saved: {parameter: its replacement}, of peft's modules_to_save and biases, such as a score head.
+        settings: the content of adapter_config.json.
+    """
 
     source: str
     base: str | None
@@ -83,13 +90,16 @@ class Lora:
 
     @property
     def init(self) -> str:
-        """The initialisation that took something out of the base's weights, or nothing."""
+        """The initialisation in lower case if it has changed the base's weights, otherwise ""."""
         init = self.settings.get("init_lora_weights")
         return init.lower() if isinstance(init, str) and init.lower() in REBUILT_INITS else ""
 
 
 def adapter_folder(source: str) -> Path:
-    """The local folder of an adapter, downloaded if `source` is a hub id or a folder in a repository of the hub."""
+    """Return the folder of an adapter, downloaded if `source` is a hub id or a folder in a hub repository.
+
+    Raises InputError if it is not an adapter.
+    """
     folder = Path(source) if Path(source).is_dir() else downloaded(source)
     if not (folder / SETTINGS).is_file():
         raise InputError(f"adapter '{source}': {SETTINGS} is missing; {elsewhere(folder)}")
@@ -100,7 +110,7 @@ def adapter_folder(source: str) -> Path:
 
 @functools.cache
 def downloaded(source: str) -> Path:
-    """The folder of an adapter in the hub's cache. The hub is asked once in the life of the process."""
+    """Download an adapter, once per process, and return its folder in the hub's cache. Raises InputError."""
     repository, inner = "/".join(source.split("/")[:2]), "/".join(source.split("/")[2:])
     before = f"{inner}/" if inner else ""
     names = ("adapter_*", "tokenizer*", "special_tokens_map.json", "chat_template*", "added_tokens.json")
@@ -115,7 +125,7 @@ def downloaded(source: str) -> Path:
 
 
 def elsewhere(folder: Path) -> str:
-    """Say what to give instead of a folder that is no adapter."""
+    """Return the remedy for a folder that is not an adapter."""
     inner = sorted(path.parent.name for path in folder.glob(f"*/{SETTINGS}"))
     if inner:
         shown = ", ".join(inner[:4]) + (", ..." if len(inner) > 4 else "")
@@ -151,7 +161,7 @@ def read_settings(source: str) -> dict[str, Any]:
 
 
 def read_tensors(source: str) -> dict[str, Tensor]:
-    """Read an adapter's weights, and check that they are there and finite. Raises InputError."""
+    """Read an adapter's weights, and check that they are neither empty nor infinite or NaN. Raises InputError."""
     folder = adapter_folder(source)
     name = WEIGHTS if (folder / WEIGHTS).is_file() else PICKLED
     try:
@@ -222,8 +232,12 @@ def read_lora(source: str) -> Lora:
 
 
 def check_init(source: str, settings: dict[str, Any]) -> None:
-    """Raises InputError for an adapter whose base was changed in a way that cannot be computed again, Unfoldable where
-    only peft knows how it was changed."""
+    """Check the initialisation of a LoRA.
+
+    Raises:
+        InputError: it has changed the base's weights in a way that cannot be recomputed.
+        Unfoldable: only peft can compute it.
+    """
     init = settings.get("init_lora_weights")
     if not isinstance(init, str) or init.lower() in PLAIN_INITS | REBUILT_INITS:
         return
@@ -236,7 +250,7 @@ def check_init(source: str, settings: dict[str, Any]) -> None:
 
 
 def used_settings(settings: dict[str, Any]) -> list[str]:
-    """Return the keys that are set, change what a LoRA computes, and are not read here; peft ignores unknown ones."""
+    """Return the keys that are set, affect a LoRA's computation, and are not read here; peft ignores unknown ones."""
     used = [key for key, value in settings.items() if value and key not in KNOWN]
     if not used:
         return []
@@ -248,9 +262,16 @@ def used_settings(settings: dict[str, Any]) -> list[str]:
 
 
 def lora_scale(source: str, settings: dict[str, Any], name: str, *ranks: int) -> float:
-    """Return what a module's product is multiplied with, as peft takes it from r, lora_alpha and their patterns.
+    """Return the scale of a module's product, which peft derives from r, lora_alpha and their patterns.
 
-    Raises InputError where the settings are no numbers, or their rank is not that of the weights.
+    Args:
+        source: the adapter, for messages.
+        settings: its settings.
+        name: the module.
+        ranks: the ranks of the module's weights.
+
+    Raises:
+        InputError: the settings are not numbers, or their rank is not that of the weights.
     """
     rank = read_number(source, settings, "rank_pattern", "r", name)
     alpha = read_number(source, settings, "alpha_pattern", "lora_alpha", name)
@@ -263,7 +284,18 @@ def lora_scale(source: str, settings: dict[str, Any], name: str, *ranks: int) ->
 
 
 def read_number(source: str, settings: dict[str, Any], pattern: str, key: str, name: str) -> float:
-    """Return a module's number: that of the first pattern that matches its name, or the general one."""
+    """Return a module's value of a setting: that of the first matching pattern, otherwise the general one.
+
+    Args:
+        source: the adapter, for messages.
+        settings: its settings.
+        pattern: the key of the patterns, such as rank_pattern.
+        key: the key of the general value, such as r.
+        name: the module.
+
+    Raises:
+        InputError: the value is not a number, or a pattern is not a regular expression.
+    """
     patterns = settings.get(pattern) or {}
     if not isinstance(patterns, dict):
         raise InputError(f"adapter '{source}': {SETTINGS}: {pattern}: found {patterns}, expected a mapping")
@@ -287,13 +319,13 @@ def read_number(source: str, settings: dict[str, Any], pattern: str, key: str, n
 
 
 def bare(key: str) -> str:
-    """Return a weight's name in the base, without what peft, DDP, FSDP and torch.compile put before it."""
+    """Return a weight's name in the base, without the prefixes of peft, DDP, FSDP and torch.compile."""
     key = key.replace("_fsdp_wrapped_module.", "").replace("_orig_mod.", "").removeprefix("module.")
     return key.removeprefix("base_model.model.") if key.startswith("base_model.model.") else key
 
 
 def is_targeted(settings: dict[str, Any], name: str) -> bool:
-    """Whether the settings let a LoRA stand at the module of this name, by peft's own rules."""
+    """Return whether the settings target the module of this name, by peft's rules."""
     targets, excluded = settings.get("target_modules"), settings.get("exclude_modules")
     if excluded and matches(excluded, name):
         return False
@@ -312,7 +344,7 @@ def is_targeted(settings: dict[str, Any], name: str) -> bool:
 
 
 def matches(wanted: str | list[str], name: str) -> bool:
-    """Return whether a module's name matches, by peft's rules: a pattern for the whole name, or a list of endings."""
+    """Return whether a module's name matches a regular expression, or ends with one of a list of names."""
     if isinstance(wanted, str):
         return re.fullmatch(wanted, name) is not None
     return any(name == one or name.endswith(f".{one}") for one in wanted)

@@ -1,4 +1,4 @@
-"""Adapters and the base that they are put on: names, shapes, what peft's settings leave out, what the base lost."""
+"""Fit adapters to their base: names, shapes, target modules, and parts that were subtracted from the base's weights."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ MEND = "give an adapter that was trained from this base"
 
 @torch.no_grad()
 def fit_adapter(model: nn.Module, lora: Lora) -> tuple[Lora, list[str]]:
-    """Return the adapter under the model's own names, as changes of the model's own weights, and what is to be said of
-    it.
+    """Return the adapter with the model's names, as changes of the model's weights, and notes on it.
 
-    Raises InputError if the adapter was trained from another base, Unfoldable if a module is no linear.
+    Raises:
+        InputError: the adapter was trained from another base.
+        Unfoldable: a module is not a linear.
     """
     known = dict(model.named_modules())
     modules, notes, skipped = {}, [], []
@@ -65,9 +66,11 @@ def fit_adapter(model: nn.Module, lora: Lora) -> tuple[Lora, list[str]]:
 
 
 def fit_to_fold(model: nn.Module, lora: Lora, layout: Layout) -> tuple[Lora, list[str]]:
-    """Return the adapter as nothing but changes of linears that can be folded, and what is to be said of it.
+    """Return the adapter as changes of linears that can be folded, without saved parameters, and notes on it.
 
-    Raises InputError as `fit` does, Unfoldable if it needs the general path.
+    Raises:
+        InputError: the adapter was trained from another base.
+        Unfoldable: the adapter needs the general path.
     """
     fitted, notes = fit_adapter(model, lora)
     pairs = {name: [pair] for name, pair in fitted.modules.items()}
@@ -97,12 +100,12 @@ def fit_to_fold(model: nn.Module, lora: Lora, layout: Layout) -> tuple[Lora, lis
 
 
 def located_linear(known: Mapping[str, nn.Module], name: str) -> str | None:
-    """Return a module's name in the model, where the adapter's file has it with or without the model's own prefix."""
+    """Return a module's name in the model, allowing for a missing or additional prefix "model."; None if unknown."""
     return next((one for one in (name, f"model.{name}", name.removeprefix("model.")) if one in known), None)
 
 
 def converts(model: nn.Module) -> bool:
-    """Whether transformers knows the model's weights under other names too, which peft then translates."""
+    """Return whether transformers maps other names to the model's weights, which peft then translates."""
     if getattr(model, "_checkpoint_conversion_mapping", None):
         return True
     try:
@@ -113,7 +116,7 @@ def converts(model: nn.Module) -> bool:
 
 
 def targeted(lora: Lora, name: str) -> bool:
-    """Return whether the adapter's settings target this module. Raises InputError if they cannot be read."""
+    """Return whether an adapter targets a module. Raises InputError if its target_modules are malformed."""
     try:
         return is_targeted(lora.settings, name)
     except (re.error, TypeError) as error:
@@ -124,16 +127,17 @@ def targeted(lora: Lora, name: str) -> bool:
 
 
 def is_shared(model: nn.Module, name: str) -> bool:
-    """Whether a parameter stands in two places."""
+    """Return whether a parameter is shared by several modules."""
     parameter = model.get_parameter(name)
     return sum(other is parameter for _, other in model.named_parameters(remove_duplicate=False)) > 1
 
 
 def without_start(model: nn.Module, lora: Lora, name: str, pair: Pair) -> Pair:
-    """Return what the adapter adds to the base's own weight W.
+    """Return the adapter's addition to the base's original weight W.
 
-    PiSSA (arXiv 2404.02948) and OLoRA (arXiv 2406.01775) take what the adapter begins with out of W, of which the file
-    says nothing: of rank r, the largest singular values' part, or the first columns of Q R.
+    PiSSA (arXiv 2404.02948) and OLoRA (arXiv 2406.01775) subtract the adapter's initial product from W, and do not save
+    it. It has rank r, and is recomputed here from the largest singular values, or the first columns of Q in W = Q R.
+    Raises Unfoldable if it cannot be recomputed.
     """
     if not lora.init:
         return pair
@@ -154,10 +158,12 @@ def without_start(model: nn.Module, lora: Lora, name: str, pair: Pair) -> Pair:
 
 
 def replaced(model: nn.Module, known: Mapping[str, nn.Module], lora: Lora) -> dict[str, Tensor]:
-    """Return the parameters that the adapter replaces with others than the model has.
+    """Return the saved parameters of an adapter that differ from the model's.
 
-    peft saves embeddings with an adapter that touches them, or that has new tokens. Raises InputError for one that the
-    model has not, or that has another shape.
+    peft saves embeddings with an adapter that changes them or has new tokens.
+
+    Raises:
+        InputError: the model lacks a parameter, or has it with another shape.
     """
     found = {}
     for name, tensor in lora.saved.items():

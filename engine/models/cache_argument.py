@@ -1,4 +1,4 @@
-"""The name of the argument that takes a model's cache."""
+"""The name of models' cache argument."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Conversations as token ids: the chat template, its arguments and its date, what ends a turn, what is only text."""
+"""Conversations as token ids: the chat template, its arguments and date, stop tokens, and control tokens in text."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ PROBE = "probe7391"  # a word that no template writes
 
 
 class Chat:
-    """How a model reads conversations, and ends its turns.
+    """The format of a model's conversations and ends of turns.
 
-    Control tokens (`<|im_end|>`) that people type are text, never control tokens.
+    The text of control tokens (`<|im_end|>`) in messages is tokenized as text, never as control tokens.
     """
 
     def __init__(
@@ -43,10 +43,10 @@ class Chat:
         settings: Mapping[str, Any] = MappingProxyType({}),
         stops: Iterable[int] = (),
     ) -> None:
-        """Read conversations in a tokenizer's chat template.
+        """Take the format from a tokenizer's chat template.
 
         Args:
-            tokenizer: Its chat template may be None: messages then follow each other, with empty lines between.
+            tokenizer: If it has no chat template, messages are joined by empty lines.
             settings: Further arguments of the template, such as enable_thinking.
             stops: Token ids that end a turn according to the model's generation config.
         """
@@ -57,11 +57,11 @@ class Chat:
 
     @property
     def dated(self) -> bool:
-        """Whether the template writes today's date."""
+        """Whether the template writes the current date."""
         return "strftime_now" in str(self.template or "")
 
     def now(self) -> str:
-        """Return the date that a prompt is read with from now on; empty where the template writes none."""
+        """Return the current date to the second in ISO format, or "" if the template writes none."""
         return datetime.now().isoformat(timespec="seconds") if self.dated else ""
 
     # ---------------------------------------- prompts and responses
@@ -73,12 +73,12 @@ class Chat:
 
         Args:
             prompt: A text, or the messages of a conversation.
-            system_prompt: Of a policy that has one.
-            prefix: What stands before the first message.
-            date: Today's, for the template, in ISO format; empty for now.
+            system_prompt: The policy's system prompt, if it has one.
+            prefix: A text before the first message.
+            date: The date for the template in ISO format; now if empty.
 
         Raises:
-            InputError: If the template refuses the conversation.
+            InputError: The template refuses the conversation.
         """
         first, *rest = [{**message, "content": self.marked(message["content"])} for message in messages_of(prompt)]
         content = f"{prefix or ''}{first['content']}"
@@ -103,15 +103,15 @@ class Chat:
         return self._ids(self._render(marked, date, generate=False))
 
     def response_ids(self, response: str) -> list[int]:
-        """Return the token ids of a response, ended as the template ends a turn."""
+        """Return the token ids of a response with the end of its turn."""
         return [*self._ids(self.marked(response)), *self.end]
 
     @cached_property
     def end(self) -> list[int]:
-        """What comes after a response: what the template writes, up to the token that ends the turn.
+        """The token ids that the template writes after a response, up to and including the one that ends the turn.
 
-        Templates that write nothing there end a turn with the next one's first token, if the model stops at it (GLM).
-        Without a template it is the tokenizer's end token.
+        If the template writes none, the turn ends with the first token of the next one, provided that the model stops
+        at it (GLM). Without a template, it is the tokenizer's EOS token.
         """
         eos = self.tokenizer.eos_token_id
         turns = [{"role": role, "content": PROBE} for role in ("user", "assistant", "user")]
@@ -131,7 +131,7 @@ class Chat:
         return [] if eos is None else [eos]
 
     def answer(self, response: str) -> str:
-        """Return a response without the thoughts before it; thoughts that never ended leave nothing."""
+        """Return a response without the reasoning before it; empty if the reasoning is incomplete."""
         for begin, end in THOUGHTS:
             if end not in self._known_marks:
                 continue
@@ -143,7 +143,7 @@ class Chat:
         return response
 
     def _opens(self, mark: str) -> bool:
-        """Whether the template begins every response with this mark."""
+        """Return whether the template begins every response with this mark."""
         return self._generation_prompt.rstrip().endswith(mark)
 
     @cached_property
@@ -160,12 +160,12 @@ class Chat:
     # ---------------------------------------- text as it is written
 
     def settled(self, text: str, tokens: list[int], before: str) -> str:
-        """Return the part of a text that no further token changes.
+        """Return the part of a text that further tokens cannot change.
 
         Args:
-            text: What the tokens decode to.
+            text: The decoded tokens.
             tokens: All tokens so far.
-            before: What was settled a token earlier.
+            before: The settled text one token earlier.
         """
         # A run of byte tokens is decoded as a whole, and is no text at all if one of its bytes is wrong.
         if self._byte_tokens:
@@ -187,7 +187,7 @@ class Chat:
 
     @cached_property
     def controls(self) -> dict[str, int]:
-        """{text: id} of the tokens that are no text: special ones, those that the template writes, those that stop."""
+        """{text: id} of the control tokens: special tokens, those in the template, and stop tokens."""
         template = str(self.template or "")
         return {
             token.content: number
@@ -205,7 +205,7 @@ class Chat:
         return any_of(self.controls)
 
     def marked(self, text: str) -> str:
-        """Return what people typed with marks around control tokens, for the template to carry through."""
+        """Return a user's text with marks around control tokens, which the template leaves in place."""
         if not self.controls or not self._control.search(text):
             return text
         text = text.replace(OPEN, "").replace(CLOSE, "")
@@ -219,7 +219,7 @@ class Chat:
         return str(self.tokenizer.apply_chat_template(messages, tokenize=False, **settings))
 
     def _ids(self, text: str) -> list[int]:
-        """Return the token ids of a text whose marked control tokens are text, and all others are themselves."""
+        """Return the token ids of a text, with marked control tokens as text, and all others as control tokens."""
         if OPEN not in text:
             return self._plain(text)
         ids: list[int] = []
@@ -244,11 +244,11 @@ class Chat:
         return self.tokenizer.added_tokens_decoder[number]
 
     def plain_ids(self, text: str) -> list[int]:
-        """Return the token ids of a text that is no conversation, with those that the tokenizer adds."""
+        """Return the token ids of a text outside of a conversation, with those that the tokenizer adds."""
         return self._with_added(self.marked(text))
 
     def _with_added(self, text: str) -> list[int]:
-        """Return the token ids of a text with what the tokenizer adds to every text, such as its first token."""
+        """Return the token ids of a text with those that the tokenizer adds to every text, such as BOS."""
         if OPEN not in text:
             return list(self.tokenizer(text).input_ids)
         whole, bare = (self.tokenizer(PROBE, add_special_tokens=added).input_ids for added in (True, False))
@@ -257,7 +257,7 @@ class Chat:
         return [*whole[:first], *self._ids(text), *(whole[first + len(bare) :] if starts else [])]
 
     def _as_text(self, text: str, continues: bool) -> list[int]:
-        """Return the token ids of a text without control tokens. continues: it comes after one."""
+        """Return the token ids of a text without control tokens. continues: it follows a control token."""
         backend = getattr(self.tokenizer, "backend_tokenizer", None)
         if backend is None:
             return list(self.tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids)
@@ -294,8 +294,7 @@ class Chat:
 
     @cached_property
     def _joins(self) -> bool:
-        """Whether text after a control token is tokenized as in the middle of a text, without the space that some
-        tokenizers put before each."""
+        """True if text after a control token is tokenized without the space that some tokenizers put before a text."""
         control = next(iter(self.controls), "")
         after = self._plain(f"{control}{PROBE}")[1:]
         return bool(control) and after != self._pieces(PROBE)
@@ -304,7 +303,7 @@ class Chat:
         return list(self.tokenizer(text, add_special_tokens=False).input_ids)
 
     def _after(self, text: str, tokenize: Callable[[str], list[int]], what: Iterable[str] = (PROBE, "\n")) -> list[int]:
-        """Return the token ids of a text that comes after one of these."""
+        """Return the token ids of a text as they are after the first text in `what` that ends at a token border."""
         for before in what:
             whole, bare = tokenize(before + text), tokenize(before)
             if whole[: len(bare)] == bare:
@@ -313,10 +312,10 @@ class Chat:
 
 
 class Chats:
-    """The chats of a configuration: the reference's, which all policies share, and policies' own where they differ."""
+    """The chats of a configuration: the reference's, which policies share, and different ones of single policies."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, settings: Mapping[str, Any], stops: Iterable[int]) -> None:
-        """stops: token ids that end a turn according to the base's generation config."""
+        """Share the chat of the base's tokenizer. The arguments are those of `Chat`."""
         self.settings, self.stops = settings, set(stops)
         self.shared = Chat(tokenizer, settings, self.stops)
         self.own: dict[str, Chat] = {}  # of policies that read another template
@@ -324,14 +323,20 @@ class Chats:
         self._given: dict[str, PreTrainedTokenizerBase] = {}
 
     def add(self, name: str, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Take the tokenizer that was saved with a policy's adapter or model; of several the last one counts."""
+        """Add the tokenizer that was saved with a policy's adapter or model; the last one of a policy counts."""
         self._given[name] = tokenizer
 
     def settle(self, reference: str) -> None:
-        """Decide which template every policy reads. Raises InputError where two policies end their turns otherwise.
+        """Choose the chat of every policy.
 
-        reference: The reference's name. A template of its own is everybody's who has none; where neither it nor the
-        base has one, the template is shared that all adapters agree on.
+        Policies without a template share the reference's, or the base's. If neither has one, and the templates of all
+        adapters are equal, that template is shared.
+
+        Args:
+            reference: The reference's name.
+
+        Raises:
+            InputError: A policy ends its turns differently from the reference.
         """
         shared = self.shared.tokenizer
         given = {name: tokenizer for name, tokenizer in self._given.items() if tokenizer.chat_template}
@@ -364,7 +369,7 @@ class Chats:
 
 
 def chat_of(tokenizer: PreTrainedTokenizerBase) -> Chat:
-    """Return the chat of a tokenizer with the chat template that it has now."""
+    """Return the chat of a tokenizer with its current chat template."""
     return _chat(tokenizer, tokenizer.chat_template)
 
 
@@ -374,9 +379,9 @@ def _chat(tokenizer: PreTrainedTokenizerBase, template: str | None) -> Chat:
 
 
 def frozen(template: str, date: datetime) -> str:
-    """Return a template whose strftime_now gives this date.
+    """Return a template whose strftime_now returns this date.
 
-    A macro, since transformers hands nothing that can be called to a template but its own clock.
+    It is replaced by a macro, since transformers does not pass other callables to a template.
     """
     # Only those that it writes: a template of another text is compiled anew.
     directives = [one for one in DIRECTIVES if one in template] or DIRECTIVES
@@ -390,5 +395,5 @@ def any_of(words: Iterable[str]) -> re.Pattern[str]:
 
 
 def reason(error: BaseException) -> str:
-    """Return the first line of an error's message."""
+    """Return the first line of an error's message, or its type if it has none."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,4 +1,4 @@
-"""Fingerprints of what a configuration computes with."""
+"""Fingerprints of a configuration's policies and rewards."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from engine.models.gguf import hub_file, is_gguf
 
 
 def config_fingerprint(config: Config) -> list[Any]:
-    """What the policies and rewards are: their settings, and what is in their files."""
+    """Return the settings of the policies and rewards with hashes of their files, as JSON values."""
     sources = ("adapter", "model", "base")
 
     def of(settings: dict[str, Any]) -> dict[str, Any]:
@@ -43,7 +43,7 @@ def config_fingerprint(config: Config) -> list[Any]:
 
 
 def contents(source: str) -> str:
-    """A hash of a folder's files or of a GGUF file, or a hub id with the revision that is in the cache."""
+    """Return a hash of a folder's files or of a GGUF file, or a hub id with its cached revision."""
     folder = Path(source)
     if is_gguf(source):
         local = source if folder.is_file() else try_to_load_from_cache(*hub_file(source))
@@ -67,12 +67,12 @@ def contents(source: str) -> str:
 
 
 def revision_of(file: str, inner: str) -> str:
-    """The revision that a file in the hub's cache is of. inner: the folders inside the repository that it is in."""
+    """Return the revision of a file in the hub's cache. inner: its folder inside the repository, ending in "/"."""
     return Path(file).parents[inner.count("/")].name
 
 
 def source_of(function: str | None) -> str | None:
-    """The text of a reward's function, module:function."""
+    """Return the source of a reward's function, module:function; None if it is not available."""
     if function is None:
         return None
     module, _, name = function.partition(":")

@@ -1,4 +1,4 @@
-"""What was found out about a model at load, kept in the user's cache under a fingerprint of its weights."""
+"""Cache the results of a model's tests at load, under a fingerprint of its weights."""
 
 from __future__ import annotations
 
@@ -22,8 +22,10 @@ PARTS = 64  # of each weight, evenly spaced: enough to tell any two trained mode
 
 
 def weights_fingerprint(model: nn.Module) -> str | None:
-    """Return a hash of the model's settings and of some of its weights; None for a small model, or one that is not all
-    in memory."""
+    """Return a hash of a model's settings and of a sample of its weights.
+
+    The result is None for a small model, or one with parameters that are not in memory.
+    """
     parameters = list(model.named_parameters())
     small = sum(parameter.numel() for _, parameter in parameters) < LARGE
     if small or any(parameter.is_meta for _, parameter in parameters):
@@ -37,13 +39,13 @@ def weights_fingerprint(model: nn.Module) -> str | None:
 
 
 def file_of(key: str) -> Path:
-    """Return the file that keeps what was measured under a key, with these versions of torch and transformers."""
+    """Return the path of the cached result for a key and the installed versions of torch and transformers."""
     versions = hashlib.sha256(f"{key} {torch.__version__} {transformers.__version__}".encode()).hexdigest()[:32]
     return platformdirs.user_cache_path("mixdesk") / "checks" / f"{versions}.json"
 
 
 def recall(key: str | None) -> dict[str, Any] | None:
-    """Return what was kept under a key; None if nothing is."""
+    """Return the cached result for a key; None if there is none."""
     if key is None:
         return None
     try:
@@ -54,7 +56,7 @@ def recall(key: str | None) -> dict[str, Any] | None:
 
 
 def keep_result(key: str | None, found: dict[str, Any]) -> None:
-    """Keep something under a key; without a key nothing is."""
+    """Cache a result under a key; do nothing if the key is None."""
     if key is None:
         return
     file = file_of(key)

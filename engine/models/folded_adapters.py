@@ -1,4 +1,4 @@
-"""Which adapters of a configuration are folded into its base, and what is to be said of them."""
+"""The adapters of a configuration that are folded into its base."""
 
 from __future__ import annotations
 
@@ -16,16 +16,29 @@ from engine.models.linear_layout import Layout, layout_of
 
 
 class Adapters:
-    """The adapters that are folded into the base, each once, however many policies have it."""
+    """The adapters that are folded into the base, each once even if several policies use it.
+
+    Attributes:
+        base: the base.
+        source: its path or hub id.
+        folded: the adapters, in the order of the gate's columns.
+    """
 
     def __init__(self, base: nn.Module, source: str, note: Callable[[str], None]) -> None:
-        """source: the base's path or hub id. note: is told what there is to know of an adapter."""
+        """Start without adapters.
+
+        Args:
+            base: the base.
+            source: its path or hub id.
+            note: a function that takes remarks on adapters, one sentence each.
+        """
         self.base, self.source, self.note = base, source, note
         self.folded: list[Lora] = []
         self._columns: dict[str, int] = {}  # {adapter: its place in `folded`}
 
     @cached_property
     def layout(self) -> Layout:
+        """The layout of the base's linears. Raises InputError if the base cannot be computed from tokens alone."""
         try:
             return layout_of(self.base)
         except Exception as error:  # whatever a model raises that is given nothing but tokens
@@ -34,7 +47,16 @@ class Adapters:
             ) from None
 
     def columns(self, name: str, adapters: list[str]) -> list[int]:
-        """Return the gate's columns of a policy's adapters. Raises as `fit_to_fold` does, and then keeps none."""
+        """Add a policy's adapters, and return their columns in the gate. If one of them fails, none is added.
+
+        Args:
+            name: the policy.
+            adapters: the paths or hub ids of its adapters.
+
+        Raises:
+            InputError: an adapter was trained from another base, or cannot be stacked.
+            Unfoldable: an adapter needs the general path.
+        """
         loras = {a: self.folded[self._columns[a]] if a in self._columns else read_lora(a) for a in adapters}
         for place, (adapter, lora) in enumerate(loras.items()):
             self._warn_of_another_base(name, lora)
@@ -53,7 +75,7 @@ class Adapters:
         return [self._columns[adapter] for adapter in adapters]
 
     def _warn_of_another_base(self, name: str, lora: Lora) -> None:
-        """An adapter of another base can fit this one's shapes; all that tells is the base that it names."""
+        """Note an adapter that names another base: it may still fit this one's shapes, and would then be wrong."""
         if lora.source in self._columns or not lora.base:
             return
         named = Path(lora.source) / lora.base
@@ -66,7 +88,7 @@ class Adapters:
 
 
 def names_base(named: str, base: str) -> bool:
-    """Return whether `named` is the base's source, or what a GGUF file of it is called after."""
+    """Return whether `named` is the base's source, or the name of the base's GGUF file begins with its name."""
     if named == base:
         return True
     short, long = (Path(source.removesuffix(".gguf")).name.lower() for source in (named, base))

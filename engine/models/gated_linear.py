@@ -19,9 +19,9 @@ from engine.models.linear_layout import weight_of
 
 
 class Gate:
-    """The gates of the rows of the forward pass to come, shared by all folded linears of a model.
+    """The gates of the rows of the next forward pass, shared by all folded linears of a model.
 
-    What linears read stays at one address for each number of rows, so that a captured CUDA graph sees new gates.
+    Linears read them at a fixed address for each number of rows, so that a captured CUDA graph reads new gates.
     """
 
     def __init__(self, adapters: int) -> None:
@@ -30,7 +30,7 @@ class Gate:
         self._columns: dict[tuple[int, tuple[int, ...]], Tensor] = {}
 
     def set(self, values: Tensor) -> None:
-        """values: [rows, adapters]"""
+        """Set the gates, [rows, adapters]."""
         rows = len(values)
         # Captured graphs compute powers of two; of other numbers only the newest is kept.
         self._columns = {
@@ -43,7 +43,7 @@ class Gate:
                     columns.copy_(self._pick(owners))
 
     def columns(self, owners: tuple[int, ...]) -> Tensor:
-        """[rows, 1, ranks]: for each stacked rank the gate of the adapter that owns it."""
+        """Return the gates [rows, 1, ranks] of the adapters that own each stacked rank."""
         key = (len(self._values), owners)
         if key not in self._columns:
             with torch.inference_mode(False):
@@ -55,13 +55,20 @@ class Gate:
 
 
 class GatedLinears(nn.Module):
-    """Linears that read the same input (q, k and v; gate and up), with the adapters folded in: one product for the
-    weights and down-projections of them all, and a small one for each one's up-projections.
+    """Linears with the same input (q, k and v; gate and up), with adapters folded in.
 
-    adapters[i]: {adapter: its pair} of linear i. Where the gates are zero it is the base's own linears.
+    One product computes the weights and down-projections of all of them, and a small one the up-projections of each.
+    With gates of zero, the outputs are those of the base's linears.
     """
 
     def __init__(self, linears: list[nn.Module], gate: Gate, adapters: list[dict[int, Pair]]) -> None:
+        """Stack the weights.
+
+        Args:
+            linears: the linears, in the order in which the model calls them.
+            gate: the model's gate.
+            adapters: for each linear, {column of the gate: pair}.
+        """
         super().__init__()
         weights = [weight_of(linear) for linear in linears]
         every = [pair for pairs in adapters for pair in pairs.values()]
@@ -87,6 +94,7 @@ class GatedLinears(nn.Module):
         self._outputs: list[Tensor] = []
 
     def forward(self, x: Tensor) -> list[Tensor]:
+        """Return the output of each linear, [rows, positions, out], for x [rows, positions, in]."""
         # x: [rows, positions, in]
         both = self.stacked(x)
         *outputs, downs = both.split([*self.sizes, len(self.owners)], -1)
@@ -97,7 +105,7 @@ class GatedLinears(nn.Module):
         return outputs
 
     def output(self, i: int, x: Tensor) -> Tensor:
-        """What linear i makes of x. All are computed when the first of them is asked, in the model's own order."""
+        """Return the output of linear i for x. All are computed at the first call, and dropped after the last one."""
         if self._input is not x:
             self._input, self._outputs = x, self.forward(x)
         y = self._outputs[i]
@@ -107,7 +115,7 @@ class GatedLinears(nn.Module):
 
 
 class GatedLinear(nn.Module):
-    """Stands where one linear of a group stood."""
+    """A replacement for one linear of a group."""
 
     def __init__(self, group: GatedLinears, index: int) -> None:
         super().__init__()
@@ -115,11 +123,12 @@ class GatedLinear(nn.Module):
         self.index = index
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return this linear's output, [rows, positions, out], for x [rows, positions, in]."""
         return self.group.output(self.index, x)
 
 
 def linear_of(weight: Tensor, bias: Tensor | None) -> nn.Linear:
-    """Return a linear with these tensors, without copying or training them."""
+    """Return a linear with these tensors, without gradients: weight [out, in], bias [out] or None."""
     linear = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
     linear.weight = nn.Parameter(weight, requires_grad=False)
     if bias is not None:

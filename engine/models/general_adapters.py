@@ -1,8 +1,8 @@
-"""The general path: a copy of the base with adapters that cannot be folded, as peft computes them.
+"""The general path: a copy of the base with adapters that cannot be folded, computed by peft.
 
-What an adapter does is what peft's own forward pass says. Merging it into the weights is faster, and is done where the
-merged model says the same: not where a weight stands in two places (tied embeddings, replicated layers), nor where the
-adapter's kind cannot be merged.
+peft's forward pass defines the result. Merging an adapter into the weights is faster, and is done if the merged model
+gives the same log-probs; not if a changed weight is shared (tied embeddings, replicated layers), or if peft cannot
+merge this kind of adapter.
 """
 
 from __future__ import annotations
@@ -26,16 +26,17 @@ Load = Callable[[], PreTrainedModel]
 def load_with_adapters(
     load: Load, adapters: list[str], base: str, notes: list[str], merge_last: bool = True
 ) -> nn.Module:
-    """Load the base and put these adapters on it, in this order.
+    """Load the base and apply adapters to it in order.
 
     Args:
-        load: Returns the base, anew each time.
-        base: Its source, for messages.
-        notes: Is appended what is to be said of the adapters.
+        load: A function that returns a new copy of the base.
+        adapters: The paths or hub ids of the adapters.
+        base: The base's source, for messages.
+        notes: A list to which remarks on the adapters are appended.
         merge_last: Whether the last adapter may be merged; all others must be.
 
     Raises:
-        InputError: If an adapter does not fit, or cannot be computed here.
+        InputError: An adapter does not fit, or cannot be computed here.
     """
     model: nn.Module = load()
     said: list[str] = []
@@ -67,7 +68,7 @@ def load_with_adapters(
 
 
 def attach(model: nn.Module, adapter: str, base: str, notes: list[str]) -> Any:
-    """Return peft's model of the adapter on this one. Raises InputError."""
+    """Return peft's model of an adapter on a model, and append remarks to `notes`. Raises InputError."""
     from peft import PeftModel, get_peft_model_state_dict  # only the general path needs it, and it is slow to import
     from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 
@@ -104,7 +105,7 @@ def attach(model: nn.Module, adapter: str, base: str, notes: list[str]) -> Any:
 
 
 def probe_ids(model: Any, settings: Any) -> Tensor:
-    """Two rows of tokens to compare models by, among them those that the adapter has weights of its own for."""
+    """Return two rows of token ids [2, 12] to compare models on, including tokens that the adapter trains."""
     size = model.get_input_embeddings().weight.shape[0]
     ids = torch.randint(size, (2, 12), generator=torch.Generator().manual_seed(0))
     keys = ("trainable_token_indices", "token_indices", "alora_invocation_tokens")
@@ -116,7 +117,7 @@ def probe_ids(model: Any, settings: Any) -> Tensor:
 
 @torch.inference_mode()
 def logits(model: nn.Module, ids: Tensor) -> Tensor:
-    """Return a model's logits for token ids [rows, length], in float32. Raises InputError if it cannot be computed."""
+    """Return the logits [rows, positions, V], float32, of ids [rows, positions]. Raises InputError."""
     try:
         return model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits.float()
     except Exception as error:  # an adapter that wants more than tokens
@@ -126,14 +127,14 @@ def logits(model: nn.Module, ids: Tensor) -> Tensor:
 
 
 def alike(one: Tensor, other: Tensor) -> bool:
-    """Whether two models' logits are the same but for rounding, in float32 or in 16 bits."""
+    """Return whether two models' logits are equal up to rounding errors."""
     apart = (one.log_softmax(-1) - other.log_softmax(-1)).abs().max().item()
     largest = max(1.0, other.abs().max().item())
     return math.isfinite(apart) and apart < 1e-4 * largest
 
 
 def stands_twice(model: nn.Module) -> bool:
-    """Whether a weight that an adapter changes stands in another place too: merged, it would change there as well."""
+    """Return whether a weight that an adapter changes is shared with another module, which merging would change too."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     places = Counter(
@@ -147,7 +148,13 @@ def stands_twice(model: nn.Module) -> bool:
 
 
 def merged_if_alike(wrapped: Any, ids: Tensor, wanted: Tensor) -> nn.Module | None:
-    """Merge the adapter; None where that cannot be done, or where the merged model says something else."""
+    """Merge the adapter, and return the model; None if merging fails, or the merged model differs.
+
+    Args:
+        wrapped: peft's model.
+        ids: token ids to compare on.
+        wanted: peft's logits of these.
+    """
     try:
         merged: nn.Module = wrapped.merge_and_unload()
     except Exception:  # each tuner has its own way of saying so
@@ -160,5 +167,5 @@ def merged_if_alike(wrapped: Any, ids: Tensor, wanted: Tensor) -> nn.Module | No
 
 
 def is_unmerged(model: nn.Module) -> bool:
-    """Whether peft's layers are in the model: they read the weights of the linears inside them."""
+    """Return whether the model has layers of peft, which read the weights of the linears inside them."""
     return any(hasattr(module, "base_layer") or hasattr(module, "original_module") for module in model.modules())

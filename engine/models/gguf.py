@@ -1,15 +1,15 @@
 """GGUF files as models.
 
-A GGUF file is converted once into a folder as transformers saves it, which is kept in the user's cache and found again
-by the file's content. The conversion of 0.5B parameters takes most of a minute of one core, most of it for the
-vocabulary; the folder loads in seconds, and serves wherever a model's folder does: as the base, as a policy, as the
-base of a reward model. Quantised blocks unpack to numbers that only float32 holds exactly, so there is a folder for
-each dtype that is asked for, with the numbers that casting the unpacked weights to it gives.
+A GGUF file is converted once into a folder in transformers' format, which is cached under a digest of the file. The
+conversion of 0.5B parameters takes most of a minute of one core, most of it for the vocabulary; the folder loads in
+seconds, and can be used like any model's folder: as the base, as a policy, as the base of a reward model. Quantised
+blocks unpack to numbers that only float32 can represent exactly, so there is a folder for each requested dtype, with
+the unpacked weights cast to it.
 
     python -m engine.models.gguf FILE DTYPE FOLDER
 
-converts one file. The engine runs it as a process of its own: it needs several times the file's size of memory, prints
-progress bars, and would hold the interpreter's lock while people work.
+converts one file. The engine runs it in a separate process, because it needs several times the file's size in memory,
+prints progress bars, and would block the interpreter.
 """
 
 from __future__ import annotations
@@ -68,19 +68,19 @@ def local_file(source: str) -> Path:
 
 
 def cache_folder() -> Path:
-    """Return the folder in the user's cache that converted GGUF files are kept in."""
+    """Return the folder of converted files in the user's cache."""
     return platformdirs.user_cache_path("mixdesk") / "gguf"
 
 
 def folder_of(source: str, dtype: torch.dtype | str | None = None) -> str:
-    """Return what `from_pretrained` loads: the converted folder of a GGUF file, any other source as it is.
+    """Return the argument for `from_pretrained`: the converted folder of a GGUF file, any other source unchanged.
 
     Args:
         source: A path or a hub id.
         dtype: The dtype that the weights will be loaded in, or "auto". None if only the tokenizer is read.
 
     Raises:
-        InputError: If the file is missing, damaged or of an unknown kind, or cannot be converted for want of room.
+        InputError: The file is missing, damaged or of an unsupported kind, or the disk is full.
     """
     if not is_gguf(source):
         return source
@@ -99,7 +99,7 @@ def folder_of(source: str, dtype: torch.dtype | str | None = None) -> str:
 
 
 def needs_conversion(source: str, dtype: torch.dtype | str) -> bool:
-    """Return whether `folder_of` would take long."""
+    """Return whether `folder_of` would have to download or convert a GGUF file."""
     from huggingface_hub import try_to_load_from_cache
 
     if not is_gguf(source):
@@ -111,19 +111,19 @@ def needs_conversion(source: str, dtype: torch.dtype | str) -> bool:
 
 
 def _converted(file: Path, dtype: str) -> Path:
-    """Return where a file's conversion is kept."""
+    """Return the folder of a file's conversion."""
     return cache_folder() / f"{file.stem}-{digest(file)[:16]}-{dtype}"
 
 
 def check_magic(file: Path) -> None:
-    """Raise InputError for a file that is none of the format."""
+    """Raise InputError unless a file begins with the magic number of GGUF."""
     with file.open("rb") as opened:
         if opened.read(4) != b"GGUF":
             raise InputError(f"'{file}' is not a GGUF file; give one, or a folder as transformers saves it")
 
 
 def _convert_apart(file: Path, dtype: str, folder: Path) -> None:
-    """Convert in a process of its own, into a folder that is there when it is whole."""
+    """Convert a file in a separate process, into a folder that appears when it is complete."""
     partial = folder.with_name(f".{folder.name}-{os.getpid()}")
     environment = {**os.environ, "TQDM_DISABLE": "1", "TRANSFORMERS_VERBOSITY": "error", "PYTHONWARNINGS": "ignore"}
     environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])
@@ -155,7 +155,13 @@ def _convert_apart(file: Path, dtype: str, folder: Path) -> None:
 
 
 def convert(file: Path, dtype: str, folder: Path) -> None:
-    """Write the folder of a GGUF file: a plain model of its class, its tokenizer and chat template."""
+    """Convert a GGUF file into a folder with an unquantised model, its tokenizer and chat template.
+
+    Args:
+        file: The GGUF file.
+        dtype: A name in torch such as "float32", or "auto".
+        folder: The folder to write.
+    """
     import gguf
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -181,7 +187,7 @@ def convert(file: Path, dtype: str, folder: Path) -> None:
 
 
 def _dequantized() -> dict[str, object]:
-    """Return the settings that unpack the weights; older versions of transformers know no other way."""
+    """Return the settings that unpack the weights, which older versions of transformers always do."""
     try:
         from transformers import GgufConfig
     except ImportError:
@@ -190,7 +196,7 @@ def _dequantized() -> dict[str, object]:
 
 
 def convert_command() -> None:
-    """Convert a file in a process of its own: FILE DTYPE FOLDER. Exit code 1 with a line on stderr if it fails."""
+    """Convert the file that the command line names; on an error print one line and exit with status 1."""
     file, dtype, folder = sys.argv[1:]
     try:
         convert(Path(file), dtype, Path(folder))

@@ -1,4 +1,4 @@
-"""A mixture as a Hugging Face model: `generate()` and all that is built on it work on a mixture."""
+"""A mixture as a Hugging Face model, for `generate()` and the libraries that build on it."""
 
 from __future__ import annotations
 
@@ -30,10 +30,16 @@ from engine.rules.mixture import Mixture, make_mixture
 
 
 class PackedLayer(DynamicLayer):
-    """The keys and values of all policies of a sequence as if they were heads of one row, [sequences, policies * heads,
-    positions, size], so that what transformers does to rows (beams, selecting, repeating) it does to sequences.
+    """The keys and values of all policies of a sequence, packed as heads of one row.
 
-    extra: positions that transformers does not know of, since prompted policies read longer prompts.
+    Their shape is [sequences, policies * heads, positions, size], so that transformers' operations on rows (beams,
+    selecting, repeating) act on sequences.
+
+    Attributes:
+        policies: the number of policies.
+        extra: the number of positions that transformers does not count, since prompted policies have longer prompts.
+        hidden: the number of positions that `get_seq_length` leaves out: `extra`, or 0 during the network's forward
+            pass.
     """
 
     def __init__(self, policies: int, extra: int = 0) -> None:
@@ -42,11 +48,13 @@ class PackedLayer(DynamicLayer):
         self.extra = self.hidden = extra
 
     def get_seq_length(self) -> int:
+        """Return the number of positions that transformers counts."""
         return max(0, super().get_seq_length() - self.hidden)
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
     ) -> tuple[Tensor, Tensor]:
+        """Append keys and values, [sequences * policies, heads, positions, size], and return all in that shape."""
         # [sequences * policies, heads, positions, size]
         rows = (-1, self.policies)
         packed = (part.unflatten(0, rows).flatten(1, 2) for part in (key_states, value_states))
@@ -55,15 +63,21 @@ class PackedLayer(DynamicLayer):
 
 
 class MixedPolicy(PreTrainedModel, GenerationMixin):
-    """A mixture of the policies of a PolicySet that are computed with its base: adapters that are folded into it, and
-    prompted policies. Its logits are the mixture's log-probs.
+    """A mixture of policies as a causal language model. Its logits are the mixture's log-probs.
 
-    `model.mixture = model.mix({"helpful": 1})` changes the mixture, also between two calls that share a cache; the
-    policies that may have weight are those of the mixture it was made with, unless trace is true. Raises InputError for
-    a policy that is not computed with the base: it has a model or a chat template of its own.
+    The policies must be computed with the base of the PolicySet: adapters that are folded into it, and prompted
+    policies. A policy with a separate model or chat template raises InputError.
 
-    Prompts are those that the reference reads, in the tokenizer's chat template. A prompted policy reads its own
-    beginning in the place of theirs; logits within that beginning are none of a mixture.
+    `model.mixture = model.mix({"helpful": 1})` changes the mixture, also between two calls that share a cache. Unless
+    `trace` is true, only policies of the initial mixture can have weight.
+
+    Prompts are those of the reference, in the tokenizer's chat template. For a prompted policy, the beginning of the
+    prompt is replaced by its own; logits at positions within that beginning are not those of a mixture.
+
+    Attributes:
+        policy_set: the policies.
+        mixture: the mixture.
+        trace: whether all policies are computed.
     """
 
     config_class = MixedPolicyConfig
@@ -80,7 +94,7 @@ class MixedPolicy(PreTrainedModel, GenerationMixin):
         self._take(policy_set)
 
     def _take(self, policy_set: PolicySet) -> None:
-        """Compute with these policies from now on. Raises InputError for what is no part of the base."""
+        """Use the policies of a PolicySet. Raises InputError for a policy that is not computed with the base."""
         self.policy_set = policy_set
         self.network = policy_set.models[0]
         self.generation_config = copy.deepcopy(self.network.generation_config)
@@ -101,23 +115,36 @@ class MixedPolicy(PreTrainedModel, GenerationMixin):
     def from_config(
         cls, file: str | Path = DEMO, weights: Mapping[str, float] | None = None, trace: bool = False, **mixing: object
     ) -> MixedPolicy:
-        """The mixture of a configuration's policies; mixing: rule, gain, exponent. Raises InputError."""
+        """Load the policies of a configuration as a mixture.
+
+        Args:
+            file: The configuration file.
+            weights: {policy: weight}; uniform if None.
+            trace: Compute all policies, so that the mixture can be changed to any other.
+            mixing: rule, gain and exponent of the mixture.
+
+        Raises:
+            InputError: The configuration or mixture is not valid, or a policy is not computed with the base.
+        """
         policy_set = PolicySet(load_config(file))
         return cls(policy_set, make_mixture(weights, policy_set.names, **mixing), trace)  # type: ignore[arg-type]
 
     def mix(self, weights: Mapping[str, float] | None = None, **mixing: object) -> Mixture:
-        """A checked mixture of these policies. Raises InputError."""
+        """Return a checked mixture of these policies; uniform if `weights` is None. Raises InputError."""
         return make_mixture(weights, self.policy_set.names, **mixing)  # type: ignore[arg-type]
 
     @property
     def tokenizer(self):
+        """The base's tokenizer."""
         return self.policy_set.tokenizer
 
     # ---------------------------------------- files, copies, devices
 
     def save_pretrained(self, save_directory: str | Path, push_to_hub: bool = False, **kwargs: Any) -> None:
-        """Write a folder that `from_pretrained` reads: the configuration, the mixture, the adapters, the tokenizer. The
-        base is referred to, by its hub id or path, and not written. Raises InputError."""
+        """Write the configuration, mixture, adapters and tokenizer to a folder that `from_pretrained` can load.
+
+        The base is not written, but referred to by its hub id or path. Raises InputError.
+        """
         needed = [policy.name for policy in self.policies] + [n for n, w in self.mixture.weights.items() if w]
         saved = SavedMixture(self.policy_set.config, self.mixture, self.trace, needed)
         write_folder(save_directory, saved, self.tokenizer, self.generation_config)
@@ -125,7 +152,7 @@ class MixedPolicy(PreTrainedModel, GenerationMixin):
             self.push_to_hub(kwargs.pop("repo_id", Path(save_directory).name), token=kwargs.get("token"))
 
     def push_to_hub(self, *args: Any, **kwargs: Any) -> Any:
-        """Push the folder that `save_pretrained` writes. Raises InputError where the base is a path."""
+        """Push the folder that `save_pretrained` writes to the hub. Raises InputError if the base is a path."""
         if Path(self.policy_set.base).exists():
             raise InputError(
                 f"push_to_hub: the base is '{self.policy_set.base}', which nobody else has; push the base first, and "
@@ -139,11 +166,11 @@ class MixedPolicy(PreTrainedModel, GenerationMixin):
 
         Args:
             source: The folder, or a hub id.
-            kwargs: dtype and device_map (a device's name), else those that were saved; revision, token, cache_dir and
-                local_files_only for the hub. Others are ignored.
+            kwargs: dtype and device_map (the name of a device) to replace the saved ones; revision, token, cache_dir
+                and local_files_only for the hub. Others are ignored.
 
         Raises:
-            InputError: If it is no such folder, or the base cannot be found.
+            InputError: It is not such a folder, or the base cannot be found.
         """
         saved, generation = read_folder(source, kwargs)
         policy_set = PolicySet(saved.config)
@@ -155,15 +182,14 @@ class MixedPolicy(PreTrainedModel, GenerationMixin):
         return made.eval()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> MixedPolicy:
-        """Load the policies again: weights that are packed for this CPU cannot be copied."""
+        """Copy by loading the policies again, since packed weights cannot be copied."""
         made = type(self)(PolicySet(self.policy_set.config), self.mixture, self.trace)
         made.generation_config = copy.deepcopy(self.generation_config, memo)
         memo[id(self)] = made
         return made.train(self.training)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> MixedPolicy:
-        """Move to another device or dtype, by loading the policies again: what is packed and folded for one of them is
-        of no use to another."""
+        """Move to another device or dtype by loading the policies again, since packing and folding depend on both."""
         now = torch.empty(0, dtype=self.network.dtype, device=self.network.device)
         then = fn(now)
         if (then.device, then.dtype) != (now.device, now.dtype):
@@ -192,10 +218,24 @@ class MixedPolicy(PreTrainedModel, GenerationMixin):
         past_key_values: Cache | None = None,
         **kwargs: object,
     ) -> CausalLMOutputWithPast:
-        """input_ids [sequences, positions] -> logits [sequences, positions, V]: the mixture's log-probs, normalised.
+        """Compute the mixture's log-probs.
 
-        labels: the loss is the mean cross entropy of the token after each position, -100 left out. past_key_values:
-        what transformers before 5.24 call the cache.
+        Args:
+            input_ids: [sequences, positions].
+            attention_mask: [sequences, positions], those of the cache included.
+            position_ids: [sequences, positions]; ignored with prompted policies.
+            cache: a cache that this model has filled, or an empty one.
+            use_cache: return a cache; by default if one is given, or if not training.
+            logits_to_keep: as in transformers.
+            labels: [sequences, positions]; the loss is the mean cross entropy of each next token, without labels -100.
+            past_key_values: the name of `cache` in transformers before 5.24.
+            kwargs: ignored.
+
+        Returns:
+            The output with logits [sequences, positions, V], which are normalised log-probs.
+
+        Raises:
+            InputError: the mixture has a policy that this model does not compute, or the mask or cache does not fit.
         """
         assert input_ids is not None
         count, names = len(self.policies), [policy.name for policy in self.policies]
@@ -249,7 +289,7 @@ class MixedPolicy(PreTrainedModel, GenerationMixin):
     def _with_heads(
         self, input_ids: Tensor, attention_mask: Tensor | None, cache: Cache | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """(ids, mask, positions) of all policies' rows, each with the beginning of its own prompt."""
+        """Return (ids, mask, positions) of all policies' rows, with the beginning of each policy's prompt."""
         known = cache.get_seq_length() if cache is not None else 0
         if attention_mask is None:
             attention_mask = torch.ones(len(input_ids), known + input_ids.shape[1], dtype=torch.long)
@@ -274,7 +314,7 @@ class MixedPolicy(PreTrainedModel, GenerationMixin):
 
     @property
     def _extra(self) -> int:
-        """How many more positions the longest prompt of a policy has than the reference's."""
+        """The number of positions by which the longest prompt of a policy exceeds the reference's."""
         return max([0, *(head.longer for head in self.heads.values())])
 
     def _repeated(self, position_ids: Tensor | None, sequences: int) -> Tensor | None:
@@ -283,7 +323,7 @@ class MixedPolicy(PreTrainedModel, GenerationMixin):
         return position_ids.expand(sequences, -1).repeat_interleave(len(self.policies), 0)
 
     def _packed(self, cache: Cache | None) -> Cache:
-        """The cache with layers that hold all policies; an empty one, as `generate` makes it, is changed in place."""
+        """Return the cache with layers for all policies; an empty one, as `generate` passes it, is changed in place."""
         cache = DynamicCache() if cache is None else cache
         if any(isinstance(layer, PackedLayer) for layer in cache.layers):
             return cache

@@ -1,4 +1,4 @@
-"""The folder of a mixture as one model: its configuration, its adapters and its tokenizer; the base by reference."""
+"""Write and read the folder of a mixture as one model: configuration, adapters, tokenizer, a reference to the base."""
 
 from __future__ import annotations
 
@@ -28,14 +28,21 @@ HUB = ("revision", "token", "cache_dir", "local_files_only")  # of from_pretrain
 
 
 class MixedPolicyConfig(PreTrainedConfig):
-    """What config.json of such a folder says. transformers finds MixedPolicy by it, once `engine` is imported."""
+    """The content of config.json, by which transformers finds MixedPolicy once `engine.models.hf_model` is imported."""
 
     model_type = "mixdesk_mixture"
 
 
 @dataclass(frozen=True)
 class SavedMixture:
-    """policies: the names of those that the mixture is computed from."""
+    """The content of a folder.
+
+    Attributes:
+        config: the configuration.
+        mixture: the mixture.
+        trace: whether all policies are computed.
+        policies: the names of the policies that are computed.
+    """
 
     config: Config
     mixture: Mixture
@@ -49,7 +56,7 @@ def write_folder(
     tokenizer: PreTrainedTokenizerBase,
     generation_config: GenerationConfig | None,
 ) -> None:
-    """Write the folder. Raises InputError where it cannot be written."""
+    """Write a folder. Raises InputError if it cannot be written."""
     folder, config = Path(folder), saved.config
     policies = [policy for policy in config.policies if policy.name in saved.policies]
     settings: dict[str, Any] = {"name": config.name, "base": config.base, "dtype": config.dtype}
@@ -80,7 +87,7 @@ def write_folder(
 
 
 def keep_adapter(folder: Path, name: str, settings: Adapted) -> dict[str, Any]:
-    """Copy the adapters of a policy into the folder. Returns its settings with their places there."""
+    """Copy the adapters of a policy into the folder, and return its settings with the copies' paths."""
     places = []
     for number, source in enumerate(settings.adapters, 1):
         # Not deeper: what is pushed to the hub is one folder deep.
@@ -104,7 +111,15 @@ def keep_adapter(folder: Path, name: str, settings: Adapted) -> dict[str, Any]:
 
 
 def read_folder(source: str | Path, kwargs: Mapping[str, Any]) -> tuple[SavedMixture, GenerationConfig | None]:
-    """Read what `write_folder` wrote, from a folder or the hub. Raises InputError."""
+    """Read a folder that `write_folder` wrote, or a copy of it on the hub. Raises InputError.
+
+    Args:
+        source: The folder, or a hub id.
+        kwargs: Those of `MixedPolicy.from_pretrained`.
+
+    Returns:
+        The content, and the generation config if there is one.
+    """
     folder = Path(source)
     if not folder.is_dir():
         try:

@@ -1,4 +1,4 @@
-"""Whether what a configuration names on the Hugging Face hub is to be had, before anything is loaded."""
+"""Check that the models of a configuration are available on the Hugging Face hub, before any is loaded."""
 
 from __future__ import annotations
 
@@ -16,9 +16,12 @@ TIMEOUT = 10.0  # seconds for the hub's answer
 
 
 def check_hub(config: Config) -> None:
-    """Ask the hub once for every model that is neither a folder nor in the cache. Raises InputError.
+    """Send one request to the hub for every model that is neither a local path nor cached.
 
-    Loading would find out too, but asks for each file again and again: most of a minute without a network.
+    Loading would fail too, but retries each file, which takes most of a minute without a network.
+
+    Raises:
+        InputError: a model does not exist, or the hub cannot be reached.
     """
     for key, source in source_lines(config):
         if Path(source).exists():

@@ -1,4 +1,4 @@
-"""The linears of a model: their weights, whichever way round, and which of them a row's gate can reach."""
+"""The linears of a model: their weights in either orientation, and the ones that can be folded."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LINEARS = (nn.Linear, Conv1D)
 
 
 def weight_of(linear: nn.Module) -> Tensor:
-    """[out, in], whichever way round the module keeps it."""
+    """Return the weight of a linear as [out, in], also if the module stores it transposed."""
     assert isinstance(linear, LINEARS)
     weight = linear.weight.detach()
     return weight.T if isinstance(linear, Conv1D) else weight
@@ -25,8 +25,13 @@ def weight_of(linear: nn.Module) -> Tensor:
 
 @dataclass(frozen=True)
 class Layout:
-    """Which linears of a model can be folded. groups: those that read one and the same tensor, in the order in which
-    they read it; unfit: {linear: why not}; unread: linears of towers that no text passes through (vision, audio)."""
+    """The linears of a model that can be folded, and the others.
+
+    Attributes:
+        groups: the linears that can be folded, grouped by their input tensor, in the order of the calls.
+        unfit: {linear: reason why it cannot be folded}.
+        unread: the linears of towers that process no text (vision, audio).
+    """
 
     groups: list[list[str]]
     unfit: Mapping[str, str]
@@ -35,9 +40,9 @@ class Layout:
 
 @torch.inference_mode()
 def layout_of(model: nn.Module) -> Layout:
-    """Watch the model read two rows of three tokens, and so for any architecture.
+    """Return the layout of a model of any architecture, from the calls in a forward pass of two rows of three tokens.
 
-    A gate is a row's: a linear can be folded that is called once, with [rows, positions, in].
+    Gates are per row, so a linear can be folded if it is called once, with an input [rows, positions, in].
     """
     rows, positions = 2, 3
     calls: list[tuple[str, Any]] = []  # the inputs are kept, so that no two can have one identity

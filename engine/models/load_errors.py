@@ -1,4 +1,4 @@
-"""What stands in the way of loading a model, in one line that says how to mend it."""
+"""Errors from loading a model as one line with a remedy."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def load_error(what: str, source: str, error: BaseException) -> InputError:
     """Return the InputError for an exception that loading `source` raised.
 
     Args:
-        what: What was to be loaded, such as "a tokenizer".
-        source: A path or hub id.
-        error: What the library raised. An InputError is returned as it is.
+        what: The kind of object, such as "a tokenizer".
+        source: Its path or hub id.
+        error: The exception. An InputError is returned unchanged.
     """
     return (
         error if isinstance(error, InputError) else InputError(f"cannot load {what} from '{source}': {explain(error)}")
@@ -27,7 +27,7 @@ def load_error(what: str, source: str, error: BaseException) -> InputError:
 
 
 def explain(error: BaseException) -> str:
-    """Return the reason and the mend."""
+    """Return the reason of a library's error and a remedy."""
     text = one_line(error)
     lower = text.lower()
     if "trust_remote_code" in text or "contains custom code" in text:
@@ -49,15 +49,15 @@ def explain(error: BaseException) -> str:
 
 
 def check_weights(source: str, model: nn.Module, missing: Any = ()) -> None:
-    """Check that a model's weights were all read, and are numbers.
+    """Check that a model's weights are complete and finite.
 
     Args:
         source: The path or hub id that they were read from.
         model: The model.
-        missing: The names of tensors that the files lack; transformers makes them up at random.
+        missing: The names of tensors that the files lack, which transformers initialises randomly.
 
     Raises:
-        InputError: If a tensor is missing, or holds NaN or infinite numbers.
+        InputError: A tensor is missing, or has NaN or infinite numbers.
     """
     if missing:
         raise InputError(

@@ -15,7 +15,7 @@ log = logging.getLogger("mixdesk")
 
 
 def pick_device(device: str) -> torch.device:
-    """Return the device to compute on; `auto` takes a GPU if there is one. Raises InputError."""
+    """Return the device of a name; "auto" is a GPU if there is one. Raises InputError if torch sees no GPU."""
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.startswith("cuda") and not torch.cuda.is_available():
@@ -24,20 +24,22 @@ def pick_device(device: str) -> torch.device:
 
 
 def multiplies_bfloat16() -> bool:
-    """Whether this CPU has products of bfloat16: a step of them takes six tenths of the time, and half the memory. On
-    others 16 bit saves no time."""
+    """Return whether this CPU multiplies bfloat16, in which a step takes 0.6 times as long, and half the memory.
+
+    On other CPUs 16 bits save no time.
+    """
     return any(getattr(torch.cpu, name, bool)() for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
 
 
 def pick_dtype(dtype: str, device: torch.device) -> torch.dtype | str:
-    """auto: as stored on a GPU, and on a CPU that multiplies bfloat16; float32 on any other."""
+    """Return the dtype of a name. "auto" is the stored one, except float32 on a CPU that does not multiply bfloat16."""
     if dtype == "auto":
         return "auto" if device.type != "cpu" or multiplies_bfloat16() else torch.float32
     return getattr(torch, dtype)
 
 
 def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
-    """Load the tokenizer of a folder, a GGUF file or a hub id. Raises InputError."""
+    """Load a tokenizer from a path or hub id. Raises InputError."""
     folder = folder_of(source)
     try:
         # Said outright, or transformers asks at the terminal whether to run the code of a repository.
@@ -49,7 +51,18 @@ def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
 
 
 def load_model(source: str, dtype: str, device: torch.device) -> PreTrainedModel:
-    """On its device; spread over all GPUs by accelerate where there are several and the configuration names none."""
+    """Load a causal language model on a device.
+
+    If there are several GPUs and the device names none of them, accelerate spreads the model over all.
+
+    Args:
+        source: A path or hub id.
+        dtype: See `pick_dtype`.
+        device: The device.
+
+    Raises:
+        InputError: The model cannot be loaded, or its weights are incomplete or not finite.
+    """
     spread = device.type == "cuda" and device.index is None and torch.cuda.device_count() > 1
     picked = pick_dtype(dtype, device)
     folder = folder_of(source, picked)

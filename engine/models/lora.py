@@ -15,9 +15,15 @@ from engine.models.linear_layout import Layout, layout_of, weight_of
 
 
 def fold(model: nn.Module, loras: list[Lora], layout: Layout | None = None) -> Gate:
-    """Replace the linears that the adapters touch, in place. Adapter k is the gate's column k.
+    """Replace the linears that adapters change by gated linears, in place.
 
-    loras: as `fit_to_fold` gives them. Raises as that does.
+    Args:
+        model: The model.
+        loras: The adapters, as `fit_to_fold` returns them. Adapter k has column k of the gate.
+        layout: The layout of the model's linears, if it is known.
+
+    Returns:
+        The gate that selects the adapters of each row.
     """
     gate = Gate(len(loras))
     touched: dict[str, dict[int, Pair]] = {}
@@ -40,9 +46,13 @@ def fold(model: nn.Module, loras: list[Lora], layout: Layout | None = None) -> G
 
 @torch.no_grad()
 def merge(model: nn.Module, lora: Lora) -> None:
-    """Add one adapter to the model's weights. Raises as `fit` does.
+    """Add one adapter to the model's weights, in place.
 
-    A weight that stands in two places is changed only where the adapter stands.
+    A shared weight is changed only in the module that the adapter names.
+
+    Raises:
+        InputError: The adapter was trained from another base.
+        Unfoldable: A module is not a linear.
     """
     lora, _ = fit_adapter(model, lora)
     for name, pair in lora.modules.items():

@@ -1,4 +1,4 @@
-"""PolicySet: the base with its adapters, the other models, and which of them a policy is."""
+"""PolicySet: the base with its adapters, the other models, and the policies that they compute."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ log = logging.getLogger("mixdesk")
 
 @dataclass(frozen=True)
 class Policy:
-    """One policy: the model that computes it and how. `note` says why it takes the general path, if it does."""
+    """A policy: a model with a gate and a prompt. `note` is the reason why it takes the general path, if it does."""
 
     name: str
     objective: str
@@ -50,11 +50,32 @@ class Policy:
 class PolicySet:
     """All policies of a configuration, the reference first.
 
-    models[0] is the base with the adapters folded in; what cannot be folded is a model of its own (the general path).
+    Attributes:
+        config: the configuration.
+        base: the path or hub id of the base.
+        policies: the policies, the reference first.
+        by_name: {name: policy}.
+        models: the base with adapters folded in, then the models of policies that cannot be folded (the general path).
+        gates: the gate of each model; None for models without folded adapters.
+        tokenizer: the base's tokenizer.
+        chat: the shared chat format.
+        vocabulary: the number of tokens to mix, if the models' vocabularies differ; otherwise None.
+        device: the device of the models.
+        notes: remarks on the policies, for the log and the page.
+        reread: the numbers of models that recompute their whole text at every token.
+        apart: the numbers of models that compute one row at a time.
     """
 
     def __init__(self, config: Config, tell: Callable[[str], None] = log.debug) -> None:
-        """tell: is told what is being loaded, as it begins. Raises InputError."""
+        """Load the policies of a configuration.
+
+        Args:
+            config: the configuration.
+            tell: called with one line before each part is loaded.
+
+        Raises:
+            InputError: a model or adapter cannot be loaded, or does not fit the base.
+        """
         self.config, self.base = config, config.base
         self.notes: list[str] = []  # what there is to know of the policies, for the log and the page
         self.reread: set[int] = set()  # models that read their whole text again at every token
@@ -131,18 +152,18 @@ class PolicySet:
         self.by_name = {policy.name: policy for policy in self.policies}
 
     def note(self, words: str) -> None:
-        """Say something about the policies in the log and on the page."""
+        """Add a remark on the policies to the log and to `notes`."""
         log.warning("%s", words)
         self.notes.append(words)
 
     @property
     def names(self) -> list[str]:
-        """The component policies' names, without the reference."""
+        """The names of the policies without the reference."""
         return [policy.name for policy in self.policies[1:]]
 
     @property
     def context(self) -> int:
-        """The most tokens that all models can hold, prompt and response together."""
+        """The context length that all models support: the most tokens of prompt and response together."""
         return min(positions_of(model) for model in self.models)
 
     @cached_property
@@ -154,24 +175,32 @@ class PolicySet:
         return {i for i in ids if i is not None}
 
     def release(self) -> None:
-        """Let go of the models; nothing can be computed any more."""
+        """Drop the references to the models; nothing can be computed afterwards."""
         self.models.clear()
         self.gates.clear()
 
     def prompt_ids(self, policy: Policy, prompt: Prompt, date: str = "") -> list[int]:
-        """Token ids of the prompt as this policy reads it: in the chat template, with its system prompt and prefix
-        before the first message. date: see `Chat`. Raises InputError where the template refuses the conversation."""
+        """Return the token ids of a prompt in a policy's chat template, with its system prompt and prefix.
+
+        Args:
+            policy: the policy.
+            prompt: a text or messages.
+            date: see `Chat.prompt_ids`.
+
+        Raises:
+            InputError: the template refuses the conversation.
+        """
         return (policy.chat or self.chat).prompt_ids(prompt, policy.system_prompt, policy.prefix, date)
 
     def now(self) -> str:
-        """Return the date that prompts are read with from now on; empty where no template writes one."""
+        """Return the current date in ISO format, or "" if no template writes one."""
         return next((date for chat in [self.chat, *self._own_chats()] if (date := chat.now())), "")
 
     def _own_chats(self) -> list[Chat]:
         return [policy.chat for policy in self.policies if policy.chat]
 
     def read(self, policies: list[Policy], prompt: Prompt, date: str = "") -> dict[str, list[int]]:
-        """{policy: token ids of the prompt as it reads it}"""
+        """Return {policy: token ids of a prompt}; see `prompt_ids`."""
         plain: list[int] | None = None
         found = {}
         for policy in policies:
@@ -183,17 +212,17 @@ class PolicySet:
         return found
 
     def response_ids(self, response: str) -> list[int]:
-        """Token ids of a response, ended as the chat template ends a turn."""
+        """Return the token ids of a response with the end of its turn."""
         return self.chat.response_ids(response)
 
     def text(self, ids: list[int]) -> str:
-        """The text of a response's tokens, without the token that ends it."""
+        """Return the text of a response's tokens, without the token that ends it."""
         said = ids[:-1] if ids and ids[-1] in self.stop_ids else ids
         return self.tokenizer.decode(said, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
     @torch.inference_mode()
     def teacher_forced(self, prompt: Prompt, response: list[int], date: str = "") -> dict[str, list[float]]:
-        """{policy: log-probs of the response's tokens}, each model one left-padded forward pass."""
+        """Return {policy: log-probs of the response's tokens}, with one left-padded forward pass per model."""
         found: dict[str, list[float]] = {}
         for index in range(len(self.models)):
             policies = [policy for policy in self.policies if policy.model == index]
@@ -209,7 +238,7 @@ class PolicySet:
         return {policy.name: found[policy.name] for policy in self.policies}
 
     def pad(self, rows: list[list[int]]) -> tuple[Tensor, Tensor]:
-        """Left-padded (ids, mask), both [rows, longest]."""
+        """Return left-padded (ids, mask) of rows of token ids, both [rows, longest]."""
         longest = max(len(row) for row in rows)
         ids = torch.zeros(len(rows), longest, dtype=torch.long)
         mask = torch.zeros(len(rows), longest, dtype=torch.long)
@@ -219,15 +248,19 @@ class PolicySet:
         return ids.to(self.device), mask.to(self.device)
 
     def set_gates(self, index: int, policies: list[Policy]) -> None:
-        """Say which policy each row of the model's next forward passes is."""
+        """Set the policy of each row for a model's next forward passes."""
         gate, gates = self.gates[index], [policy.gate for policy in policies]
         if gate is not None and gates != self._gates.get(index):
             self._gates[index] = gates
             gate.set(torch.tensor(gates, dtype=self.models[index].dtype).to(self.device))
 
     def masks(self, index: int, mask: Callable[[int | None, int | None], Tensor]) -> Tensor | dict[str, Tensor]:
-        """A model's attention masks in the form that it takes. mask: makes one for a sliding window, for chunks of so
-        many positions, or for neither."""
+        """Return a model's attention masks in the form that it expects: one mask, or {layer type: mask}.
+
+        Args:
+            index: the model's number.
+            mask: a function (window, chunk) that returns a mask; see `KVCache.attention_mask`.
+        """
         config = self.models[index].config.get_text_config()
         window, chunk = getattr(config, "sliding_window", None), getattr(config, "attention_chunk_size", None)
         slides = window and getattr(config, "use_sliding_window", True)
@@ -237,12 +270,14 @@ class PolicySet:
         return made if len(made) > 1 else next(iter(made.values()))
 
     def log_probs(self, logits: Tensor) -> Tensor:
-        """[..., V of the model] -> [..., V], float32, of the tokens that all models have."""
+        """Return log-probs in float32 of logits [..., model's V], of the tokens that all models have: [..., V]."""
         return logits.float().log_softmax(-1)[..., : self.vocabulary]
 
     def soup(self, weights: Mapping[str, float]) -> Policy:
-        """The policy of the averaged adapters, θ_ref + Σ λ_k (θ_k - θ_ref), by a gate of weights (Rewarded Soups,
-        arXiv 2306.04488). Raises InputError if a policy is not an adapter that is folded in."""
+        """Return the policy of averaged adapters, θ_ref + Σ λ_k (θ_k - θ_ref) (Rewarded Soups, arXiv 2306.04488).
+
+        Its gate is the weights. Raises InputError if a policy with weight is not a folded adapter.
+        """
         shares = {**weights}
         rest = 1 - math.fsum(weights.values())
         if abs(rest) > 1e-9:  # weights that are not on the simplex
@@ -272,16 +307,24 @@ class PolicySet:
         return mixture
 
     def rows_of(self, mixture: Mixture, trace: bool) -> list[Policy]:
-        """The policies that a mixture is computed from: those that it needs, with a trace all of them."""
+        """Return the policies to compute for a mixture: those that it needs, or all of them for a trace."""
         soup = [self.soup(mixture.weights)] if mixture.averages_adapters else []
         return [*(p for p in self.policies if trace or p.name in mixture.needs), *soup]
 
     def acting(self, policy: Policy, mixture: Mixture) -> Policy:
-        """The policy as it acts under the mixture: a soup's gate follows the weights."""
+        """Return the policy to compute under a mixture: a soup gets the mixture's weights as its gate."""
         return policy if policy.name != SOUP else self.soup(mixture.weights)
 
     def forward(self, index: int, policies: list[Policy], ids: Tensor, mask: Tensor, **settings: object) -> Tensor:
-        """Logits [rows, positions, V] of left-padded ids; row i is read as policies[i]."""
+        """Return the logits [rows, positions, V] of left-padded ids, row i under policies[i].
+
+        Args:
+            index: the model's number.
+            policies: the policy of each row.
+            ids: [rows, positions].
+            mask: [rows, positions].
+            settings: further arguments of the model.
+        """
         if index in self.apart and len(ids) > 1 and not settings.get("use_cache"):
             return self._one_by_one(index, policies, ids, mask, settings)
         self.set_gates(index, policies)
@@ -291,7 +334,7 @@ class PolicySet:
     def _one_by_one(
         self, index: int, policies: list[Policy], ids: Tensor, mask: Tensor, settings: Mapping[str, object]
     ) -> Tensor:
-        """What `forward` returns, each row read without the others and their padding."""
+        """Return the result of `forward`, with each row computed alone and without padding."""
         rows = []
         for policy, row, seen in zip(policies, ids, mask.bool(), strict=True):
             own = row[seen][None]
@@ -300,7 +343,7 @@ class PolicySet:
         return torch.stack(rows)
 
     def _check_tokenizer(self, name: str, source: str) -> PreTrainedTokenizerBase:
-        """Return the tokenizer saved with a policy, which must read and write the base's tokens."""
+        """Return the tokenizer saved with a policy. Raises InputError unless its vocabulary is the base's."""
         other = load_tokenizer(source)
         own, base = other.get_vocab(), self.tokenizer.get_vocab()
         if own != base and {**base, **added_padding(other, base)} != own:
@@ -312,7 +355,7 @@ class PolicySet:
 
 
 def added_padding(tokenizer: PreTrainedTokenizerBase, base: Mapping[str, int]) -> dict[str, int]:
-    """Return the padding token that was added for training, if that is all: no response has it."""
+    """Return {padding token: id} of a tokenizer if the base lacks it and responses cannot have it, else {}."""
     pad, template = tokenizer.pad_token, str(tokenizer.chat_template or "")
     if pad is None or pad in base or pad in template or pad == tokenizer.eos_token:
         return {}
@@ -327,7 +370,7 @@ def stops_of(model: nn.Module) -> set[int]:
 
 
 def positions_of(model: PreTrainedModel) -> int:
-    """The most positions that a model holds and computes alike however long the text is."""
+    """Return the context length of a model up to which its cached keys remain valid; 2**31 without a limit."""
     config = model.config.get_text_config()
     found = getattr(config, "max_position_embeddings", None) or 2**31
     # Long RoPE turns all positions another way once a text is longer than this: nothing that was kept would be right.
@@ -339,7 +382,9 @@ def positions_of(model: PreTrainedModel) -> int:
 
 
 def shared_vocabulary(models: list[PreTrainedModel], tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """How many tokens are mixed where the models' embeddings are padded to different sizes: the tokenizer's. None where
-    all have one size."""
+    """Return the number of tokens to mix if the models' embeddings have different sizes; None if all are equal.
+
+    Sizes differ by padding. The result is the tokenizer's number of tokens, or the smallest size if that is less.
+    """
     sizes = {model.config.get_text_config().vocab_size for model in models}
     return min(max(tokenizer.get_vocab().values()) + 1, *sizes) if len(sizes) > 1 else None

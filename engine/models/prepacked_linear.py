@@ -1,7 +1,7 @@
-"""Weights kept in the order in which a CPU's matrix product reads them.
+"""Linears with weights in oneDNN's blocked layout, for faster matrix products on a CPU.
 
-A step multiplies a few rows with every weight once, and putting a weight in order (into oneDNN's blocked layout) each
-time costs as much as the product: 4 float32 rows take half the time with packed weights, and no size takes longer.
+A step multiplies a few rows with every weight once, and reordering a weight into that layout each time costs as much as
+the product: 4 float32 rows take half the time with prepacked weights, and no size takes longer.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ ROWS = 16  # what the layout is chosen for; from 1 to 1,024 rows it was the fast
 
 
 class PackedLinear(nn.Module):
-    """A linear, for inference only. Its weight replaces the given one's, which may be let go."""
+    """A linear with a packed weight, for inference only. The original weight is not referenced."""
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
@@ -27,13 +27,14 @@ class PackedLinear(nn.Module):
         self.in_features, self.out_features = linear.in_features, linear.out_features
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the output [..., out] for x [..., in]."""
         # x: [..., in]
         return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
 
 
 @functools.cache
 def can_pack(dtype: torch.dtype) -> bool:
-    """Whether this torch has the operators, and this CPU does with them what a plain linear does."""
+    """Return whether torch has the operators, and their result on this CPU equals that of a plain linear."""
     if dtype not in (torch.float32, torch.bfloat16) or not torch.backends.mkldnn.is_available():
         return False
     linear = nn.Linear(32, 32, dtype=dtype)
@@ -48,7 +49,7 @@ def can_pack(dtype: torch.dtype) -> bool:
 
 @torch.inference_mode()
 def pack(model: nn.Module) -> None:
-    """Pack all linears of a model on a CPU, in place; elsewhere nothing changes. It can only infer from then on."""
+    """Pack all linears of a model that are on a CPU, in place. The model can then be used for inference only."""
     for module in list(model.modules()):
         for name, child in module.named_children():
             # Not a subclass: what it adds would be lost. Nor one of rank 0.

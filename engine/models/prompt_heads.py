@@ -1,4 +1,4 @@
-"""How the prompts of prompted policies begin, in the place of what the reference's prompts begin with."""
+"""The beginnings of prompted policies' prompts, which replace that of the reference's prompts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,13 @@ PROBES = ("probe", "Another one, with 2 words?")  # prompts to compare
 
 @dataclass(frozen=True)
 class PromptHead:
-    """The token ids that a prompted policy's prompts begin with, and those that stand there in the reference's."""
+    """The beginning of a prompted policy's prompts.
+
+    Attributes:
+        policy: the name of the policy.
+        own: the token ids that its prompts begin with.
+        plain: the token ids that the reference's prompts have in their place.
+    """
 
     policy: str
     own: list[int]
@@ -21,10 +27,11 @@ class PromptHead:
 
     @property
     def longer(self) -> int:
+        """The number of tokens by which the policy's prompts are longer than the reference's; may be negative."""
         return len(self.own) - len(self.plain)
 
     def put(self, ids: list[int]) -> list[int]:
-        """Return what the policy reads where the reference reads these. Raises InputError."""
+        """Return the policy's prompt for a prompt of the reference. Raises InputError if its beginning differs."""
         if ids[: len(self.plain)] != self.plain:
             raise InputError(
                 f"input_ids: they begin otherwise than the prompts that policy '{self.policy}' reads; make them with "
@@ -34,7 +41,11 @@ class PromptHead:
 
 
 def prompt_heads(policy_set: PolicySet, policies: Sequence[Policy]) -> dict[str, PromptHead]:
-    """Return {policy: its head} of the prompted ones. Raises InputError where a prompt differs in more than that."""
+    """Return {name: head} of the prompted policies.
+
+    Raises:
+        InputError: a policy's prompts differ from the reference's in more than a fixed beginning.
+    """
     heads = {}
     for policy in policies:
         if not (policy.system_prompt or policy.prefix):
@@ -50,7 +61,7 @@ def prompt_heads(policy_set: PolicySet, policies: Sequence[Policy]) -> dict[str,
 
 
 def head_of(policy_set: PolicySet, policy: Policy, prompt: str) -> PromptHead:
-    """Return what differs before the end that both prompts have in common."""
+    """Return the parts of both prompts before their longest common suffix."""
     plain = policy_set.prompt_ids(policy_set.policies[0], prompt)
     own = policy_set.prompt_ids(policy, prompt)
     common = 0

@@ -19,8 +19,11 @@ log = logging.getLogger("mixdesk")
 
 
 def classifier(settings: RewardSettings, policy_set: PolicySet) -> Scorer:
-    """A sequence-classification model with one output (Bradley-Terry) or a named one of several, or a LoRA of one on
-    its base."""
+    """Return a scorer that uses a sequence-classification model, or a LoRA of one on its base.
+
+    The reward is the model's only output (Bradley-Terry), or the one that `settings.label` names. Raises InputError if
+    the model cannot be loaded.
+    """
     made = RewardModel(settings, policy_set.base, policy_set.device)
     told: list[bool] = []
 
@@ -44,10 +47,9 @@ def classifier(settings: RewardSettings, policy_set: PolicySet) -> Scorer:
 def fitting(
     tokenizer: PreTrainedTokenizerBase, prompt: Prompt, response: str, template: str | None, context: int
 ) -> tuple[list[int], bool]:
-    """Return the token ids of the finished conversation in at most `context` tokens, and whether it was shortened.
+    """Return the token ids of a finished conversation in at most `context` tokens, and whether it was shortened.
 
-    What is too long goes without its oldest turns, then without the beginning of the prompt: the response is read whole
-    if it fits at all, else its beginning is.
+    If it is too long, its oldest turns are dropped, then the beginning of the prompt, and last the end of the response.
     """
     messages = messages_of(prompt)
 
@@ -87,8 +89,15 @@ def conversation_ids(
     response: str,
     template: str | None = None,
 ) -> list[int]:
-    """Token ids of the finished conversation, as reward models are trained on it: in their chat template, or each turn
-    and its response in the template, one after the other."""
+    """Return the token ids of a finished conversation in the format that a reward model is trained on.
+
+    Args:
+        tokenizer: the reward model's.
+        prompt: a text or messages.
+        response: the response to the prompt.
+        template: a text with {prompt} and {response}, which is filled once per turn. If None, the tokenizer's chat
+            template is used, or the plain messages if it has none.
+    """
     messages = [*messages_of(prompt), {"role": "assistant", "content": response}]
     if template is not None:
         return tokenizer(filled(template, messages)).input_ids
@@ -98,8 +107,10 @@ def conversation_ids(
 
 
 def filled(template: str, messages: list[Message]) -> str:
-    """The template with each prompt and its response. An empty line stands between two, unless the template itself
-    begins or ends with white space."""
+    """Return a template filled with each user message and its response.
+
+    Turns are separated by an empty line, unless the template itself begins or ends with white space.
+    """
     # Not str.format: what people type may have braces.
     parts = re.split(r"(\{prompt\}|\{response\})", template)
     turns = []

@@ -15,13 +15,16 @@ log = logging.getLogger("mixdesk")
 
 
 def brevity(prompt: str, response: str) -> float:
-    """Minus the number of words: for `function: engine.rewards:brevity`."""
+    """Return minus the number of words of the response; configure it as `function: engine.rewards:brevity`."""
     return -float(len(response.split()))
 
 
 def function(settings: RewardSettings, policy_set: PolicySet) -> Scorer:
-    """A Python function `(prompt, response) -> float`, named as module:function. Of a conversation it gets what the
-    user said last."""
+    """Return a scorer that calls a Python function `(prompt, response) -> float`, named as module:function.
+
+    For a conversation, the function gets the user's last message as the prompt. Raises InputError if the function
+    cannot be imported.
+    """
     assert settings.function is not None
     module, _, name = settings.function.partition(":")
     try:

@@ -1,8 +1,7 @@
-"""Rewards of kind `head`: all heads of a configuration read one forward pass of the base that is in memory.
+"""Rewards of kind `head`: all heads of a configuration share one forward pass of the base that is in memory.
 
-They are computed on a thread of their own while the worker decodes with the same weights. The gates and whatever else
-the folded linears keep between two calls is the worker's, so that the heads run a twin of the model: the same tensors
-in modules of its own.
+They are computed on a separate thread while the worker decodes with the same weights. The gates and other state of the
+folded linears belong to the worker, so the heads run a twin of the model: copies of its modules with the same tensors.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ log = logging.getLogger("mixdesk")
 
 
 def twin(model: nn.Module) -> tuple[nn.Module, Gate | None]:
-    """Copy a model's modules, but not its tensors. Two threads may run the two at once.
+    """Copy a model's modules but not its tensors, so that two threads can run the two concurrently.
 
     Returns:
         The copy, and the gate of its folded linears, if it has any.
@@ -100,12 +99,12 @@ class Heads:
         return model, prepare
 
     def release(self) -> None:
-        """Let go of the models."""
+        """Drop the references to the models."""
         self._heads.clear()
         self._forward.clear()
 
     def score(self, items: Sequence[Item], objectives: Sequence[str]) -> dict[str, list[float]]:
-        """Return {objective: the reward of each item}. One forward pass serves all heads that read the same."""
+        """Return {objective: the reward of each item}. Heads with the same input share a forward pass."""
         together: dict[tuple[str, bool], list[str]] = {}
         for objective in objectives:
             head = self._heads[objective]

@@ -13,8 +13,10 @@ log = logging.getLogger("mixdesk")
 
 
 def implicit(settings: RewardSettings, policy_set: PolicySet) -> Scorer:
-    """beta (log π_k(y|x) - log π_ref(y|x)) of the policy with this objective: its own reward up to a constant of x
-    (DPO, arXiv 2305.18290, eq. 5)."""
+    """Return a scorer of beta (log π_k(y|x) - log π_ref(y|x)) for the policy with this objective.
+
+    Up to a term in x alone, this is the reward that the policy optimises (DPO, arXiv 2305.18290, eq. 5).
+    """
     name = next(policy.name for policy in policy_set.policies if policy.objective == settings.objective)
 
     def score(items: list[Scored]) -> list[float]:

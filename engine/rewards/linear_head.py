@@ -181,7 +181,7 @@ def _read_settings(source: str | Path, folder: Path) -> dict[str, Any]:
 
 
 def is_size(value: Any) -> bool:
-    """Return whether a value is a positive integer."""
+    """Return whether a JSON value is an integer of 1 or more."""
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
@@ -200,11 +200,11 @@ def render(
 ) -> tuple[list[int], int, int]:
     """Tokenize a finished conversation.
 
-    Where it is longer than `context` tokens it loses its oldest turns, and at last the beginning of the only turn left.
+    If it is longer than `context` tokens, its oldest turns are dropped, and last the beginning of the remaining turn.
 
     Returns:
-        The token ids, where the response begins, and where it ends: the token that ends the turn, if the tokenizer has
-        one, comes after that.
+        The token ids, and the start and end index of the response. The token that ends the turn, if the tokenizer has
+        one, comes after the end.
     """
     answer = tokenizer(response, add_special_tokens=False).input_ids
     end = tokenizer.eos_token_id
@@ -345,7 +345,10 @@ def _forward(
 
 
 def _pool(hidden: Tensor, rows: list[tuple[list[int], int, int]], pool: str) -> Tensor:
-    """Pool [rows, positions, hidden] over each row's response. An empty response has the end of its turn alone."""
+    """Pool hidden states [rows, positions, hidden] over each row's response: [rows, hidden].
+
+    For an empty response, the token that ends the turn is used.
+    """
     pooled = []
     for values, (ids, start, end) in zip(hidden, rows, strict=True):
         if pool == "last":

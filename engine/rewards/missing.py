@@ -1,4 +1,4 @@
-"""Rewards that could not be computed: a reward that fails costs itself, never the response nor the other rewards."""
+"""Rewards that could not be computed: a failing reward affects neither the response nor the other rewards."""
 
 from __future__ import annotations
 
@@ -20,26 +20,30 @@ LONGEST = 200  # characters of a reason
 
 
 class Rewards(dict[str, float]):
-    """{objective: reward}, as far as they could be computed. missing: {objective: why it has none}"""
+    """{objective: reward} for the rewards that could be computed.
+
+    Attributes:
+        missing: {objective: reason} for the other rewards.
+    """
 
     def __init__(self, values: Mapping[str, float] | None = None, missing: Mapping[str, str] | None = None) -> None:
         super().__init__(values or {})
         self.missing: dict[str, str] = dict(missing or {})
 
     def put(self, objective: str, outcome: Outcome) -> None:
-        """Add a reward, or the reason why there is none."""
+        """Add a reward, or the reason why it is missing."""
         if isinstance(outcome, str):
             self.missing[objective] = outcome
         else:
             self[objective] = outcome
 
     def add(self, other: Rewards) -> None:
-        """Add all of another row."""
+        """Add all rewards and reasons of another row."""
         self.update(other)
         self.missing.update(other.missing)
 
     def ordered(self, objectives: Sequence[str]) -> Rewards:
-        """Return the row with its objectives in this order."""
+        """Return a copy with these objectives only, in this order."""
         return Rewards(
             {name: self[name] for name in objectives if name in self},
             {name: self.missing[name] for name in objectives if name in self.missing},
@@ -47,7 +51,15 @@ class Rewards(dict[str, float]):
 
 
 def outcomes(score: Callable[[list[T]], list[float]], items: list[T]) -> list[Outcome]:
-    """Score items so that one that fails costs only its own reward: where a batch fails, each half is tried alone."""
+    """Score items so that a failure affects only the failing items: the halves of a failed batch are tried separately.
+
+    Args:
+        score: a function that returns the reward of each item.
+        items: the items.
+
+    Returns:
+        For each item, its reward or the reason why it is missing.
+    """
     try:
         return [finite(value) for value in score(items)]
     except (Exception, SystemExit) as error:  # functions are other people's code
@@ -60,12 +72,12 @@ def outcomes(score: Callable[[list[T]], list[float]], items: list[T]) -> list[Ou
 
 
 def finite(value: float) -> Outcome:
-    """Return the reward, or why it is missing if it is not finite."""
+    """Return the value if it is finite, otherwise the reason why the reward is missing."""
     return value if math.isfinite(value) else f"it is {value}, not a finite number"
 
 
 def reason_of(error: BaseException) -> str:
-    """Return what went wrong, in one line that is short enough for a table's cell."""
+    """Return the cause of an error as one line of at most LONGEST characters, for a table cell."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return "out of memory"
     text = " ".join(str(error).split())
@@ -74,7 +86,7 @@ def reason_of(error: BaseException) -> str:
 
 
 def missing_counts(rows: Iterable[Mapping[str, str]]) -> dict[str, dict[str, int]]:
-    """Return {objective: {reason: how many responses}} of the reasons of many responses, the commonest first."""
+    """Return {objective: {reason: number of responses}} for many responses, the commonest reason first."""
     found: dict[str, Counter[str]] = {}
     for row in rows:
         for objective, reason in row.items():
@@ -83,7 +95,7 @@ def missing_counts(rows: Iterable[Mapping[str, str]]) -> dict[str, dict[str, int
 
 
 def missing_line(counts: Mapping[str, Mapping[str, int]]) -> str:
-    """Return which rewards are missing, how many of them, and why: 'helpful 3 (ValueError: ...)'."""
+    """Return the missing rewards with their numbers and reasons in one line: 'helpful 3 (ValueError: ...)'."""
     parts = []
     for objective, reasons in counts.items():
         first, *more = reasons

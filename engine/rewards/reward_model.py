@@ -1,7 +1,7 @@
-"""Reward models: sequence classifiers, whole or as a LoRA on a base, read as transformers' own forward pass reads them.
+"""Reward models: sequence classifiers, whole or as a LoRA on a base, with the scores of transformers' forward pass.
 
 A decoder's score is that of its last token, which transformers finds by the padding token of the model's configuration.
-Rows are padded here so that the place is the one that it would be for each row alone.
+Rows are padded here so that the position is the same as for each row alone.
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ class RewardModel:
     """A sequence classifier with its tokenizer.
 
     Attributes:
-        tokenizer: The reward model's own; of a LoRA the one saved with it, else its base's.
-        limit: The most tokens that the model reads at once.
+        tokenizer: The reward model's own; for a LoRA, the one saved with it, or otherwise its base's.
+        limit: The longest input of the model, in tokens.
     """
 
     def __init__(self, settings: RewardSettings, base: str, device: torch.device) -> None:
         """Load the model of a reward.
 
         Args:
-            settings: Those of the reward.
-            base: What a LoRA that names no base is put on.
-            device: Where the model goes.
+            settings: The reward's settings.
+            base: The base of a LoRA that names none.
+            device: The device of the model.
 
         Raises:
             InputError: If it cannot be loaded, or some of its weights would be random or are not numbers.
@@ -86,7 +86,7 @@ class RewardModel:
         return model, set(info["missing_keys"])
 
     def _load_adapted(self, source: str, base: str, device: torch.device) -> tuple[PreTrainedModel, str]:
-        """Return a base with the adapter on it, and where its tokenizer is."""
+        """Return a base with the adapter applied, and the path or hub id of its tokenizer."""
         folder = adapter_folder(source)
         lora: Lora | None = None
         reason: Unfoldable | None = None
@@ -121,7 +121,7 @@ class RewardModel:
         return self._load_by_peft(model, source), tokenizer_of(folder, on)
 
     def _load_by_peft(self, model: PreTrainedModel, source: str) -> PreTrainedModel:
-        """Put an adapter on its base that is more than a LoRA on linears."""
+        """Return the base with an adapter that is more than a LoRA on linear layers, computed by peft."""
         from peft import PeftModel  # slow to import, and seldom needed
 
         try:
@@ -141,7 +141,7 @@ class RewardModel:
 
     @staticmethod
     def _fit_vocabulary(model: PreTrainedModel, shapes: dict[str, list[int]]) -> None:
-        """Give the embeddings as many rows as the adapter has saved of them."""
+        """Resize the embeddings to the number of rows that the adapter has saved, if it has any."""
         weight = model.get_input_embeddings().weight
         name = next(name for name, parameter in model.named_parameters() if parameter is weight)
         saved = next((shape for key, shape in shapes.items() if saved_as(name, key)), None)
@@ -167,7 +167,7 @@ class RewardModel:
 
     @torch.inference_mode()
     def scores(self, rows: list[list[int]]) -> list[float]:
-        """Return the reward of each row of token ids, as the model has it for that row alone. Raises InputError."""
+        """Return the reward of each row of token ids, the same as for that row alone. Raises InputError."""
         for row in rows:
             if not row:
                 raise InputError("there is nothing to read: prompt and response are empty")
@@ -221,18 +221,20 @@ def shapes_of(folder: Path) -> dict[str, list[int]]:
 
 
 def saved_as(name: str, key: str) -> bool:
-    """Return whether an adapter's tensor `key` is the model's parameter `name`, in either of peft's ways to say so."""
+    """Return whether an adapter's tensor `key` is the model's parameter `name`, in either of peft's two notations."""
     return key.replace(".modules_to_save.default", "").replace(".modules_to_save", "") == name
 
 
 def tokenizer_of(folder: Path, base: str) -> str:
-    """Return where an adapter's tokenizer is: with its template, end token and added tokens beside the adapter, if
-    its trainer saved them there."""
+    """Return the path or hub id of an adapter's tokenizer: the adapter's folder if it has one, otherwise the base.
+
+    A tokenizer saved with the adapter has its chat template, end token and added tokens.
+    """
     return str(folder) if (folder / "tokenizer_config.json").is_file() else base
 
 
 def output_of(model: PreTrainedModel, settings: RewardSettings) -> int:
-    """Which of a classifier's outputs is the reward. Raises InputError."""
+    """Return the index of the classifier's output that is the reward. Raises InputError if that is not clear."""
     labels = {str(name).lower(): i for i, name in model.config.id2label.items()}
     names = ", ".join(map(str, model.config.id2label.values()))
     known = f"reward '{settings.objective}': {settings.model} has the labels {names}"
@@ -246,7 +248,7 @@ def output_of(model: PreTrainedModel, settings: RewardSettings) -> int:
 
 
 def longest_input(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
-    """Return the most tokens that a model reads at once, 2**31 where nothing says."""
+    """Return the longest input of a model in tokens; 2**31 if neither the model nor its tokenizer has a limit."""
     config: Any = model.config.get_text_config()
     limits = [getattr(config, "max_position_embeddings", None) or 2**31, tokenizer.model_max_length, 2**31]
     for name, module in model.named_modules():

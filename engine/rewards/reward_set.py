@@ -1,4 +1,4 @@
-"""Rewards: a real number for (prompt, response), one reward an objective; a prompt may be a conversation."""
+"""Rewards: real-valued functions of (prompt, response), one per objective; a prompt may be a conversation."""
 
 from __future__ import annotations
 
@@ -26,10 +26,19 @@ class RewardSet:
     def __init__(
         self, settings: list[RewardSettings], policy_set: PolicySet, tell: Callable[[str], None] = log.debug
     ) -> None:
-        """tell: is told what is being loaded, as it begins. Raises InputError.
+        """Load the rewards of a configuration.
 
-        Objectives are in the policies' order, and those without a policy last in the configuration's: the one order of
-        radar, table, faders and charts. `scale` is replaced as a whole once rewards are calibrated.
+        Objectives are in the order of the policies, followed by those without a policy in the order of the
+        configuration. Radar, table, faders and charts all use this order. `scale` is replaced as a whole when rewards
+        are calibrated.
+
+        Args:
+            settings: the rewards.
+            policy_set: the policies that heads and implicit rewards use.
+            tell: called with one line before each reward is loaded.
+
+        Raises:
+            InputError: a reward cannot be loaded.
         """
         places = {policy.objective: place for place, policy in reversed(list(enumerate(policy_set.policies)))}
         settings = sorted(settings, key=lambda reward: places.get(reward.objective, len(places)))
@@ -52,22 +61,29 @@ class RewardSet:
 
     @property
     def objectives(self) -> list[str]:
+        """The names of the objectives, in their order."""
         return list(self.settings)
 
     def together(self, objectives: Collection[str]) -> list[list[str]]:
-        """Group objectives by what computes them: all heads share one forward pass."""
+        """Group objectives that are computed together: all heads share one forward pass."""
         heads = [name for name in objectives if self.settings[name].kind == "head"]
         return [*([heads] if heads else []), *([name] for name in objectives if name not in heads)]
 
     def release(self) -> None:
-        """Let go of the reward models."""
+        """Drop the references to the reward models."""
         self._scorers.clear()
         self._heads.release()
 
     def score(self, items: list[Scored], objectives: Collection[str] | None = None) -> list[Rewards]:
-        """The rewards of every (prompt, response, tokens); of these objectives, else of all.
+        """Return the rewards of every item.
 
-        A reward that cannot be computed, or is not finite, is missing from the row, whose `missing` says why.
+        Args:
+            items: tuples (prompt, response, token ids of the response or None).
+            objectives: the rewards to compute; all of them if None.
+
+        Returns:
+            One `Rewards` per item. A reward that cannot be computed, or is not finite, is absent, with the reason in
+            `Rewards.missing`.
         """
         asked = self.objectives if objectives is None else list(objectives)
         # A policy's own reward is of all that it wrote; others judge what it answers after its thoughts.
@@ -90,7 +106,7 @@ class RewardSet:
         return rows
 
     def _of_heads(self, items: list[Scored], names: list[str]) -> dict[str, list[Outcome]]:
-        """All heads at once; each alone where that fails."""
+        """Compute all heads in one forward pass; if that fails, each head alone."""
         read = [(prompt, text) for prompt, text, _ in items]
         try:
             columns = self._heads.score(read, names)
@@ -109,5 +125,5 @@ class RewardSet:
         return lambda read: self._heads.score(read, [name])[name]
 
     def standard(self, rewards: dict[str, float]) -> dict[str, float]:
-        """Return z-scores against the reference's rewards, of the objectives that are calibrated."""
+        """Return the rewards of calibrated objectives as z-scores against the reference's rewards."""
         return self.scale.standard(rewards)

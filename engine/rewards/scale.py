@@ -1,4 +1,4 @@
-"""The scale of rewards: mean and standard deviation of the reference's, and z-scores in them."""
+"""The scale of rewards: mean and standard deviation of the reference's rewards, and z-scores against them."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from engine.errors import InputError
 class RewardScale:
     """Mean and standard deviation of the reference's rewards, by objective.
 
-    An objective is in `mean` and `std` once it is calibrated, and in `constant` if the reference's rewards for it did
-    not differ, so that there is no standard deviation to divide by. An objective in neither is not calibrated yet.
+    An objective is in `mean` and `std` once it is calibrated, or in `constant` if all of the reference's rewards for it
+    are equal, so that there is no standard deviation to divide by. An objective in neither is not calibrated yet.
     """
 
     mean: Mapping[str, float] = field(default_factory=dict)
@@ -34,13 +34,13 @@ class RewardScale:
         )
 
     def merged(self, other: RewardScale) -> RewardScale:
-        """Return this scale with what `other` adds; what is known here is kept."""
+        """Return this scale with the objectives that `other` adds; values of this scale take precedence."""
         return RewardScale(
             {**other.mean, **self.mean}, {**other.std, **self.std}, (self.constant | other.constant) - set(self.std)
         )
 
     def uncalibrated(self, objectives: Iterable[str]) -> list[str]:
-        """Return the objectives that nothing is known of."""
+        """Return the objectives that are neither calibrated nor known to be constant."""
         return [name for name in objectives if name not in self.std and name not in self.constant]
 
     def standard(self, rewards: Mapping[str, float]) -> dict[str, float]:
@@ -48,7 +48,7 @@ class RewardScale:
         return {name: (value - self.mean[name]) / self.std[name] for name, value in rewards.items() if name in self.std}
 
     def require(self, objectives: Iterable[str]) -> RewardScale:
-        """Return this scale if it covers all objectives. Raises InputError."""
+        """Return this scale if it covers all objectives. Raises InputError if one is constant or not calibrated."""
         objectives = list(objectives)
         if constant := [name for name in objectives if name in self.constant]:
             raise InputError(

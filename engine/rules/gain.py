@@ -6,8 +6,16 @@ from torch import Tensor
 
 
 def amplify(mixed: Tensor, reference: Tensor, gain: float) -> Tensor:
-    """π_ref (π/π_ref)^s, normalised: s = 0 the reference, 1 the mixture, above 1 beyond it
-    (DExperts; decoding-time realignment, arXiv 2402.02992)."""
+    """Return log-probs of π_ref (π/π_ref)^s, normalised.
+
+    s = 0 gives the reference, 1 the mixture, and above 1 extrapolates beyond it (DExperts; decoding-time realignment,
+    arXiv 2402.02992).
+
+    Args:
+        mixed: [..., V], log π.
+        reference: [..., V], log π_ref.
+        gain: s.
+    """
     if gain == 1:
         return mixed
     return (reference + gain * (mixed - reference)).log_softmax(-1)

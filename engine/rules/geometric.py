@@ -1,4 +1,4 @@
-"""The rule `geometric`: a weighted product of distributions."""
+"""The rule `geometric`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,16 @@ from engine.rules.weighted import broadcast_weights
 
 
 def geometric(log_probs: Tensor, weights: Tensor, exponent: float = 0.0) -> Tensor:
-    """Return the normalised product Π π_k^{λ_k} (MPO, arXiv 2502.18699, Lemma 3.9; MOD, arXiv 2406.18853, eq. 7)."""
+    """Return log-probs of Π π_k^{λ_k}, normalised (MPO, arXiv 2502.18699, Lemma 3.9; MOD, arXiv 2406.18853, eq. 7).
+
+    Args:
+        log_probs: [K, ..., V], log π_k.
+        weights: [..., K], λ.
+        exponent: ignored; all rules have the same signature.
+
+    Returns:
+        [..., V].
+    """
     w = broadcast_weights(log_probs, weights)
     terms = w * log_probs
     if (w == 0).any():

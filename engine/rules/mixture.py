@@ -1,4 +1,9 @@
-"""A mixture of policies: weights, a rule, and the gain."""
+"""Mixtures: a rule that combines the policies' distributions into one, its weights, and a gain.
+
+A rule is a pure function `(log_probs [K, ..., V], weights [..., K]) -> [..., V]` of normalised log-probs. The rule
+`soup` averages the adapters instead: the mixture is then a policy of its own, a row whose gate is the weights. All
+rules are in RULES by name.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +24,14 @@ from engine.rules.soup import SOUP
 
 @dataclass(frozen=True)
 class Mixture:
-    """All that is needed to mix again: `weights` over the policies (on the simplex), rule, gain, power's exponent."""
+    """A mixture of policies.
+
+    Attributes:
+        weights: {policy: weight}, on the simplex.
+        rule: the name of a rule in RULES.
+        gain: the factor of the mixture's distance from the reference; see `amplify`.
+        exponent: of the rule `power`.
+    """
 
     weights: Mapping[str, float]
     rule: str = DEFAULT_RULE
@@ -27,18 +39,22 @@ class Mixture:
     exponent: float = 1.0
 
     def as_dict(self) -> dict[str, Any]:
+        """Return the fields by name."""
         return asdict(self)
 
     @property
     def kind(self) -> tuple[str, float, float]:
-        """Mixtures of one kind differ in their weights alone, and are computed together."""
+        """The rule, gain and exponent. Mixtures of one kind differ only in their weights, and are computed together."""
         return self.rule, self.gain, self.exponent
 
     @staticmethod
     def mix(mixtures: Sequence[Mixture], log_probs: Tensor, policies: list[str]) -> Tensor:
-        """[K, sequences, V] log-probs of `policies`, and one mixture a sequence, all of one kind -> [sequences, V].
+        """Return the log-probs of one mixture per sequence, [sequences, V].
 
-        `policies` must hold all that the mixtures need.
+        Args:
+            mixtures: one per sequence, all of one kind.
+            log_probs: [K, sequences, V], log-probs of `policies`.
+            policies: the names of the K policies, which must include all that the mixtures need.
         """
         first = mixtures[0]
         combine = RULES[first.rule].combine
@@ -52,12 +68,12 @@ class Mixture:
         return amplify(mixed, log_probs[policies.index(REFERENCE)], first.gain)
 
     def log_probs(self, log_probs: Tensor, policies: list[str]) -> Tensor:
-        """[K, V] log-probs of `policies`, which must hold all that the mixture needs -> [V]"""
+        """Return the mixture's log-probs [V] from those of `policies`, [K, V], which must include all that it needs."""
         return self.mix([self], log_probs.unsqueeze(1), policies)[0]
 
     @property
     def powers(self) -> dict[str, float] | None:
-        """{policy: the power of its probability} if the rule is a product of distributions; else None."""
+        """{policy: the power of its probability in the product}; None for rules other than geometric."""
         if not RULES[self.rule].is_product:
             return None
         powers = {name: self.gain * weight for name, weight in self.weights.items()}
@@ -76,7 +92,7 @@ class Mixture:
 
     @property
     def needs(self) -> list[str]:
-        """The policies that must be computed: those with weight, or their soup; the reference if the gain is not 1."""
+        """The policies to compute: those with weight, or their soup; and the reference if the gain is not 1."""
         names = [SOUP] if self.averages_adapters else [name for name, weight in self.weights.items() if weight > 0]
         return names if self.gain == 1 or REFERENCE in names else [*names, REFERENCE]
 
@@ -88,9 +104,17 @@ def make_mixture(
     gain: float = 1.0,
     exponent: float = 1.0,
 ) -> Mixture:
-    """A checked mixture, its weights brought to the simplex; no weights means all policies alike.
+    """Return a checked mixture with its weights normalised to sum to one.
 
-    `weights` may also name the reference. Raises InputError.
+    Args:
+        weights: {policy: weight of 0 or more}, which may include the reference; equal weights of all policies if None.
+        policies: the names of the policies.
+        rule: the name of a rule in RULES.
+        gain: from 0 to 10.
+        exponent: of the rule `power`, from -20 to 20.
+
+    Raises:
+        InputError: a policy or rule is unknown, a number is out of range, or all weights are zero.
     """
     known = [*policies, REFERENCE]
     if weights is None:

@@ -1,4 +1,4 @@
-"""The rule `power`: a power mean of distributions."""
+"""The rule `power`."""
 
 from __future__ import annotations
 
@@ -13,10 +13,17 @@ from engine.rules.weighted import broadcast_weights
 
 
 def power(log_probs: Tensor, weights: Tensor, exponent: float = 1.0) -> Tensor:
-    """Return the normalised power mean (Σ λ_k π_k^p)^{1/p}, with p the exponent.
+    """Return log-probs of (Σ λ_k π_k^p)^{1/p}, normalised (MOD with α-divergences, p = -α, arXiv 2406.18853).
 
-    p = 1 is the probability mixture, p = -1 the harmonic mean, and p -> 0 the rule geometric (MOD with α-divergences,
-    p = -α, arXiv 2406.18853).
+    p = 1 gives the probability mixture, p = -1 the harmonic mean, and p -> 0 the geometric rule.
+
+    Args:
+        log_probs: [K, ..., V], log π_k.
+        weights: [..., K], λ.
+        exponent: p.
+
+    Returns:
+        [..., V].
     """
     if exponent == 0:
         return geometric(log_probs, weights)

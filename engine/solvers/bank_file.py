@@ -1,4 +1,4 @@
-"""The bank file that a solver reads and adds to."""
+"""The bank file that a solver reads and extends."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def solver_file(
     responses: int,
     lean: bool = True,
 ) -> BankFile:
-    """Return the file of the bank with the solver's proposals.
+    """Return the bank file for a solver.
 
-    If that has too few responses, the solver needs no reference in its bank and `lean` allows it, return the file of a
-    reference-free bank.
+    That is the desk's bank; for `bsmd`, a bank of the reference's responses; for `mpo`, a reference-free bank if
+    `lean` is true and the desk's bank has fewer than `responses` responses to each of the prompts.
     """
     sources = solver.proposals(engine)
     file = BankFile(engine.config, sampling, sources, seed)

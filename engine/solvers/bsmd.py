@@ -32,9 +32,25 @@ def bsmd(
     batch: int = 8,
     rate: float = 1.0,
 ) -> Solution:
-    """The average iterate. Every step takes a prompt and `batch` responses of it that no other step has.
+    """Return the average iterate of batch stochastic mirror descent on F.
 
-    The responses do not depend on the weights, so all are drawn together first. Raises InputError.
+    The responses do not depend on the weights, so all of them are sampled first. Every step then uses `batch` responses
+    to one prompt, and no response is used twice.
+
+    Args:
+        engine: the policies.
+        prompts: the prompts to sample responses to.
+        sampling: temperature and length; temperature 1 if None.
+        seed: of the responses, the order of the steps and the bootstrap.
+        responses: the number of responses to each prompt.
+        file: the bank file to read and extend.
+        progress: called with the number of responses so far and in total.
+        stopped: sampling is aborted when it returns true.
+        batch: the number of responses in one step.
+        rate: the step size times the square root of the number of steps.
+
+    Raises:
+        InputError: the arguments are not valid, or sampling was stopped.
     """
     sources = {REFERENCE: engine.mixture({REFERENCE: 1.0})}
     bank = collect(engine, prompts, responses, sampling, seed, sources, file, progress, stopped)
@@ -42,7 +58,7 @@ def bsmd(
 
 
 def solve_bsmd(bank: Bank, batch: int, rate: float = 1.0, seed: int = 0, repeats: int = REPEATS) -> Solution:
-    """bank: of the reference's responses."""
+    """Return the solution from a bank of the reference's responses, with errors by bootstrap over prompts."""
     rng = np.random.default_rng(seed)
     size = len(bank.prompts)
     weights, path = descend(bank, np.arange(size), batch, rate, rng)
@@ -57,7 +73,13 @@ def solve_bsmd(bank: Bank, batch: int, rate: float = 1.0, seed: int = 0, repeats
 def descend(
     bank: Bank, prompts: np.ndarray, batch: int, rate: float, rng: np.random.Generator
 ) -> tuple[Array, list[Array]]:
-    """λ_k ← λ_k exp(-η g_k) / norm with η = rate/√T, over all batches of these prompts' responses in a random order."""
+    """Run mirror descent over all batches of these prompts' responses, the prompts in random order.
+
+    Each of the T steps is λ_k ← λ_k exp(-η g_k) / norm, with η = rate/√T.
+
+    Returns:
+        The average iterate [K], and the iterates.
+    """
     count = bank.log_ratios.shape[1] // batch or 1
     steps = [(prompt, part) for part in range(count) for prompt in rng.permutation(prompts)]
     log_weights = np.zeros(len(bank.policies))

@@ -1,7 +1,7 @@
-"""Weights whose smallest expected reward is the largest: MaxMin-RLHF (arXiv 2402.08925), over mixtures' weights.
+"""Weights that maximise the smallest expected reward: MaxMin-RLHF (arXiv 2402.08925), over mixtures' weights.
 
-Rewards are the reward models', in standard deviations from the reference's mean, expected of what is decoded. They are
-not concave in λ: a grid over the simplex is searched, and its best points are followed by gradients.
+Rewards are those of the reward models, in standard deviations from the reference's mean, expected of decoded responses.
+They are not concave in λ: a grid over the simplex is searched, and its best points are refined by gradients.
 """
 
 from __future__ import annotations
@@ -37,7 +37,21 @@ def maxmin(
     progress: Callable[[int, int], None] = lambda done, wanted: None,
     stopped: Callable[[], bool] = lambda: False,
 ) -> Solution:
-    """Sample a bank and find the weights. Raises InputError, also without rewards."""
+    """Sample a bank and return the weights that maximise its smallest expected reward.
+
+    Args:
+        engine: the policies and rewards.
+        prompts: the prompts to sample responses to.
+        sampling: temperature and length; temperature 1 if None.
+        seed: of the responses and the bootstrap.
+        responses: the number of responses to each prompt.
+        file: the bank file to read and extend.
+        progress: called with the number of responses so far and in total.
+        stopped: sampling is aborted when it returns true.
+
+    Raises:
+        InputError: the configuration has no rewards, the arguments are not valid, or sampling was stopped.
+    """
     if not engine.reward_set.objectives:
         raise InputError(f"{engine.config.file}: rewards: found none, expected at least one for method {SOLVER.name}")
     bank = collect(engine, prompts, responses, sampling, seed, file=file, progress=progress, stopped=stopped)
@@ -46,7 +60,15 @@ def maxmin(
 
 
 def solve_maxmin(bank: Bank, centre: Array, scale: Array, seed: int = 0, repeats: int = REPEATS) -> Solution:
-    """Return the weights for a bank as it is, with errors by bootstrap over prompts. centre, scale: [R]."""
+    """Return the solution from a bank, with errors by bootstrap over prompts.
+
+    Args:
+        bank: the bank.
+        centre: [R], the mean that each reward is standardised by.
+        scale: [R], the standard deviation that each reward is standardised by.
+        seed: of the bootstrap.
+        repeats: the number of bootstrap samples.
+    """
     weights, path = optimise_maxmin(bank, centre, scale)
     rng, size = np.random.default_rng(seed), len(bank.prompts)
     again = []
@@ -58,8 +80,10 @@ def solve_maxmin(bank: Bank, centre: Array, scale: Array, seed: int = 0, repeats
 
 
 def optimise_maxmin(bank: Bank, centre: Array, scale: Array) -> tuple[Array, list[Array]]:
-    """Return the max-min weights among those where the bank is to be relied on (everywhere, if it is nowhere), and the
-    way there. No point that was searched has all expected rewards as high and one higher.
+    """Return the max-min weights [K] where the bank's estimates are reliable, and the path to them.
+
+    If the estimates are reliable nowhere, all weights are allowed. No other point that was searched dominates the
+    result, i.e. has all expected rewards at least as high and one higher.
     """
     searched = front(bank, centre, scale)
     allowed = searched.reliable if searched.reliable.any() else np.ones(len(searched.weights), dtype=bool)
@@ -81,13 +105,16 @@ def optimise_maxmin(bank: Bank, centre: Array, scale: Array) -> tuple[Array, lis
 
 
 def standard_expected(bank: Bank, centre: Array, scale: Array, weights: Array) -> Array:
-    """λ [L, K] -> expected rewards [L, R] in standard deviations"""
+    """Return the expected rewards [L, R] at λ [L, K], in standard deviations."""
     parts = [bank.estimate(weights[i : i + 100]).rewards for i in range(0, len(weights), 100)]
     return (np.concatenate(parts) - centre) / scale
 
 
 def refine(bank: Bank, centre: Array, scale: Array, start: Array) -> tuple[Array, list[Array]]:
-    """Return a local maximum of the smallest expected reward near `start`, or `start` where none is better."""
+    """Return a local maximum of the smallest expected reward near `start` [K], and the path to it.
+
+    If none is better than `start`, `start` is returned.
+    """
     size = len(start)
 
     def rewards(at: Array) -> Array:
@@ -123,7 +150,10 @@ def refine(bank: Bank, centre: Array, scale: Array, start: Array) -> tuple[Array
 
 
 def climb(bank: Bank, centre: Array, scale: Array, start: Array, anywhere: bool) -> Array:
-    """Return weights from which no small exchange between two policies raises one expected reward and lowers none."""
+    """Improve weights until no small exchange between two policies raises one expected reward and lowers none.
+
+    Unless `anywhere` is true, only weights with reliable estimates are visited.
+    """
     size = len(start)
     moves = [np.eye(size)[i] - np.eye(size)[j] for i in range(size) for j in range(size) if i != j]
     at, step = start, 0.1

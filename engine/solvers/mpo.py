@@ -34,9 +34,23 @@ def mpo(
     progress: Callable[[int, int], None] = lambda done, wanted: None,
     stopped: Callable[[], bool] = lambda: False,
 ) -> Solution:
-    """λ* = argmin F. Where the effective sample size at the weights found is low, more responses are sampled.
+    """Return λ* = argmin F over the simplex.
 
-    The bank is reference-free, which costs less, unless `file` is for the usual proposals. Raises InputError.
+    While the effective sample size at the solution is low, more responses are sampled, up to MOST_TIMES as many. The
+    bank is reference-free, which costs less, unless `file` has the reference among its proposals.
+
+    Args:
+        engine: the policies.
+        prompts: the prompts to sample responses to.
+        sampling: temperature and length; temperature 1 if None.
+        seed: of the responses and the bootstrap.
+        responses: the number of responses to each prompt.
+        file: the bank file to read and extend.
+        progress: called with the number of responses so far and in total.
+        stopped: sampling is aborted when it returns true.
+
+    Raises:
+        InputError: the arguments are not valid, or sampling was stopped.
     """
     lean = file is None or REFERENCE not in file.proposals
     kind = collect_reference_free if lean else collect
@@ -49,7 +63,7 @@ def mpo(
 
 
 def solve_mpo(bank: Bank, seed: int = 0, repeats: int = REPEATS) -> Solution:
-    """The weights for a bank as it is, with errors by bootstrap over prompts."""
+    """Return the solution from a bank, with errors by bootstrap over prompts."""
     objective = Objective(bank)
     weights, gap, path = minimise(objective)
     rng = np.random.default_rng(seed)
@@ -65,11 +79,20 @@ def solve_mpo(bank: Bank, seed: int = 0, repeats: int = REPEATS) -> Solution:
 def minimise(
     objective: Objective, prompts: Array | None = None, start: Array | None = None, tolerance: float = GAP
 ) -> tuple[Array, float, list[Array]]:
-    """argmin of F̂ over the simplex, its duality gap, and the way there.
+    """Minimise F̂ over the simplex.
 
-    Where F̂ is convex, F̂(λ) - min F̂ <= λ·∇F̂ - min_k ∂F̂/∂λ_k, the gap; with a control variate that is how far the
-    conditions of a minimum are from being met. SLSQP does most of it; exponentiated steps, which cannot leave the
-    simplex, do the rest where it stops early.
+    If F̂ is convex, F̂(λ) - min F̂ <= λ·∇F̂ - min_k ∂F̂/∂λ_k, the duality gap; with a control variate F̂ need not be
+    convex, and the gap measures the violation of the first-order conditions. SLSQP runs first; if it stops early,
+    exponentiated-gradient steps, which cannot leave the simplex, continue.
+
+    Args:
+        objective: F̂.
+        prompts: [P], the weight of each prompt; uniform if None.
+        start: [K], the initial weights; uniform if None.
+        tolerance: the gap to reach, in nats.
+
+    Returns:
+        The weights [K], the gap in nats, and the path to the weights.
     """
     size = len(objective.bank.policies)
     weights = np.full(size, 1 / size) if start is None else start

@@ -1,8 +1,8 @@
-"""Weights from human ratings: the maximal lottery over the mixtures that were rated (Kreweras 1965; Fishburn 1984).
+"""Weights from human ratings: the maximal lottery over the rated mixtures (Kreweras 1965; Fishburn 1984).
 
-It is the Nash equilibrium of the game in which both sides name a mixture, and win as often as people prefer it (Nash
-learning from human feedback, arXiv 2312.00886): no mixture wins more than half of the comparisons against it. It needs
-no reward model and no scale of quality, and is defined also where preferences go in a circle.
+The lottery is the Nash equilibrium of the game in which both players choose a mixture, and win with the probability
+that raters prefer it (Nash learning from human feedback, arXiv 2312.00886): no mixture wins more than half of the
+comparisons against it. It needs no reward model and no scale of quality, and exists even if preferences are cyclic.
 """
 
 from __future__ import annotations
@@ -26,19 +26,26 @@ SLACK = 1000.0  # see maximal_lottery
 
 
 def nash(policies: list[str], ratings: list[Rating], seed: int = 0) -> Solution:
-    """The mean weights of the lottery, Σ p_m λ_m, with standard errors: the spread over lotteries of win rates that are
-    drawn from their posterior.
+    """Return the mean weights of the maximal lottery, Σ p_m λ_m, with standard errors from posterior draws.
 
-    A pair's rate of wins has the posterior Beta(wins + SMOOTHING, losses + SMOOTHING), whose mean is the rate that
-    `payoffs` takes (Laplace's rule of succession; Gelman et al., Bayesian Data Analysis, 3rd ed., section 2.4). Drawing
-    the ratings anew instead, as the bootstrap does, has no spread where ratings are few and all the same way, which is
-    where intervals from the observed rate alone are known to fail (Brown, Cai and DasGupta 2001,
-    doi.org/10.1214/ss/1009213286). After 3 wins of 3 a rate is under a half with probability (1/2)^4, so that all the
-    weight is the winner's, give or take √(1/16 · 15/16) = 24 points. A pair that never met may have any rate.
+    The win rate of a pair has the posterior Beta(wins + SMOOTHING, losses + SMOOTHING), whose mean is the rate that
+    `payoffs` uses (Laplace's rule of succession; Gelman et al., Bayesian Data Analysis, 3rd ed., section 2.4). The
+    standard errors are the spread of the lotteries of rates drawn from these posteriors. Resampling the ratings, as the
+    bootstrap does, would give no spread when ratings are few and unanimous, the case in which intervals from the
+    observed rate alone are known to fail (Brown, Cai and DasGupta 2001, doi.org/10.1214/ss/1009213286). After 3 wins of
+    3 a rate is below a half with probability (1/2)^4, so that all the weight is the winner's, with a standard error of
+    √(1/16 · 15/16) = 24 points. The rate of a pair that never met has a uniform posterior.
 
-    Its objective is how much more than half of the comparisons the best mixture wins against the lottery, 0 but for
-    rounding; objective_error is the same lottery's where the rates are other ones (root mean square over the draws).
-    Raises InputError.
+    The solution's objective is the excess over a half of the best mixture's win rate against the lottery, which is 0 up
+    to rounding; objective_error is the root mean square of the same figure over the draws.
+
+    Args:
+        policies: the names of the policies.
+        ratings: pairwise ratings of mixtures of these policies.
+        seed: of the posterior draws.
+
+    Raises:
+        InputError: there are no ratings, or all are of one mixture.
     """
     mixtures, pairs = group(ratings)
     if not ratings:
@@ -80,7 +87,7 @@ def nash(policies: list[str], ratings: list[Rating], seed: int = 0) -> Solution:
 
 
 def group(ratings: list[Rating]) -> tuple[list[Mixture], np.ndarray]:
-    """The mixtures, each as it was first met, and [ratings, 2]: which of them was left and right."""
+    """Return the distinct mixtures in order of appearance, and the numbers [ratings, 2] of the left and right ones."""
     places: dict[tuple, int] = {}
     mixtures: list[Mixture] = []
     pairs = []
@@ -98,22 +105,22 @@ def group(ratings: list[Rating]) -> tuple[list[Mixture], np.ndarray]:
 
 
 def payoffs(won: Array) -> Array:
-    """[M, M]: how often a mixture wins against another, less a half. won: see tally.
+    """Return the win rate of each mixture against each other, less a half, [M, M], from the `tally` of wins.
 
-    Rates are (wins + SMOOTHING) / (ratings + 2 SMOOTHING), so that one rating is no certainty, and a pair that never
-    met is even.
+    Rates are (wins + SMOOTHING) / (ratings + 2 SMOOTHING), so that a single rating is not certainty, and a pair without
+    ratings has a rate of a half.
     """
     return (won - won.T) / 2 / (won + won.T + 2 * SMOOTHING)
 
 
 def resampled(won: Array, rng: np.random.Generator) -> Array:
-    """Payoffs [M, M] of rates from the posterior of each pair."""
+    """Return payoffs [M, M] with the rate of each pair drawn from its posterior."""
     above = np.triu(rng.beta(won + SMOOTHING, won.T + SMOOTHING) - 0.5, 1)
     return above - above.T
 
 
 def tally(pairs: np.ndarray, left_wins: Array, mixtures: int) -> Array:
-    """[M, M]: how many comparisons with another a mixture won, ties as halves."""
+    """Return the number of comparisons that each mixture won against each other, [M, M], a tie counting a half."""
     won = np.zeros((mixtures, mixtures))
     np.add.at(won, (pairs[:, 0], pairs[:, 1]), left_wins)
     np.add.at(won, (pairs[:, 1], pairs[:, 0]), 1 - left_wins)
@@ -122,8 +129,7 @@ def tally(pairs: np.ndarray, left_wins: Array, mixtures: int) -> Array:
 
 
 def too_few(won: Array) -> str:
-    """What is to be known before the weights are used where a pair has fewer than ENOUGH ratings on average, else
-    nothing."""
+    """Return a warning if pairs have fewer than ENOUGH ratings on average, otherwise ""."""
     each = won.sum() / (len(won) * (len(won) - 1) / 2)
     if each >= ENOUGH:
         return ""
@@ -134,11 +140,17 @@ def too_few(won: Array) -> str:
 
 
 def maximal_lottery(payoff: Array) -> Array:
-    """[M, M], antisymmetric -> probabilities p [M] with (payoff p)_m <= 0 for all m, by linear programming.
+    """Return probabilities p [M] with (payoff p)_m <= 0 for all m, by linear programming.
 
-    Where several are optimal, the one that gives the most to the least likely of the mixtures that can have any, by one
-    more variable t: the largest t with p_m + SLACK (how far m falls short of even against p) >= t. Those that fall
-    short have no probability in any optimum (strict complementarity).
+    Of several optima, the result is the one that maximises the smallest probability among mixtures that can have any.
+    One more variable t does this: t is maximised subject to p_m - SLACK (payoff p)_m >= t. Mixtures with a negative
+    payoff against p have probability zero in every optimum (strict complementarity).
+
+    Args:
+        payoff: [M, M], antisymmetric.
+
+    Raises:
+        RuntimeError: the linear program was not solved.
     """
     size = len(payoff)
     found = linprog(
@@ -158,12 +170,18 @@ def maximal_lottery(payoff: Array) -> Array:
 
 
 def duality_gap(payoff: Array, lottery: Array) -> float:
-    """What the best answer wins against it, less what it wins at least: 0 at the equilibrium."""
+    """Return the best response's payoff against a lottery less the lottery's smallest payoff; 0 at the equilibrium."""
     return float((payoff @ lottery).max() - (lottery @ payoff).min())
 
 
 def note(mixtures: list[Mixture], won: Array, ratings: int) -> str:
-    """Return how many ratings and pairs the solution rests on, and what it leaves out."""
+    """Return the solution's note: the numbers of ratings, mixtures and rated pairs, and any warnings.
+
+    Args:
+        mixtures: the M distinct mixtures.
+        won: [M, M], see `tally`.
+        ratings: the number of ratings.
+    """
     size = len(mixtures)
     met = int((won + won.T)[np.triu_indices(size, 1)].astype(bool).sum())
     said = f"{ratings} ratings of {size} mixtures; {met} of {size * (size - 1) // 2} pairs met"

@@ -1,4 +1,4 @@
-"""Expected rewards of weights with their errors, and a point that is better in all objectives where there is one."""
+"""Expected rewards at given weights with their errors, and a point that is better in all objectives if one exists."""
 
 from __future__ import annotations
 
@@ -22,8 +22,11 @@ SIGNIFICANT = 2.0  # standard errors
 class Better:
     """A point that is better in all objectives.
 
-    gains, errors: by objective, in standard deviations, with the standard error over prompts of the paired difference.
-    significant: every gain is more than SIGNIFICANT standard errors.
+    Attributes:
+        weights: {policy: weight}.
+        gains: {objective: gain in standard deviations}.
+        errors: {objective: standard error over prompts of the gain, a paired difference}.
+        significant: whether every gain is more than SIGNIFICANT standard errors.
     """
 
     weights: dict[str, float]
@@ -32,7 +35,7 @@ class Better:
     significant: bool
 
     def among(self, policies: list[str], fixed: Mapping[str, float]) -> Better:
-        """Return the point of all policies, in this order, where `fixed` (Bank.holding) keep their weights."""
+        """Return the point over all policies, in this order, with the weights that were held fixed (Bank.holding)."""
         left = 1 - sum(fixed.values())
         whole = {name: fixed[name] if name in fixed else left * self.weights[name] for name in policies}
         return replace(self, weights=whole)
@@ -40,10 +43,13 @@ class Better:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Expected rewards of one point. rewards, errors: by objective, in standard deviations from the reference's mean.
+    """Expected rewards at one point.
 
-    The errors are standard errors over prompts, the sampling of the responses included: those of the mean that prompts
-    of the same kind would have.
+    Attributes:
+        rewards: {objective: standard deviations from the reference's mean}.
+        errors: {objective: standard error}, over prompts as a sample of prompts like these; the error of sampling the
+            responses is included.
+        better: a point that is better in all objectives, if one was found.
     """
 
     rewards: dict[str, float]
@@ -51,11 +57,20 @@ class Outcome:
     better: Better | None
 
     def as_dict(self) -> dict[str, object]:
+        """Return the outcome for JSON."""
         return {"expected": self.rewards, "expected_errors": self.errors, "better": self.better and vars(self.better)}
 
 
 def outcome(bank: Bank, centre: Array, scale: Array, weights: Array, search: bool = True) -> Outcome:
-    """Return the expected rewards at `weights` [K]. centre, scale: [R]; search: for a better point too."""
+    """Return the expected rewards at `weights`.
+
+    Args:
+        bank: the bank.
+        centre: [R], the mean that each reward is standardised by.
+        scale: [R], the standard deviation that each reward is standardised by.
+        weights: [K].
+        search: also search for a better point.
+    """
     rewards = (bank.estimate(weights).rewards - centre) / scale
     return Outcome(
         rewards=dict(zip(bank.objectives, rewards.tolist(), strict=True)),
@@ -81,10 +96,12 @@ def better_point(bank: Bank, scale: Array, weights: Array) -> Better | None:
 
 
 def scaled(bank: Bank, engine: Engine) -> tuple[Bank, Array, Array]:
-    """Return the bank of the objectives that have a scale, with the reference's means and standard deviations [R].
+    """Return the bank restricted to objectives with a scale, and the reference's means and standard deviations [R].
 
-    A reward that is constant for the reference has none, and is left out. Raises InputError if a reward is not
-    calibrated yet, or none is left.
+    A reward that is constant for the reference has no scale, and is left out.
+
+    Raises:
+        InputError: a reward is not calibrated yet, or none is left.
     """
     known = engine.reward_set.scale
     known.require(known.uncalibrated(bank.objectives))
@@ -97,7 +114,7 @@ def scaled(bank: Bank, engine: Engine) -> tuple[Bank, Array, Array]:
 
 
 def expect(engine: Engine, bank: Bank, weights: Mapping[str, float]) -> Outcome | None:
-    """Return what the bank expects of decoding with these weights; None without a reward that has a scale."""
+    """Return the outcome that a bank predicts for decoding with these weights; None if no reward has a scale."""
     Calibration(engine).load(bank)
     try:
         part, centre, scale = scaled(bank.decoding, engine)

@@ -1,4 +1,4 @@
-"""What can be had: expected rewards over the simplex of weights, and which of them nothing else beats."""
+"""The Pareto front: expected rewards over the simplex of weights, and the points that no other dominates."""
 
 from __future__ import annotations
 
@@ -18,9 +18,14 @@ PART = 100  # λs that are estimated at once, so that memory stays small whateve
 
 @dataclass(frozen=True)
 class Front:
-    """For L weights: weights [L, K], rewards [L, R] in standard deviations, share [L] of the bank that counts.
+    """Expected rewards at L points of the simplex.
 
-    sound [L]: share is not low. efficient [L]: sound, and no other sound point has all rewards as high and one higher.
+    Attributes:
+        weights: [L, K].
+        rewards: [L, R], in standard deviations.
+        share: [L], the effective sample size as a fraction of the bank's responses.
+        sound: [L], whether the estimates are reliable.
+        efficient: [L], whether a point is reliable and no other reliable point dominates it.
     """
 
     weights: Array
@@ -31,7 +36,14 @@ class Front:
 
 
 def front(bank: Bank, centre: Array, scale: Array, points: int = POINTS) -> Front:
-    """centre, scale [R]: what a reward's standard value is counted from, and in."""
+    """Return the expected rewards over a grid on the simplex.
+
+    Args:
+        bank: the bank.
+        centre: [R], the mean that each reward is standardised by.
+        scale: [R], the standard deviation that each reward is standardised by.
+        points: the most points of the grid.
+    """
     weights = simplex(len(bank.policies), points)
     parts = [bank.estimate(weights[start : start + PART]) for start in range(0, len(weights), PART)]
     rewards = (np.concatenate([part.rewards for part in parts]) - centre) / scale
@@ -46,7 +58,7 @@ def front(bank: Bank, centre: Array, scale: Array, points: int = POINTS) -> Fron
 
 
 def simplex(size: int, points: int = POINTS) -> Array:
-    """An even grid on the simplex, corners included, of as many points as there may be -> [L, size]"""
+    """Return the finest even grid on the simplex, corners included, of at most `points` points: [L, size]."""
     steps = 1
     while size > 1 and comb(steps + size, size - 1) <= points:
         steps += 1
@@ -57,7 +69,10 @@ def simplex(size: int, points: int = POINTS) -> Array:
 
 
 def undominated(rewards: Array) -> NDArray[np.bool_]:
-    """[L, R] -> [L]: no other row is at least as high everywhere and higher somewhere."""
+    """Return for each row of `rewards` [L, R] whether no other row is at least as high everywhere and higher somewhere.
+
+    The result is [L].
+    """
     as_high = np.all(rewards[:, None] <= rewards[None], axis=-1)
     higher = np.any(rewards[:, None] < rewards[None], axis=-1)
     return ~np.any(as_high & higher, axis=1)

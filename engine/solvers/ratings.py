@@ -1,4 +1,4 @@
-"""Files of ratings, as `python -m app export --format jsonl` writes them: what people said of pairs of mixtures."""
+"""Files of pairwise human ratings of mixtures, as `python -m app export --format jsonl` writes them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LEFT_WINS = {"left": 1.0, "right": 0.0, "tie": 0.5, "both_bad": 0.5}
 
 @dataclass(frozen=True)
 class Rating:
-    """left_wins: 1 or 0; a half if neither is the better one, both good or both bad."""
+    """A rating of two mixtures. left_wins: 1 or 0; 0.5 if neither is better, both being good or both bad."""
 
     left: Mixture
     right: Mixture
@@ -23,9 +23,17 @@ class Rating:
 
 
 def read_ratings(file: str | Path, policies: list[str]) -> list[Rating]:
-    """The overall ratings of a file, in order, without those of a response that was steered: it is of no one mixture.
+    """Return the overall ratings of a file, in order.
 
-    Raises InputError naming the file and the line, also where a mixture has another policy than these.
+    Ratings of one objective are left out, and those with a steered response, which comes from more than one mixture.
+
+    Args:
+        file: the JSON lines file.
+        policies: the names of the policies that mixtures may have.
+
+    Raises:
+        InputError: the file cannot be read, a line is not a rating, or a mixture has another policy; the message names
+            the file and the line.
     """
     try:
         # A response may hold other ends of lines than \n, which JSON leaves as they are.
@@ -56,5 +64,5 @@ def read_ratings(file: str | Path, policies: list[str]) -> list[Rating]:
 
 
 def mixture_of(found: dict[str, Any], policies: list[str]) -> Mixture:
-    """Return the mixture of one side of a rating. Raises InputError."""
+    """Return the mixture of a rating's JSON object. Raises InputError if it is not one of these policies."""
     return make_mixture(found["weights"], policies, found["rule"], found["gain"], found["exponent"])

@@ -1,4 +1,4 @@
-"""What every solver gives."""
+"""The result of every solver."""
 
 from __future__ import annotations
 
@@ -14,15 +14,24 @@ from engine.bank.estimate import LOW_COUNT, LOW_SHARE, Bank
 
 @dataclass(frozen=True)
 class Solution:
-    """Weights, and how sure we are of them.
+    """Weights with their uncertainty.
 
-    objective: F(λ) in nats, the less the fairer. weight_errors, objective_error: standard errors by bootstrap over
-    prompts. share: effective sample size divided by the samples. gap: how far F̂ may be above its minimum over the
-    simplex; None where that is not known. policy_tokens: tokens drawn times policies computed. path: the weights on the
-    way, to plot. note: what a person should know before using them. lottery: mixtures, each with its probability and
-    the standard error of that.
+    From ratings, where nothing is sampled, `share` and `policy_tokens` are 0, and `objective` is defined by the solver.
 
-    From ratings, where nothing is sampled, share and policy_tokens are 0; what the objective is stands with the solver.
+    Attributes:
+        method: the name of the solver.
+        weights: {policy: weight}, on the simplex.
+        weight_errors: {policy: standard error}, by bootstrap over prompts.
+        objective: F(λ) in nats; smaller is fairer.
+        objective_error: the standard error of `objective`.
+        share: the effective sample size as a fraction of the samples.
+        gap: an upper bound on the distance of F̂ from its minimum over the simplex, in nats; None if unknown.
+        policy_tokens: the cost: tokens drawn times policies computed.
+        path: the weights on the way to the solution, for plots.
+        rewards: {objective: expected reward}, in the reward's own unit.
+        reward_errors: {objective: standard error}.
+        note: remarks to read before the weights are used.
+        lottery: mixtures, each with its probability and the standard error of the probability.
     """
 
     method: str
@@ -40,7 +49,7 @@ class Solution:
     lottery: list[dict[str, Any]] = field(default_factory=list)
 
     def among(self, policies: Sequence[str], fixed: Mapping[str, float]) -> Solution:
-        """The same with the policies whose weights were fixed (Bank.holding), in the order of `policies`."""
+        """Return the solution over all policies, in this order, with weights that were held fixed (Bank.holding)."""
         left = 1 - sum(fixed.values())
 
         def whole(found: Mapping[str, float], of_fixed: Mapping[str, float]) -> dict[str, float]:
@@ -54,6 +63,7 @@ class Solution:
         )
 
     def as_dict(self) -> dict[str, Any]:
+        """Return the fields by name."""
         return dict(vars(self))
 
 
@@ -67,8 +77,18 @@ def from_bank(
     objective: float | None = None,
     share: float | None = None,
 ) -> Solution:
-    """What a bank says of these weights. again: weights and F of every repeat of the bootstrap. objective: F, and
-    share: of the effective sample size, unless they are as the bank has them."""
+    """Return the solution of weights that were found from a bank.
+
+    Args:
+        method: the name of the solver.
+        bank: the bank.
+        weights: [K].
+        again: the weights [K] and F of every bootstrap sample.
+        path: the weights on the way to the solution.
+        gap: see `Solution`.
+        objective: F; the bank's estimate if None.
+        share: the effective sample size as a fraction of the samples; the bank's estimate if None.
+    """
     estimate = bank.estimate(weights)
     errors = np.std([other for other, _ in again], 0) if again else np.zeros(len(weights))
     share = float(estimate.share) if share is None else share

@@ -1,5 +1,4 @@
-"""Weights whose expected rewards come nearest to a point, or whose weighted sum is the most while none falls under its
-floor."""
+"""Weights whose expected rewards are nearest to a point, or maximise a weighted sum, subject to floors."""
 
 from __future__ import annotations
 
@@ -39,11 +38,24 @@ def target(
     floors: Mapping[str, float] | None = None,
     worth: Mapping[str, float] | None = None,
 ) -> Solution:
-    """goal, floors: {objective: standard deviations above the reference's mean}, as on the radar. With a goal, the
-    expected rewards come as near to it as they can; without, their sum is the most, each times its worth, {objective:
-    number}, 1 for those that are not named. No floor is passed under.
+    """Return weights whose expected rewards are nearest to a goal, or have the largest weighted sum, above the floors.
 
-    Raises InputError, also if no weights keep to the floors.
+    Args:
+        engine: the policies and rewards.
+        prompts: the prompts to sample responses to.
+        sampling: temperature and length; temperature 1 if None.
+        seed: of the responses, the starting points and the bootstrap.
+        responses: the number of responses to each prompt.
+        file: the bank file to read and extend.
+        progress: called with the number of responses so far and in total.
+        stopped: sampling is aborted when it returns true.
+        goal: {objective: standard deviations above the reference's mean}, as on the radar; the squared distance to it
+            is minimised.
+        floors: the smallest expected rewards, in the same unit.
+        worth: without a goal, {objective: its factor in the sum}; 1 for objectives that are not named.
+
+    Raises:
+        InputError: the arguments are not valid, sampling was stopped, or no weights that were found satisfy the floors.
     """
     settings = engine.reward_set.settings
     for what, given in (("target", goal), ("floor", floors), ("worth", worth)):
@@ -59,7 +71,7 @@ def target(
 
 
 def check_objectives(what: str, given: Mapping[str, float], objectives: Collection[str]) -> None:
-    """Raises InputError, which says that it is `what`, unless these are numbers for some of the objectives."""
+    """Check that `given` has finite numbers for known objectives. Raises InputError, which begins with `what`."""
     for name, value in given.items():
         if name not in objectives:
             raise InputError(f"{what}: no reward is for '{name}'; there are {', '.join(objectives)}")
@@ -78,8 +90,22 @@ def solve_target(
     start: Array | None = None,
     worth: Mapping[str, float] = MappingProxyType({}),
 ) -> Solution:
-    """centre, scale [R]: what a reward's standard value is counted from, and in. start [K]: the only weights to search
-    from, where it must be quick; else the best of many."""
+    """Return the solution from a bank, with errors by bootstrap over prompts.
+
+    Args:
+        bank: the bank.
+        centre: [R], the mean that each reward is standardised by.
+        scale: [R], the standard deviation that each reward is standardised by.
+        goal: see `target`.
+        floors: see `target`.
+        seed: of the starting points and the bootstrap.
+        repeats: the number of bootstrap samples.
+        start: [K], the only starting point, for speed; if None, the best of many.
+        worth: see `target`.
+
+    Raises:
+        InputError: no weights that were found satisfy the floors.
+    """
     rng = np.random.default_rng(seed)
     weights, path = optimise_target(bank, centre, scale, goal, floors, rng, start, worth)
     size = len(bank.prompts)
@@ -104,7 +130,11 @@ def optimise_target(
     start: Array | None = None,
     worth: Mapping[str, float] = MappingProxyType({}),
 ) -> tuple[Array, list[Array]]:
-    """The best weights and the way there. Expected rewards are not concave in λ: several starts are followed."""
+    """Return the best weights [K] and the path to them.
+
+    Expected rewards are not concave in λ, so several starting points are refined. Raises InputError if no result
+    satisfies the floors.
+    """
     count = len(bank.policies)
     aimed = [bank.objectives.index(name) for name in goal]
     point = np.array(list(goal.values()))

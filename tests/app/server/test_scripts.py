@@ -8,10 +8,10 @@ from collections import Counter
 from pathlib import Path
 
 import gradio.routes
-from app.server.scripts import load_scripts, scripts_version, serve_scripts
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
+from app.server.scripts import load_scripts, scripts_version, serve_scripts
 from app.shortcuts import labelled, load_shortcuts
 
 

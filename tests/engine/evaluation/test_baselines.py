@@ -11,7 +11,9 @@ import pytest
 from scipy.optimize import minimize
 
 from engine import Sampling
-from engine.evaluation.baselines import BETA, METHODS, PAPER, Setting, choose, with_intervals
+from engine.evaluation.baselines import BETA, METHODS, Setting, choose
+from engine.evaluation.paper import PAPER
+from engine.evaluation.statistics import with_intervals
 from tests.conftest import Tiny
 from tests.engine.conftest import LENGTH, PROMPTS, Exact, Small
 
