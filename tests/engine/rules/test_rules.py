@@ -13,7 +13,9 @@ from engine.rules.mixture import make_mixture
 from engine.rules.power import power
 from engine.rules.registry import RULES
 
-FUNCTIONS = [name for name, rule in RULES.items() if rule]  # a soup is a policy of its own, with nothing to combine
+FUNCTIONS = [
+    name for name, rule in RULES.items() if rule.combine
+]  # a soup is a policy of its own, with nothing to combine
 P = torch.tensor([[0.8, 0.2], [0.2, 0.8]])
 
 
@@ -39,7 +41,7 @@ def test_normalised_in_every_shape(name: str, exponent: float) -> None:
     generator = torch.Generator().manual_seed(0)
     log_probs = (torch.randn(3, 2, 5, 11, generator=generator) * 9).log_softmax(-1)
     weights = torch.rand(2, 5, 3, generator=generator)
-    mixed = RULES[name](log_probs, weights / weights.sum(-1, keepdim=True), exponent)
+    mixed = RULES[name].combine(log_probs, weights / weights.sum(-1, keepdim=True), exponent)
     assert mixed.shape == (2, 5, 11)
     assert mixed.exp().sum(-1).allclose(torch.ones(2, 5), atol=1e-5)
 
@@ -47,7 +49,7 @@ def test_normalised_in_every_shape(name: str, exponent: float) -> None:
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_a_policy_of_weight_zero_has_no_say_even_where_it_is_impossible(name: str) -> None:
     log_probs = torch.tensor([[0.7, 0.3], [0.0, 1.0]]).log()
-    mixed = RULES[name](log_probs, torch.tensor([1.0, 0.0]), -1.0)
+    mixed = RULES[name].combine(log_probs, torch.tensor([1.0, 0.0]), -1.0)
     assert mixed.exp().tolist() == pytest.approx([0.7, 0.3])
 
 
