@@ -175,7 +175,7 @@ def without_bank(engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_a_bank_is_sampled_where_there_is_none(
     without_bank: str, browser: Browser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    finish, may_go_on = bank_service.bank.finish, threading.Event()
+    finish, may_go_on = bank_service.collection.finish, threading.Event()
     finished: list[object] = []
 
     def slow(*arguments: object) -> object:
@@ -184,7 +184,7 @@ def test_a_bank_is_sampled_where_there_is_none(
         finished.append(None)
         return finish(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(bank_service.bank, "finish", slow)
+    monkeypatch.setattr(bank_service.collection, "finish", slow)
     with opened(browser, without_bank) as page, opened(browser, without_bank) as other:
         expect(page.locator("#expected")).to_contain_text("No expected rewards yet: press Balance")
         assert not page.evaluate(f"Boolean({TRACE})")

@@ -12,6 +12,7 @@ from gradio.queueing import ProcessCompletedMessage, Queue
 from playwright.sync_api import Browser, Page, expect
 
 from engine import Engine
+from engine.inference import recovery
 from engine.inference.batch import Batch
 from tests.browser.conftest import opened
 from tests.browser.serving import served
@@ -68,7 +69,7 @@ def test_an_engine_that_begins_again_is_shown(
     with opened(browser, url) as page:
         with monkeypatch.context() as patch:
             patch.setattr(Batch, "admit", lambda *_: (_ for _ in ()).throw(SystemError("a mistake of ours")))
-            patch.setattr(Engine, "_sort_out", lambda *_: (_ for _ in ()).throw(KeyError("and another")))
+            patch.setattr(recovery, "isolate_failure", lambda *_: (_ for _ in ()).throw(KeyError("and another")))
             generate(page)
             expect(page.locator("#status")).to_contain_text("The engine had to restart, and is ready now.")
         assert engine.restarts > restarts
