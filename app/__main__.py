@@ -1,4 +1,4 @@
-"""`python -m app`: the web app; `python -m app export`: what people said, as a file."""
+"""Command line of the web app: `python -m app` serves it, `python -m app export` writes the ratings to a file."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def export_ratings(
 
 
 def say(what: dict[str, Any] | str) -> None:
-    """Print a line, or an object as JSON."""
+    """Print a message, or a dictionary as one JSON object, on stdout."""
     if isinstance(what, dict):
         print_json(what)
     else:
@@ -160,7 +160,11 @@ def say(what: dict[str, Any] | str) -> None:
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Listen at the address, before the models are loaded. Raises InputError if it is not to be had."""
+    """Open a listening socket before the models are loaded, so that a taken port fails at once.
+
+    Raises:
+        InputError: if the address cannot be resolved or bound.
+    """
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family)
@@ -173,7 +177,7 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line. Returns the exit status."""
+    """Run the command line and return its exit status."""
     return run(cli, "python -m app", arguments)
 
 

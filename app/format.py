@@ -1,4 +1,4 @@
-"""Numbers and mixtures as text, without HTML."""
+"""Plain-text formatting of numbers and mixtures."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ ENDINGS = {
 
 
 def signed(value: float) -> str:
-    """With its sign, a minus as wide as the plus; what rounds to nothing is +0.00."""
+    """Format a number with two decimals and a sign, the minus as wide as the plus; "+0.00" if it rounds to zero."""
     return f"{round(value, 2) + 0.0:+.2f}".replace("-", "−")
 
 
 def in_short(mixture: Mixture) -> str:
-    """A mixture on one line: its weights, and its rule and gain where they matter."""
+    """Return a mixture on one line: its weights, and its rule and gain where they matter."""
     weights = [(name, weight) for name, weight in mixture.weights.items() if weight > 0]
     said = weights[0][0] if len(weights) == 1 else ", ".join(f"{name} {weight:.0%}" for name, weight in weights)
     if len(weights) > 1:
@@ -29,7 +29,7 @@ def in_short(mixture: Mixture) -> str:
 
 
 def how_made(completion: Completion) -> str:
-    """Its mixture, length, end and seed, in words."""
+    """Return a completion's mixture, length, finish reason and seed as text."""
     made, times = in_short(completion.mixture), len(completion.steered) - 1
     if times > 0:
         made = f"steered {'once' if times == 1 else f'{times} times'}, at last {made}"

@@ -1,4 +1,4 @@
-"""Pieces of HTML for the page. Everything that comes from outside is escaped here."""
+"""HTML fragments of the page. All external text is escaped here."""
 
 from __future__ import annotations
 
@@ -10,18 +10,23 @@ from engine import Completion
 
 
 def message(text: str, kind: str = "info") -> str:
-    """One line for the status area; kind is info, good or bad."""
+    """Return one line for the status area; `kind` is info, good or bad."""
     return f'<span class="message {kind}">{escape(text)}</span>'
 
 
 def expected_line(text: str, reliable: bool | None) -> str:
-    """Return the line under the radar. reliable: whether its polygon is; None if there is none."""
+    """Return the line under the radar.
+
+    Args:
+        text: The line's text.
+        sound: Whether the polygon that it describes is reliable; None if there is no polygon.
+    """
     swatch = "" if reliable is None else f'<span class="line expected{"" if reliable else " guess"}"></span>'
     return f"{swatch}{escape(text)}"
 
 
 def fader_head(index: int, name: str, colour: str, share: float) -> str:
-    """Return the head of a fader: its name, colour and weight."""
+    """Return the head of a fader: its dot, its policy's name, and its weight `share` (0 to 1)."""
     return (
         f'<div class="fader-head" style="--accent:{colour}"><span class="dot"></span>'
         f'<span class="fader-name" title="{escape(name)}">{escape(name)}</span>'
@@ -32,7 +37,7 @@ def fader_head(index: int, name: str, colour: str, share: float) -> str:
 
 
 def mixture_bar(colours: Sequence[str]) -> str:
-    """The faders' mixture as one bar, and each fader's accent for the style sheet."""
+    """Return the bar that shows the faders' mixture, and the style sheet with each fader's accent colour."""
     parts = "".join(f'<i data-segment="{i}" style="background:{colour}"></i>' for i, colour in enumerate(colours))
     accents = "".join(f".accent-{i}{{--accent:{colour}}}" for i, colour in enumerate(colours))
     bar = f'<div class="mixture-bar" role="img" aria-label="the mixture of the faders">{parts}</div>'
@@ -40,7 +45,7 @@ def mixture_bar(colours: Sequence[str]) -> str:
 
 
 def caption(completion: Completion) -> str:
-    """Return the line below a response: how it was made."""
+    """Return the line that states how a completion was generated."""
     return f'<p class="made">{escape(how_made(completion))}</p>'
 
 
@@ -50,7 +55,14 @@ def rewards_table(
     sides: Mapping[str, Completion],
     columns: Sequence[str] = ("left", "right"),
 ) -> str:
-    """The raw rewards of the sides that are there, the highest of each objective in bold; a column each."""
+    """Return the table of raw rewards, with one column per panel and the highest reward of each objective in bold.
+
+    Args:
+        objectives: The rows.
+        colours: {objective: accent colour}.
+        sides: {panel: its completion}, of the panels that have one.
+        columns: The panels to show.
+    """
     if not objectives:
         return '<p class="hint">This configuration has no reward models.</p>'
     rows = ""

@@ -1,4 +1,4 @@
-"""The colours of policies and lines, in one table."""
+"""The colours of policies and lines."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TEXT = "#71717a"
 
 @dataclass(frozen=True)
 class Line:
-    """How one side is drawn, the same in radar and legend."""
+    """A panel's line style, shared by the radar and its legend."""
 
     colour: str
     fill: str
@@ -33,5 +33,5 @@ GUESS = Line("#a1a1aa", "rgba(161,161,170,0.08)", "dot", "circle-open")
 
 
 def colour(index: int) -> str:
-    """The accent colour of the objective at this place in the configuration."""
+    """Return the accent colour of the objective at this index of the configuration."""
     return COLOURS[index % len(COLOURS)]

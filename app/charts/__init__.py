@@ -1,1 +1,1 @@
-"""Charts and tables."""
+"""Charts and tables of the page."""

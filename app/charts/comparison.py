@@ -1,4 +1,4 @@
-"""What the page shows of a comparison: win rates as HTML, means on a radar, and plain values for the table's script."""
+"""Rendering of a comparison: win rates as HTML, mean rewards as a radar, and plain values for the table's script."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ ENOUGH = 10  # prompts: a bootstrap over fewer makes intervals that are too narr
 
 @dataclass(frozen=True)
 class Look:
-    """How a mixture is drawn, the same in table, radar and legend."""
+    """A mixture's line style, shared by the table, the radar and the legend."""
 
     name: str
     colour: str
@@ -42,7 +42,12 @@ class Look:
 
 
 def looks(mixtures: Mapping[str, Mixture], accents: Mapping[str, str]) -> list[Look]:
-    """accents: {policy: its objective's colour}, which a mixture of that policy alone has too."""
+    """Return one line style per mixture, in the mixtures' order.
+
+    Args:
+        mixtures: {name: mixture}.
+        accents: {policy: its objective's colour}. A mixture of that policy alone, at gain 1, gets the same colour.
+    """
     found: list[Look] = []
     spare = zip(MIXED, DASHES, strict=True)
     for name, mixture in mixtures.items():
@@ -57,13 +62,13 @@ def looks(mixtures: Mapping[str, Mixture], accents: Mapping[str, str]) -> list[L
 
 
 def line(look: Look) -> str:
-    """As a border's style, which knows fewer dashes."""
+    """Return the style as a CSS `border` value, which has fewer kinds of dashes than plotly."""
     style = {"solid": "solid", "dash": "dashed", "longdash": "dashed", "longdashdot": "dashed"}.get(look.dash, "dotted")
     return f"3px {style} {look.colour}"
 
 
 def heading(comparison: int, plan: Plan) -> str:
-    """What it asks, and where to take it away."""
+    """Return the heading of a comparison, with its settings and its export links, as HTML."""
     sampling = plan.sampling
     said = (
         f"{plan.source} · {len(plan.prompts)} prompts · temperature {sampling.temperature:g} · up to "
@@ -77,12 +82,20 @@ def heading(comparison: int, plan: Plan) -> str:
 
 
 def progress_of(job: ComparisonJob) -> str:
-    """Return the progress line of a comparison that is running."""
+    """Return the progress of a running comparison as HTML."""
     return progress(job.done, job.wanted, job.seconds_left, job.mended, len(job.unscored))
 
 
 def progress(done: int, wanted: int, seconds_left: float | None, mended: int = 0, unscored: int = 0) -> str:
-    """unscored: responses that lacked a reward when this began, of which `mended` were scored again."""
+    """Return the progress line and bar as HTML.
+
+    Args:
+        done: Prompts answered.
+        wanted: Prompts in total.
+        seconds_left: Estimate of the remaining time, or None if it is unknown.
+        mended: Responses out of `unscored` that have been scored again.
+        unscored: Responses that lacked a reward when the run began.
+    """
     left = "" if seconds_left is None else f", about {duration(seconds_left)} left"
     again = f" {mended} of {unscored} responses with missing rewards scored again." if unscored else ""
     return (
@@ -97,7 +110,14 @@ def interrupted(
     failure: str | None,
     missing: Mapping[tuple[int, int], Mapping[str, str]] = MappingProxyType({}),
 ) -> str:
-    """Say what a comparison lacks, and why; empty for one that has everything. missing: as in Answers."""
+    """Return a message that states which answers and rewards a comparison lacks, and why; "" if it is complete.
+
+    Args:
+        answered: Number of prompts with answers from all mixtures.
+        plan: The comparison's plan.
+        failure: The error that ended the last run, if any.
+        missing: As in `Answers`: {(prompt index, mixture index): {objective: reason}}.
+    """
     rest = answered < len(plan.prompts)
     if not (rest or missing):
         return ""
@@ -122,20 +142,26 @@ def interrupted(
 
 
 def duration(seconds: float) -> str:
-    """Return a duration in words: seconds, minutes or hours."""
+    """Format a duration in seconds as "40 s", "12 min" or "2.5 h"."""
     if seconds < 90:
         return f"{max(1, round(seconds))} s"
     return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def standard_rewards(answers: ComparisonAnswers) -> np.ndarray:
-    """[prompts, mixtures, objectives] in standard deviations from the reference's mean."""
+    """Return rewards [prompts, mixtures, objectives] in standard deviations from the reference's mean."""
     scale = np.array([*answers.plan.scale.values()], float).reshape(-1, 2)
     return (answers.rewards - scale[:, 0]) / scale[:, 1]
 
 
 def win_table(summary: Summary, styles: Sequence[Look], objectives: Mapping[str, str]) -> str:
-    """Win rates against the first, and mean rewards. objectives: {name: accent colour}."""
+    """Return the table of win rates against the first mixture and of mean rewards, as HTML.
+
+    Args:
+        summary: Win rates, means and counts of the comparison.
+        styles: One look per mixture; the first mixture is the opponent.
+        objectives: {name: accent colour}.
+    """
     if not objectives:
         return '<p class="hint">This configuration has no reward models: read the responses below.</p>'
     if not summary.counts.any():
@@ -180,7 +206,14 @@ def win_table(summary: Summary, styles: Sequence[Look], objectives: Mapping[str,
 
 
 def win_cell(win: np.ndarray, interval: bool, fair: bool) -> str:
-    """fair: an equal opponent is at 50%. The lowest of several rates is under it by chance alone, and is never bold."""
+    """Return one win rate as HTML.
+
+    Args:
+        win: [rate, low, high] as fractions; `low` and `high` bound the 95% interval.
+        interval: Whether to show the interval.
+        fair: Whether an equal opponent would win 50%. The lowest of several rates is below 50% by chance alone, so it
+            is never bold.
+    """
     rate, low, high = (100 * float(value) for value in win)
     if not interval:
         return f'<span class="rate">{rate:.0f}%</span>'
@@ -193,7 +226,11 @@ def win_cell(win: np.ndarray, interval: bool, fair: bool) -> str:
 
 
 def comparison_radar(summary: Summary, styles: Sequence[Look], objectives: Mapping[str, str]) -> go.Figure | None:
-    """Means with bands of 95%, one line a mixture; bars for fewer than three objectives; None if there is nothing."""
+    """Return the mean rewards with 95% bands, one line per mixture.
+
+    Fewer than three objectives are drawn as bars. Objectives without a finite mean for every mixture are left out; the
+    result is None if none is left.
+    """
     # A reward that no prompt has of all mixtures is not drawn.
     known = np.asarray(np.isfinite(summary.means).all(0))
     objectives = {name: colour for (name, colour), there in zip(objectives.items(), known, strict=True) if there}
@@ -263,7 +300,7 @@ def comparison_radar(summary: Summary, styles: Sequence[Look], objectives: Mappi
 
 
 def faint(colour: str) -> str:
-    """Return a colour, `#rrggbb`, with an opacity of 13%."""
+    """Return a `#rrggbb` colour as a translucent `rgba()` value."""
     red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
     return f"rgba({red},{green},{blue},0.13)"
 
@@ -271,7 +308,7 @@ def faint(colour: str) -> str:
 def table_value(
     comparison: int, answers: ComparisonAnswers, styles: Sequence[Look], objectives: Mapping[str, str]
 ) -> dict[str, Any]:
-    """For the table's script, which writes all of it as text."""
+    """Return the values of the prompt table for its script, which inserts every string as text."""
     values = np.round(standard_rewards(answers), 3)
     shown = values.astype(object)
     shown[~np.isfinite(values)] = None
@@ -291,7 +328,7 @@ def table_value(
 def prompt_value(
     plan: Plan, place: int, rows: Sequence[Mapping[str, Any]], styles: Sequence[Look], objectives: Mapping[str, str]
 ) -> dict[str, Any]:
-    """One prompt with all its responses, for the dialog's script, which writes all of it as text."""
+    """Return one prompt with all its responses for the dialog's script, which inserts every string as text."""
     by_name = {look.name: look for look in styles}
     return {
         "title": f"Prompt {place + 1} of {len(plan.prompts)}",

@@ -1,7 +1,7 @@
-"""Marks of well-known points, on the radar and in Explore: the even mixture, the even soup, and Balance.
+"""Marks of reference points on the radar and in Explore: the even mixture, the even soup, and Balance.
 
-The even mixture and Balance are expected by the bank. It holds no log-probabilities of a soup, the policy of averaged
-adapters, and cannot predict one: the soup's mark is what a comparison has measured, where there is one.
+The bank predicts the even mixture and Balance. It holds no log-probabilities of a soup (the policy with averaged
+adapters) and cannot predict one, so the soup's mark shows the means measured by a comparison, if one has it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,13 @@ SHAPES = {
 
 @dataclass(frozen=True)
 class Mark:
-    """One point. rewards: by objective, in standard deviations from the reference's mean; source: where from."""
+    """One marked point.
+
+    Attributes:
+        name: A key of `SHAPES`.
+        rewards: {objective: reward in standard deviations from the reference's mean}.
+        source: How the rewards were obtained, for the legend.
+    """
 
     name: str  # of SHAPES
     rewards: Mapping[str, float]
@@ -42,13 +48,20 @@ class Mark:
 
 @dataclass
 class MarkLegend:
-    """The legend under the radar, whose value the marks are drawn from. last: this session's Balance."""
+    """The legend under the radar; the script draws the marks from its value.
+
+    Attributes:
+        html: The legend's component.
+        last: State with the session's latest Balance, as `rewards_mark` returns it, or None.
+        objectives: The radar's objectives, in order.
+    """
 
     html: gr.HTML
     last: gr.State
     objectives: list[str]
 
     def value(self, marks: list[Mark]) -> dict[str, Any]:
+        """Return the component's value: the legend's HTML, and each mark's SVG path and rewards by objective."""
         return {
             "legend": marks_legend(marks),
             "marks": [
@@ -63,7 +76,7 @@ class MarkLegend:
 
 
 def build_legend(objectives: list[str]) -> MarkLegend:
-    """Build the legend of the marks, which also draws them on the radar."""
+    """Build the legend's component within the current Blocks context."""
     html = gr.HTML(
         {"legend": "", "marks": []},
         html_template="${value.legend}",
@@ -76,12 +89,17 @@ def build_legend(objectives: list[str]) -> MarkLegend:
 
 
 def rewards_mark(weights: Mapping[str, float], outcome: Outcome) -> dict[str, Any]:
-    """Return a Balance as a session keeps it."""
+    """Return a Balance result as plain values for the session's state."""
     return {"rewards": dict(outcome.rewards), "weights": dict(weights)}
 
 
 def find_marks(desk: Desk, last: Mapping[str, Any] | None = None) -> list[Mark]:
-    """Return the marks that can be known. last: the session's Balance; else the one that was found before."""
+    """Return the marks that are known now.
+
+    Args:
+        desk: The desk's state.
+        last: The session's latest Balance. If None, the max-min weights computed earlier for the bank, if any.
+    """
     marks = []
     if even := even_mark(desk.expected):
         marks.append(even)
@@ -95,14 +113,14 @@ def find_marks(desk: Desk, last: Mapping[str, Any] | None = None) -> list[Mark]:
 
 
 def even_mark(expected: Expected) -> Mark | None:
-    """Return the mark of the uniform mixture; None while its rewards are unknown."""
+    """Return the mark of the even mixture, or None without a bank or a scale."""
     names = expected.engine.policy_set.names
     rewards = expected_rewards(expected, dict.fromkeys(names, 1 / len(names)))
     return Mark("Even", rewards, "expected of all policies alike") if rewards else None
 
 
 def balance_mark(expected: Expected) -> Mark | None:
-    """Return the mark of the max-min weights, if they were found before."""
+    """Return the mark of the max-min weights if they have been computed for the current bank, else None."""
     solution = expected.known(BY_REWARDS)
     if solution is None:
         return None
@@ -111,7 +129,7 @@ def balance_mark(expected: Expected) -> Mark | None:
 
 
 def expected_rewards(expected: Expected, weights: Mapping[str, float]) -> dict[str, float] | None:
-    """Return the expected rewards at these weights, in standard deviations; None while there is no bank or scale."""
+    """Return the expected rewards at these weights in σ from the reference; None without a bank or a scale."""
     if expected.bank is None:
         return None
     try:
@@ -121,7 +139,7 @@ def expected_rewards(expected: Expected, weights: Mapping[str, float]) -> dict[s
 
 
 def soup_mark(desk: Desk) -> Mark | None:
-    """The even soup's mean rewards in the newest comparison of this configuration that has one."""
+    """Return the even soup's mean rewards from this configuration's newest comparison that has one, else None."""
     names, tables = set(desk.engine.policy_set.names), desk.comparisons.tables
     for entry in tables.listing()[:NEWEST]:
         if entry.model != desk.engine.config.name or entry.answered < ENOUGH:
@@ -143,7 +161,7 @@ def soup_mark(desk: Desk) -> Mark | None:
 
 
 def is_even_soup(mixture: Mixture, policies: set[str]) -> bool:
-    """Return whether a mixture is the soup of all policies with equal weights."""
+    """Return whether a mixture is a soup of exactly these policies with equal weights and gain 1."""
     weights = {name: weight for name, weight in mixture.weights.items() if weight}
     even = 1 / len(policies)
     return (
@@ -155,7 +173,7 @@ def is_even_soup(mixture: Mixture, policies: set[str]) -> bool:
 
 
 def marks_legend(marks: list[Mark]) -> str:
-    """Return the legend; what each mark's rewards are is its title, and read out."""
+    """Return the legend as HTML, with each mark's rewards as its tooltip and as text for screen readers."""
     if not marks:
         return ""
     items = ""

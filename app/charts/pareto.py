@@ -1,4 +1,4 @@
-"""Plotly figures of what can be had: expected rewards over all weights, from plain numbers."""
+"""Plotly figures of the attainable expected rewards over all mixture weights."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ AXIS = {"gridcolor": GRID, "linecolor": GRID, "ticks": "", "tickfont": {"size": 
 
 
 def ternary(front: Front, policies: Sequence[str], colours: Sequence[str], objectives: Sequence[str]) -> go.Figure:
-    """Three policies: every point is its weights."""
+    """Return the ternary plot of three policies, in which each point's position is its weights."""
     figure = go.Figure()
     for name, rows, look in groups(front, policies, colours):
         figure.add_trace(
@@ -56,7 +56,7 @@ def parallel(
     objectives: Sequence[str],
     marks: Sequence[Mark] = (),
 ) -> go.Figure:
-    """One axis an objective, one line for every weights."""
+    """Return the parallel-coordinates plot: one axis per objective, one line per weight vector."""
     figure, size = go.Figure(), len(objectives)
     for name, rows, look in groups(front, policies, colours):
         # One trace for all lines of a look: what is None parts them.
@@ -89,9 +89,15 @@ def scatter(
     paths: Mapping[str, np.ndarray],
     marks: Sequence[Mark] = (),
 ) -> go.Figure:
-    """Every two objectives against each other: a matrix of panels, or one for two.
+    """Return the scatter plots of every pair of objectives: a matrix of panels, or one panel for two objectives.
 
-    paths: {solver: rewards [steps, R] on its way, those of the weights it found in the last row}.
+    Args:
+        front: Expected rewards over the weights.
+        policies: Names, in the order of the weights' columns.
+        colours: One accent colour per policy.
+        objectives: Names, in the order of the rewards' columns.
+        paths: {solver: rewards [steps, R] along its path, with those of its solution in the last row}.
+        marks: Reference points to add.
     """
     size = len(objectives) - 1
     figure = make_subplots(
@@ -130,7 +136,13 @@ def scatter(
 
 
 def edge(rewards: np.ndarray, reliable: np.ndarray, in_legend: bool) -> go.Scatter:
-    """The front of two objectives alone. rewards: [L, 2]; reliable: [L], those that it may pass through."""
+    """Return the front of two objectives alone, as a step line.
+
+    Args:
+        rewards: [L, 2].
+        sound: [L], True for the points that the line may pass through.
+        in_legend: Whether the trace has a legend entry.
+    """
     best = rewards[reliable][undominated(rewards[reliable])]
     best = best[best[:, 0].argsort()].round(3)
     return go.Scatter(
@@ -140,7 +152,13 @@ def edge(rewards: np.ndarray, reliable: np.ndarray, in_legend: bool) -> go.Scatt
 
 
 def path(name: str, way: np.ndarray, in_legend: bool) -> go.Scatter:
-    """A solver's way, and a mark where its weights are. way: [steps, 2], the weights found in the last row."""
+    """Return a solver's path, with a symbol at its solution.
+
+    Args:
+        name: A key of `SOLVERS`.
+        way: Rewards [steps, 2], with those of the solution in the last row.
+        in_legend: Whether the trace has a legend entry.
+    """
     colour, dash, symbol = PATHS[name]
     count = len(way)
     # What is None parts the mark from the way: some solvers give an average of it.
@@ -159,7 +177,7 @@ def path(name: str, way: np.ndarray, in_legend: bool) -> go.Scatter:
 
 
 def mark_trace(mark: Mark, x: Sequence[float], y: Sequence[float | None], in_legend: bool) -> go.Scatter:
-    """Return a well-known point, by the shape that it has on the radar."""
+    """Return the trace of a reference point, with the shape that it has on the radar."""
     symbol, _ = SHAPES[mark.name]
     solid = not symbol.endswith("open")
     return go.Scatter(
@@ -175,7 +193,10 @@ def mark_trace(mark: Mark, x: Sequence[float], y: Sequence[float | None], in_leg
 def groups(
     front: Front, policies: Sequence[str], colours: Sequence[str]
 ) -> list[tuple[str, np.ndarray, dict[str, Any]]]:
-    """[(name, rows, marker)] in the order of drawing: the efficient on top, in their heaviest policy's colour."""
+    """Return [(name, row indices, marker)] in drawing order.
+
+    Efficient points come last, on top, in the colour of their heaviest policy. Empty groups are left out.
+    """
     heaviest = front.weights.argmax(1)
     rest = [
         (
@@ -201,7 +222,7 @@ def groups(
 
 
 def point_hover(front: Front, rows: np.ndarray, policies: Sequence[str], objectives: Sequence[str]) -> dict[str, Any]:
-    """Weights, rewards and share as a point's data, weights first, and how they are shown."""
+    """Return the trace keywords that attach weights, rewards and bank share to each point and display them on hover."""
     data = np.column_stack([front.weights, front.rewards, front.share])[rows]
     lines = [f"{escape(name)} %{{customdata[{i}]:.0%}}" for i, name in enumerate(policies)]
     lines.append("")
@@ -216,14 +237,14 @@ def point_hover(front: Front, rows: np.ndarray, policies: Sequence[str], objecti
 
 
 def label(name: str, colour: str) -> str:
-    """Return an axis label: the objective after a dot in its colour."""
+    """Return an axis title as HTML: a dot in the policy's colour and its escaped name."""
     return f'<span style="color:{colour}">●</span> {escape(name)}'
 
 
 def finished(
     figure: go.Figure, policies: Sequence[str], objectives: Sequence[str], margin: dict[str, int]
 ) -> go.Figure:
-    """What a point's numbers are goes along, for whoever chooses it."""
+    """Apply the common layout, and store the names of a point's numbers in the figure's metadata for the script."""
     names = {"policies": [*map(escape, policies)], "rewards": [*map(escape, objectives)]}
     legend = {"x": 1, "y": 1, "xanchor": "right", "yanchor": "top", "font": {"size": 12, "color": TEXT}}
     styled(figure).update_layout(

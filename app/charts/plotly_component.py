@@ -1,5 +1,4 @@
-"""Plotly figures on the page, drawn in place: a value that changes moves what is there, where gr.Plot would begin anew
-and flicker."""
+"""Plotly figures that are updated in place, where gr.Plot would redraw them from scratch and flicker."""
 
 from __future__ import annotations
 
@@ -19,9 +18,16 @@ KEYS = "Left and right: efficient points by a reward; up and down: by another; E
 
 
 def figure(value: go.Figure | dict[str, Any] | None, elem_id: str, label: str, points: bool = False) -> gr.HTML:
-    """A figure; its later values are `drawn(figure)`. It triggers `select` when a point is clicked.
+    """Return a component that shows a figure; update it with values from `plotted`.
 
-    points: they can be chosen, from the keyboard too (static/js/explore.js); otherwise it is an image.
+    It triggers `select` when a point is clicked.
+
+    Args:
+        value: The initial figure: plotly's, a dict as plotly.js takes it, or None.
+        elem_id: The component's element id.
+        label: Accessible name.
+        points: Whether points can be selected, by mouse and keyboard (static/explore.js). Otherwise the figure has the
+            role of an image.
     """
     role = f'role="application" tabindex="0" aria-description="{KEYS}"' if points else 'role="img"'
     shown = f"() => mixdesk.figure({json.dumps(elem_id)}, element, props.value, () => trigger('select'))"
@@ -35,7 +41,7 @@ def figure(value: go.Figure | dict[str, Any] | None, elem_id: str, label: str, p
 
 
 def plotted(value: go.Figure | dict[str, Any] | None) -> str:
-    """value: plotly's, or as plotly.js takes it."""
+    """Return a figure (plotly's, or a dict as plotly.js takes it) as JSON; "" for None."""
     if isinstance(value, dict):
         return json.dumps(value)
     return "" if value is None else str(value.to_json())
@@ -43,13 +49,13 @@ def plotted(value: go.Figure | dict[str, Any] | None) -> str:
 
 @lru_cache
 def library() -> bytes:
-    """plotly.js as plotly's package has it, packed: nothing is fetched from elsewhere."""
+    """Return plotly.js from plotly's package, gzipped; the page loads nothing from other hosts."""
     source = importlib.resources.files("plotly") / "package_data" / "plotly.min.js"
     return gzip.compress(source.read_bytes(), 6)
 
 
 def serve_library(app: FastAPI) -> None:
-    """Serve plotly.min.js, which browsers keep until plotly's version changes."""
+    """Add the route that serves plotly.js, with plotly's version as its ETag."""
     tag = f'"{version("plotly")}"'
 
     @app.get("/plotly.min.js")

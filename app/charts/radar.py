@@ -1,4 +1,4 @@
-"""Plotly figures from plain numbers, and the colours that the whole desk uses."""
+"""Radar and bar charts of rewards, as figures for plotly.js."""
 
 from __future__ import annotations
 
@@ -18,17 +18,18 @@ REACH = 3.0  # the radar ends at this many standard deviations from the referenc
 
 @dataclass(frozen=True)
 class SideRewards:
-    """The rewards of one side: raw, and in standard deviations from the reference's mean."""
+    """The rewards of one panel: raw, and in standard deviations from the reference's mean."""
 
     raw: Mapping[str, float]
     standard: Mapping[str, float]
 
 
 def radar(objectives: Sequence[str], colours: Sequence[str], sides: Mapping[str, SideRewards]) -> dict[str, Any]:
-    """One axis an objective, one line a panel (LINES), clipped to REACH; a dashed ring where the reference is.
+    """Return the radar as plotly.js takes it: one axis per objective, one line per panel (`LINES`), clipped to ±REACH.
 
-    Fewer than three objectives span no area: they are drawn as bars. A figure as plotly.js takes it: plotly's own would
-    be checked anew at each response's end, while all others' text waits.
+    A dashed ring marks the reference. Fewer than three objectives span no area and are drawn as bars. The figure is a
+    plain dict because plotly's own class would validate it again at the end of each response, while the text of all
+    other responses waits.
     """
     if len(objectives) < 3:
         return {"data": bars(objectives, sides), "layout": bars_layout(tuple(objectives))}
@@ -72,7 +73,7 @@ def radar(objectives: Sequence[str], colours: Sequence[str], sides: Mapping[str,
 
 @lru_cache
 def radar_layout(objectives: tuple[str, ...], colours: tuple[str, ...]) -> dict[str, Any]:
-    """Return the layout of a radar with three objectives or more."""
+    """Return the radar's layout; cached, since building it with plotly is slow."""
     labels = [
         f'<span style="color:{shade}">●</span> {escape(name)}' for name, shade in zip(objectives, colours, strict=True)
     ]
@@ -104,7 +105,10 @@ def radar_layout(objectives: tuple[str, ...], colours: tuple[str, ...]) -> dict[
 
 
 def angles_of(objectives: Sequence[str]) -> list[float]:
-    """Where the axes are, in degrees. None is level: labels stand above or below the plot, where there is room."""
+    """Return the angle of each axis in degrees.
+
+    No axis is horizontal, so that labels stand above or below the plot, where there is room.
+    """
     first = 90 + (180 / len(objectives) if len(objectives) % 4 == 0 else 0)
     return [(first - 360 * i / len(objectives)) % 360 for i in range(len(objectives))]
 
@@ -112,7 +116,7 @@ def angles_of(objectives: Sequence[str]) -> list[float]:
 def expected(
     objectives: Sequence[str], rewards: SideRewards, errors: Mapping[str, float], reliable: bool
 ) -> dict[str, Any]:
-    """The trace of the expected rewards, to lie under the radar's others. Grey where it is not sound."""
+    """Return the trace of the expected rewards, to be drawn under the others; grey if the estimate is unreliable."""
     line = EXPECTED if reliable else GUESS
     known = [name for name in objectives if name in rewards.standard]
     reach = [max(-REACH, min(REACH, rewards.standard[name])) for name in known]
@@ -139,7 +143,7 @@ def expected(
 
 
 def bars(objectives: Sequence[str], sides: Mapping[str, SideRewards]) -> list[dict[str, Any]]:
-    """Return the traces of a bar chart, which replaces the radar below three objectives."""
+    """Return one bar trace per panel, clipped to ±REACH."""
     traces = []
     for side, rewards in sides.items():
         known = [name for name in objectives if name in rewards.standard]
@@ -160,7 +164,7 @@ def bars(objectives: Sequence[str], sides: Mapping[str, SideRewards]) -> list[di
 
 @lru_cache
 def bars_layout(objectives: tuple[str, ...]) -> dict[str, Any]:
-    """Return the layout of the bar chart."""
+    """Return the layout of the bars; cached."""
     figure = go.Figure()
     figure.update_xaxes(categoryorder="array", categoryarray=[escape(name) for name in objectives])
     figure.update_yaxes(range=[-REACH, REACH], gridcolor=GRID, zerolinecolor=TEXT, title="σ from the reference")
@@ -168,7 +172,7 @@ def bars_layout(objectives: tuple[str, ...]) -> dict[str, Any]:
 
 
 def radar_hover(side: str, objective: str, rewards: SideRewards) -> str:
-    """Return the tooltip of a side's point."""
+    """Return the hover text of one reward."""
     return (
         f"{side}, {escape(objective)}<br>reward {rewards.raw[objective]:.2f}"
         f"<br>{rewards.standard[objective]:+.1f}σ from the reference"
@@ -176,12 +180,12 @@ def radar_hover(side: str, objective: str, rewards: SideRewards) -> str:
 
 
 def plot_layout(figure: go.Figure) -> dict[str, Any]:
-    """The figure's layout as plotly.js takes it."""
+    """Return the figure's styled layout as plotly.js takes it."""
     return json.loads(styled(figure).to_json())["layout"]
 
 
 def styled(figure: go.Figure) -> go.Figure:
-    """Apply the page's fonts, colours and margins to a figure."""
+    """Apply the page's font, margins and transparent background to a figure and return it."""
     return figure.update_layout(
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",

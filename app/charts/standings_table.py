@@ -1,4 +1,4 @@
-"""The table of policies' standings by ratings."""
+"""Tables of the mixtures' standings by ratings."""
 
 from __future__ import annotations
 
@@ -21,7 +21,11 @@ SHOWN = 12  # mixtures in the table, the likeliest first
 
 
 def standings_caption(found: Standing) -> str:
-    """How many ratings it stands on, first of all whether they are too few, and how near it is to what it should be."""
+    """Return the summary above the table as HTML.
+
+    It gives the number of ratings, a warning first if they are too few, the best win rate against the lottery, and the
+    duality gap. Requires a solution.
+    """
     made = found.solution
     assert made is not None and made.gap is not None
     size = len(found.mixtures)
@@ -44,7 +48,7 @@ def standings_caption(found: Standing) -> str:
 
 
 def standings_table(found: Standing, policies: Sequence[str], colours: Mapping[str, str]) -> str:
-    """The mixtures, the likeliest first: probability, wins against each other, and a way to the desk."""
+    """Return the table of mixtures, the most probable first: probability, pairwise wins, and a button to the desk."""
     made = found.solution
     assert made is not None
     order = sorted(range(len(found.mixtures)), key=lambda i: (-made.lottery[i]["probability"], -found.met[i].sum()))
@@ -77,7 +81,7 @@ def standings_table(found: Standing, policies: Sequence[str], colours: Mapping[s
 
 
 def bar(mixture: Mixture, policies: Sequence[str], colours: Mapping[str, str]) -> str:
-    """Its weights as one bar; what is missing is the reference's."""
+    """Return a mixture's weights as one bar; the empty rest is the reference's weight."""
     parts = "".join(
         f'<i style="width:{mixture.weights.get(name, 0.0):.1%};background:{colours[name]}"></i>' for name in policies
     )
@@ -85,7 +89,7 @@ def bar(mixture: Mixture, policies: Sequence[str], colours: Mapping[str, str]) -
 
 
 def cell(found: Standing, row: int, column: int) -> str:
-    """How often the row won against the column, and of how many; bluer the more, redder the less."""
+    """Return one cell: the row's win rate against the column and the number of ratings; blue wins, red losses."""
     times = found.met[row, column]
     if row == column or not times:
         return f'<td class="win">{"" if row == column else "–"}</td>'
@@ -95,7 +99,7 @@ def cell(found: Standing, row: int, column: int) -> str:
 
 
 def means(found: Standing, policies: list[str]) -> str:
-    """The mean weights, how sure they are, and their way to the desk."""
+    """Return the mean weights with their standard errors, and a button that sends them to the desk."""
     made = found.solution
     assert made is not None
     ordered = sorted(made.weights.items(), key=lambda item: -item[1])

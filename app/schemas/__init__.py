@@ -1,1 +1,1 @@
-"""What the page, links and the database exchange."""
+"""Data models exchanged by the page, links and the database."""

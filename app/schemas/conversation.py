@@ -1,4 +1,4 @@
-"""The conversation before the prompt, as plain values: what was said, and whose response each answer was."""
+"""The conversation before the prompt, as plain values: its messages, and which mixture produced each reply."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LONGEST = 500  # characters of `made`
 
 
 class Turn(BaseModel):
-    """One message. made: of the assistant's, the panel and the mixture that it came from."""
+    """One message. `made` describes the panel and mixture that produced a message of the assistant's."""
 
     model_config = ConfigDict(strict=True)
 
@@ -27,7 +27,11 @@ _adapter = TypeAdapter(Turns)
 
 
 def parse(text: str | None) -> Turns:
-    """What `dump` wrote, as the page sends it back. Raises InputError."""
+    """Parse a conversation as `dump` writes it and the page sends it back.
+
+    Raises:
+        InputError: if it is malformed, or a message of the user's cannot follow.
+    """
     try:
         turns = _adapter.validate_json(text or "[]")
     except ValidationError:
@@ -37,25 +41,35 @@ def parse(text: str | None) -> Turns:
 
 
 def dump(turns: Turns) -> str:
-    """Return turns as JSON."""
+    """Return the conversation as JSON."""
     return _adapter.dump_json(turns).decode()
 
 
 def plain_turns(turns: Turns) -> list[Message]:
-    """Return turns as messages for the engine."""
+    """Return the messages with role and content only."""
     return [{"role": turn.role, "content": turn.content} for turn in turns]
 
 
 def question_turns(turns: Turns, prompt: str) -> Prompt:
-    """What is asked when this prompt follows. Raises InputError where it is empty within a conversation."""
+    """Return the conversation with this prompt as its last message, or the prompt itself if there is no conversation.
+
+    Raises:
+        InputError: if the prompt is empty within a conversation.
+    """
     if turns and not prompt.strip():
         raise InputError("prompt: it is empty; write the next message")
     return check_messages([*plain_turns(turns), {"role": "user", "content": prompt}]) if turns else prompt
 
 
 def replied(turns: Turns, prompt: Prompt, response: str, made: str) -> Turns:
-    """The conversation that goes on from a response to this prompt. turns: the one on the page, whose answers it knows
-    the makers of."""
+    """Return the conversation extended by the assistant's response to a prompt.
+
+    Args:
+        turns: The conversation on the page; `made` is kept for those of its messages that the prompt still contains.
+        prompt: The prompt that was answered, with its conversation.
+        response: The assistant's text.
+        made: Description of the panel and mixture, cut to `LONGEST` characters.
+    """
     found = []
     for place, message in enumerate(messages_of(prompt)):
         known = turns[place] if place < len(turns) and plain_turns(turns[place : place + 1]) == [message] else None

@@ -1,4 +1,4 @@
-"""What is set on the desk as plain values: kept under a name, or sent as a link."""
+"""The desk's settings as plain values, for saved mixtures and for links."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LONGEST = 1_000_000  # characters of a link
 
 
 class MixtureSettings(BaseModel):
-    """Where the faders are, and what is made of them."""
+    """Fader positions, their Solo, Mute and Lock, and the mixing rule with its gain and exponent."""
 
     model_config = ConfigDict(strict=True, allow_inf_nan=False)
 
@@ -25,10 +25,10 @@ class MixtureSettings(BaseModel):
 
 
 class DeskSettings(BaseModel):
-    """All that a response depends on. panels: {panel: its choice}; sampling: {setting: number}.
+    """Everything that a response depends on. panels: {panel: its choice}; sampling: {setting: number}.
 
-    `v` goes up when an older desk would misread what a newer one writes: 2 has a conversation before the prompt. What a
-    desk does not know it leaves alone.
+    `v` increases when an older version would misread what a newer one writes; 2 adds a conversation before the prompt.
+    Unknown fields are ignored.
     """
 
     model_config = ConfigDict(strict=True, allow_inf_nan=False)

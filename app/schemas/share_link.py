@@ -1,4 +1,4 @@
-"""Links that hold the state of the desk."""
+"""Links that hold the desk's settings."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ from engine import InputError
 
 
 def to_link(settings: DeskSettings) -> str:
-    """The part of an address after 'mix=': letters, digits, - and _. Raises InputError."""
+    """Encode the settings as the part of an address after 'mix=': letters, digits, - and _.
+
+    Raises:
+        InputError: if a text holds a lone surrogate.
+    """
     try:
         packed = settings.model_dump_json().encode()
     except ValueError:
@@ -21,7 +25,11 @@ def to_link(settings: DeskSettings) -> str:
 
 
 def from_link(text: str) -> DeskSettings:
-    """What `to_link` wrote. Raises InputError."""
+    """Decode the settings that `to_link` encoded.
+
+    Raises:
+        InputError: if the link is broken, too long, or from another version of Mixdesk.
+    """
     try:
         if len(text) > LONGEST:
             raise ValueError

@@ -1,7 +1,7 @@
-"""Lock, Solo and Mute: what they make of the faders.
+"""Solo, Mute and Lock: how they turn fader positions into weights.
 
-Whatever is generated or expected comes from here; static/js/math/mixer.js has the same for the shares beside the
-faders, which are to follow a hand at once.
+Generation and expected rewards use this module. static/mixer.js implements the same rules for the shares beside the
+faders, which must follow a moving fader without delay.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from engine import InputError
 
 
 class Channels(BaseModel):
-    """Which policies are soloed and muted, and the weight at which others are locked, all by name."""
+    """The soloed policies, the muted policies, and {locked policy: its weight}."""
 
     model_config = ConfigDict(strict=True, allow_inf_nan=False, frozen=True)
 
@@ -26,17 +26,21 @@ class Channels(BaseModel):
 
     @classmethod
     def parse(cls, text: str | None) -> Channels:
-        """As the page has it. Raises InputError."""
+        """Parse the page's JSON; None or "" is no Solo, Mute or Lock.
+
+        Raises:
+            InputError: if it is malformed.
+        """
         try:
             return cls.model_validate_json(text or "{}")
         except (ValidationError, ValueError):
             raise InputError("Lock, Solo and Mute cannot be read: reload the page.") from None
 
     def weights(self, faders: Mapping[str, float]) -> dict[str, float]:
-        """{policy: weight}, to be brought to the simplex; all zero where nothing is heard.
+        """Return {policy: weight} before normalisation; all zero if every policy is silent.
 
-        Solo silences all that are not soloed, Mute silences one, soloed or not. A locked policy keeps its weight as
-        long as it is heard, and the others share what is left as their faders say.
+        Solo silences all policies that are not soloed; Mute silences one, soloed or not. An audible locked policy keeps
+        its weight, and the other audible policies share the rest in proportion to their faders.
         """
         heard = self.heard(faders)
         locked = {name: self.lock[name] for name in heard if name in self.lock}
@@ -49,23 +53,29 @@ class Channels(BaseModel):
         return weights | locked | {name: left * fader / total if total else 0.0 for name, fader in free.items()}
 
     def heard(self, names: Iterable[str]) -> list[str]:
+        """Return the names that are not silenced by Mute or Solo, in order."""
         return [name for name in names if name not in self.mute and (not self.solo or name in self.solo)]
 
     def fixed(self, names: Iterable[str]) -> dict[str, float]:
-        """{policy: weight} of those whose weight no fader can move: 0 where it is silent, or what it is locked at.
+        """Return {policy: weight} of the policies that no fader can move: 0 if silent, else the weight of its lock.
 
-        A solver finds the weights of the others around them.
+        A solver optimises the remaining weights around these.
         """
         heard = self.heard(names)
         silent = {name: 0.0 for name in names if name not in heard}
         return silent | {name: self.lock[name] for name in heard if name in self.lock}
 
     def unlocked(self, positions: Mapping[str, float], faders: Mapping[str, Any]) -> dict[Any, float]:
-        """{fader: position} of those that may be moved and have one."""
+        """Return {fader: position} of the faders whose policy has a position and is not locked.
+
+        Args:
+            positions: {policy: position}.
+            faders: {policy: fader}.
+        """
         return {fader: positions[name] for name, fader in faders.items() if name not in self.lock and name in positions}
 
     def of(self, policies: list[str]) -> Channels:
-        """Without what is said of other policies."""
+        """Return the settings restricted to these policies."""
         return Channels(
             solo=[name for name in policies if name in self.solo],
             mute=[name for name in policies if name in self.mute],

@@ -1,5 +1,7 @@
-"""The web application: the first desk at /, each other at /desk/<slug>/; what the menu asks at /configurations, and how
-far what can be fetched is at /fetch."""
+"""The web application: the first desk at /, each other at /desk/<slug>/.
+
+/configurations lists and loads the menu's configurations; /fetch lists, starts and cancels downloads.
+"""
 
 from __future__ import annotations
 
@@ -25,9 +27,10 @@ CLOSED = "This desk was closed to make room for another. Open it again from the 
 
 
 class Site:
-    """Hands every request to the desk that it is for. root: where a proxy shows the site, a path or a whole URL.
+    """ASGI application that routes each request to its desk.
 
-    Not Starlette's Mount: behind a proxy that takes the root off the path, its prefixes and Gradio's do not add up.
+    `root` is the public path or URL of the site behind a proxy. Starlette's Mount is not used: behind a proxy that
+    strips the root from the path, its prefixes and Gradio's do not add up.
     """
 
     def __init__(self, configurations: Configurations, root: str = "") -> None:
@@ -63,7 +66,12 @@ class Site:
         return await app({**scope, "path": path, "raw_path": path.encode(), "root_path": ""}, receive, send)
 
     def desk(self, slug: str, path: str) -> ASGIApp:
-        """What answers for a configuration's desk. path: within it, empty where even the last slash is missing."""
+        """Return the ASGI application or response for a configuration's desk.
+
+        Args:
+            slug: The configuration's slug.
+            path: The path within the desk; "" if the address lacks the slash after the slug.
+        """
         configuration = self.configurations.all.get(slug)
         if configuration is None:
             return PlainTextResponse(UNKNOWN, 404)
@@ -77,16 +85,19 @@ class Site:
         return counting(configuration.page)
 
     async def show_all(self, _: Request) -> Response:
+        """Return the state of every configuration, and why it cannot be loaded yet, as JSON."""
         missing = self.configurations.fetching.missing
         return answer_request(
             [{**other.described(), "missing": missing(slug)} for slug, other in self.configurations.all.items()]
         )
 
     async def show(self, request: Request) -> Response:
+        """Return the state of one configuration as JSON, or 404."""
         configuration = self.configurations.all.get(request.path_params["slug"])
         return answer_request(configuration.described()) if configuration else PlainTextResponse(UNKNOWN, 404)
 
     async def ask(self, request: Request) -> Response:
+        """Start loading a configuration and return its state as JSON; 403 for a request from another site."""
         configuration = self.configurations.all.get(request.path_params["slug"])
         if configuration is None:
             return PlainTextResponse(UNKNOWN, 404)
@@ -97,12 +108,15 @@ class Site:
         return answer_request(configuration.described())
 
     async def show_fetches(self, _: Request) -> Response:
+        """Return the state of every download as JSON."""
         return answer_request([self._fetch_described(slug) for slug in self.configurations.fetching.all])
 
     async def start_fetch(self, request: Request) -> Response:
+        """Start a download and return its state; 409 if another one is running."""
         return self._change_fetch(request, self.configurations.fetching.start)
 
     async def cancel_fetch(self, request: Request) -> Response:
+        """Cancel a download and return its state."""
         return self._change_fetch(request, self.configurations.fetching.cancel)
 
     def _change_fetch(self, request: Request, change: Callable[[str], None]) -> Response:
@@ -124,6 +138,7 @@ class Site:
 
     @asynccontextmanager
     async def lifespan(self, _: Any) -> AsyncIterator[None]:
+        """Start the first desk's application and resume interrupted downloads; close all pages at shutdown."""
         first = self.configurations.first.page
         assert first is not None
         await self.configurations.start(first)
@@ -138,18 +153,20 @@ class Site:
 
 
 def is_foreign(request: Request) -> bool:
-    """Return whether another site's page sent the request."""
+    """Return whether a browser sent the request from a page of another site."""
     return request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "same-site", "none")
 
 
 def answer_request(value: Any) -> Response:
-    """Return a JSON response that is never cached."""
+    """Return a value as a JSON response that is not cached."""
     return JSONResponse(value, headers={"Cache-Control": "no-store"})
 
 
 def counting(page: Page) -> ASGIApp:
-    """The page's application; a page in use is not closed. A heartbeat is no use: it says that a window is open, and
-    ends with the page."""
+    """Wrap the page's application to count its requests, since a page in use is not closed.
+
+    A heartbeat does not count as use: it only shows that a window is open, and ends with the page.
+    """
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if "/heartbeat/" in scope["path"]:
@@ -165,7 +182,7 @@ def counting(page: Page) -> ASGIApp:
 
 
 async def until_closed(page: Page, scope: Scope, receive: Receive, send: Send) -> None:
-    """A request that lasts as long as a window is open, or until the page is closed."""
+    """Serve a request that lasts as long as a window is open, or until the page is closed."""
 
     async def receive_or_close() -> Message:
         received, closed = asyncio.ensure_future(receive()), asyncio.ensure_future(page.closed.wait())

@@ -1,7 +1,7 @@
-"""The configurations that the page offers: which there are, which are loaded, and what becomes of the others.
+"""The configurations of the page's menu: which exist, which are loaded, and when they are closed.
 
-A desk's page is built from one engine's configuration, so each has a page of its own. They are loaded when somebody
-asks; all but the first, with which the app began, are closed again when others need the room.
+Each configuration has its own page, since a desk's page is built from one engine's configuration. Configurations are
+loaded on request. All except the first, with which the app started, are closed again when others need the memory.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ LARGEST = 100_000  # bytes: a larger YAML file in the folder is something else
 
 @dataclass
 class Page:
-    """A desk and its web application, for as long as it is loaded."""
+    """A desk and its web application while they are loaded."""
 
     desk: Desk
     app: FastAPI
@@ -51,12 +51,13 @@ class Page:
 
     @property
     def busy(self) -> bool:
+        """True while a request is being served or the desk is working."""
         return self.requests > 0 or self.desk.busy
 
 
 @dataclass
 class Configuration:
-    """One of the menu, and what it is doing. says: what is being loaded, or why it could not be."""
+    """One configuration of the menu and its state. `says` describes what is being loaded, or why loading failed."""
 
     file: Path
     name: str
@@ -68,13 +69,13 @@ class Configuration:
     page: Page | None = None
 
     def described(self) -> dict[str, Any]:
-        """For the browser. seconds: since it was asked for, while it loads."""
+        """Return the state for the browser; `seconds` is the time since the request while loading, else None."""
         seconds = round(time.monotonic() - self.began, 1) if self.state == "loading" else None
         return {"slug": self.slug, "path": self.path, "state": self.state, "says": self.says, "seconds": seconds}
 
 
 class Configurations:
-    """All of them, by slug, the first first. What changes does so on the event loop alone."""
+    """All configurations by slug, in menu order. Their state changes only on the event loop."""
 
     def __init__(
         self,
@@ -84,8 +85,15 @@ class Configurations:
         loaded: int = LOADED,
         root: str = "",
     ) -> None:
-        """open_desk: from a configuration and whom to tell what is loaded. build_app: from a desk, its menu and where a
-        browser finds it. loaded: how many are kept in memory at once. root: where a browser finds the site."""
+        """Initialise the menu without loading anything.
+
+        Args:
+            files: The configurations, the first one first.
+            open_desk: Opens a desk from a configuration; its second argument takes progress messages.
+            build_app: Builds the web application from a desk, its menu (or None), and its root path.
+            loaded: Maximum number of configurations in memory.
+            root: Public path or URL of the site.
+        """
         keep_apart()
         self.all: dict[str, Configuration] = {}
         self.open_desk, self.build_app, self.loaded, self.root = open_desk, build_app, loaded, root.rstrip("/")
@@ -101,11 +109,11 @@ class Configurations:
     # ------------------------------------------------------------------------------------------------------- the pages
 
     def begin(self, desk: Desk) -> None:
-        """The first desk, which is there when the app starts."""
+        """Set the first configuration's desk, which exists when the app starts, and build its page."""
         self.first.page, self.first.state = Page(desk, self._build(self.first, desk)), "ready"
 
     def ask(self, configuration: Configuration) -> None:
-        """See to it that a configuration is loaded; its state says how far that is."""
+        """Start loading a configuration unless it is loading or loaded; its `state` reports the progress."""
         if configuration.state in ("loading", "ready"):
             return
         configuration.state, configuration.says = "loading", "waiting for another configuration"
@@ -115,7 +123,10 @@ class Configurations:
         task.add_done_callback(self._loading.discard)
 
     def take_up_fetches(self) -> None:
-        """From now on open what was fetched, as soon as it is; on the event loop. Go on with an interrupted fetch."""
+        """Load configurations as their downloads complete, and resume an interrupted download.
+
+        Call it on the event loop. Nothing is loaded if only one configuration may be in memory.
+        """
         loop = asyncio.get_running_loop()
 
         def fetched(slug: str) -> None:
@@ -126,10 +137,11 @@ class Configurations:
         self.fetching.go_on()
 
     async def start(self, page: Page) -> None:
+        """Enter the lifespan of the page's application."""
         await page.running.enter_async_context(page.app.router.lifespan_context(page.app))
 
     def close(self) -> None:
-        """Close all engines; when the server has ended."""
+        """Close all engines, after the server has stopped."""
         for configuration in self.all.values():
             if configuration.page:
                 configuration.page.desk.close()
@@ -179,7 +191,11 @@ class Configurations:
         return self.build_app(desk, Menu(choices, configuration.slug, home, offers), root)
 
     async def _make_room(self) -> None:
-        """Close the least recently used that nobody is using, until one more fits. Raises InputError if it cannot."""
+        """Close the least recently used idle pages until one more fits.
+
+        Raises:
+            InputError: if all other pages are in use.
+        """
         while len(there := [other for other in self.all.values() if other.page]) >= self.loaded:
             idle = [other for other in there if other is not self.first and other.page and not other.page.busy]
             if not idle:
@@ -199,14 +215,16 @@ class Configurations:
 
 
 def let_go(desk: Desk) -> None:
-    """Free the models of a desk: they are in cycles with their own layers."""
+    """Free the models of a desk, which are in reference cycles with their own layers."""
     desk.release()
     gc.collect()
 
 
 def for_visitors(said: str, file: Path) -> str:
-    """What is wrong in one line, without where this machine keeps its files: paths begin at the configuration's folder,
-    and of what lies elsewhere only the name is said."""
+    """Return an error message on one line without this machine's paths.
+
+    Paths become relative to the configuration's folder; of files elsewhere, only the name remains.
+    """
     folder = file.resolve().parent
     for up, parent in enumerate((folder, *folder.parents[:-1])):
         said = said.replace(f"{parent}{os.sep}", "../" * up)
@@ -215,14 +233,21 @@ def for_visitors(said: str, file: Path) -> str:
 
 
 def read(file: Path) -> Config:
-    """A configuration that could be loaded now. Raises InputError."""
+    """Return a configuration that can be loaded now.
+
+    Raises:
+        InputError: if it is invalid or needs Hub files that are not available.
+    """
     config = load_config(file)
     check_hub(config)
     return config
 
 
 async def aside(call: Callable[[], T]) -> T:
-    """Like asyncio.to_thread, but on a thread that does not keep the process from ending: a download may take long."""
+    """Run a call on a daemon thread and await its result.
+
+    Like asyncio.to_thread, but a long download does not prevent the process from exiting.
+    """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
 
@@ -247,9 +272,10 @@ async def aside(call: Callable[[], T]) -> T:
 
 
 def find(first: Path, others: Sequence[Path] = ()) -> list[Path]:
-    """The files of the menu: the first, those that were named, and the other configurations of the first one's folder.
+    """Return the files of the menu: the first, the named ones, and the other configurations in the first one's folder.
 
-    Raises InputError if one that was named is not a sound configuration.
+    Raises:
+        InputError: if a named file is not a valid configuration.
     """
     named = [load_config(file).file for file in (first, *others)]
     beside = sorted(file for kind in ("*.yaml", "*.yml") for file in named[0].parent.glob(kind) if looks_like_one(file))
@@ -257,13 +283,13 @@ def find(first: Path, others: Sequence[Path] = ()) -> list[Path]:
 
 
 def looks_like_one(file: Path) -> bool:
-    """Whether a YAML file is a configuration, sound or not. One that is not sound says why when it is chosen."""
+    """Return whether a YAML file is a configuration, valid or not; an invalid one reports its error when chosen."""
     raw = peek(file)
     return isinstance(raw, dict) and {"base", "policies"} <= raw.keys()
 
 
 def peek(file: Path) -> Any:
-    """Return a YAML file's content; None if it is too large or cannot be read."""
+    """Return a YAML file's content, or None if it cannot be read or is too large."""
     try:
         return yaml.safe_load(file.read_text(encoding="utf-8")) if file.stat().st_size <= LARGEST else None
     except (OSError, ValueError, RecursionError, yaml.YAMLError):
@@ -271,14 +297,14 @@ def peek(file: Path) -> Any:
 
 
 def name_of(file: Path) -> str:
-    """Return a configuration's name, or its file's if it has none."""
+    """Return a configuration's name, or its file's stem if it has none."""
     raw = peek(file)
     name = raw.get("name") if isinstance(raw, dict) else None
     return name if isinstance(name, str) and name.strip() else file.stem
 
 
 def slug_of(name: str, taken: dict[str, Any]) -> str:
-    """A name as a part of an address: letters, digits and dashes, and none that is taken."""
+    """Return an unused part of an address for a name: lower-case letters, digits and dashes."""
     slug = wanted = re.sub(r"[^a-z0-9]+", "-", name.lower())[:60].strip("-") or "configuration"
     number = 1
     while slug in taken:

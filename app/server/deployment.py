@@ -1,4 +1,4 @@
-"""Where ratings are kept, on a machine of one's own and on a Hugging Face Space."""
+"""Location of the ratings, on a user's machine and on a Hugging Face Space."""
 
 from __future__ import annotations
 
@@ -13,7 +13,14 @@ PERSISTENT = Path("/data")  # where a Space has its persistent storage, if it ha
 
 @dataclass(frozen=True)
 class Place:
-    """db: the store's file; dataset, token: where copies go, if anywhere; warning: what an owner should know."""
+    """Location of the ratings and their copies.
+
+    Attributes:
+        db: The store's file.
+        dataset: The Hub dataset that receives copies, or None.
+        token: The Hub token, or None.
+        warning: A notice for the Space's owner, or "".
+    """
 
     db: Path
     dataset: str | None = None
@@ -22,7 +29,13 @@ class Place:
 
 
 def find_place(db: Path | None, env: Mapping[str, str] = os.environ, persistent: Path = PERSISTENT) -> Place:
-    """db: what the command line says. Copies go to the dataset MIXDESK_DATASET where there is an HF_TOKEN."""
+    """Choose where ratings are stored.
+
+    Args:
+        db: The command line's choice, if any.
+        env: Environment variables. Copies go to the dataset `MIXDESK_DATASET` if `HF_TOKEN` is set.
+        persistent: The folder of a Space's persistent storage.
+    """
     dataset, token = env.get("MIXDESK_DATASET"), env.get("HF_TOKEN")
     warning = ""
     if dataset and not token:

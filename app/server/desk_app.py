@@ -16,9 +16,10 @@ from app.ui.theme import theme
 
 
 def web_app(blocks: gr.Blocks, desk: Desk, root: str = "") -> FastAPI:
-    """The page as an ASGI application. root: where a browser finds it, if that is not /.
+    """Return the page as an ASGI application; `root` is its public path if that is not /.
 
-    Not Blocks.launch: that asks itself for the page first, and gives up where a busy machine or a proxy is in the way.
+    Blocks.launch is not used: it requests the page from itself first, and gives up if a busy machine or a proxy
+    interferes.
     """
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     serve_library(app)

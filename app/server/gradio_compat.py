@@ -1,4 +1,4 @@
-"""Pages built while others are in use."""
+"""Thread-local Gradio context, so that pages can be built while others are in use."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from gradio.context import Context
 
 
 def of_thread(own: threading.local, name: str, default: Any) -> property:
-    """Return a property that has a value of its own in each thread."""
+    """Return a property that stores its value in `own`, separately for each thread."""
     return property(lambda _: getattr(own, name, default), lambda _, value: setattr(own, name, value))
 
 
 class Apart(type):
-    """Gradio's context with a value of its own in each thread, so that pages can be built side by side."""
+    """Metaclass that makes the context's class attributes thread-local."""
 
     own = threading.local()
     root_block = of_thread(own, "root_block", None)
@@ -24,15 +24,15 @@ class Apart(type):
 
 
 class ThreadContext(Context, metaclass=Apart):
-    """Gradio's Context with the page under construction kept for each thread.
+    """Gradio's Context, with the page under construction stored per thread.
 
-    Gradio has it in class attributes, the same for all threads: while a page is built on one, gr.Button(...) that a
-    handler returns on another would be put on that page.
+    Gradio stores it in class attributes shared by all threads: while one thread builds a page, a gr.Button(...) that a
+    handler returns on another thread would be added to that page.
     """
 
 
 def keep_apart() -> None:
-    """From now on any thread may build a page, whatever others do."""
+    """Replace Gradio's Context by `ThreadContext` in all its modules, so that any thread can build a page."""
     for name, module in list(sys.modules.items()):
         if name.startswith("gradio.") and vars(module).get("Context") is Context:
             setattr(module, "Context", ThreadContext)  # noqa: B010

@@ -1,5 +1,7 @@
-"""While libraries and models are loaded: a page that says so, where the port would refuse. Of the standard library
-alone, to be there before all that it waits for."""
+"""The page shown while libraries and models are loaded, when the port would otherwise refuse connections.
+
+It uses only the standard library, so that it is available before the slow imports.
+"""
 
 from __future__ import annotations
 
@@ -60,12 +62,13 @@ PAGE = Template("""<!doctype html>
 
 
 class Answer(BaseHTTPRequestHandler):
-    """To everything: not yet."""
+    """Handler that answers every request with 503 and the progress."""
 
     server: Loading
     timeout = 10  # seconds for a request to come
 
     def do_GET(self) -> None:
+        """Send the progress as HTML or plain text, as the Accept header prefers."""
         words, seconds = f"Mixdesk is starting: {self.server.says}.", f"{time.monotonic() - self.server.began:.0f} s"
         page = "text/html" in self.headers.get("Accept", "")
         text = PAGE.substitute(words=escape(words), seconds=seconds) if page else f"{words} {seconds}\n"
@@ -82,11 +85,11 @@ class Answer(BaseHTTPRequestHandler):
     do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = do_GET  # noqa: N815
 
     def log_message(self, *_: Any) -> None:
-        """As quiet as the app that follows."""
+        """Discard access logs, as the app that follows does."""
 
 
 class Loading(ThreadingHTTPServer):
-    """says: what is being loaded, since `began`."""
+    """Server on an existing socket. `says` is what is being loaded; `began` is the start time."""
 
     def __init__(self, listener: socket.socket) -> None:
         super().__init__(("", 0), Answer, bind_and_activate=False)
@@ -95,18 +98,20 @@ class Loading(ThreadingHTTPServer):
         self.says, self.began = "importing the libraries", time.monotonic()
 
     def tell(self, says: str) -> None:
+        """Set the text of what is being loaded."""
         self.says = says
 
     def handle_error(self, *_: Any) -> None:
-        """Most likely whoever asked has gone."""
+        """Log the error at debug level: most likely the client disconnected."""
         log.debug("the loading page could not be sent", exc_info=True)
 
 
 @contextmanager
 def answering(listener: socket.socket) -> Iterator[Callable[[str], None]]:
-    """Answer whoever asks at this listening socket, until the block is left, with what was told last.
+    """Answer requests on this listening socket with the latest progress until the block is left.
 
-    The socket is left open and listening: who comes between the block and the next to accept waits, and is not refused.
+    Yields a function that sets the progress text. The socket stays open and listening: connections that arrive before
+    the next server accepts wait instead of being refused.
     """
     server = Loading(listener)
     # How often it looks whether the block was left.

@@ -1,7 +1,7 @@
-"""Steering: what the faders do while a response is written, and to the drawer.
+"""Route for steering: fader changes while a response is generated, and for the token inspector.
 
-static/steer.js asks what follows the faders, of a route of its own: Gradio's for components takes four times as long,
-in which nobody's models go on.
+static/steer.js posts to this route because Gradio's component events take four times as long, during which the models
+do not generate.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from app.services.app_state import Desk
 
 
 class SteerQuestion(BaseModel):
-    """A question of static/steer.js, as Steer.follow has it."""
+    """A request from static/steer.js, with the arguments of `Steer.follow`."""
 
     run: str = ""
     turn: int
@@ -23,7 +23,7 @@ class SteerQuestion(BaseModel):
 
 
 def serve_steering(app: FastAPI, desk: Desk) -> None:
-    """Serve the questions of static/steer.js at /steer."""
+    """Add the route POST /steer, which answers 422 to a malformed request."""
 
     @app.post("/steer")
     async def steer(asked: SteerQuestion) -> dict[str, Any]:

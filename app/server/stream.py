@@ -1,6 +1,6 @@
-"""The text of the responses as it is written: server-sent events, which static/js/text.js asks for.
+"""Streaming of the responses' text by server-sent events, which static/text.js reads.
 
-Not as an event of Gradio's, which takes ten times as long for each update, on the server and in the page.
+A Gradio event would take ten times as long per update, on the server and in the page.
 """
 
 from __future__ import annotations
@@ -22,11 +22,14 @@ PATIENCE = 10  # seconds: a text that nobody has read for as long ends
 
 
 def serve_text(app: FastAPI, desk: Desk) -> None:
-    """Whoever knows a run's id may read it; it is made at random, and only its page is told."""
+    """Add the route GET /text/{run}.
+
+    A run's id is random and sent only to its own page, so knowing it is permission to read.
+    """
 
     @app.get("/text/{run}")
     async def text(run: str, request: Request, at: int = 0) -> Response:
-        """at: how many lines are known. A browser whose connection broke says so in a header."""
+        """Stream the lines from number `at` on; the last-event-id header of a reconnecting browser takes precedence."""
         found = desk.find(run)
         if found is None:
             return PlainTextResponse(GONE, 404)
@@ -36,8 +39,11 @@ def serve_text(app: FastAPI, desk: Desk) -> None:
 
 
 async def events(run: Run, at: int) -> AsyncIterator[str]:
-    """Messages with the lines from `at` on, a JSON array, and as their id how many lines there are then. Their end:
-    how many responses they told of."""
+    """Yield server-sent events with the run's lines from number `at` on.
+
+    Each message is a JSON array of lines, with the number of lines so far as its id. The final event holds the number
+    of responses. If the last reader leaves early, generation stops after `PATIENCE` seconds.
+    """
     run.readers += 1
     try:
         yield f"retry: {RETRY}\n\n"
@@ -53,6 +59,6 @@ async def events(run: Run, at: int) -> AsyncIterator[str]:
 
 
 def stop_unread(run: Run) -> None:
-    """Cancel a run that is no longer read by any page."""
+    """Cancel a run that is not finished and has no readers."""
     if not run.readers and not run.done:
         run.cancel()

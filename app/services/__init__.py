@@ -1,1 +1,1 @@
-"""What the page does, without the page."""
+"""Services of the page that do not depend on its components."""

@@ -1,4 +1,4 @@
-"""What goes on behind the desk: a few responses at once for every session, and what happens to them."""
+"""State shared by the desk's tabs, and the responses under way for every session."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ log = logging.getLogger("mixdesk")
 
 @dataclass
 class Desk:
-    """What the tabs share: the engine, the store, the bank, and the newest run of every session."""
+    """State that the tabs share: the engine, the store, the bank, and the newest run of every session."""
 
     engine: Engine
     store: Store
@@ -43,38 +43,39 @@ class Desk:
 
     @property
     def colours(self) -> dict[str, str]:
-        """{objective: its accent colour}, the same everywhere."""
+        """{objective: accent colour}, the same in all charts and controls."""
         policies = [policy.objective for policy in self.engine.config.policies]
         every = dict.fromkeys([*policies, *self.engine.reward_set.objectives])
         return {objective: palette.colour(i) for i, objective in enumerate(every)}
 
     @property
     def accents(self) -> dict[str, str]:
-        """{policy: its objective's accent colour}"""
+        """{policy: accent colour of its objective}."""
         colours = self.colours
         return {policy.name: colours[policy.objective] for policy in self.engine.config.policies}
 
     @property
     def busy(self) -> bool:
-        """Whether something is at work for somebody: the engine, a bank, a comparison."""
+        """True while the engine, the sampling of a bank, or a comparison is at work."""
         return self.engine.busy or self.expected.sampling or bool(self.comparisons.jobs)
 
     def close(self) -> None:
-        """Stop all that is under way."""
+        """Stop everything that is under way and close the engine."""
         self.comparisons.close()
         self.engine.close()
 
     def release(self) -> None:
-        """Close, and let go of the models."""
+        """Stop everything and free the models."""
         self.comparisons.close()
         self.engine.release()
 
     @property
     def policies(self) -> list[str]:
+        """Names of the policies, in the configuration's order."""
         return [policy.name for policy in self.engine.config.policies]
 
     def find(self, id: str) -> Run | None:
-        """The run with this id, if it is its session's newest."""
+        """Return the run with this id if it is its session's newest, else None."""
         return next((run for run in list(self.runs.values()) if run.id == id), None)
 
     def start(
@@ -86,11 +87,21 @@ class Desk:
         seed: int,
         steerable: Collection[str] = (),
     ) -> Run:
-        """Ask for the responses; they take the place of the session's last ones. Raises InputError.
+        """Submit the responses of a new run, which replaces the session's last one.
 
-        sampling: of all, or of each panel. steerable: the panels that follow the faders. Each panel has a seed of its
-        own, `seed` and the ones after it: drawn alike, mixtures that are near each other give the very same text, and
-        there is nothing to compare.
+        Each panel has its own seed, `seed` and the following numbers: with the same seed, similar mixtures would
+        produce identical text and there would be nothing to compare.
+
+        Args:
+            session: The browser session.
+            prompt: The prompt, or a conversation.
+            mixtures: {panel: mixture}.
+            sampling: For all panels, or {panel: sampling}.
+            seed: The first panel's seed.
+            steerable: The panels that follow the faders.
+
+        Raises:
+            InputError: if the engine rejects a request.
         """
         self.stop(session)
         requests = self.engine.submit_all(
@@ -112,8 +123,11 @@ class Desk:
         return run
 
     def branch(self, session: str, side: str, mixture: Mixture, sampling: Sampling, seed: int) -> Run:
-        """Let the response that is looked at go on in another panel, from before the chosen token, as the faders say.
-        Raises InputError."""
+        """Continue the inspected response in another panel, from before the chosen token, with this mixture.
+
+        Raises:
+            InputError: if no token is chosen, or the engine rejects the request.
+        """
         run = self.runs.get(session)
         if run is None or run.chosen is None:
             raise InputError("Nothing is chosen to go on from: click a token of a response first.")
@@ -129,13 +143,20 @@ class Desk:
         return run
 
     def stop(self, session: str) -> None:
-        """Stop what is under way for the session; what there is of it is kept."""
+        """Stop what is under way for the session and keep the partial responses."""
         self.expected.leave(session)
         if run := self.runs.get(session):
             run.cancel()
 
     def rate(self, session: str, rating_id: str, choice: str, annotator: str) -> bool:
-        """Store what the session's person says of what they see. False if it was stored before. Raises InputError."""
+        """Store the session's rating of its first two responses.
+
+        Returns:
+            False if the run or this rating id was stored before.
+
+        Raises:
+            InputError: if the responses are not ready, or the store rejects the rating.
+        """
         run = self.runs.get(session)
         if run is None:
             raise InputError("rating: there is nothing to rate yet; press Generate first")
@@ -157,12 +178,12 @@ class Desk:
         return new
 
     def copy(self, rating_id: str) -> None:
-        """Let a rating that is stored be pushed, where ratings are."""
+        """Queue a stored rating for the copies on the Hub, if there are any."""
         if self.mirror:
             self.mirror.add(self.store.pair(rating_id))
 
     def warm_up(self) -> None:
-        """Take the bank, and generate a little that nobody sees: what is done once is done before the first click."""
+        """Load the bank and generate two hidden tokens, so that one-time work is done before the first click."""
         self.expected.load()
         try:
             self.engine.generate("Hello", max_new_tokens=2)
@@ -172,11 +193,11 @@ class Desk:
         threading.Thread(target=self.expected.calibrate, name="mixdesk-calibration", daemon=True).start()
 
     def forget(self, session: str) -> None:
-        """The person has left."""
+        """Stop and remove the run of a session that has ended."""
         self.stop(session)
         self.runs.pop(session, None)
 
 
 def session(request: gr.Request) -> str:
-    """Whose page it is."""
+    """Return the id of the browser session that sent the request."""
     return str(request.session_hash)

@@ -1,4 +1,4 @@
-"""What Balance can find."""
+"""The methods of Balance."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the desk generates, as text to run elsewhere: YAML, Python, a command line."""
+"""The desk's response as code to run elsewhere: YAML, Python, or a command line."""
 
 from __future__ import annotations
 
@@ -22,8 +22,11 @@ ALWAYS = ("max_new_tokens", "temperature")
 
 @dataclass(frozen=True)
 class Recipe:
-    """A response that can be generated again. weights: as the desk has them, before they are brought to the simplex, so
-    that not even rounding differs. config: the configuration's file. date: today's, if the chat template writes it."""
+    """Everything needed to generate a response again.
+
+    `weights` are the desk's, before normalisation, so that not even rounding differs. `config` is the configuration's
+    file. `date` is today's date if the chat template writes it, else "".
+    """
 
     prompt: Prompt
     weights: dict[str, float]
@@ -36,7 +39,7 @@ class Recipe:
     date: str = ""
 
     def settings(self) -> dict[str, Any]:
-        """The keywords of engine.generate, without those that change nothing."""
+        """Return the keyword arguments of engine.generate, without those that have no effect."""
         made: dict[str, Any] = {
             "prompt": self.prompt,
             "weights": {name: weight for name, weight in self.weights.items() if weight},
@@ -54,23 +57,26 @@ class Recipe:
 
     @property
     def bundled(self) -> bool:
+        """True if the configuration is the bundled demo."""
         return self.config == DEMO.resolve()
 
     @property
     def path(self) -> str:
-        """The configuration's file, from where the app runs if it lies below: whoever copies it may be elsewhere, and
-        need not know where that is."""
+        """The configuration's file, relative to the working directory if it is below it.
+
+        Copied code then does not depend on this machine's folders.
+        """
         here = Path.cwd()
         return str(self.config.relative_to(here) if self.config.is_relative_to(here) else self.config)
 
 
 def as_yaml(recipe: Recipe) -> str:
-    """The keywords of engine.generate as YAML."""
+    """Return the keyword arguments of engine.generate as YAML."""
     return str(yaml.safe_dump(recipe.settings(), sort_keys=False, allow_unicode=True, width=1000))
 
 
 def as_python(recipe: Recipe) -> str:
-    """Return a Python program that generates the response again."""
+    """Return a Python program that generates the response and prints its text."""
     settings = recipe.settings()
     prompt = settings.pop("prompt")
     if isinstance(prompt, str):
@@ -94,8 +100,11 @@ def as_python(recipe: Recipe) -> str:
 
 
 def as_command(recipe: Recipe) -> str:
-    """For a POSIX shell; a conversation comes through stdin. Raises InputError where no command line can hold the
-    prompt."""
+    """Return a command line for a POSIX shell; a conversation is piped to stdin as JSON.
+
+    Raises:
+        InputError: if the prompt contains a NUL character, which no command line can hold.
+    """
     if isinstance(recipe.prompt, str) and "\0" in recipe.prompt:
         raise InputError("prompt: it holds a NUL character, which no command line can hold; copy as Python instead")
     settings = recipe.settings()

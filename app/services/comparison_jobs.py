@@ -1,4 +1,4 @@
-"""Comparisons behind the desk: they go on when a page is closed, and can be gone on with when the app was ended."""
+"""Comparison jobs: they continue when a page is closed, and can be resumed after the app has stopped."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ AT_ONCE = 2  # comparisons; more would only share the same engine
 
 @dataclass
 class ComparisonJob:
-    """A comparison under way. Any thread may read it."""
+    """A running comparison. Any thread may read it."""
 
     comparison: int
     wanted: int  # prompts
@@ -41,13 +41,13 @@ class ComparisonJob:
 
     @property
     def seconds_left(self) -> float | None:
-        """At the speed so far; None before the first response."""
+        """Remaining time in seconds at the speed so far; None before the first prompt is answered."""
         made = self.done - self.at_first
         return (time.monotonic() - self.began) / made * (self.wanted - self.done) if made else None
 
 
 class Comparisons:
-    """All comparisons of a store, and those that are under way. Thread-safe."""
+    """All comparisons of a store, and the running ones. Thread-safe."""
 
     def __init__(self, store: Store) -> None:
         self.tables = ComparisonTables(store)
@@ -64,8 +64,11 @@ class Comparisons:
         seed: int = 0,
         most: int | None = None,
     ) -> int:
-        """Begin a comparison on the first `most` prompts, or all. Returns its id. Raises InputError, and then nothing
-        is stored."""
+        """Start a comparison on the first `most` prompts, or on all, and return its id.
+
+        Raises:
+            InputError: if an argument is invalid or too many comparisons are running; nothing is stored then.
+        """
         if len(mixtures) < 2:
             raise InputError("Mixtures: choose two or more; the first is the one to win against.")
         if len(mixtures) > MAX_MIXTURES:
@@ -93,8 +96,13 @@ class Comparisons:
         return comparison
 
     def resume(self, engine: Engine, comparison: int) -> None:
-        """Go on with one that was stopped, or that the app's end has interrupted, and compute the rewards that are
-        missing; responses that are there stay. Raises InputError."""
+        """Resume a stopped or interrupted comparison: generate missing responses and compute missing rewards.
+
+        Stored responses are kept. Does nothing if it is running.
+
+        Raises:
+            InputError: if it belongs to another configuration, or too many comparisons are running.
+        """
         with self._lock:
             if comparison in self.jobs:
                 return
@@ -110,12 +118,16 @@ class Comparisons:
             self._begin(engine, comparison, plan)
 
     def stop(self, comparison: int) -> None:
-        """Keep what is finished, and give up the rest."""
+        """Stop a running comparison; its finished responses are kept."""
         if job := self.jobs.get(comparison):
             job.stopping.set()
 
     def delete(self, comparison: int) -> None:
-        """Raises InputError while it is under way."""
+        """Delete a comparison and its responses.
+
+        Raises:
+            InputError: if it is running.
+        """
         with self._lock:
             if comparison in self.jobs:
                 raise InputError("This comparison is under way: stop it first, then delete it.")
@@ -123,7 +135,7 @@ class Comparisons:
             self.failures.pop(comparison, None)
 
     def close(self) -> None:
-        """Stop all, and wait until what is finished is stored."""
+        """Stop all comparisons and wait until their finished responses are stored."""
         for job in list(self.jobs.values()):
             job.stopping.set()
             if job.thread:
@@ -145,7 +157,7 @@ class Comparisons:
         job.thread.start()
 
     def _calibrate(self, engine: Engine, job: ComparisonJob, plan: Plan) -> None:
-        """Give the comparison the scale of its rewards, from reference responses if nothing else knows it."""
+        """Store the scale of the comparison's rewards, calibrated from reference responses if it is not known."""
         calibration = Calibration(engine)
         calibration.load()
         calibration.sample(None if engine.config.prompts else plan.prompts, job.stopping.is_set)
@@ -184,9 +196,9 @@ class Comparisons:
 
 
 def comparison_scale(engine: Engine) -> Scale:
-    """Return mean and standard deviation of every reward; NaN where it is not calibrated.
+    """Return {objective: (mean, standard deviation)} of the reference's rewards; NaN where they are not calibrated.
 
-    A reward that is constant for the reference keeps its own unit.
+    A reward that is constant for the reference keeps its own unit: (0, 1).
     """
     known = engine.reward_set.scale
     return {

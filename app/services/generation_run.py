@@ -1,4 +1,4 @@
-"""One press of Generate: its panels' responses, and how they end."""
+"""One press of Generate: the responses of its panels, their progress and their end."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TIME_LIMIT = 120.0  # seconds: a response that takes longer ends as it is, and m
 
 
 class Run:
-    """Responses to one prompt, by panel, under way or finished. Threads fill them in; any thread may read it."""
+    """Responses to one prompt, by panel. Their threads write to it; any thread may read it."""
 
     def __init__(self, prompt: Prompt, responses: Mapping[str, Response]) -> None:
         self.id = secrets.token_urlsafe(16)
@@ -41,7 +41,7 @@ class Run:
             self.add(side, response)
 
     def add(self, side: str, response: Response) -> None:
-        """Let it be written in this panel; what was being written there ends."""
+        """Start a response in a panel; a response that is being written there is cancelled."""
         if side in self.responses:
             self.responses[side].request.cancel()
         self.responses[side] = response
@@ -52,61 +52,71 @@ class Run:
 
     @property
     def begun(self) -> int:
-        """How many responses it has had."""
+        """Number of responses so far, including replaced ones."""
         return len(self._every)
 
     @property
     def stage(self) -> str:
-        """Which run this is, and how many responses it has had: another when there is more to stream."""
+        """The run's id and number of responses; it changes when there is more to stream."""
         return f"{self.id} {self.begun}"
 
     @property
     def texts(self) -> dict[str, str]:
+        """{panel: its text so far}."""
         return {side: response.text for side, response in self.responses.items()}
 
     @property
     def counts(self) -> dict[str, int]:
+        """{panel: its number of tokens so far}."""
         return {side: response.count for side, response in self.responses.items()}
 
     @property
     def completions(self) -> dict[str, Completion]:
-        """Of the panels that are finished."""
+        """{panel: its completion}, of the finished panels."""
         made = {side: response.completion for side, response in list(self.responses.items())}
         return {side: completion for side, completion in made.items() if completion is not None}
 
     @property
     def done(self) -> bool:
+        """True when all responses are over."""
         return all(response.over for response in list(self.responses.values()))
 
     @property
     def ahead(self) -> int | None:
-        """How many are before it in the engine's queue; None once it is under way."""
+        """Number of requests before it in the engine's queue; None once it is being generated."""
         places = [response.request.ahead for response in list(self.responses.values())]
         return min(places) if min(places) >= 0 else None
 
     @property
     def rateable(self) -> bool:
+        """True when both rated panels have a finished, non-empty response."""
         made = self.completions
         return all(side in made and made[side].tokens for side in RATED)
 
     @property
     def answered(self) -> list[str]:
-        """The panels with a response that a conversation can go on from; none while any is under way."""
+        """The panels with a finished, non-blank response to reply to; empty while any response is under way."""
         return [side for side, made in self.completions.items() if made.text.strip()] if self.done else []
 
     def cancel(self) -> None:
+        """Cancel all responses; their tokens so far are kept."""
         for response in list(self.responses.values()):
             response.request.cancel()
 
     def steer(self, mixture: Mixture) -> None:
-        """Let those that follow the faders go on with this. Raises InputError."""
+        """Switch the responses that follow the faders to this mixture.
+
+        Raises:
+            InputError: if the engine rejects the mixture.
+        """
         for response in list(self.responses.values()):
             response.steer(mixture)
 
     def lines(self, at: int = 0) -> list[str]:
-        """What the page draws, from this line on: JSON, a line for each thing that it learns, in that order.
+        """Return the JSON lines for the page from number `at` on, in the order of events.
 
-        For response number n: [n, panel] when it begins, and then [n, what Response.read writes], or [n, {"note"}].
+        For response number n, the lines are [n, panel] when it begins, then [n, line] with the lines that
+        `Response.read` writes, or [n, {"note"}].
         """
         for number, response in enumerate(list(self._every)):
             if note := response.note():
@@ -114,18 +124,23 @@ class Run:
         return self._lines[at:]
 
     async def stream(self, at: int = 0, interval: float = 0.04) -> AsyncIterator[list[str]]:
-        """The lines from `at` on, as often as there are new ones, until all responses are over; none at all every half
-        second in which a response is waited for."""
+        """Yield the new lines from number `at` on until all responses are over.
+
+        While a response waits for its first token, an empty list is yielded every half second.
+        """
         async for _ in self.updates(interval):
             lines = self.lines(at)
             at += len(lines)
             yield lines
 
     async def updates(self, interval: float = 0.04, sides: Collection[str] | None = None) -> AsyncIterator[None]:
-        """Yields at once, then at most every `interval` seconds while there is news, and at the end; every half second
-        while it waits for its turn, or draws particles.
+        """Yield at once, then after changes, at most every `interval` seconds, and at the end.
 
-        sides: of the responses that are in these panels now; else of all, also of those that come later.
+        While a response waits in the queue or samples particles, it yields every half second.
+
+        Args:
+            interval: Minimum seconds between updates.
+            sides: Panels whose current responses are watched. If None, all responses are, including later ones.
         """
         loop, news = asyncio.get_running_loop(), asyncio.Event()
         mine = None if sides is None else [self.responses[side] for side in sides]
@@ -160,10 +175,10 @@ class Run:
 
 
 def written(line: Any) -> str:
-    """A line of JSON. No tag can be in it, though nothing reads it as HTML."""
+    """Return a line as JSON with "<" escaped, so that it cannot contain an HTML tag."""
     return json.dumps(line).replace("<", "\\u003c")
 
 
 def new_seed() -> int:
-    """Return a random seed below one million."""
+    """Return a random seed from 0 to 999,999."""
     return random.SystemRandom().randrange(1_000_000)

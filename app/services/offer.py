@@ -1,4 +1,4 @@
-"""What the header offers to fetch."""
+"""A download offered in the header."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Offer:
-    """What can be fetched for another configuration. about: what this page's own policies are; opens: whether the other
-    one can be opened beside this one, or only when the app starts again."""
+    """A download for another configuration.
+
+    `about` describes this page's own policies. `opens` is whether the other configuration can be opened beside this
+    one, or only after a restart.
+    """
 
     slug: str
     title: str

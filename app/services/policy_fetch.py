@@ -1,4 +1,4 @@
-"""What can be fetched from the page: one at a time, in the background, for all who use the desk."""
+"""Downloads started from the page: one at a time, in the background, shared by all sessions."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WANTED = ".wanted"  # in the folder of what is being fetched: somebody asked for
 
 
 class Fetchable:
-    """A configuration whose files can be fetched, and how far that is."""
+    """A configuration whose files can be downloaded, and the state of the download."""
 
     def __init__(self, slug: str, manifest: Manifest) -> None:
         self.slug, self.manifest = slug, manifest
@@ -37,10 +37,11 @@ class Fetchable:
 
     @property
     def offer(self) -> Offer:
+        """The download as the header offers it."""
         return Offer(self.slug, self.manifest.title, megabytes(self.manifest.size), self.manifest.licence)
 
     def described(self) -> dict[str, Any]:
-        """For the browser."""
+        """Return the state of the download for the browser."""
         progress = self.progress
         return {
             "slug": self.slug,
@@ -55,14 +56,13 @@ class Fetchable:
 
 
 class Fetching:
-    """All that can be fetched, by the slug of its configuration.
+    """All downloads, by the slug of their configuration.
 
-    No address comes from a browser: what is fetched, and where from, stands in the manifests that lie beside the
-    configurations.
+    Browsers never supply addresses: files and sources come from the manifests beside the configurations.
     """
 
     def __init__(self, configurations: Iterable[tuple[str, Path]]) -> None:
-        """configurations: slug and file of each."""
+        """Read the manifests of configurations given as (slug, file); invalid manifests are logged and skipped."""
         self.all: dict[str, Fetchable] = {}
         self.done: Callable[[str], None] = lambda slug: None  # called on the fetch's thread
         self._lock = threading.Lock()
@@ -74,20 +74,24 @@ class Fetching:
                 log.warning("%s", error)
 
     def missing(self, slug: str) -> str:
-        """Return why a configuration cannot be loaded yet, in a sentence; "" if nothing is missing."""
+        """Return why a configuration cannot be loaded yet, or "" if nothing is missing."""
         fetchable = self.all.get(slug)
         if fetchable is None or fetchable.state == "fetched":
             return ""
         return f"its files ({megabytes(fetchable.manifest.size)}) are not fetched yet"
 
     def go_on(self) -> None:
-        """Take up a fetch that the app's end has interrupted."""
+        """Resume downloads that the app's end interrupted."""
         for slug, fetchable in self.all.items():
             if fetchable.state == "absent" and (fetchable.manifest.partial / WANTED).exists():
                 self.start(slug)
 
     def start(self, slug: str) -> None:
-        """Begin to fetch, unless it is fetched or under way. Raises InputError if something else is being fetched."""
+        """Start a download unless it is running or complete.
+
+        Raises:
+            InputError: if another download is running.
+        """
         fetchable = self.all[slug]
         with self._lock:
             if fetchable.state in ("fetching", "fetched"):
@@ -98,7 +102,7 @@ class Fetching:
         threading.Thread(target=self._fetch, args=(fetchable,), name="mixdesk-fetch", daemon=True).start()
 
     def cancel(self, slug: str) -> None:
-        """Stop a fetch; what has come is kept."""
+        """Stop a download; the received bytes are kept."""
         fetchable = self.all[slug]
         with self._lock:
             if fetchable.state == "fetching":
@@ -140,7 +144,7 @@ class Fetching:
 
 
 def memory_warning(manifest: Manifest) -> str:
-    """Return a sentence if there is too little memory to load what a manifest fetches, else ""."""
+    """Return a warning if there is too little free memory to load the manifest's models, else ""."""
     free = available_memory()
     if free >= manifest.memory:
         return ""
@@ -148,13 +152,24 @@ def memory_warning(manifest: Manifest) -> str:
 
 
 def check_memory(manifest: Manifest) -> None:
-    """Raise InputError if there is too little memory: a process that takes too much is killed, with all its desks."""
+    """Raise InputError if there is too little free memory to load the manifest's models.
+
+    The operating system kills a process that exceeds the memory, with all its desks.
+    """
     if warning := memory_warning(manifest):
         raise InputError(f"{warning} Close other programs, or start the app on a larger machine")
 
 
 def fetch_first(manifest: Manifest, tell: Callable[[str], None]) -> None:
-    """Fetch what the app is told to begin with. tell: is told how far that is. Raises InputError."""
+    """Download the files of the configuration that the app starts with.
+
+    Args:
+        manifest: The configuration's manifest.
+        tell: Receives a line of progress at each update; the log gets one every 10 seconds.
+
+    Raises:
+        InputError: if the download fails.
+    """
     told = 0.0
 
     def watch(progress: Progress) -> None:
@@ -169,7 +184,7 @@ def fetch_first(manifest: Manifest, tell: Callable[[str], None]) -> None:
 
 
 def choose_first() -> Path:
-    """Return what the app begins with where nobody says so: a configuration that was fetched, else the bundled demo."""
+    """Return the default configuration: a downloaded one that fits in memory, else the bundled demo."""
     for manifest in manifests():
         if manifest.config.is_file() and manifest.is_fetched():
             if not (warning := memory_warning(manifest)):

@@ -1,4 +1,4 @@
-"""A response as it is written: its tokens, what pushed each of them, where it was steered."""
+"""A response as it is generated: its tokens, the policies' push on each, and where it was steered."""
 
 from __future__ import annotations
 
@@ -15,10 +15,14 @@ CANDIDATES = 12  # of each policy at each token: what the drawer chooses from
 
 
 class Response:
-    """A request with what came of it so far. Its own thread fills it in, any may read it.
+    """A request and its tokens so far. Its own thread writes it; any thread may read it.
 
-    policies: those whose push is shown, in the faders' order. steerable: it follows the faders. before, kept: the
-    response that this one goes on from, and how many of its tokens it keeps.
+    Args:
+        request: The engine's request.
+        policies: The policies whose push is shown, in the faders' order.
+        steerable: Whether it follows the faders.
+        before: The response that it continues, if any.
+        kept: Number of tokens that it keeps from `before`.
     """
 
     def __init__(
@@ -49,24 +53,27 @@ class Response:
 
     @property
     def text(self) -> str:
+        """The text so far."""
         return "".join(self.texts)
 
     @property
     def count(self) -> int:
-        """Tokens that are there."""
+        """Number of tokens so far."""
         return len(self.tokens)
 
     def steer(self, mixture: Mixture) -> None:
-        """Let what is still to come follow the faders, if it is one that does."""
+        """Switch the remaining tokens to this mixture, if the response follows the faders and is not over."""
         if self.steerable and not self.over and mixture != self._target:
             self._target = mixture
             self.request.steer_to(mixture)
 
     def read(self, write: Callable[[Any], None], tell: Callable[[], None]) -> None:
-        """Read to the end, on a thread of its own.
+        """Read the response to its end on a new thread.
 
-        write: takes what the page learns, in this order: {"kept"} of a response that begins, [text, pushes, mark or
-        nothing] of a token, {"rest"} of its last one's text. tell: is called whenever there is news.
+        Args:
+            write: Receives the page's lines in order: {"kept"} at the beginning, [text, pushes] or [text, pushes, kind,
+                title] for a token, {"rest"} with the rest of the last token's text.
+            tell: Called after every change.
         """
         write({"kept": self.kept})
         for place in range(self.kept):
@@ -104,7 +111,7 @@ class Response:
         self.texts.append(token.text)
 
     def note(self) -> str:
-        """What is said in the place of a text that comes at its end; empty if that is nothing new."""
+        """Return a note to show while particles are sampled and there is no text yet; "" if it has not changed."""
         particles, drawn, before = self.request.sampling.particles, self.request.drawn, self._note
         if particles > 1 and not self.texts and drawn:
             self._note = f"Drawing {particles} particles: {drawn} tokens so far. The text comes at the end."

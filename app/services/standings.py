@@ -1,5 +1,7 @@
-"""What people's ratings say of the mixtures that they rated: who wins how often against whom, and the lottery over them
-that no mixture beats (engine/solvers/nash.py)."""
+"""Standings of the rated mixtures: pairwise wins, and the lottery that no mixture beats.
+
+See engine/solvers/nash.py for the lottery.
+"""
 
 from __future__ import annotations
 
@@ -37,8 +39,15 @@ order by r.created_at, r.rowid
 
 @dataclass(frozen=True)
 class Standing:
-    """ratings: that count; others: of another configuration, which do not. mixtures, wins [M, M]: who won how often
-    against whom, ties as halves. solution: None where there is too little to solve."""
+    """Standings by ratings.
+
+    Attributes:
+        ratings: Number of ratings that count.
+        others: Number of ratings of other configurations or policies, which do not.
+        mixtures: The M rated mixtures.
+        wins: [M, M], wins of the row against the column; a tie counts half for each.
+        solution: The lottery, or None if fewer than two mixtures are rated.
+    """
 
     ratings: int
     others: int
@@ -48,11 +57,14 @@ class Standing:
 
     @property
     def met(self) -> np.ndarray:
-        """[M, M]: how often two were rated against each other."""
+        """[M, M], how often two mixtures were rated against each other."""
         return self.wins + self.wins.T
 
     def rarest(self) -> tuple[int, int] | None:
-        """Two that were rated least often against each other, the likeliest such; None where all were often enough."""
+        """Return the least-rated pair of mixtures, preferring probable ones, as indices.
+
+        None if every pair has enough ratings, or there is no solution.
+        """
         if self.solution is None:
             return None
         chance = [one["probability"] for one in self.solution.lottery]
@@ -62,7 +74,7 @@ class Standing:
 
 
 def standings_of(store: Store, model: str, policies: list[str]) -> Standing:
-    """Of the ratings of the configuration `model`, as they are in the store now."""
+    """Return the standings of the configuration `model` from the store's current ratings."""
     with store.reading() as db:
         rows = list(db.query(QUERY))
     ratings, others = [], 0
@@ -81,16 +93,16 @@ def standings_of(store: Store, model: str, policies: list[str]) -> Standing:
 
 
 def stored(row: Mapping[str, Any], side: str) -> dict[str, Any]:
-    """Return the mixture of one side of a rating as the database has it."""
+    """Return one side's mixture from a row of `QUERY`, as plain values."""
     rest = {key: row[f"{side}_{key}"] for key in ("rule", "gain", "exponent")}
     return {"weights": json.loads(row[f"{side}_weights"]), **rest}
 
 
 def on_desk(mixture: Mixture, policies: Sequence[str]) -> dict[str, Any] | None:
-    """{positions, rule, gain, exponent} with which the desk has this mixture; None where it cannot have it.
+    """Return {positions, rule, gain, exponent} that set the desk to this mixture; None if the desk cannot express it.
 
-    The reference has no fader. A share of it in a geometric mixture is a lower gain: Π π_k^{λ_k} π_ref^{1 - s} is
-    π_ref Π (π_k/π_ref)^{λ_k}, with s the sum of the λ_k.
+    The reference has no fader. In a geometric mixture its weight amounts to a lower gain: Π π_k^{λ_k} π_ref^{1 - s}
+    equals π_ref Π (π_k/π_ref)^{λ_k}, where s is the sum of the λ_k.
     """
     weights = {name: mixture.weights.get(name, 0.0) for name in policies}
     heard = sum(weights.values())
@@ -104,7 +116,7 @@ def on_desk(mixture: Mixture, policies: Sequence[str]) -> dict[str, Any] | None:
 
 
 def send(mixture: Mixture, policies: Sequence[str], what: str) -> str:
-    """A button; what it sends is in static/js/ratings.js."""
+    """Return a button that sends a mixture to the desk (static/ratings.js), or a dash if the desk cannot express it."""
     to = on_desk(mixture, policies)
     if to is None:
         return '<span class="hint" title="The reference has no fader, and this rule no gain for it.">–</span>'
@@ -120,7 +132,7 @@ def send(mixture: Mixture, policies: Sequence[str], what: str) -> str:
 
 
 def empty(found: Standing) -> str:
-    """What is missing, and how it comes."""
+    """Return the text shown while there are too few ratings, with what is missing and how to add it."""
     have = "No ratings yet."
     if found.ratings:
         one = in_short(found.mixtures[0])

@@ -1,1 +1,1 @@
-"""The database."""
+"""The SQLite database and its exports."""

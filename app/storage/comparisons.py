@@ -1,4 +1,4 @@
-"""The store's tables of comparisons: what is asked of which mixtures, and the completions that there are so far."""
+"""The store's tables of comparisons: their plans, and the completions so far."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def m001_first(db: Database) -> None:
 
 
 def add_part(db: Database, name: str, columns: Mapping[str, type], key: tuple[str, ...]) -> None:
-    """A table of what a comparison has; the last column says which row of another table that is."""
+    """Create a table of a comparison's parts; its last column references another table."""
     other = list(columns)[-1]
     db.table(name).create(
         dict(columns),
@@ -59,8 +59,17 @@ Scale = dict[str, tuple[float, float]]  # by objective; NaN until it is calibrat
 
 @dataclass(frozen=True)
 class Plan:
-    """What a comparison asks. scale: {objective: (mean, standard deviation) of the reference's rewards}; source: where
-    the prompts are from; model: the name of the configuration."""
+    """The settings of a comparison.
+
+    Attributes:
+        model: Name of the configuration.
+        source: Where the prompts are from.
+        mixtures: {display name: mixture}; the first is the opponent of the others.
+        prompts: The prompts, in order.
+        sampling: Sampling settings of all responses.
+        seed: Seed of the comparison.
+        scale: {objective: (mean, standard deviation)} of the reference's rewards.
+    """
 
     model: str
     source: str
@@ -88,9 +97,15 @@ class Entry:
 
 @dataclass(frozen=True)
 class ComparisonAnswers:
-    """What there is of a comparison. answered: the places of prompts with responses; rewards: [prompts, mixtures,
-    objectives], NaN where there is no response or no reward; missing: {(prompt, mixture): {objective: why}} of the
-    responses that lack a reward, by their places."""
+    """The responses of a comparison so far.
+
+    Attributes:
+        plan: The comparison's plan.
+        answered: Indices of the prompts that have responses.
+        texts: [prompts][mixtures], "" where there is no response.
+        rewards: [prompts, mixtures, objectives]; NaN where there is no response or no reward.
+        missing: {(prompt index, mixture index): {objective: reason}} of the responses that lack a reward.
+    """
 
     plan: Plan
     answered: set[int]
@@ -100,7 +115,7 @@ class ComparisonAnswers:
 
 
 class ComparisonTables:
-    """Thread-safe, as the store is."""
+    """The tables of comparisons. Thread-safe, like the store."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
@@ -108,7 +123,7 @@ class ComparisonTables:
             schema.apply(db)
 
     def add(self, plan: Plan) -> int:
-        """Store a plan, all or nothing. Returns its id."""
+        """Store a plan in one transaction and return its id."""
         row = {
             "model": plan.model,
             "source": plan.source,
@@ -133,7 +148,7 @@ class ComparisonTables:
         return int(made)
 
     def keep(self, comparison: int, place: int, completions: Iterable[Completion], model: str) -> None:
-        """Store the responses to one prompt, one of each mixture, all or nothing."""
+        """Store the responses to one prompt, one per mixture in order, in one transaction."""
         with self.store.writing() as db:
             rows = [
                 {
@@ -147,7 +162,7 @@ class ComparisonTables:
             db.table("comparison_completions").insert_all(rows)
 
     def unscored(self, comparison: int, objectives: Collection[str]) -> list[dict[str, Any]]:
-        """The completions in full that lack a reward of these."""
+        """Return the full completions of a comparison that lack a reward of these objectives."""
         with self.store.reading() as db:
             rows = db.execute(
                 "select completion_id from comparison_completions a where comparison_id = ? and "
@@ -158,7 +173,7 @@ class ComparisonTables:
             return [read_completion(db, completion) for (completion,) in rows]
 
     def mend(self, completion: int, rewards: Rewards) -> None:
-        """Store rewards that were computed again; nothing if the completion was deleted meanwhile."""
+        """Store recomputed rewards; does nothing if the completion has been deleted."""
         with self.store.writing() as db:
             if db.table("completions").count_where("id = ?", [completion]):
                 put_rewards(db, completion, rewards, rewards.missing)
@@ -169,11 +184,12 @@ class ComparisonTables:
             db.table("comparisons").update(comparison, {"scale": json.dumps(scale, ensure_ascii=False)})
 
     def finish(self, comparison: int) -> None:
+        """Mark a comparison as finished now."""
         with self.store.writing() as db:
             db.table("comparisons").update(comparison, {"finished_at": now()})
 
     def delete(self, comparison: int) -> None:
-        """With its responses, and with the prompts that nothing else has."""
+        """Delete a comparison with its responses, and its prompts that no other row references."""
         with self.store.writing() as db:
             completions = column(db, "comparison_completions", "completion_id", comparison)
             prompts = column(db, "comparison_prompts", "prompt_id", comparison)
@@ -190,7 +206,7 @@ class ComparisonTables:
             )
 
     def listing(self) -> list[Entry]:
-        """All comparisons, the newest first."""
+        """Return all comparisons, the newest first."""
         with self.store.reading() as db:
             rows = db.query(
                 "select c.id, c.model, c.source, c.created_at, c.finished_at, "
@@ -210,12 +226,16 @@ class ComparisonTables:
             ]  # fmt: skip
 
     def plan(self, comparison: int) -> Plan:
-        """Raises InputError if it is gone."""
+        """Return a comparison's plan.
+
+        Raises:
+            InputError: if it has been deleted.
+        """
         with self.store.reading() as db:
             return read_plan(db, comparison)
 
     def missing(self, comparison: int) -> dict[int, str]:
-        """{place: prompt} of those without responses."""
+        """Return {prompt index: prompt} of the prompts without responses."""
         with self.store.reading() as db:
             rows = db.query(
                 "select q.place, p.text from comparison_prompts q join prompts p on p.id = q.prompt_id "
@@ -226,7 +246,11 @@ class ComparisonTables:
             return {row["place"]: row["text"] for row in rows}
 
     def answers(self, comparison: int) -> ComparisonAnswers:
-        """Raises InputError if it is gone."""
+        """Return the responses of a comparison so far.
+
+        Raises:
+            InputError: if it has been deleted.
+        """
         with self.store.reading() as db:
             plan = read_plan(db, comparison)
             answered = (
@@ -260,7 +284,7 @@ class ComparisonTables:
         return ComparisonAnswers(plan, {place for place, _, _ in texts}, written, rewards, missing)
 
     def completions(self, comparison: int, place: int | None = None) -> list[dict[str, Any]]:
-        """Completions in full with their `place` and `mixture_name`, in order; of one prompt, or of all."""
+        """Return full completions with their `place` and `mixture_name`, in order, of one prompt or of all."""
         where = "" if place is None else "and a.place = :place"
         with self.store.reading() as db:
             rows = db.query(
@@ -276,7 +300,11 @@ class ComparisonTables:
 
 
 def read_plan(db: Database, comparison: int) -> Plan:
-    """Return what a comparison compares. Raises InputError if it was deleted."""
+    """Read a comparison's plan.
+
+    Raises:
+        InputError: if it has been deleted.
+    """
     row = next(iter(db.query("select * from comparisons where id = ?", [comparison])), None)
     if row is None:
         raise InputError("This comparison is gone: somebody has deleted it. Choose another.")
@@ -305,10 +333,10 @@ def read_plan(db: Database, comparison: int) -> Plan:
 
 
 def column(db: Database, table: str, name: str, comparison: int) -> list[tuple[int]]:
-    """Return one column of a comparison's rows."""
+    """Return one column of a comparison's rows in a table, as 1-tuples."""
     return db.execute(f"select {name} from {table} where comparison_id = ?", [comparison]).fetchall()
 
 
 def now() -> str:
-    """Return the time in UTC, ISO 8601 with milliseconds."""
+    """Return the current UTC time in ISO format, with milliseconds."""
     return datetime.now(timezone.utc).isoformat(timespec="milliseconds")

@@ -1,4 +1,4 @@
-"""The store: ratings, and the completions that were rated, in one SQLite file."""
+"""The store: ratings and the rated completions, in one SQLite file."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ CHOICES = ("left", "right", "tie", "both_bad")
 
 
 class Store:
-    """The ratings in an SQLite file, made if it is missing. Thread-safe: one connection, one lock.
+    """The ratings in an SQLite file, created if it is missing. Thread-safe: one connection, one lock.
 
-    Raises InputError if the file cannot be opened, is no SQLite database, or is not Mixdesk's to write.
+    Raises:
+        InputError: if the file cannot be opened or written, or is not an SQLite database.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -55,10 +56,22 @@ class Store:
         objective: str | None = None,
         model: str = "",
     ) -> bool:
-        """Store a rating with both completions and their rewards, all or nothing. Committed when it returns.
+        """Store a rating with both completions and their rewards in one transaction, committed on return.
 
-        rating_id: made by the client, so that sending a rating twice stores it once. objective: None is overall.
-        model: the name of the configuration that generated. Returns True if it was not there yet. Raises InputError.
+        Args:
+            rating_id: Made by the client, so that a rating sent twice is stored once.
+            left: The left completion.
+            right: The right completion, of the same prompt.
+            choice: One of `CHOICES`.
+            annotator: The annotator's id.
+            objective: The rated objective; None is overall.
+            model: Name of the configuration that generated the completions.
+
+        Returns:
+            Whether the rating is new.
+
+        Raises:
+            InputError: if an argument is invalid.
         """
         if choice not in CHOICES:
             raise InputError(f"choice: found '{choice}'; give one of {', '.join(CHOICES)}")
@@ -86,18 +99,26 @@ class Store:
             return True
 
     def completion(self, completion_id: int) -> dict[str, Any]:
-        """A completion as its as_dict() has it but log_normaliser, with id, model, created_at. Raises InputError."""
+        """Return a completion like its `as_dict()` without log_normaliser, plus id, model and created_at.
+
+        Raises:
+            InputError: if there is none with this id.
+        """
         with self._lock:
             return read_completion(self.db, completion_id)
 
     def pairs(self) -> Iterator[dict[str, Any]]:
-        """Every rating, oldest first, with both completions in full."""
+        """Yield every rating, oldest first, with both completions in full."""
         with self._lock:
             rows = list(read_pairs(self.db))
         yield from rows
 
     def pair(self, rating_id: str) -> dict[str, Any]:
-        """A rating with both completions in full. Raises InputError."""
+        """Return a rating with both completions in full.
+
+        Raises:
+            InputError: if there is none with this id.
+        """
         with self._lock:
             found = next(read_pairs(self.db, rating_id), None)
         if found is None:
@@ -106,7 +127,7 @@ class Store:
 
     @contextmanager
     def held(self, write: bool = False) -> Iterator[Database]:
-        """The database, for this thread alone; to write, in a transaction."""
+        """Hold the database's lock; with `write`, within a transaction."""
         with self._lock:
             if not write:
                 yield self.db
@@ -115,6 +136,7 @@ class Store:
                 yield self.db
 
     def close(self) -> None:
+        """Close the connection."""
         with self._lock:
             self.db.close()
 
@@ -123,17 +145,18 @@ class Store:
 
     @contextmanager
     def writing(self) -> Iterator[Database]:
-        """One transaction, for what has tables of its own in this file."""
+        """Hold the database within a transaction, for modules with their own tables in this file."""
         with self._lock, self._transaction():
             yield self.db
 
     @contextmanager
     def reading(self) -> Iterator[Database]:
+        """Hold the database's lock, for reading."""
         with self._lock:
             yield self.db
 
     def insert(self, completion: Completion, model: str, now: str) -> int:
-        """A completion and its rewards, within a transaction. Returns its id."""
+        """Insert a completion and its rewards within the caller's transaction, and return its id."""
         mixture = completion.mixture.as_dict()
         mixture["weights"] = json.dumps(mixture["weights"], sort_keys=True, ensure_ascii=False)
         row = {
@@ -156,7 +179,7 @@ class Store:
 
 
 def put_rewards(db: Database, completion_id: int, rewards: Mapping[str, float], missing: Mapping[str, str]) -> None:
-    """Add rewards to a completion, within a transaction. What is there now is missing no longer."""
+    """Add rewards and reasons to a completion within the caller's transaction; a new reward removes its reason."""
     db.conn.executemany(
         "insert or replace into rewards (completion_id, objective, value) values (?, ?, ?)",
         [(completion_id, objective, value) for objective, value in rewards.items()],
@@ -172,7 +195,7 @@ def put_rewards(db: Database, completion_id: int, rewards: Mapping[str, float], 
 
 
 def prompt_id(db: Database, prompt: Prompt) -> int:
-    """The id of the prompt's row, which is made if it is missing."""
+    """Return the id of the prompt's row, inserted if it is missing."""
     messages = [] if isinstance(prompt, str) else messages_of(prompt)
     row = {"text": last_of(prompt), "messages": json.dumps(messages, sort_keys=True, ensure_ascii=False)}
     found: Any = db.table("prompts").lookup(row)
@@ -180,7 +203,7 @@ def prompt_id(db: Database, prompt: Prompt) -> int:
 
 
 class Transaction:
-    """BEGIN IMMEDIATE ... COMMIT: waits for another process's write at its start, where waiting still helps."""
+    """A transaction that takes the write lock at its start (BEGIN IMMEDIATE), where it can wait for other processes."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self.connection = connection
@@ -204,7 +227,11 @@ class Transaction:
 
 
 def open_to_read(path: str | Path) -> Database:
-    """An existing store, read only, also while an app writes to it. Raises InputError."""
+    """Open an existing store read-only, even while an app writes to it.
+
+    Raises:
+        InputError: if the file is missing, or not a database of Mixdesk's.
+    """
     path = Path(path).expanduser().absolute()
     if not path.is_file():
         raise InputError(f"{path}: no such database; give --db the file that the app was started with")
@@ -218,7 +245,7 @@ def open_to_read(path: str | Path) -> Database:
 
 
 def read_pairs(db: Database, rating_id: str | None = None) -> Iterator[dict[str, Any]]:
-    """Every rating, oldest first, with both completions in full; or that of this id."""
+    """Yield the ratings, oldest first, with both completions in full; or only the one with this id."""
     where, arguments = (None, []) if rating_id is None else ("id = ?", [rating_id])
     for row in db.table("ratings").rows_where(where, arguments, order_by="created_at, rowid"):
         left, right = read_completion(db, row["left_id"]), read_completion(db, row["right_id"])
@@ -235,7 +262,11 @@ def read_pairs(db: Database, rating_id: str | None = None) -> Iterator[dict[str,
 
 
 def read_completion(db: Database, completion_id: int) -> dict[str, Any]:
-    """Return a completion with its prompt, mixture and rewards. Raises InputError if there is none with this id."""
+    """Return a completion in full, as `Store.completion` does.
+
+    Raises:
+        InputError: if there is none with this id.
+    """
     rows = db.query(
         "select c.*, m.weights, m.rule, m.gain, m.exponent from completions c "
         "join mixtures m on m.id = c.mixture_id where c.id = ?",

@@ -1,4 +1,4 @@
-"""Ratings as files: preference pairs for TRL, or everything of every rating."""
+"""Export of ratings: preference pairs for TRL, or all fields of every rating."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 
 
 def trl_rows(pairs: Iterable[Pair]) -> Iterator[dict[str, Any]]:
-    """prompt, chosen, rejected of the overall ratings that prefer one response.
+    """Yield prompt, chosen and rejected of the overall ratings that prefer one response.
 
-    Each is a list of messages, TRL's conversational format: texts would be joined without the chat template.
+    Each value is a list of messages, TRL's conversational format; plain texts would be joined without the chat
+    template.
     """
     for pair in pairs:
         if pair["choice"] not in ("left", "right") or pair["objective"] is not None:
@@ -35,15 +36,17 @@ def trl_rows(pairs: Iterable[Pair]) -> Iterator[dict[str, Any]]:
 
 
 def uniform_weights(pair: Pair) -> dict[str, Any]:
-    """A rating whose columns are alike, whether its prompt is a conversation or not: `prompt` is what the user said
-    last, `messages` all that was said."""
+    """Return a rating with the same columns whether or not its prompt is a conversation.
+
+    `prompt` is the last user message; `messages` is the whole conversation.
+    """
     last = last_of(pair["prompt"])
     sides = {side: {**pair[side], "prompt": last} for side in ("left", "right")}
     return {**pair, **sides, "prompt": last, "messages": messages_of(pair["prompt"])}
 
 
 def flat_pairs(pair: Pair) -> dict[str, Any]:
-    """A rating as one row of plain values: the completions' keys get left_ and right_ before them."""
+    """Return a rating as one row of plain values; the completions' keys are prefixed with left_ or right_."""
     row = {key: plain_pairs(value) for key, value in pair.items() if key not in ("left", "right")}
     for side in ("left", "right"):
         for key, value in pair[side].items():
@@ -55,17 +58,17 @@ def flat_pairs(pair: Pair) -> dict[str, Any]:
 
 
 def plain_pairs(value: Any) -> Any:
-    """Return a value as a table's cell: lists and objects as JSON."""
+    """Return lists and dicts as JSON, other values unchanged."""
     return json.dumps(value, ensure_ascii=False) if isinstance(value, (dict, list)) else value
 
 
 def harmless(value: Any) -> Any:
-    """A cell that no spreadsheet takes for a formula: an apostrophe before what would begin one."""
+    """Return a cell that no spreadsheet evaluates: text that begins like a formula gets a leading apostrophe."""
     return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
 
 
 def write_lines(rows: Iterable[dict[str, Any]], file: TextIO) -> int:
-    """Write rows as JSON lines; return how many."""
+    """Write rows as JSON lines and return their number."""
     count = 0
     for row in rows:
         file.write(json.dumps(row, ensure_ascii=False) + "\n")
@@ -74,7 +77,7 @@ def write_lines(rows: Iterable[dict[str, Any]], file: TextIO) -> int:
 
 
 def write_table(rows: list[dict[str, Any]], file: TextIO) -> int:
-    """As CSV, with all columns that any row has."""
+    """Write rows as CSV, with the columns of all rows, and return their number."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
     if rows:
         writer = csv.writer(file)
@@ -91,7 +94,11 @@ FORMATS: dict[str, Callable[[Iterable[Pair], TextIO], int]] = {
 
 
 def export_pairs(db: str | Path, form: str, out: str | Path) -> dict[str, Any]:
-    """Write the ratings of a database to a file, in one of FORMATS. Returns what was written. Raises InputError."""
+    """Write the ratings of a database to a file, in one of `FORMATS`, and return a summary of the export.
+
+    Raises:
+        InputError: if the format, the database or the output file is unusable.
+    """
     if form not in FORMATS:
         raise InputError(f"--format: found '{form}'; give one of {', '.join(FORMATS)}")
     out = Path(out).expanduser().absolute()

@@ -1,4 +1,4 @@
-"""A comparison as a file: CSV, JSON lines or Parquet, one row a response."""
+"""Export of a comparison as CSV, JSON lines or Parquet, one row per response."""
 
 from __future__ import annotations
 
@@ -20,7 +20,11 @@ Rows = list[dict[str, Any]]
 
 
 def export_comparison(tables: ComparisonTables, comparison: int, form: str) -> bytes:
-    """The responses that there are, in one of FORMATS. Raises InputError if the comparison is gone."""
+    """Return a comparison's responses so far, encoded in one of `FORMATS`.
+
+    Raises:
+        InputError: if the comparison has been deleted.
+    """
     plan = tables.plan(comparison)
     rows = tables.completions(comparison)
     for row in rows:
@@ -33,8 +37,11 @@ def export_comparison(tables: ComparisonTables, comparison: int, form: str) -> b
 
 
 def flat_rows(row: dict[str, Any]) -> dict[str, Any]:
-    """Plain values: reward_helpful is the reward, standard_helpful the same in standard deviations of the reference,
-    missing_rewards why some are not there, as JSON."""
+    """Return a response as plain values.
+
+    reward_<name> is the raw reward, standard_<name> the same in standard deviations from the reference's mean, and
+    missing_rewards a JSON object with the reasons for missing rewards, or "".
+    """
     mixture, sampling = row["mixture"], row["sampling"]
     return {
         "place": row["place"],
@@ -57,21 +64,21 @@ def flat_rows(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def as_csv(rows: Rows) -> bytes:
-    """Return rows as a CSV file."""
+    """Return the rows as UTF-8 CSV."""
     file = io.StringIO(newline="")
     write_table([flat_rows(row) for row in rows], file)
     return file.getvalue().encode()
 
 
 def as_lines(rows: Rows) -> bytes:
-    """Return rows as JSON lines."""
+    """Return the rows as JSON lines, unflattened."""
     file = io.StringIO()
     write_lines(rows, file)
     return file.getvalue().encode()
 
 
 def as_parquet(rows: Rows) -> bytes:
-    """Return rows as a Parquet file."""
+    """Return the rows as a Parquet file."""
     file = io.BytesIO()
     flats = [flat_rows(row) for row in rows]
     # Of all rows: a row that lacks a reward has no column for it.
@@ -89,7 +96,7 @@ FORMATS: dict[str, tuple[Callable[[Rows], bytes], str]] = {
 
 
 def serve_exports(app: FastAPI, tables: ComparisonTables) -> None:
-    """Made when asked for, from a number and one of three words: no path comes from outside."""
+    """Add the route that exports a comparison by its number and format; no file path comes from the request."""
 
     @app.get("/comparisons/{comparison}.{form}")
     def download(comparison: int, form: str) -> Response:

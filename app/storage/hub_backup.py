@@ -1,4 +1,4 @@
-"""Copies of the ratings in a Hugging Face dataset: for a Space, whose disk is gone when it restarts."""
+"""Copies of the ratings in a Hugging Face dataset, for a Space whose disk is erased at restart."""
 
 from __future__ import annotations
 
@@ -22,9 +22,12 @@ EVERY = 5.0  # minutes between two pushes; what is new is pushed at the end too
 
 
 class Mirror:
-    """Ratings are added to a file of this process's own, which is pushed every few minutes.
+    """A file of this process's ratings that is pushed to a dataset every few minutes.
 
-    The dataset is private, and made if it is missing. Raises InputError if it cannot be.
+    The dataset is private, and created if it is missing.
+
+    Raises:
+        InputError: if the dataset cannot be used.
     """
 
     def __init__(self, dataset: str, token: str, every: float = EVERY) -> None:
@@ -48,8 +51,10 @@ class Mirror:
             ) from None
 
     def add(self, pair: dict[str, Any]) -> None:
-        """A rating with both completions, as Store.pairs has it; written as export's jsonl is. What cannot be written
-        is logged: the store has it."""
+        """Append a rating with both completions, as `Store.pair` returns it, in the format of the jsonl export.
+
+        A write error is only logged, since the store has the rating.
+        """
         try:
             with self.scheduler.lock, self.file.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(uniform_weights(pair), ensure_ascii=False) + "\n")
@@ -57,7 +62,7 @@ class Mirror:
             log.exception("a rating is in the store, but not in what is pushed to the dataset")
 
     def close(self) -> None:
-        """Push what is new, for the last time."""
+        """Push the latest ratings and stop the scheduler."""
         try:
             self.scheduler.push_to_hub()
         except Exception:

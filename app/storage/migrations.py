@@ -1,4 +1,4 @@
-"""The migrations of the database."""
+"""The database's migrations."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ schema = Migrations("mixdesk")
 
 @schema()
 def m001_first(db: Database) -> None:
-    """prompts, mixtures, completions, rewards, annotators, ratings."""
+    """Create prompts, mixtures, completions, rewards, annotators and ratings."""
     db.table("prompts").create({"id": int, "text": str}, pk="id", not_null={"text"}, strict=True)
     db.table("prompts").create_index(["text"], unique=True)
     mixtures = {"id": int, "weights": str, "rule": str, "gain": float, "exponent": float}
@@ -70,33 +70,33 @@ def m001_first(db: Database) -> None:
 
 @schema()
 def m002_steering(db: Database) -> None:
-    """The repetition penalty, and where a response was steered: {token's place: mixture from there on}."""
+    """Add the repetition penalty, and where a response was steered: {token index: mixture from there on}."""
     db.table("completions").add_column("repetition_penalty", float, not_null_default=1.0)
     db.table("completions").add_column("steered", str, not_null_default="{}")
 
 
 @schema()
 def m003_particles(db: Database) -> None:
-    """How many particles a response was drawn with; 1 is token by token."""
+    """Add the number of particles of a response; 1 is token-by-token sampling."""
     db.table("completions").add_column("particles", int, not_null_default=1)
 
 
 @schema()
 def m004_saved_mixtures(db: Database) -> None:
-    """Mixtures kept under a name (app/storage/saved_mixtures.py); settings: JSON."""
+    """Create saved mixtures (app/storage/saved_mixtures.py); settings: JSON."""
     saved = {"name": str, "settings": str, "saved_at": str}
     db.table("saved_mixtures").create(saved, pk="name", not_null=saved.keys(), strict=True)
 
 
 @schema()
 def m005_branches(db: Database) -> None:
-    """How many of a response's tokens it was told to begin with."""
+    """Add the number of given tokens at the beginning of a response."""
     db.table("completions").add_column("begins_with", int, not_null_default=0)
 
 
 @schema()
 def m006_turns(db: Database) -> None:
-    """All messages of a prompt that is a conversation, as JSON; of one message none. text: the last message's."""
+    """Add the JSON messages of a prompt that is a conversation, else []; `text` is the last message's."""
     db.table("prompts").add_column("messages", str, not_null_default="[]")
     db.table("prompts").drop_index("idx_prompts_text")
     db.table("prompts").create_index(["text", "messages"], unique=True)
@@ -104,13 +104,13 @@ def m006_turns(db: Database) -> None:
 
 @schema()
 def m007_template_dates(db: Database) -> None:
-    """The date that a chat template wrote into the prompt, where it writes one; else empty."""
+    """Add the date that a chat template wrote into the prompt, else ""."""
     db.table("completions").add_column("date", str, not_null_default="")
 
 
 @schema()
 def m008_missing_rewards(db: Database) -> None:
-    """Why a completion lacks a reward that its configuration has."""
+    """Create the table of reasons why a completion lacks a reward of its configuration."""
     missing = {"completion_id": int, "objective": str, "reason": str}
     db.table("missing_rewards").create(
         missing,

@@ -1,4 +1,4 @@
-"""Mixtures kept under a name, in the store: one list for all who use this desk."""
+"""Mixtures saved under a name in the store, one list for all users of the desk."""
 
 from __future__ import annotations
 
@@ -15,19 +15,24 @@ LONGEST = 100  # characters of a name
 
 
 class SavedMixtures:
-    """Save, load, delete. Thread-safe. Raises sqlite3.Error where the database cannot be written."""
+    """The saved mixtures. Thread-safe. Methods raise sqlite3.Error if the database cannot be written."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
 
     def names(self) -> list[str]:
-        """In the order of the alphabet, as far as Unicode has one."""
+        """Return the names, sorted case-insensitively."""
         with self.store.held() as db:
             rows = [row["name"] for row in db.query("select name from saved_mixtures")]
         return sorted(rows, key=lambda name: (name.casefold(), name))
 
     def save(self, name: str | None, settings: MixtureSettings, replace: bool = False) -> str:
-        """The name as it is kept. Raises InputError for a bad name, TakenError for that of another."""
+        """Save settings under a name, and return the name as stored.
+
+        Raises:
+            InputError: if the name is invalid.
+            TakenError: if it exists and `replace` is false.
+        """
         name = clean(name)
         now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
         row = {"name": name, "settings": settings.model_dump_json(), "saved_at": now}
@@ -39,7 +44,11 @@ class SavedMixtures:
         return name
 
     def load(self, name: str | None) -> MixtureSettings:
-        """Raises InputError."""
+        """Return the settings saved under a name.
+
+        Raises:
+            InputError: if there are none, or another version of Mixdesk saved them.
+        """
         with self.store.held() as db:
             rows = db.query("select settings from saved_mixtures where name = ?", [name or ""])
             row = next(iter(rows), None)
@@ -51,7 +60,11 @@ class SavedMixtures:
             raise InputError(f"“{name}” was saved by another version of Mixdesk, and cannot be read here.") from None
 
     def delete(self, name: str | None) -> None:
-        """Raises InputError if there is none."""
+        """Delete a saved mixture.
+
+        Raises:
+            InputError: if there is none of this name.
+        """
         with self.store.held(write=True) as db:
             found = db.execute("delete from saved_mixtures where name = ?", [name or ""])
             if not found.rowcount:
@@ -59,7 +72,7 @@ class SavedMixtures:
 
 
 class TakenError(InputError):
-    """There is a mixture of that name."""
+    """A mixture of that name exists."""
 
     def __init__(self, name: str) -> None:
         super().__init__(f"There is a mixture “{name}” already.")
@@ -67,12 +80,16 @@ class TakenError(InputError):
 
 
 def unknown(name: str | None) -> str:
-    """Return the message for a name without a saved mixture."""
+    """Return the message for a missing name."""
     return f"There is no saved mixture “{name}” any more." if name else "Choose a saved mixture first."
 
 
 def clean(name: str | None) -> str:
-    """A name as it is kept: trimmed, and composed, so that what looks the same is the same. Raises InputError."""
+    """Return a name as it is stored: trimmed, and composed (NFC), so that names that look the same are the same.
+
+    Raises:
+        InputError: if it is empty, too long, or holds control characters.
+    """
     name = unicodedata.normalize("NFC", name or "").strip()
     kinds = [unicodedata.category(character) for character in name]
     if not any(kind[0] not in "CZ" for kind in kinds):

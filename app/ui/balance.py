@@ -35,7 +35,13 @@ BOOTSTRAPS = 10  # for the errors of the weights above floors, each of them a se
 
 @dataclass(frozen=True)
 class Balanced:
-    """What Balance found. fixed: {policy: the weight that it kept}; outcome: None where no reward has a scale."""
+    """Result of Balance.
+
+    Attributes:
+        solution: The weights found.
+        fixed: {policy: the weight that it kept}.
+        outcome: Expected rewards at these weights; None where no reward has a scale.
+    """
 
     solution: Solution
     fixed: dict[str, float]
@@ -43,7 +49,10 @@ class Balanced:
 
 
 class Balance:
-    """Handlers; `expected` is the line under the radar, which hands its polygon on to it."""
+    """Handlers of the expected rewards and of Balance.
+
+    `expected` is the line under the radar, whose script draws the expected polygon on the radar.
+    """
 
     def __init__(
         self, desk: Desk, controls: Controls, outputs: Outputs, menu: BalanceMenu, expected: gr.HTML,
@@ -53,6 +62,7 @@ class Balance:
         self.better, self.legend = better, legend
 
     def connect(self, tab: gr.Tab) -> None:
+        """Register the event handlers within the current Blocks context."""
         controls, outputs, faders = self.controls, self.outputs, list(self.controls.faders.values())
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
         # A bank may have been sampled in another tab, and a soup compared there.
@@ -78,7 +88,7 @@ class Balance:
         )
 
     async def marks(self, last: dict[str, Any] | None) -> dict[str, Any]:
-        """Return the value of the marks' legend. last: this session's Balance."""
+        """Return the value of the marks' legend; `last` is the session's latest Balance. Errors are logged."""
         try:
             await asyncio.to_thread(self.desk.expected.load)
             return self.legend.value(await asyncio.to_thread(find_marks, self.desk, last))
@@ -87,7 +97,7 @@ class Balance:
             return self.legend.value([])
 
     async def follow(self, values: Values) -> dict[str, Any]:
-        """The value of the line under the radar."""
+        """Return the value of the line under the radar for the faders' current mixture."""
         if self.desk.expected.bank is None:
             await asyncio.to_thread(self.desk.expected.load)  # the page may be opened before the bank was read
         weights = self.controls.weights(values)
@@ -95,6 +105,7 @@ class Balance:
         return status_line(self.desk.expected.objectives, reading)
 
     async def balance(self, values: Values, request: gr.Request) -> AsyncIterator[Changes]:
+        """Handle the Balance button: sample a bank if there is none, find the weights, and move the unlocked faders."""
         expected, outputs, who = self.desk.expected, self.outputs, session(request)
         run = self.desk.runs.get(who)
         rateable = run is not None and run.rateable and run.choice is None
@@ -136,7 +147,17 @@ class Balance:
         }
 
     def find(self, choice: str, floors: Mapping[str, float], fixed: dict[str, float], gain: float) -> Balanced:
-        """Find what the menu's choice asks for. Raises InputError."""
+        """Find the weights that the menu's choice describes, and their expected rewards.
+
+        Args:
+            choice: A method of app.services.balance_choices.
+            floors: {objective: standard deviations}, for `FLOORS`.
+            fixed: {policy: the weight that it keeps}.
+            gain: The gain γ.
+
+        Raises:
+            InputError: if there is no solution, for example because every weight is fixed.
+        """
         expected = self.desk.expected
         if choice == FLOORS:
             solution = expected.reaching(floors, fixed, gain=gain, repeats=BOOTSTRAPS)
@@ -152,7 +173,10 @@ class Balance:
 
 
 def build_expected() -> gr.HTML:
-    """The line under the radar. Its value: {line: HTML, traces: what lies under the radar's own, standard: rewards}."""
+    """Build the line under the radar.
+
+    Its value is {line: HTML, traces: traces drawn under the radar's own, standard: expected rewards}.
+    """
     return gr.HTML(
         {"line": "", "traces": [], "standard": {}},
         html_template='<p class="hint" role="status">${value.line}</p>',
@@ -166,7 +190,7 @@ def build_expected() -> gr.HTML:
 
 
 def status_line(objectives: list[str], reading: Reading) -> dict[str, Any]:
-    """The value of the line under the radar."""
+    """Return the value of the line under the radar."""
     if not reading.standard:
         return {"line": expected_line(reading.text, None), "traces": [], "standard": {}}
     rewards = radar_chart.SideRewards(reading.raw, reading.standard)
@@ -176,7 +200,7 @@ def status_line(objectives: list[str], reading: Reading) -> dict[str, Any]:
 
 
 def balanced_message(found: Balanced, rule: str, policies: list[str]) -> str:
-    """Return the status line after Balance. A point that is better goes along for the button that is shown with it."""
+    """Return the status line after Balance as HTML; a better point, if any, is attached for its button."""
     text = balance_sentence(found.solution, found.outcome)
     if found.fixed:
         text += " Around what is locked and silent."
@@ -197,7 +221,7 @@ def balanced_message(found: Balanced, rule: str, policies: list[str]) -> str:
 
 
 def balance_sentence(solution: Solution, outcome: Outcome | None = None) -> str:
-    """Return the weights that were found, what they are for, what is expected of them, and what is better."""
+    """Return a sentence with the weights, their method, their expected rewards, and a better point if any."""
     error = max(solution.weight_errors.values())
     said = f"Balanced: {SOLVERS[solution.method].summary} — {in_words(solution.weights)} (± {error:.0%})."
     if outcome is not None:
@@ -212,6 +236,6 @@ def balance_sentence(solution: Solution, outcome: Outcome | None = None) -> str:
 
 
 def rewards_in_words(rewards: Mapping[str, float], errors: Mapping[str, float] | None = None) -> str:
-    """Return 'helpful +0.40 ± 0.05σ, concise −0.10 ± 0.04σ'."""
+    """Return rewards as text, such as 'helpful +0.40 ± 0.05σ, concise −0.10 ± 0.04σ'."""
     spread = {name: f" ± {error:.2f}" for name, error in (errors or {}).items()}
     return ", ".join(f"{name} {signed(value)}{spread.get(name, '')}σ" for name, value in rewards.items())

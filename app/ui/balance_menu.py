@@ -1,4 +1,4 @@
-"""What Balance is to find: its menu beside the button, and the floors of one of its choices."""
+"""The menu beside Balance that selects its method, and the floors of one of the methods."""
 
 from __future__ import annotations
 
@@ -21,18 +21,19 @@ CHOICES = {
 
 @dataclass
 class BalanceMenu:
-    """The button with its menu and floors."""
+    """The Balance button, its method and its floors."""
 
     button: gr.Button
     choice: gr.Dropdown
     floors: dict[str, gr.Textbox]  # by objective
 
     def inputs(self) -> set[Any]:
+        """Return the components whose values Balance reads."""
         return {self.choice, *self.floors.values()}
 
 
 def build_balance_menu(button: gr.Button, objectives: list[str]) -> BalanceMenu:
-    """Build the menu. Without rewards only the policies' own are left to be fair by."""
+    """Build the menu. Without reward models, the only method is by the policies' own rewards."""
     choices = [(CHOICES[choice], choice) for choice in CHOICES if objectives or choice == BY_POLICIES]
     preferred = BY_REWARDS if objectives else BY_POLICIES
     choice = gr.Dropdown(
@@ -53,12 +54,20 @@ def build_balance_menu(button: gr.Button, objectives: list[str]) -> BalanceMenu:
 
 
 def read_floors(values: Mapping[Any, Any], boxes: Mapping[str, gr.Textbox]) -> dict[str, float]:
-    """Return {objective: floor} of the boxes that are filled in. Raises InputError."""
+    """Return {objective: floor} of the boxes that are filled in.
+
+    Raises:
+        InputError: if one is not a number.
+    """
     return {name: parse_floor(values[box], name) for name, box in boxes.items() if (values[box] or "").strip()}
 
 
 def parse_floor(text: str, objective: str) -> float:
-    """Parse a floor as it was typed. Raises InputError."""
+    """Parse a typed floor, which may have a decimal comma.
+
+    Raises:
+        InputError: if it is not a finite number.
+    """
     try:
         floor = float(text.replace("−", "-").replace(",", "."))
     except ValueError:

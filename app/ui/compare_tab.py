@@ -1,4 +1,4 @@
-"""Compare: a set of prompts against several mixtures, with win rates, means, and every response to read."""
+"""The Compare tab: several mixtures on a set of prompts, with win rates, means, and all responses."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 
 
 class CompareTab:
-    """The tab's components, and the handlers of what people do with them."""
+    """The tab's components and their event handlers."""
 
     def __init__(self, desk: Desk, steering: Steering) -> None:
         self.desk, self.comparisons = desk, desk.comparisons
@@ -60,6 +60,7 @@ class CompareTab:
     # ------------------------------------------------------------------------------------------------------ the page
 
     def build(self, tab: gr.Tab) -> None:
+        """Build the tab's components and register their handlers."""
         with gr.Row(elem_id="compare", equal_height=False):
             with gr.Column(elem_id="compare-form", min_width=240):
                 self.build_form()
@@ -72,6 +73,7 @@ class CompareTab:
         self.connect(tab)
 
     def build_form(self) -> None:
+        """Build the form of a new comparison and the list of comparisons."""
         gr.HTML("<h2>New comparison</h2>")
         self.given.build()
         self.prompts = self.given.prompts
@@ -114,6 +116,7 @@ class CompareTab:
         self.listing = gr.Radio([], label="Comparisons", visible=False, elem_id="compare-list")
 
     def build_result(self) -> None:
+        """Build the chosen comparison's head, summary, table and dialog."""
         with gr.Row(elem_id="compare-head"):
             self.title = gr.HTML("", elem_id="compare-title")
             self.stop = gr.Button(
@@ -146,6 +149,7 @@ class CompareTab:
         )
 
     def connect(self, tab: gr.Tab) -> None:
+        """Register the event handlers."""
         view = [
             self.listing, self.empty, self.content, self.title, self.stop, self.resume, self.delete, self.confirm,
             self.progress, self.wins, self.radar, self.table, self.seen, self.timer, self.status,
@@ -185,6 +189,7 @@ class CompareTab:
     # ------------------------------------------------------------------------------------------- what is asked for
 
     def adding(self, typed: str | None, chosen: list[str]) -> Changes:
+        """Add the typed mixture to the chosen ones."""
         text = (typed or "").strip()
         try:
             if not text:
@@ -197,7 +202,11 @@ class CompareTab:
         return {self.typed: "", self.mixtures: list(dict.fromkeys([*chosen, text])), self.status: ""}
 
     def mixture(self, choice: str, values: Values) -> tuple[str, Mixture]:
-        """(name, mixture) of a choice. Raises InputError."""
+        """Return (name, mixture) of a choice.
+
+        Raises:
+            InputError: if the choice is not a valid mixture.
+        """
         engine = self.desk.engine
         if choice == "faders":
             faders = {name: float(values[fader]) for name, fader in self.faders.items()}
@@ -215,6 +224,7 @@ class CompareTab:
         return choice, read_mixture(engine, choice)
 
     async def starting(self, values: Values) -> Changes:
+        """Start a comparison with the form's settings and show it."""
         try:
             prompts = values[self.given.file] if values[self.prompts] == "file" else self.bundled
             if prompts is None:
@@ -236,6 +246,7 @@ class CompareTab:
         return {**await self.refresh(made), self.status: ""}
 
     async def resuming(self, comparison: int | None) -> Changes:
+        """Resume the chosen comparison."""
         try:
             if comparison is not None:
                 await asyncio.to_thread(self.comparisons.resume, self.desk.engine, comparison)
@@ -244,11 +255,13 @@ class CompareTab:
         return {**await self.refresh(comparison), self.status: ""}
 
     def stopping(self, comparison: int | None) -> Changes:
+        """Stop the chosen comparison."""
         if comparison is not None:
             self.comparisons.stop(comparison)
         return {self.status: message("Stopping; what is finished is kept.")}
 
     def asking(self, comparison: int | None) -> Changes:
+        """Ask for confirmation before deletion."""
         entry = next((one for one in self.comparisons.tables.listing() if one.id == comparison), None)
         if entry is None:
             return {}
@@ -257,6 +270,7 @@ class CompareTab:
         return {self.confirm: gr.Row(visible=True), self.question: message(said)}
 
     async def deleting(self, comparison: int | None) -> Changes:
+        """Delete the chosen comparison and show the newest."""
         try:
             if comparison is not None:
                 await asyncio.to_thread(self.comparisons.delete, comparison)
@@ -267,7 +281,7 @@ class CompareTab:
     # ----------------------------------------------------------------------------------------------- what is shown
 
     async def refresh(self, comparison: int | None) -> Changes:
-        """The list, and this comparison of it, or the newest."""
+        """Return updates of the list and of this comparison, or of the newest if it does not exist."""
         entries = await asyncio.to_thread(self.comparisons.tables.listing)
         if not entries:
             return {
@@ -287,13 +301,14 @@ class CompareTab:
         }
 
     async def open(self, comparison: int | None) -> Changes:
+        """Return updates that show a comparison, or an error message."""
         try:
             return await asyncio.to_thread(self.whole, comparison or 0)
         except InputError as error:
             return {self.status: message(str(error), "bad"), self.timer: gr.Timer(active=False)}
 
     async def tick(self, comparison: int | None, seen: dict[str, Any]) -> Changes:
-        """A second later: how far it is, and now and then what there is; at the end all, and the list."""
+        """Return updates each second: progress while the job runs, at times all results, and the list at the end."""
         job = self.comparisons.jobs.get(comparison or 0)
         if job is None:
             return await self.refresh(comparison)
@@ -304,7 +319,11 @@ class CompareTab:
         return {self.progress: comparison_chart.progress_of(job)}
 
     def whole(self, comparison: int) -> Changes:
-        """Everything of a comparison. Raises InputError if it is gone."""
+        """Return updates with all results of a comparison.
+
+        Raises:
+            InputError: if it has been deleted.
+        """
         job = self.comparisons.jobs.get(comparison)  # before its answers: what comes meanwhile is news for a tick
         done = job.done if job else None
         answers = self.comparisons.tables.answers(comparison)
@@ -332,7 +351,7 @@ class CompareTab:
         }
 
     def reading(self, comparison: int | None, place: float) -> dict[str, Any] | None:
-        """One prompt, for the dialog."""
+        """Return one prompt with its responses for the dialog, or None if it does not exist."""
         tables = self.comparisons.tables
         try:
             plan = tables.plan(comparison or 0)
@@ -350,6 +369,7 @@ class CompareTab:
         )
 
     def entry_label(self, entry: Entry) -> str:
+        """Return a comparison's label in the list."""
         when = datetime.fromisoformat(entry.created_at).strftime("%d %b %H:%M")
         state = "under way" if entry.id in self.comparisons.jobs else f"{entry.answered} of {entry.prompts} prompts"
         if entry.finished:
@@ -358,7 +378,11 @@ class CompareTab:
 
 
 def parse_count(text: str | None, what: str, whole: bool = False) -> float:
-    """A number as it was typed. Raises InputError."""
+    """Parse a typed number, which may have a decimal comma.
+
+    Raises:
+        InputError: if it is not a number, or not a whole one where `whole` is true.
+    """
     typed = (text or "").strip().replace(",", ".")
     try:
         return int(typed) if whole else float(typed)
@@ -368,5 +392,5 @@ def parse_count(text: str | None, what: str, whole: bool = False) -> float:
 
 
 def build_compare_tab(desk: Desk, tab: gr.Tab, steering: Steering) -> None:
-    """Build the tab Compare."""
+    """Build the Compare tab."""
     CompareTab(desk, steering).build(tab)

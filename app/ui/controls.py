@@ -1,4 +1,4 @@
-"""The desk's controls: what a person sets, and what is written back to them."""
+"""The desk's input controls, and the components that its handlers update."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Values = dict[Any, Any]
 
 @dataclass
 class Controls:
-    """What a generation reads."""
+    """The components whose values a generation reads."""
 
     prompt: gr.Textbox
     faders: dict[str, gr.Slider]
@@ -53,6 +53,7 @@ class Controls:
     gathered: gr.Textbox  # what all of them have, as JSON; unseen
 
     def all(self) -> list[Any]:
+        """Return the components in the order in which `gather` collects their values."""
         return [
             self.prompt,
             *self.faders.values(),
@@ -71,17 +72,25 @@ class Controls:
         ]
 
     def gather(self, event: Callable[..., Any], first: str = "") -> Any:
-        """Gather all of them, for a handler that comes `.then` and has `gathered` as its input.
+        """Collect all values into `gathered` on an event, and return the dependency for a handler attached by `.then`.
 
-        Gradio's page copies every component that an event has read, whenever any later event says something. first:
-        JavaScript that goes before.
+        Gradio's page copies every component that an event has read whenever a later event updates its status; one
+        gathered value avoids that.
+
+        Args:
+            event: The component's event, such as `button.click`.
+            first: JavaScript statements to run before.
         """
         return event(
             None, self.all(), [self.gathered], js=f"(...values) => {{ {first} return JSON.stringify(values); }}"
         )
 
     def read(self, gathered: str) -> Values:
-        """What they had when they were gathered. Raises InputError."""
+        """Return the values at the time they were gathered, by component.
+
+        Raises:
+            InputError: if they cannot be parsed.
+        """
         try:
             values = dict(zip(self.all(), json.loads(gathered), strict=True))
         except (TypeError, ValueError):
@@ -89,21 +98,29 @@ class Controls:
         return {component: component.preprocess(value) for component, value in values.items()}
 
     def mixing(self) -> list[Any]:
-        """What makes the faders' mixture: what Undo goes back over, and what is kept under a name."""
+        """Return the components that define the faders' mixture, for Undo, saved mixtures and links."""
         return [*self.faders.values(), self.channels, self.rule, self.gain, self.exponent]
 
     def choices(self, values: Values) -> dict[str, str]:
-        """{panel that is there: its choice}"""
+        """Return {panel: its choice} of the open panels."""
         there = values[self.panels].split(",")
         return {panel: values[choice] for panel, choice in self.mixtures.items() if panel in there}
 
     def weights(self, values: Values) -> dict[str, float]:
-        """What the faders say, with Lock, Solo and Mute; all zero where nothing is heard. Raises InputError."""
+        """Return the faders' weights after Lock, Solo and Mute; all zero if every policy is silent.
+
+        Raises:
+            InputError: if Lock, Solo and Mute cannot be parsed.
+        """
         faders = {name: float(values[fader]) for name, fader in self.faders.items()}
         return Channels.parse(values[self.channels]).weights(faders)
 
     def heard(self, values: Values) -> dict[str, float]:
-        """The same, of which one at least is above zero. Raises InputError."""
+        """Return `weights`, at least one of which is above zero.
+
+        Raises:
+            InputError: if all are zero, or they cannot be parsed.
+        """
         weights = self.weights(values)
         if any(weights.values()):
             return weights
@@ -112,11 +129,19 @@ class Controls:
         raise InputError("All faders are at zero: raise at least one, or press Even.")
 
     def asked(self, values: Values) -> Prompt:
-        """The prompt, with the conversation before it. Raises InputError."""
+        """Return the prompt with the conversation before it.
+
+        Raises:
+            InputError: if the conversation is malformed, or the prompt is empty within one.
+        """
         return conversation.question_turns(conversation.parse(values[self.turns]), values[self.prompt] or "")
 
     def sampling(self, values: Values) -> Sampling:
-        """Raises InputError."""
+        """Return the sampling settings.
+
+        Raises:
+            InputError: if a setting is out of range.
+        """
         return Sampling(
             max_new_tokens=int(values[self.max_new_tokens]),
             temperature=float(values[self.temperature]),
@@ -126,8 +151,7 @@ class Controls:
 
 @dataclass
 class Steering:
-    """What another tab does to the desk: moves the faders that are not locked, says why, and shows it; or takes its
-    mixture."""
+    """The desk's components that other tabs update or read: faders, mixture settings, status line and tabs."""
 
     faders: dict[str, gr.Slider]
     channels: gr.Textbox
@@ -138,7 +162,10 @@ class Steering:
 
 @dataclass
 class Outputs:
-    """What a generation or a rating writes. run: Run.stage; when it changes, static/js/text.js asks for its text."""
+    """The components that a generation or a rating updates.
+
+    `run` holds `Run.stage`; when it changes, static/text.js requests the run's text.
+    """
 
     run: gr.Textbox
     captions: dict[str, gr.HTML]  # by side
@@ -154,6 +181,7 @@ class Outputs:
     turning: list[gr.Button]  # Back and New conversation
 
     def all(self) -> list[Any]:
+        """Return all components."""
         return [
             self.run,
             *self.captions.values(),
@@ -170,7 +198,7 @@ class Outputs:
         ]
 
     def buttons(self, running: bool, rateable: bool, answered: Collection[str] = ()) -> Changes:
-        """answered: the panels with a response to go on from."""
+        """Return updates that enable or disable the buttons; `answered` lists the panels that can be replied to."""
         changes = {button: gr.Button(interactive=rateable) for button in self.ratings.values()}
         changes |= {button: gr.Button(interactive=side in answered) for side, button in self.replies.items()}
         changes |= {button: gr.Button(interactive=not running) for button in self.turning}
@@ -182,14 +210,18 @@ class Outputs:
         }
 
     def say(self, text: str, kind: str = "info") -> Changes:
+        """Return an update of the status line; `kind` is info, good or bad."""
         return {self.status: message(text, kind)}
 
 
 def build_faders(
     policies: list[PolicySettings], colours: list[str], objectives: list[str]
 ) -> tuple[dict[str, gr.Slider], gr.Textbox, BalanceMenu]:
-    """One fader a policy, each with its share of the mixture, which the browser works out; what is locked, soloed and
-    muted; and Balance with its menu."""
+    """Build one fader per policy with its share of the mixture, which the browser computes.
+
+    Returns:
+        {policy: fader}, the hidden text with Lock, Solo and Mute, and the Balance menu.
+    """
     with gr.Row(elem_classes="heading"):
         gr.HTML("<h2>Faders</h2>")
         even = gr.Button(labelled("Even", "even"), size="sm", elem_id="even", min_width=70, scale=0)
@@ -213,7 +245,7 @@ def build_faders(
 
 
 def build_more(longest: int) -> dict[str, Any]:
-    """The settings that a newcomer need not see. longest: of max new tokens."""
+    """Build the advanced settings; `longest` is the maximum of max new tokens."""
     with gr.Accordion(labelled("More", "more"), open=False, elem_id="more"):
         rule = gr.Dropdown(list(RULES), value=DEFAULT_RULE, label="Rule", filterable=False)
         exponent = gr.Slider(
@@ -246,7 +278,7 @@ def build_more(longest: int) -> dict[str, Any]:
 
 
 def build_prompt(examples: list[str]) -> tuple[gr.Textbox, gr.Button, gr.Button]:
-    """The prompt with its examples, Generate and Stop."""
+    """Build the prompt with its examples; return the prompt, Generate and Stop."""
     first = examples[0] if examples else FALLBACK_PROMPT
     with gr.Row(elem_id="ask", equal_height=True):
         prompt = gr.Textbox(
@@ -264,7 +296,11 @@ def build_prompt(examples: list[str]) -> tuple[gr.Textbox, gr.Button, gr.Button]
 
 
 def whole_number(text: str | None) -> int:
-    """A seed as it was typed. Raises InputError."""
+    """Parse a typed seed.
+
+    Raises:
+        InputError: if it is not a whole number.
+    """
     try:
         return int((text or "").strip())
     except ValueError:

@@ -1,6 +1,7 @@
-"""Several turns on the desk: the conversation above the prompt, Reply on a panel, Back, New conversation.
+"""Multi-turn conversations: the transcript above the prompt, Reply on a panel, Back, and New conversation.
 
-What is drawn is in static/js/turns.js."""
+static/turns.js draws the transcript.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +27,7 @@ TRANSCRIPT = (
 
 @dataclass
 class ConversationParts:
-    """The components of the conversation above the prompt."""
+    """The conversation's components."""
 
     turns: gr.Textbox  # unseen: what was said before the prompt, as JSON
     back: gr.Button
@@ -34,7 +35,7 @@ class ConversationParts:
 
 
 def build_conversation() -> ConversationParts:
-    """It is there from the second turn on: before that nothing is seen of it."""
+    """Build the transcript and its buttons, which are visible from the second turn on."""
     turns = gr.Textbox("[]", visible="hidden", label="Conversation", elem_id="turns")
     with gr.Column(elem_id="conversation"):
         gr.HTML(TRANSCRIPT)
@@ -52,7 +53,7 @@ def build_conversation() -> ConversationParts:
 
 
 class Conversation:
-    """Handlers. cleared: what the outputs show when there is no response."""
+    """Handlers of the conversation. `cleared` returns updates that empty the outputs."""
 
     def __init__(
         self,
@@ -65,6 +66,7 @@ class Conversation:
         self.desk, self.controls, self.outputs, self.parts, self.cleared = desk, controls, outputs, parts, cleared
 
     def connect(self) -> None:
+        """Register the event handlers."""
         controls, outputs, parts = self.controls, self.outputs, self.parts
         quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
         read: set[Any] = {controls.prompt, parts.turns}
@@ -76,8 +78,10 @@ class Conversation:
         parts.fresh.click(self.fresh, None, [*written, *outputs.all()], **quiet).then(**write)
 
     def reply(self, side: str) -> Callable[..., Changes]:
+        """Return the handler of a panel's Reply button."""
+
         def reply(values: Values, request: gr.Request) -> Changes:
-            """Go on from a panel's response; another choice at the same turn takes the place of the one before."""
+            """Continue the conversation from this panel's response, which replaces another choice at the same turn."""
             controls, outputs = self.controls, self.outputs
             run = self.desk.runs.get(session(request))
             made = run.completions.get(side) if run else None
@@ -99,7 +103,10 @@ class Conversation:
         return reply
 
     def back(self, values: Values, request: gr.Request) -> Changes:
-        """Take the last turn back: its message is to be written again. Its responses stay if they are still there."""
+        """Remove the last turn and restore its message to the prompt.
+
+        The turn's responses stay if they are still the session's newest run.
+        """
         try:
             turns = conversation.parse(values[self.parts.turns])
         except InputError as error:
@@ -117,6 +124,7 @@ class Conversation:
         }
 
     def fresh(self, request: gr.Request) -> Changes:
+        """Start a new conversation."""
         return {
             **self.leave(request),
             self.parts.turns: "[]",
@@ -125,5 +133,6 @@ class Conversation:
         }
 
     def leave(self, request: gr.Request) -> Changes:
+        """Stop and forget the session's run, and return updates that empty the outputs."""
         self.desk.forget(session(request))
         return self.cleared()

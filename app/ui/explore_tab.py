@@ -1,4 +1,4 @@
-"""Explore: what all weights are expected to give, which of them nothing else beats, and weights that keep to floors."""
+"""The Explore tab: expected rewards over all weights, the efficient weights, and weights that satisfy floors."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ CHOSEN = message("The faders have the weights of the point that you clicked. Pre
 
 
 class ExploreTab:
-    """The tab's components, and the handlers of what people do with them."""
+    """The tab's components and their event handlers."""
 
     def __init__(self, desk: Desk, steering: Steering) -> None:
         self.desk, self.expected, self.steering = desk, desk.expected, steering
@@ -45,6 +45,7 @@ class ExploreTab:
         self.drawn: tuple[Bank, list[Mark], str, str] | None = None
 
     def build(self, tab: gr.Tab) -> None:
+        """Build the tab's components and register their handlers."""
         with gr.Column(elem_id="explore"):
             with gr.Row(elem_id="explore-head"):
                 self.about = gr.HTML("", elem_id="about")
@@ -90,6 +91,7 @@ class ExploreTab:
         self.connect(tab)
 
     def connect(self, tab: gr.Tab) -> None:
+        """Register the event handlers."""
         view = [self.about, self.sample, self.empty, self.content, self.weights, self.pairs]
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
         tab.select(self.show, None, view, queue=False, **quiet)
@@ -115,6 +117,7 @@ class ExploreTab:
     # --------------------------------------------------------------------------------------------------- the handlers
 
     async def show(self) -> Changes:
+        """Return updates that show the figures, or the empty state if there is no bank."""
         await asyncio.to_thread(self.expected.load)
         if self.expected.bank is None or self.expected.missing:
             missing = self.expected.missing
@@ -145,9 +148,12 @@ class ExploreTab:
         }
 
     def draw(self) -> tuple[Bank, str, str]:
-        """The bank and its two figures, empty where there is none of the kind; drawn once a bank and its marks.
+        """Return the bank and its two figures as JSON, "" where a figure does not apply.
 
-        Raises InputError if no reward has a scale.
+        The figures are cached until the bank or the marks change.
+
+        Raises:
+            InputError: if no reward has a scale.
         """
         bank = self.expected.bank
         assert bank is not None
@@ -170,6 +176,7 @@ class ExploreTab:
         return self.drawn[0], *self.drawn[2:]
 
     async def sampling(self, request: gr.Request) -> AsyncIterator[Changes]:
+        """Sample a bank for the session and yield updates until the figures are drawn."""
         idle = {self.sample: gr.Button(interactive=True), self.stop: gr.Button(interactive=False)}
         try:
             async for done, wanted in self.expected.sample(session(request)):
@@ -188,9 +195,11 @@ class ExploreTab:
         yield {**idle, **await self.show(), self.status: message("The bank is there.", "good")}
 
     def leave(self, request: gr.Request) -> None:
+        """Stop waiting for the bank that is being sampled."""
         self.expected.leave(session(request))
 
     def target(self, values: Values) -> Changes:
+        """Move the unlocked faders to the weights with the most reward above the floors, and show the desk."""
         try:
             floors = read_floors(values, self.floors)
             channels = Channels.parse(values[self.steering.channels])
@@ -215,7 +224,10 @@ class ExploreTab:
 
 
 def point_caption(bank: Bank, constant: Sequence[str] = ()) -> str:
-    """constant: the rewards that are left out, since all of the reference's responses have the same."""
+    """Return the line above the figures.
+
+    `constant` lists rewards that are left out because all of the reference's responses have the same value.
+    """
     size = f"{bank.rewards.shape[1]} responses to each of {len(bank.prompts)} prompts"
     left_out = f"Left out: {', '.join(constant)}, always the same for the reference. " if constant else ""
     return message(
@@ -227,5 +239,5 @@ def point_caption(bank: Bank, constant: Sequence[str] = ()) -> str:
 
 
 def build_explore_tab(desk: Desk, tab: gr.Tab, steering: Steering) -> None:
-    """Build the tab Explore."""
+    """Build the Explore tab."""
     ExploreTab(desk, steering).build(tab)

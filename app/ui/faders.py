@@ -1,4 +1,4 @@
-"""Around the faders: Lock, Solo and Mute of each, Undo and Redo. What they do is in static/js/mixer.js."""
+"""Buttons around the faders: Lock, Solo and Mute of each, Undo and Redo. static/mixer.js implements them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MARKS = {"solo": "S", "mute": "M", "lock": ""}
 
 
 def build_marks(index: int) -> dict[str, gr.Button]:
-    """A fader's toggles; the page gives them names that are read out, and says whether they are pressed."""
+    """Build a fader's toggles; the page sets their accessible names and pressed states."""
     return {
         mark: gr.Button(
             text, size="sm", elem_id=f"{mark}-{index}", elem_classes=["mark", f"mark-{mark}"], min_width=28, scale=0
@@ -23,7 +23,7 @@ def build_marks(index: int) -> dict[str, gr.Button]:
 
 
 def build_channels(faders: list[Any], marks: list[dict[str, gr.Button]]) -> gr.Textbox:
-    """What is locked, soloed and muted, as JSON, and the toggles that change it."""
+    """Build the hidden text with Lock, Solo and Mute as JSON, and connect the toggles to it."""
     channels = gr.Textbox("{}", visible="hidden", elem_id="channels", label="Lock, Solo and Mute")
     for i, toggles in enumerate(marks):
         for mark, button in toggles.items():
@@ -38,7 +38,7 @@ def build_channels(faders: list[Any], marks: list[dict[str, gr.Button]]) -> gr.T
 
 
 def build_history() -> tuple[gr.Button, gr.Button]:
-    """Build the buttons Undo and Redo."""
+    """Build the Undo and Redo buttons."""
     with gr.Row(elem_id="history"):
         undo = gr.Button(labelled("Undo", "undo"), size="sm", elem_id="undo", min_width=90)
         redo = gr.Button(labelled("Redo", "redo"), size="sm", elem_id="redo", min_width=90)
@@ -46,7 +46,7 @@ def build_history() -> tuple[gr.Button, gr.Button]:
 
 
 def connect_history(tracked: list[Any], undo: gr.Button, redo: gr.Button) -> None:
-    """One step a gesture, over all that is tracked: the faders first, then what is locked, soloed and muted."""
+    """Track one undo step per gesture over these components, the faders first, then Lock, Solo and Mute."""
     blocks = gr.context.Context.root_block
     assert blocks is not None
     blocks.load(None, tracked, js="(...now) => mixdesk.mixer.begin(now)")

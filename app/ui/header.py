@@ -1,5 +1,4 @@
-"""The top of the page: its name, the menu of configurations, and lines that say what goes on. Text from outside is
-escaped here."""
+"""The top of the page: title, menu of configurations, and notices. External text is escaped here."""
 
 from __future__ import annotations
 
@@ -17,7 +16,7 @@ TAGLINE = "Mix language-model policies while they write, and say which mixture i
 
 @dataclass(frozen=True)
 class Choice:
-    """A configuration in the menu. path: where its desk is, from the first one's."""
+    """A configuration in the menu. `path` is its desk's address relative to the first one's."""
 
     name: str
     slug: str
@@ -26,8 +25,14 @@ class Choice:
 
 @dataclass(frozen=True)
 class Menu:
-    """choices: all of them, none if there is no menu; slug: whose page this is; home: the way from this page to the
-    first one; offers: what can be fetched."""
+    """The menu of configurations.
+
+    Attributes:
+        choices: All configurations; empty if there is no menu.
+        slug: The configuration of this page.
+        home: Relative address of the first page from this one.
+        offers: Downloads to offer.
+    """
 
     choices: Sequence[Choice]
     slug: str
@@ -36,8 +41,10 @@ class Menu:
 
 
 def build_header(warning: str = "", menu: Menu | None = None, notes: Sequence[str] = ()) -> None:
-    """Notices first, so that the tabs find the title's line where it always is. app/static/js/configurations.js
-    is their other half."""
+    """Build the notices and the title line; app/static/configurations.js operates them.
+
+    The notices come first, so that the tabs find the title line in its usual place.
+    """
     notices = warning_line(warning) + offer_lines(menu) + loading_line(menu)
     gr.HTML(notices, elem_id="notices", elem_classes=["warned"] if warning else None)
     gr.HTML(
@@ -47,7 +54,7 @@ def build_header(warning: str = "", menu: Menu | None = None, notes: Sequence[st
 
 
 def warning_line(warning: str) -> str:
-    """Return the line of a warning, which can be dismissed; empty without one."""
+    """Return the owner's warning as a notice, or ""."""
     if not warning:
         return ""
     return (
@@ -57,7 +64,7 @@ def warning_line(warning: str) -> str:
 
 
 def notes_of(notes: Sequence[str]) -> str:
-    """What was found out about the policies when they were loaded, behind a button that says how many there are."""
+    """Return the notes from loading the policies behind a button that shows their number, or ""."""
     if not notes:
         return ""
     items = "".join(f"<li>{escape(note)}</li>" for note in notes)
@@ -67,7 +74,7 @@ def notes_of(notes: Sequence[str]) -> str:
 
 
 def offer_lines(menu: Menu | None) -> str:
-    """A line for each offer, hidden until app/static/js/fetching.js knows how far it is."""
+    """Return one notice per offer, hidden until app/static/fetching.js knows the download's state."""
     if menu is None:
         return ""
     return "".join(
@@ -85,7 +92,7 @@ def offer_lines(menu: Menu | None) -> str:
 
 
 def loading_line(menu: Menu | None) -> str:
-    """Return the hidden line that shows a configuration's loading; empty without a menu."""
+    """Return the hidden notice for a configuration that is being loaded, or "" without a menu."""
     if menu is None or not menu.choices:
         return ""
     return (
@@ -96,7 +103,7 @@ def loading_line(menu: Menu | None) -> str:
 
 
 def menu_of(menu: Menu | None) -> str:
-    """Return the menu of configurations; empty if there is nothing to choose."""
+    """Return the menu of configurations, or "" if there is none."""
     if menu is None or not menu.choices:
         return ""
     items = "".join(

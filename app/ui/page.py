@@ -1,4 +1,4 @@
-"""The page: tabs, engine and store in one gr.Blocks."""
+"""The page: all tabs in one gr.Blocks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ UPLOAD = "24mb"  # the most that is taken in at all; app and engine say what eac
 
 
 def build_page(desk: Desk, menu: Menu | None = None) -> gr.Blocks:
-    """Build the page of a desk, with its four tabs."""
+    """Build the page of a desk."""
     with gr.Blocks(title="Mixdesk", fill_width=True, analytics_enabled=False) as blocks:
         build_header(desk.warning, menu, desk.engine.notes)
         with gr.Tabs(elem_id="tabs", overflow_behavior="wrap") as tabs:

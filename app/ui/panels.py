@@ -1,4 +1,4 @@
-"""The panels on the page: each with its choice of what answers, its response as tokens, and how it was made."""
+"""The panels: each with its choice of mixture, its response as tokens, and a caption."""
 
 from __future__ import annotations
 
@@ -21,8 +21,15 @@ KEYS = "Left and right: its tokens; Enter on one: what else could have been said
 
 @dataclass
 class Panels:
-    """What the panels consist of, by side. open: a hidden text, the sides that are there; responses: where a token is
-    selected."""
+    """The panels' components, by panel.
+
+    Attributes:
+        mixtures: The choice of mixture.
+        responses: The response, whose tokens can be selected.
+        captions: The line on how the response was generated.
+        open: Hidden text with the open panels, separated by commas.
+        replies: The Reply button.
+    """
 
     mixtures: dict[str, gr.Dropdown]
     responses: dict[str, gr.HTML]
@@ -32,7 +39,11 @@ class Panels:
 
 
 def build_panels(policies: Mapping[str, str]) -> Panels:
-    """policies: {name: accent colour}. The first two panels are always there, the others come and go."""
+    """Build the panels; the first two are always open, the others can be added and removed.
+
+    Args:
+        policies: {name: accent colour}.
+    """
     panels = Panels({}, {}, {}, gr.Textbox(",".join(RATED), visible="hidden", label="Open panels"), {})
     with gr.Row(elem_id="tools"):
         trace = gr.Button(labelled("Trace", "trace"), size="sm", elem_id="trace", min_width=80, scale=0)
@@ -49,7 +60,7 @@ def build_panels(policies: Mapping[str, str]) -> Panels:
 
 
 def build_panel(panels: Panels, side: str, policies: Mapping[str, str]) -> None:
-    """Build the panel of one side."""
+    """Build one panel and add its components to `panels`."""
     choices = [("Faders", FADERS), ("Faders exact", EXACT), *((name, f"policy:{name}") for name in policies)]
     choices += [("Reference", REFERENCE), ("Uniform", UNIFORM)]
     with gr.Column(elem_id=f"panel-{side}", elem_classes="panel", min_width=200):
@@ -81,7 +92,7 @@ def build_panel(panels: Panels, side: str, policies: Mapping[str, str]) -> None:
 
 
 def response(side: str, policies: Mapping[str, str]) -> gr.HTML:
-    """A response. It triggers `select` with the place of a token."""
+    """Build a response's component, which triggers `select` with a token's index."""
     accents = json.dumps([{"name": name, "colour": colour} for name, colour in policies.items()])
     return gr.HTML(
         None,
@@ -98,7 +109,7 @@ def response(side: str, policies: Mapping[str, str]) -> gr.HTML:
 
 
 def panel_legend(policies: Mapping[str, str]) -> str:
-    """Return the legend of the trace's colours."""
+    """Return the legend of the policies' colours for the trace."""
     parts = "".join(
         f'<span style="--accent:{colour}"><i class="dot"></i>{escape(name)}</span>' for name, colour in policies.items()
     )

@@ -1,4 +1,4 @@
-"""Prompts from a person's file: the upload, the column that they are in, and the menu that offers them."""
+"""Prompts from an uploaded file: the upload, the choice of its column, and the menu of prompt sets."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ column that you choose. Up to {MAX_PROMPTS:,} prompts, UTF-8, {MAX_BYTES // 1_00
 
 
 class PromptUpload:
-    """The components, and their handlers. file: the PromptSet that this page's person has given, or None."""
+    """The upload's components and handlers. `file` is the session's uploaded PromptSet, or None."""
 
     def __init__(self, bundled: PromptSet | None) -> None:
-        """bundled: the configuration's own prompts."""
+        """Initialise with the configuration's own prompts, if it has any."""
         self.bundled = bundled
 
     def build(self) -> None:
+        """Build the components within the current Blocks context."""
         self.prompts = gr.Dropdown(
             [(label_of(self.bundled), "bundled")] if self.bundled else [],
             value="bundled" if self.bundled else None,
@@ -48,7 +49,7 @@ class PromptUpload:
         self.path: gr.State = gr.State(None)  # where Gradio keeps the file, for another column of it
 
     def connect(self, status: gr.HTML) -> None:
-        """status: where it is said what was read."""
+        """Register the handlers, which report the file that was read in `status`."""
         self.status = status
         quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
         changed = [self.file, self.path, self.prompts, self.column, status]
@@ -56,14 +57,15 @@ class PromptUpload:
         self.column.input(self.choosing, [self.column, self.path], changed, **quiet)
 
     def taking(self, path: str | None, chosen: str | None) -> Changes:
-        """A file was uploaded; its path is Gradio's own, which refuses what lies outside its folder of uploads."""
+        """Read an uploaded file. Gradio refuses paths outside its upload folder."""
         return self.read(path, None) if path else {}
 
     def choosing(self, column: str | None, path: str | None) -> Changes:
-        """Another column of the same file; its path comes from the server's own memory, never from the page."""
+        """Read another column of the same file; its path comes from server-side state, never from the page."""
         return self.read(path, column) if path and column else {}
 
     def read(self, path: str, column: str | None) -> Changes:
+        """Read a file and return updates with its prompts, a choice of columns, or an error message."""
         given = Path(path)
         name = given.name
         try:
@@ -96,5 +98,5 @@ class PromptUpload:
 
 
 def label_of(prompts: PromptSet) -> str:
-    """Return a file's name and number of prompts."""
+    """Return a prompt set's label in the menu."""
     return f"{prompts.name} · {len(prompts.prompts)} prompts"

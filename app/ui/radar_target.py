@@ -1,6 +1,6 @@
-"""A target on the radar: somebody drags a reward outward, and the faders go where the expected rewards come nearest.
+"""Targets on the radar: a reward is dragged outward, and the faders move to the weights that come nearest.
 
-What is dragged, and how, is in static/js/target.js; here the weights are found, and said in a sentence.
+static/target.js implements the dragging; this module finds the weights and describes them.
 """
 
 from __future__ import annotations
@@ -29,8 +29,15 @@ Value = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class TargetQuestion(BaseModel):
-    """What the page asks. faders: where they were before anything was dragged, by place; goal: {objective: standard
-    deviations}; quick: while it is being dragged."""
+    """A target from the page.
+
+    Attributes:
+        faders: Positions before the drag, in the policies' order.
+        channels: Lock, Solo and Mute as JSON.
+        gain: The gain γ.
+        goal: {objective: target in standard deviations}.
+        quick: Whether the drag is still in progress.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -42,7 +49,7 @@ class TargetQuestion(BaseModel):
 
 
 def build_target(desk: Desk, controls: Controls, status: gr.HTML) -> None:
-    """The handles, which the browser lays over the radar, and what they move."""
+    """Build the handles, which the browser lays over the radar, and connect them to the faders."""
 
     async def aim(asked: dict[str, Any]) -> dict[str, Any]:
         return await asyncio.to_thread(answer_target, desk, list(controls.faders), asked)
@@ -64,7 +71,13 @@ def build_target(desk: Desk, controls: Controls, status: gr.HTML) -> None:
 
 
 def answer_target(desk: Desk, policies: list[str], given: dict[str, Any]) -> dict[str, Any]:
-    """{positions: by place, None where a fader stays; said: the sentence}; positions is None where nothing moves."""
+    """Find the weights for a target from the page.
+
+    Returns:
+        {positions: fader positions in the policies' order, None where a fader stays; said: the status line}.
+            `positions`
+        is None after an error.
+    """
     try:
         asked = TargetQuestion.model_validate(given)
         channels = Channels.parse(asked.channels)
@@ -83,7 +96,7 @@ def answer_target(desk: Desk, policies: list[str], given: dict[str, Any]) -> dic
 
 
 def target_sentence(aimed: Aimed) -> str:
-    """What was reached, of what was asked, and how sure it is."""
+    """Return a sentence that compares the expected gains with the target and gives their errors."""
 
     def missed(name: str) -> bool:
         return abs(aimed.gained[name] - aimed.asked[name]) > max(NEAR, 2 * aimed.errors[name])

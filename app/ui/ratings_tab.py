@@ -1,4 +1,4 @@
-"""Ratings: what people prefer, by their ratings in this desk's store, and weights that come of it."""
+"""The Ratings tab: preferences by the ratings in this desk's store, and the weights derived from them."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ log = logging.getLogger("mixdesk")
 
 
 class RatingsTab:
-    """The tab's components, and the handlers of what people do with them."""
+    """The tab's components and their event handlers."""
 
     def __init__(self, desk: Desk, steering: Steering) -> None:
         self.desk, self.steering = desk, steering
         self.policies = desk.policies
 
     def build(self, tab: gr.Tab) -> None:
+        """Build the tab's components and register their handlers."""
         with gr.Column(elem_id="from-ratings"):
             with gr.Row(elem_id="ratings-head"):
                 about = gr.HTML(
@@ -53,6 +54,7 @@ class RatingsTab:
         )
 
     async def show(self) -> Changes:
+        """Return updates that show the current standings."""
         try:
             found = await asyncio.to_thread(
                 standings.standings_of, self.desk.store, self.desk.engine.config.name, self.policies
@@ -72,6 +74,7 @@ class RatingsTab:
         }
 
     def nothing(self, found: Standing) -> Changes:
+        """Return updates that show the empty state."""
         return {
             self.about: "",
             self.empty: gr.HTML(standings.empty(found), visible=True),
@@ -80,5 +83,5 @@ class RatingsTab:
 
 
 def build_ratings_tab(desk: Desk, tab: gr.Tab, steering: Steering) -> None:
-    """Build the tab Ratings."""
+    """Build the Ratings tab."""
     RatingsTab(desk, steering).build(tab)

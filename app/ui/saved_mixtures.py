@@ -1,4 +1,4 @@
-"""Mixtures under a name: Save, Load, Delete beside the faders."""
+"""Saved mixtures: Save, Load and Delete beside the faders."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ log = logging.getLogger("mixdesk")
 
 @dataclass
 class KeepingParts:
-    """One box for the name: of a mixture to load, or of one to be saved."""
+    """The components. One box holds the name, of a mixture to load or of one to save."""
 
     name: gr.Dropdown
     load: gr.Button
@@ -38,7 +38,7 @@ class KeepingParts:
 
 
 def build_keeping() -> KeepingParts:
-    """Build the menu of saved mixtures."""
+    """Build the components within the current Blocks context."""
     name = gr.Dropdown([], value=None, label="Mixture: choose or name one", allow_custom_value=True, elem_id="saved")
     with gr.Row(elem_classes="tools"):
         load = gr.Button(labelled("Load", "load"), size="sm", elem_id="load", min_width=50)
@@ -53,13 +53,14 @@ def build_keeping() -> KeepingParts:
 
 
 class Keeping:
-    """Handlers. All who use this desk share one list: a mixture is found by its name, whoever saved it."""
+    """Handlers of saved mixtures. All users of the desk share one list."""
 
     def __init__(self, desk: Desk, controls: Controls, status: gr.HTML, parts: KeepingParts) -> None:
         self.controls, self.status, self.parts = controls, status, parts
         self.saved = SavedMixtures(desk.store)
 
     def connect(self) -> None:
+        """Register the event handlers."""
         parts, mixing = self.parts, self.controls.mixing()
         asking = [parts.asking, parts.question, parts.replace, parts.remove]
         quiet: dict[str, Any] = {"show_progress": "hidden", "queue": False, "api_visibility": "private"}
@@ -81,10 +82,11 @@ class Keeping:
         parts.name.change(lambda: self.asked(), None, asking, **quiet)
 
     def list(self) -> Any:
+        """Return an update of the box with the current names."""
         return gr.Dropdown(choices=self.saved.names())
 
     def told(self, handler: Callable[[Values], Changes]) -> Callable[[Values], Changes]:
-        """The handler, its mistakes said in the status line."""
+        """Wrap a handler so that its errors appear in the status line."""
 
         def handle(values: Values) -> Changes:
             try:
@@ -98,7 +100,7 @@ class Keeping:
         return handle
 
     def asked(self, question: str = "", button: gr.Button | None = None) -> Changes:
-        """The question with the button that says yes, or none."""
+        """Return updates that show a question with its confirming button, or hide it if `button` is None."""
         parts = self.parts
         return {
             parts.asking: gr.Row(visible=button is not None),
@@ -107,6 +109,8 @@ class Keeping:
         }
 
     def save(self, replace: bool) -> Callable[[Values], Changes]:
+        """Return the handler of Save, or of Replace."""
+
         def save(values: Values) -> Changes:
             try:
                 name = self.saved.save(values[self.parts.name], mixture_settings(self.controls, values), replace)
@@ -119,16 +123,19 @@ class Keeping:
         return save
 
     def load(self, values: Values) -> Changes:
+        """Set the controls to the chosen mixture."""
         name = values[self.parts.name]
         changes = placed(self.controls, self.saved.load(name), f"“{name}”")
         return {**self.asked(), **changes, self.status: message(f"The faders are at “{name}”.")}
 
     def ask_to_delete(self, values: Values) -> Changes:
+        """Ask for confirmation before the chosen mixture is deleted."""
         name = clean(values[self.parts.name])
         self.saved.load(name)
         return self.asked(f"Delete “{name}” for everybody?", self.parts.remove)
 
     def delete(self, values: Values) -> Changes:
+        """Delete the chosen mixture."""
         name = values[self.parts.name]
         self.saved.delete(name)
         rest = gr.Dropdown(choices=self.saved.names(), value=None)
@@ -136,7 +143,11 @@ class Keeping:
 
 
 def mixture_settings(controls: Controls, values: Values) -> MixtureSettings:
-    """What is set. Raises InputError."""
+    """Return the current mixture's settings.
+
+    Raises:
+        InputError: if Lock, Solo and Mute cannot be parsed.
+    """
     return MixtureSettings(
         faders={name: float(values[fader]) for name, fader in controls.faders.items()},
         channels=Channels.parse(values[controls.channels]).of([*controls.faders]),
@@ -147,8 +158,11 @@ def mixture_settings(controls: Controls, values: Values) -> MixtureSettings:
 
 
 def placed(controls: Controls, settings: MixtureSettings, whose: str) -> Changes:
-    """The controls set as they were; policies that are new since then are at zero. Raises InputError if it does not
-    fit this desk; `whose` settings they are."""
+    """Return updates that set the controls to saved settings; policies that they lack are set to zero.
+
+    Raises:
+        InputError: if the settings do not fit this desk; `whose` names them in the message.
+    """
     policies = [*controls.faders]
     if strange := [name for name in settings.faders if name not in controls.faders]:
         raise InputError(f"{whose}: it needs the policy “{strange[0][:40]}”; this desk has {', '.join(policies)}.")
@@ -164,7 +178,11 @@ def placed(controls: Controls, settings: MixtureSettings, whose: str) -> Changes
 
 
 def within(slider: gr.Slider, value: float, what: str) -> float:
-    """A number that the slider can show. Raises InputError."""
+    """Return a number that the slider can show.
+
+    Raises:
+        InputError: if it is out of the slider's range.
+    """
     if not slider.minimum <= value <= slider.maximum:
         raise InputError(f"{what} is {value:g}; this desk takes {slider.minimum:g} to {slider.maximum:g}.")
     return value

@@ -1,4 +1,4 @@
-"""What is set on the desk, to take elsewhere: a link that opens it, and recipes that generate it."""
+"""Sharing of the desk's settings: a link that opens them, and code that generates the response."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SAMPLING = ("temperature", "min_p", "max_new_tokens")  # sliders, by their names
 
 @dataclass
 class SharingParts:
-    """The components that copy a link or a program, and take a link in."""
+    """The components of sharing."""
 
     link: gr.Button
     forms: dict[str, gr.Button]
@@ -39,7 +39,7 @@ class SharingParts:
 
 
 def build_sharing() -> SharingParts:
-    """Build the buttons that copy a link or a program."""
+    """Build the components within the current Blocks context."""
     with gr.Row(elem_classes="tools"):
         link = gr.Button(labelled("Copy link", "copy-link"), size="sm", elem_id="copy-link", min_width=80)
     with gr.Row(elem_classes="tools", elem_id="copy-as"):
@@ -57,12 +57,13 @@ def build_sharing() -> SharingParts:
 
 
 class Sharing:
-    """Handlers. A link is read on the server, like all that comes from a page."""
+    """Handlers of sharing. Links are decoded and validated on the server, like all input from a page."""
 
     def __init__(self, desk: Desk, controls: Controls, status: gr.HTML, parts: SharingParts) -> None:
         self.desk, self.controls, self.status, self.parts = desk, controls, status, parts
 
     def connect(self) -> None:
+        """Register the event handlers."""
         parts, controls = self.parts, self.controls
         quiet: dict[str, Any] = {"show_progress": "hidden", "queue": False, "api_visibility": "private"}
         for button, make, what in (
@@ -89,6 +90,8 @@ class Sharing:
         )
 
     def told(self, make: Callable[[Values], str]) -> Callable[[str], Changes]:
+        """Wrap a function of the values so that its text goes to the clipboard and its errors to the status line."""
+
         def handle(gathered: str) -> Changes:
             try:
                 return {self.parts.made: make(self.controls.read(gathered))}
@@ -98,7 +101,11 @@ class Sharing:
         return handle
 
     def link(self, values: Values) -> str:
-        """The link's part after the page's own address."""
+        """Return the fragment of the link, to append to the page's address.
+
+        Raises:
+            InputError: if a setting is invalid.
+        """
         controls = self.controls
         turns = conversation.parse(values[controls.turns])
         settings = DeskSettings(
@@ -113,19 +120,28 @@ class Sharing:
         return f"#mix={to_link(settings)}"
 
     def seed(self, values: Values) -> int:
-        """Raises InputError."""
+        """Return the typed seed.
+
+        Raises:
+            InputError: if it is not a valid seed.
+        """
         seed = whole_number(values[self.controls.seed])
         Sampler(Sampling(), seed)
         return seed
 
     def open(self, link: str) -> Changes:
-        """The desk as the link has it; as it was, if the link cannot be read."""
+        """Return updates that set the desk as a link describes; an invalid link changes only the status line."""
         try:
             return {**self.opened(from_link(link)), self.status: message("The desk is as the link has it.")}
         except InputError as error:
             return {self.status: message(str(error), "bad")}
 
     def opened(self, settings: DeskSettings) -> Changes:
+        """Return updates that set the desk to these settings.
+
+        Raises:
+            InputError: if they do not fit this desk.
+        """
         controls = self.controls
         if settings.turns:
             try:
@@ -154,8 +170,10 @@ class Sharing:
         }
 
     def recipe(self, form: str) -> Callable[[Values], str]:
+        """Return a function that writes the response as code in one of `FORMS`."""
+
         def make(values: Values) -> str:
-            """Of the faders' mixture, as the first panel generates it that has it."""
+            """Return the code for the faders' mixture, with the seed of the first panel that plays it."""
             controls = self.controls
             prompt, sampling = controls.asked(values), controls.sampling(values)
             self.desk.engine.check_prompt(prompt, sampling.max_new_tokens)

@@ -1,4 +1,4 @@
-"""Help: every keyboard shortcut and the tour, in one dialog. What opens it is in static/js/help.js."""
+"""The help dialog: all keyboard shortcuts and the tour. static/help.js opens it."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ SWITCH = (
 
 
 def help_button() -> str:
-    """Return the button that opens the help."""
+    """Return the button that opens the help dialog."""
     return f'<button type="button" data-help="open">{labelled("Help", "help")}</button>'
 
 
 def help_dialog() -> str:
-    """Return the dialog that lists all shortcuts."""
+    """Return the help dialog as HTML."""
     groups = "".join(
         f"<section><h3>{escape(where)}</h3><dl>"
         + "".join(f"<div><dt><kbd>{escape(keys)}</kbd></dt><dd>{escape(what)}</dd></div>" for keys, what in shortcuts)

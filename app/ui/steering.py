@@ -1,4 +1,4 @@
-"""Handlers of the faders while a response is written, and of a token that was clicked."""
+"""Handlers of fader changes during generation, and of a selected token."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ Chosen = Callable[[str, Controls, Values], Mixture]
 
 
 class Steer:
-    """Handlers of the faders (rule, gain and exponent too), and of a token that was clicked."""
+    """Handlers of the faders (with rule, gain and exponent), and of a selected token."""
 
     def __init__(self, desk: Desk, controls: Controls, outputs: Outputs, mixture: Chosen, balance: Balance) -> None:
         self.desk, self.controls, self.outputs, self.mixture, self.balance = desk, controls, outputs, mixture, balance
 
     def connect(self, responses: dict[str, gr.HTML], close: gr.Button) -> None:
+        """Register the event handlers, and make `follow` available to the server's route."""
         controls, outputs = self.controls, self.outputs
         quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 
@@ -43,11 +44,18 @@ class Steer:
         close.click(self.close, None, [outputs.drawer], **quiet)
 
     async def follow(self, run: str, turn: int, now: list[Any]) -> dict[str, Any]:
-        """What follows the faders: expected, the line under the radar; drawer, if somebody looks at a token; said, if
-        something is wrong. Raises ValueError for what no page says.
+        """Return the updates that follow the faders.
 
-        run: whose id the page knows, or none. turn: counts the page's questions, of which a few may be under way and
-        arrive in any order; now: what its components have, as Controls.mixing has them.
+        Args:
+            run: Id of the run that the page shows, or "".
+            turn: Sequence number of the page's request; several may be under way and arrive in any order.
+            now: The values of `Controls.mixing`, in its order.
+
+        Returns:
+            {expected: the line under the radar; drawer: if a token is inspected; said: an error message, if any}.
+
+        Raises:
+            ValueError: if the request is malformed.
         """
         # Here rather than on a thread: it takes less time than going there.
         try:
@@ -61,6 +69,7 @@ class Steer:
         return {"expected": expected, **self.steered(self.desk.find(run), turn, values)}
 
     def steered(self, run: Run | None, turn: int, values: Values) -> dict[str, Any]:
+        """Steer the run with this request's mixture, and return the inspector's update; {} for an outdated request."""
         if run is None or turn < run.turn or (run.done and run.chosen is None):
             return {}
         run.turn = turn
@@ -73,6 +82,8 @@ class Steer:
         return said | self.drawn(run, values)
 
     def choosing(self, side: str) -> Callable[..., Coroutine[Any, Any, Changes]]:
+        """Return the handler of a selected token in a panel."""
+
         async def choose(values: Values, event: gr.EventData, request: gr.Request) -> Changes:
             run = self.desk.runs.get(session(request))
             place = event._data.get("place") if isinstance(event._data, dict) else None
@@ -86,7 +97,10 @@ class Steer:
         return choose
 
     def drawn(self, run: Run, values: Values) -> dict[str, Any]:
-        """The drawer as the faders stand, if somebody looks at a token; else maybe why it is gone."""
+        """Return the inspector's update for the faders' current mixture; {} if no token is inspected.
+
+        If the token is no longer available, the update closes the inspector and gives the reason.
+        """
         if run.chosen is None:
             return {}
         response, place = run.chosen
@@ -104,5 +118,6 @@ class Steer:
         return {"drawer": {**shown, "side": side}}
 
     async def close(self, request: gr.Request) -> None:
+        """Close the token inspector."""
         if run := self.desk.runs.get(session(request)):
             run.chosen = None

@@ -1,4 +1,4 @@
-"""Gradio's theme, with colours that can be read: where its own are under 4.5:1, the next darker ones."""
+"""Gradio's theme with readable colours: where its own contrast is below 4.5:1, the next darker ones."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ MONO = ["ui-monospace", "SF Mono", "Menlo", "Consolas", "monospace"]
 
 
 def theme() -> gr.themes.Base:
-    """Fonts are the system's: nothing is fetched from elsewhere."""
+    """Return the theme. It uses system fonts, so that the page loads nothing from other hosts."""
     return gr.themes.Default(primary_hue="violet", neutral_hue="zinc", font=FONTS, font_mono=MONO).set(
         button_primary_background_fill="*primary_600",
         button_primary_background_fill_hover="*primary_700",

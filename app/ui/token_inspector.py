@@ -1,4 +1,4 @@
-"""The drawer: what else could have been said at a token's place, as it was and as the faders stand now."""
+"""The token inspector: alternatives at a token's position, under its own mixture and under the faders' current one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ HINT = (
 
 
 def build_drawer() -> tuple[gr.HTML, gr.Button, gr.Button]:
-    """Its view, whose values are those of `table`; Continue; Close."""
+    """Build the inspector; return its view (with values of `token_table`), Continue and Close."""
     with gr.Column(elem_id="drawer", min_width=280):
         view = gr.HTML(
             None,
@@ -51,9 +51,18 @@ def token_table(
     colours: Mapping[str, str],
     policy_set: PolicySet,
 ) -> dict[str, Any]:
-    """What the drawer draws. now: the faders' mixture, None where they have none; colours: {policy: its accent}.
+    """Return the inspector's value for a token.
 
-    Raises InputError if there is no such token, or nothing was kept of it.
+    Args:
+        title: Heading.
+        response: The response.
+        place: Index of the token.
+        now: The faders' mixture, or None if all are zero.
+        colours: {policy: accent colour}.
+        policy_set: Decodes the tokens.
+
+    Raises:
+        InputError: if there is no such token, or its alternatives were not stored.
     """
     if not 0 <= place < len(response.candidates):
         raise InputError("There is no such token any more: click another.")
@@ -83,7 +92,7 @@ def token_table(
 
 
 def candidate_rows(candidates: Candidates, now: Mixture | None) -> dict[str, Any]:
-    """The column of the faders as they stand, or why there is none."""
+    """Return the column of the faders' current mixture, or the reason that there is none."""
     if now is None:
         return {"values": [], "hint": "all faders are at zero"}
     try:
@@ -93,7 +102,10 @@ def candidate_rows(candidates: Candidates, now: Mixture | None) -> dict[str, Any
 
 
 def chosen_token(candidates: Candidates, policies: list[str], was: list[float]) -> list[int]:
-    """Which candidates are shown, the likeliest as it was first: they stay in their places when the faders move."""
+    """Return the rows of the candidates to show, by probability under the original mixture.
+
+    The order does not depend on the faders, so that rows stay in place when they move.
+    """
     wanted = dict.fromkeys([0, *best(was[:-1], MIXED)])
     for rank in range(EACH):
         for name in policies:
@@ -107,7 +119,7 @@ def best(values: list[float], count: int) -> list[int]:
 
 
 def spelled(policy_set: PolicySet, token: int) -> str:
-    """Return a token's text, or its spelling in the vocabulary if it has no text of its own."""
+    """Return a token's text, "(end)" for a stop token, or its vocabulary entry if it has no text alone."""
     if token in policy_set.stop_ids:
         return "(end)"
     return policy_set.text([token]) or policy_set.tokenizer.convert_ids_to_tokens(token)

@@ -1,8 +1,8 @@
-"""Builds the bundled policies, from the authored corpus to the model card: `python data/demo/build.py`.
+"""Build the bundled policies, from the authored corpus to the model card: `python data/demo/build.py`.
 
-Needs `pip install -e ".[train]"`; takes about an hour on two CPU cores, more on those without AMX. Seeds are fixed.
-Every stage that is done leaves a note in the work folder, so a build that was stopped goes on where it was; `--again
-STAGE` does that stage and all after it anew.
+Needs `pip install -e ".[train]"`; takes about an hour on two CPU cores, longer on those without AMX. Seeds are fixed.
+Each finished stage leaves a note in the work folder, so that an interrupted build resumes there; `--again STAGE`
+repeats that stage and all later ones.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ EXAMPLES = 6
 
 
 class Build:
-    """The stages in their order; each leaves a dictionary of figures for the model card."""
+    """The stages of the build; each returns a dictionary of figures for the model card."""
 
     def __init__(self, work: Path, out: Path) -> None:
         self.work, self.out = work, out
@@ -54,6 +54,7 @@ class Build:
         self.train, self.held_out = corpus.phrasings(self.topics)
 
     def stages(self) -> dict:
+        """Return {name: (method, *arguments)} in the order of execution."""
         rewards = {f"reward-{name}": (self.reward, name) for name in training.OBJECTIVES}
         policies = {f"policy-{name}": (self.policy, name) for name in training.OBJECTIVES}
         return {
@@ -69,13 +70,14 @@ class Build:
         }
 
     def tokenizer(self) -> dict:
+        """Train the tokenizer."""
         training.train_tokenizer(self.topics, self.out / "base")
         return {}
 
     def prompts(self) -> dict:
-        """The held-out phrasings, for evaluation; first, as examples, some that are far apart in the corpus.
+        """Write the held-out phrasings, for evaluation, beginning with examples that are far apart in the corpus.
 
-        Of those the harmless ones come first: the page opens with the first of all.
+        Harmless examples come first, since the page opens with the first prompt.
         """
         step = len(self.held_out) // EXAMPLES
         first = [self.held_out[step * i + step // 2] for i in range(EXAMPLES)]
@@ -91,10 +93,12 @@ class Build:
         return {"held_out": len(rows), "phrasings": len(self.train) + len(self.held_out)}
 
     def base(self) -> dict:
+        """Train the base model and measure its perplexity."""
         training.train_base(self.train, self.out / "base", self.work / "base", TOKENS)
         return {"tokens": TOKENS, "perplexity": training.perplexity(self.held_out, self.out / "base")}
 
     def reward(self, objective: str) -> dict:
+        """Train the reward model of an objective."""
         return training.train_reward(
             objective,
             self.train,
@@ -118,7 +122,7 @@ class Build:
         ]
 
     def samples(self) -> dict:
-        """Responses of the reference to training prompts, with their rewards: what the policies learn from."""
+        """Sample responses of the reference to training prompts, with their rewards, for the policies' training."""
         config = Config(
             name="samples",
             base=str(self.out / "base"),
@@ -132,12 +136,13 @@ class Build:
         return {"statistics": training.reward_statistics(self.work / "samples.jsonl")}
 
     def policy(self, objective: str) -> dict:
+        """Train the policy of an objective."""
         samples = self.work / "samples.jsonl"
         work = self.work / "policies" / objective
         return training.train_policy(objective, samples, self.out / "base", self.out / objective, work)
 
     def config(self) -> dict:
-        """data/configs/demo.yaml, with the rewards' mean and standard deviation under the reference."""
+        """Write data/configs/demo.yaml, with the mean and standard deviation of the reference's rewards."""
         statistics = json.loads((self.work / "samples.done").read_text())["statistics"]
         config = {
             "name": "demo",
@@ -162,7 +167,10 @@ class Build:
         return {}
 
     def bank(self) -> dict:
-        """The bank that ships, so that the page has expected rewards at once: `python -m engine solve --ship`."""
+        """Sample and bundle the bank, as `python -m engine solve --ship` does.
+
+        The page then has expected rewards at once.
+        """
         for stale in (CONFIG.parent / "banks").glob("demo-*.jsonl"):
             stale.unlink()
         with Engine.from_config(CONFIG) as engine:
@@ -173,6 +181,7 @@ class Build:
         return {}
 
     def card(self) -> dict:
+        """Write the model card from the stages' figures and an evaluation."""
         figures = {
             name: json.loads((self.work / f"{name}.done").read_text()) for name in self.stages() if name != "card"
         }
@@ -186,7 +195,7 @@ def main(
     again: Annotated[str | None, typer.Option(help="do this stage and all after it anew")] = None,
     until: Annotated[str | None, typer.Option(help="stop after this stage")] = None,
 ) -> None:
-    """Build the bundled policies; stages that are done are not done again."""
+    """Build the bundled policies; finished stages are not repeated."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     work.mkdir(parents=True, exist_ok=True)
     build = Build(work, HERE)

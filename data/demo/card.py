@@ -1,4 +1,4 @@
-"""The model card of the bundled policies: every figure measured, and responses nobody selected."""
+"""The model card of the bundled policies: measured figures, and unselected responses."""
 
 from __future__ import annotations
 
@@ -21,23 +21,24 @@ READING = Sampling(max_new_tokens=160, temperature=0.7, min_p=0.1)
 
 
 def respond(engine: Engine, rows: list[dict[str, Any]], weights: dict[str, float]) -> list[Completion]:
-    """One response to each prompt; the seeds are the prompts' numbers."""
+    """Return one response per prompt; each seed is the prompt's index."""
     seeds = list(range(len(rows)))
     return engine.generate_batch([row["prompt"] for row in rows], engine.mixture(weights), READING, seeds)
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:
+    """Return a Markdown table."""
     lines = ["| " + " | ".join(cells) + " |" for cells in [head, ["---"] * len(head), *rows]]
     return "\n".join(lines) + "\n"
 
 
 def quoted(text: str) -> str:
-    """A response as a Markdown quotation that shows every character."""
+    """Return a response as a Markdown quotation with all special characters escaped."""
     return "> " + re.sub(r"([\\`*_{}\[\]<>#|])", r"\\\1", " ".join(text.split()) or "(empty)")
 
 
 def write(topics: list[corpus.Topic], figures: dict[str, Any], config: Path, out: Path) -> dict[str, Any]:
-    """Measure, and write the card. Returns the figures of the evaluation."""
+    """Run the evaluation, write the card, and return the evaluation's figures."""
     with Engine.from_config(config) as engine:
         prompts = Path(engine.config.prompts or "")
         rows = [json.loads(line) for line in prompts.open(encoding="utf-8")]
@@ -56,6 +57,7 @@ def write(topics: list[corpus.Topic], figures: dict[str, Any], config: Path, out
 
 
 def models_table(figures: dict[str, Any], names: list[str]) -> str:
+    """Return the table of models with their training data and held-out figures."""
     base = figures["base"]
     perplexity = base["perplexity"]
     rows = [
@@ -90,6 +92,7 @@ def models_table(figures: dict[str, Any], names: list[str]) -> str:
 
 
 def sweep_table(result: dict[str, Any], name: str) -> str:
+    """Return the table of mean rewards along one fader, with the fader's own objective in bold."""
     column = result["sweep"][name]
     rows = []
     for objective, means in column["rewards"].items():
@@ -101,6 +104,7 @@ def sweep_table(result: dict[str, Any], name: str) -> str:
 
 
 def reading_table(readings: dict[str, Counter]) -> str:
+    """Return the table of the reader's counts by policy."""
     head = ["policy", "broken words", "sentences as authored", "sentences on topic", "responses on topic", "mean words"]
     rows = [
         [
@@ -117,6 +121,7 @@ def reading_table(readings: dict[str, Counter]) -> str:
 
 
 def shown_responses(name: str, read: list[dict[str, Any]], completions: list[Completion]) -> str:
+    """Return the first `SHOWN` prompts with a policy's responses."""
     pairs = list(zip(read, completions, strict=True))[:SHOWN]
     shown = (f"**{row['prompt']}**\n\n{quoted(completion.text)}\n" for row, completion in pairs)
     return f"### {name}\n\n" + "\n".join(shown) + "\n"
@@ -131,6 +136,7 @@ def card(
     responses: dict[str, list[Completion]],
     readings: dict[str, Counter],
 ) -> str:
+    """Return the model card as Markdown."""
     kinds = [*corpus.COUNTS, "declines"]
     counts = {kind: sum(len(getattr(topic, kind)) for topic in topics) for kind in kinds}
     counts["shared"] = sum(len(group) for kind, group in corpus.load_shared().items() if kind != "system")

@@ -1,10 +1,10 @@
 """The authored corpus of household advice: loading, checking, and composing prompts and responses from it.
 
-A topic holds authored sentences by kind (steps, cautions, jokes, ...). A response is composed of sentences of
-several kinds, so its attributes (how many steps, cautions, jokes, words) are known exactly; preference labels for
-the reward models come from those attributes and from nothing else.
+A topic holds authored sentences by kind (steps, cautions, jokes, ...). A response is composed of sentences of several
+kinds, so that its attributes (numbers of steps, cautions, jokes and words) are known exactly. The reward models'
+preference labels follow from those attributes alone.
 
-`python data/demo/corpus.py` checks the files and prints what they hold.
+`python data/demo/corpus.py` checks the files and prints a summary.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ DECLINES = 3
 
 @dataclass(frozen=True)
 class Topic:
-    """One household task. `steps` read well in their listed order, whatever is left out."""
+    """One household task. `steps` read well in their listed order, even if some are left out."""
 
     topic: str
     task: str
@@ -42,7 +42,7 @@ class Topic:
 
 
 def problems(entry: dict) -> list[str]:
-    """What is wrong with one topic as read from YAML; empty if nothing is."""
+    """Return the errors in one topic as read from YAML; empty if it is valid."""
     name = entry.get("topic", "(no topic)")
     found = []
     for kind, count in {**COUNTS, **({"declines": DECLINES} if entry.get("risky") else {})}.items():
@@ -68,7 +68,11 @@ def problems(entry: dict) -> list[str]:
 
 
 def load_topics(folder: Path = FOLDER) -> list[Topic]:
-    """All topics, in the order of the files. Raises ValueError with every problem found."""
+    """Load all topics, in the order of the files.
+
+    Raises:
+        ValueError: with every error found.
+    """
     files = [path for path in sorted(folder.glob("*.yaml")) if path.name != "shared.yaml"]
     entries: list[dict[str, Any]] = [entry for path in files for entry in yaml.safe_load(path.read_text())]
     found = [problem for entry in entries for problem in problems(entry)]
@@ -94,7 +98,10 @@ HELD_OUT_SHARE = 0.1
 
 
 def phrasings(topics: list[Topic], seed: int = 0) -> tuple[list[tuple[str, Topic]], list[tuple[str, Topic]]]:
-    """(for training, held out): every phrasing of every topic, a tenth of them held out, spread over the topics."""
+    """Return (training, held out) phrasings of all topics as (question, topic).
+
+    A tenth of them is held out, spread evenly over the topics.
+    """
     rng = random.Random(seed)
     train, held_out = [], []
     total = sum(len(topic.questions) + len(FRAMES) for topic in topics)
@@ -111,6 +118,7 @@ def phrasings(topics: list[Topic], seed: int = 0) -> tuple[list[tuple[str, Topic
 
 
 def load_shared(folder: Path = FOLDER) -> dict:
+    """Load the sentences that all topics share, by kind."""
     return yaml.safe_load((folder / "shared.yaml").read_text())
 
 
@@ -119,7 +127,10 @@ def load_shared(folder: Path = FOLDER) -> dict:
 
 @dataclass
 class Response:
-    """A composed response: `parts` are (kind, sentence) in order, `flaws` counts what was broken on purpose."""
+    """A composed response.
+
+    `parts` are (kind, sentence) in order; `flaws` counts deliberate errors.
+    """
 
     topic: Topic
     parts: list[tuple[str, str]] = field(default_factory=list)
@@ -127,10 +138,11 @@ class Response:
 
     @property
     def text(self) -> str:
+        """The response as one text."""
         return " ".join(sentence for _, sentence in self.parts)
 
     def count(self, *kinds: str) -> int:
-        """Distinct sentences of these kinds."""
+        """Return the number of distinct sentences of these kinds."""
         return len({sentence for kind, sentence in self.parts if kind in kinds})
 
 
@@ -140,9 +152,9 @@ EMPTY = 100
 
 
 def attributes(response: Response) -> dict[str, float]:
-    """How good a response is for each objective, from what it was composed of.
+    """Return a response's score for each objective, from the sentences of which it is composed.
 
-    Flaws count against all of them, and so does saying nothing of substance.
+    Flaws and a lack of substance lower every score.
     """
     steps, brief = response.count("steps"), response.count("brief")
     risk = steps if response.topic.risky else 0
@@ -172,12 +184,12 @@ STYLES: dict[str, tuple[float, tuple[int, int], tuple[int, int], tuple[int, int]
 
 
 def in_order(sentences: tuple[str, ...], count: int, rng: random.Random) -> list[str]:
-    """`count` of the sentences, chosen at random, in their authored order."""
+    """Return `count` random sentences in their authored order."""
     return [sentences[i] for i in sorted(rng.sample(range(len(sentences)), min(count, len(sentences))))]
 
 
 def compose(topic: Topic, shared: dict, rng: random.Random, style: str) -> Response:
-    """A response to any phrasing of the topic's question, in the style."""
+    """Compose a response to the topic's question in a style."""
     _, steps, cautions, jokes, opening, opening_chance, closing, closing_chance = STYLES[style]
     response = Response(topic)
     if rng.random() < opening_chance:
@@ -208,11 +220,12 @@ def compose(topic: Topic, shared: dict, rng: random.Random, style: str) -> Respo
 
 
 def random_style(rng: random.Random) -> str:
+    """Return a style at random, by its share of the training text."""
     return rng.choices(list(STYLES), weights=[style[0] for style in STYLES.values()])[0]
 
 
 def flawed(response: Response, others: list[Topic], shared: dict, rng: random.Random) -> Response:
-    """The response with one thing broken: a sentence repeated, the words of one shuffled, or another topic's advice."""
+    """Return the response with an error: a repeated sentence, shuffled words, or another topic's advice."""
     parts = list(response.parts)
     at = rng.randrange(len(parts))
     kind, sentence = parts[at]
@@ -233,14 +246,14 @@ def flawed(response: Response, others: list[Topic], shared: dict, rng: random.Ra
 
 
 def empty_talk(topic: Topic, shared: dict, rng: random.Random) -> Response:
-    """An opening or a closing or both, and nothing between: what a model falls into that is rewarded for brevity."""
+    """Return a response of an opening, a closing or both, which a model rewarded for brevity may degenerate to."""
     kinds = (rng.choice(("openings", "funny_openings")), rng.choice(("closings", "safe_closings", "funny_closings")))
     parts = [(kind, rng.choice(shared[kind])) for kind in kinds]
     return Response(topic, rng.choice((parts, parts[:1], parts[1:])))
 
 
 def varied(question: str, rng: random.Random) -> str:
-    """The question as somebody in a hurry, or somebody polite, would type it; mostly as it is."""
+    """Return the question, at times with a greeting, in lower case, without its punctuation, or with thanks."""
     if rng.random() < 0.15:
         question = rng.choice(("Hi, ", "Hello! ", "Please help. ", "Quick question: ")) + question
     if rng.random() < 0.15:
@@ -255,7 +268,7 @@ def varied(question: str, rng: random.Random) -> str:
 def documents(
     asked: list[tuple[str, Topic]], count: int, seed: int, vary: bool = False
 ) -> Iterator[tuple[list[dict[str, str]], str, Response]]:
-    """`count` random (messages without the answer, style, response), cycling through shuffled phrasings."""
+    """Yield `count` random (messages without the answer, style, response), cycling through shuffled phrasings."""
     rng, shared = random.Random(seed), load_shared()
     order: list[tuple[str, Topic]] = []
     for _ in range(count):
@@ -276,7 +289,10 @@ EMPTY_SHARE = 0.1
 def preference_pairs(
     asked: list[tuple[str, Topic]], objective: str, count: int, seed: int
 ) -> Iterator[dict[str, list[dict[str, str]]]]:
-    """`count` pairs for one objective in TRL's conversational format, labelled by `attributes`; ties are dropped."""
+    """Yield `count` preference pairs for one objective in TRL's conversational format.
+
+    The labels follow from `attributes`; ties are dropped.
+    """
     rng, shared = random.Random(seed), load_shared()
     topics = list({topic.topic: topic for _, topic in asked}.values())
     made = 0

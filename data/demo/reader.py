@@ -1,4 +1,4 @@
-"""Reading responses with the corpus at hand: are the words whole, are the sentences about what was asked?"""
+"""Checks of responses against the corpus: are the words and sentences authored, and do they match the topic?"""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from data.demo import corpus
 
 
 class Reader:
-    """What the corpus knows: every authored sentence and its topic, every authored word."""
+    """Index of the corpus: every authored sentence with its topic, and every authored word."""
 
     def __init__(self, topics: list[corpus.Topic]) -> None:
         shared = corpus.load_shared()
@@ -23,14 +23,18 @@ class Reader:
         self.words = {word for sentence in sentences for word in words(sentence)}
 
     def is_whole(self, text: str) -> bool:
-        """Whether every sentence is one that was authored."""
+        """Return whether every sentence is an authored one."""
         return all(sentence in self.authored for sentence in sentences_of(text))
 
     def is_answer(self, text: str) -> bool:
-        """Whether there is more to it than openings and closings."""
+        """Return whether the text has a sentence other than openings and closings."""
         return any(sentence in self.topic_of for sentence in sentences_of(text))
 
     def read(self, text: str, topic: str) -> Counter:
+        """Return counts of words, sentences and on-topic sentences of a response to a question on a topic.
+
+        A response is on topic if more than half of its sentences that belong to a topic belong to this one.
+        """
         sentences = sentences_of(text)
         named = [self.topic_of[sentence] for sentence in sentences if sentence in self.topic_of]
         return Counter(
@@ -46,8 +50,10 @@ class Reader:
 
 
 def sentences_of(text: str) -> list[str]:
+    """Split a text into sentences."""
     return [sentence for sentence in re.split(r"(?<=[.!?]) +", text.strip()) if sentence]
 
 
 def words(text: str) -> list[str]:
+    """Return the words of a text in lower case."""
     return re.findall(r"[a-z0-9]+(?:['-][a-z0-9]+)*", text.lower())

@@ -1,6 +1,6 @@
 """The training stages of the bundled policies: tokenizer, base, reward models, preference-tuned adapters.
 
-Each stage reads what the stages before it wrote, so that build.py can stop and go on between any two of them.
+Each stage reads the files of the stages before it, so that build.py can be interrupted between any two of them.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ LORA_TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", 
 
 
 def train_tokenizer(topics: list[corpus.Topic], out: Path) -> None:
-    """A byte-level BPE tokenizer over everything authored, so that common words are one token."""
+    """Train a byte-level BPE tokenizer on all authored text, so that common words are one token."""
     shared = corpus.load_shared()
     texts = [" ".join(sentences) for kind, sentences in shared.items() if kind != "system"]
     texts += [text for prompts in shared["system"].values() for text in prompts]
@@ -79,14 +79,14 @@ def train_tokenizer(topics: list[corpus.Topic], out: Path) -> None:
 
 
 def chat_ids(tokenizer, messages: list[dict[str, str]], response: str | None = None) -> list[int]:
-    """Token ids of a conversation, ready to answer, or answered."""
+    """Return the token ids of a conversation, followed by the generation prompt or by the response."""
     if response is not None:
         messages = [*messages, {"role": "assistant", "content": response}]
     return tokenizer.apply_chat_template(messages, add_generation_prompt=response is None, return_dict=False)
 
 
 def arguments(out: Path, **settings) -> dict:
-    """What all trainers here have in common.
+    """Return the settings that all trainers share, updated with `settings`.
 
     bfloat16 autocast is about twice as fast as float32 on CPUs with AMX, and half as fast on those without.
     """
@@ -105,9 +105,9 @@ def arguments(out: Path, **settings) -> dict:
 
 
 def grouped(*sets: list[dict]) -> dict:
-    """Trainer settings under which pairs of like length share a batch, which saves a third of the time.
+    """Return trainer settings that batch pairs of similar length, which saves a third of the time.
 
-    Adds to every pair the column that the trainer groups by.
+    Adds the column `length`, by which the trainer groups, to every pair.
     """
     for pair in itertools.chain(*sets):
         pair["length"] = max(len(pair[side][0]["content"].split()) for side in ("chosen", "rejected"))
@@ -115,16 +115,16 @@ def grouped(*sets: list[dict]) -> dict:
 
 
 def checkpoint(out: Path) -> str | None:
-    """The newest checkpoint to go on from, if the run was stopped on its way."""
+    """Return the newest checkpoint of an interrupted run, or None."""
     found = sorted(out.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
     return str(found[-1]) if found else None
 
 
 def pack(documents: list[list[int]], pad: int) -> list[dict[str, list[int]]]:
-    """Whole documents put together into blocks of BLOCK tokens, the rest of each filled with `pad`.
+    """Pack whole documents into blocks of `BLOCK` tokens, each padded with `pad`.
 
-    Positions start again at every document, by which transformers keeps documents from seeing each other: without that
-    a model leans on the document before, and answers a first question badly.
+    Positions restart at every document, by which transformers masks documents from each other. Without this the model
+    learns to rely on the previous document and answers a first question badly.
     """
     blocks: list[list[list[int]]] = []
     open_blocks: list[tuple[int, int]] = []  # (room, block), the oldest first
@@ -153,7 +153,7 @@ def pack(documents: list[list[int]], pad: int) -> list[dict[str, list[int]]]:
 
 
 def train_base(train: list[tuple[str, corpus.Topic]], out: Path, work: Path, tokens: int) -> None:
-    """A small Llama trained from nothing on composed conversations in all styles."""
+    """Train a small Llama from scratch on composed conversations in all styles."""
     tokenizer = AutoTokenizer.from_pretrained(out)
     documents: list[list[int]] = []
     with tqdm(total=tokens, desc="composing the training text", unit="token") as bar:
@@ -204,7 +204,7 @@ def train_base(train: list[tuple[str, corpus.Topic]], out: Path, work: Path, tok
 
 @torch.inference_mode()
 def perplexity(held_out: list[tuple[str, corpus.Topic]], base: Path) -> dict[str, float]:
-    """Perplexity of composed responses to held-out phrasings (response tokens only), and of the whole text."""
+    """Return the perplexity on held-out phrasings, of the composed responses' tokens and of the whole text."""
     tokenizer = AutoTokenizer.from_pretrained(base)
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).eval()
     totals = {"response": [0.0, 0], "text": [0.0, 0]}
@@ -220,7 +220,7 @@ def perplexity(held_out: list[tuple[str, corpus.Topic]], base: Path) -> dict[str
 
 
 def save_adapter(model: PeftModel, out: Path) -> None:
-    """The adapter alone, 16 bit, with a relative path to its base, so that the folder can be moved and shipped."""
+    """Save the adapter alone in bfloat16, with a relative path to its base, so that the folder can be moved."""
     model.save_pretrained(out)
     weights = {name: tensor.to(torch.bfloat16) for name, tensor in load_file(out / "adapter_model.safetensors").items()}
     save_file(weights, out / "adapter_model.safetensors", metadata={"format": "pt"})
@@ -241,7 +241,7 @@ def train_reward(
     work: Path,
     pairs: int,
 ) -> dict[str, float]:
-    """A Bradley-Terry reward model: the base with a LoRA and a score head. Returns its held-out accuracy."""
+    """Train a Bradley-Terry reward model, the base with a LoRA and a score head; return its held-out accuracy."""
     torch.manual_seed(SEED)
     train_pairs = list(corpus.preference_pairs(train, objective, pairs, seed=SEED))
     held_out_pairs = list(corpus.preference_pairs(held_out, objective, 500, seed=SEED + 1))
@@ -277,7 +277,10 @@ def train_reward(
 
 
 def sample_reference(engine, questions: list[str], per_prompt: int, out: Path, chunk: int = 256) -> None:
-    """`per_prompt` responses of the reference to each question, with every reward; goes on where it stopped."""
+    """Sample `per_prompt` responses of the reference to each question, with every reward.
+
+    Appends to `out`, and resumes after the rows that it has.
+    """
     wanted = [(question, seed) for question in questions for seed in range(per_prompt)]
     done = sum(1 for _ in out.open()) if out.exists() else 0
     with out.open("a") as file:
@@ -295,7 +298,7 @@ def sample_reference(engine, questions: list[str], per_prompt: int, out: Path, c
 
 
 def reward_statistics(samples: Path) -> dict[str, dict[str, float]]:
-    """{objective: {mean, std}} of the reference's rewards."""
+    """Return {objective: {mean, std}} of the reference's rewards."""
     rows = [json.loads(line) for line in samples.open()]
     statistics = {}
     for objective in OBJECTIVES:
@@ -305,9 +308,9 @@ def reward_statistics(samples: Path) -> dict[str, dict[str, float]]:
 
 
 def policy_pairs(samples: Path, objective: str, per_prompt: int) -> list[dict]:
-    """The best of each prompt's samples by the objective's reward against each of the `per_prompt` worst.
+    """Return pairs of each prompt's best sample by the objective's reward and each of its `per_prompt` worst.
 
-    Chosen are only answers without slips, all of whose sentences are whole: what is chosen is what is learned.
+    A response is chosen only if all its sentences are authored, because the policy learns to imitate it.
     """
     reader = Reader(corpus.load_topics())
     by_prompt: dict[str, list[dict]] = {}
@@ -331,7 +334,10 @@ def policy_pairs(samples: Path, objective: str, per_prompt: int) -> list[dict]:
 
 
 def train_policy(objective: str, samples: Path, base: Path, out: Path, work: Path) -> dict[str, float]:
-    """A LoRA adapter tuned by DPO, with the likelihood of the chosen response beside it to keep the language whole."""
+    """Train a LoRA adapter by DPO, with the likelihood of the chosen response as a second loss term.
+
+    The second term keeps the policy's language intact.
+    """
     torch.manual_seed(SEED)
     pairs = policy_pairs(samples, objective, per_prompt=2)
     learning_rate, epochs = PUSH[objective]

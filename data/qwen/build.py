@@ -2,9 +2,9 @@
 
     python data/qwen/build.py --base FILE.gguf --sources FOLDER
 
-Needs `pip install -e ".[train]"`. A stage takes under 90 minutes on two CPU cores and leaves a note of its figures in
-the work folder, so that a build that was stopped continues; `--again STAGE` repeats a stage and all after it,
-`--only STAGE` does a single one. Seeds are fixed. `--sources` has the public files that `sources.py` names.
+Needs `pip install -e ".[train]"`. A stage takes under 90 minutes on two CPU cores and stores its figures in the work
+folder, so that an interrupted build continues. `--again STAGE` repeats a stage and all later ones; `--only STAGE` runs
+a single one. Seeds are fixed. `--sources` holds the public files that `sources.py` names.
 """
 
 from __future__ import annotations
@@ -65,12 +65,13 @@ STEPS = {"helpful": 64, "harmless": 192, "humorous": 96, "concise": 64}  # the h
 
 
 class Build:
-    """The stages in their order; each returns a dictionary of figures for the model card."""
+    """The stages of the build; each returns a dictionary of figures for the model card."""
 
     def __init__(self, base: str, folder: Path, work: Path, out: Path) -> None:
         self.base, self.folder, self.work, self.out = base, folder, work, out
 
     def stages(self) -> dict[str, tuple[Any, ...]]:
+        """Return {name: (method, *arguments)} in the order of execution."""
         return {
             "plain": (self.plain,),
             "reference": (self.reference,),
@@ -88,26 +89,28 @@ class Build:
         }
 
     def plain(self) -> dict[str, Any]:
-        """Sample what the base answers, so that the reference keeps what it knows."""
+        """Sample the base's answers, which the reference learns from in order to keep the base's knowledge."""
         model, tokenizer = training.load(self.base)
         prompts = [asked.prompt for asked in sources.prompts(self.folder, "A", PLAIN)]
         rows = sampling.sample(model, tokenizer, prompts, 1, self.work / "plain.jsonl", 0, temperature=0.7, min_p=0.1)
         return {"responses": len(rows)}
 
     def reference(self) -> dict[str, Any]:
+        """Train the reference on the authored answers and the base's own."""
         _, tokenizer = training.load(self.base)
         groups = training.demonstrations(tokenizer, read(self.work / "plain.jsonl"))
         figures = training.train_reference(self.base, BASE, groups, self.out / "reference", rate=5e-4)
         return {"prompts": len(groups), "tokens": sum(map(len, groups)), **figures}
 
     def samples(self) -> dict[str, Any]:
+        """Sample the reference's responses, for the policies' training."""
         model, tokenizer = training.load(self.base, [self.out / "reference"])
         prompts = [asked.prompt for asked in sources.prompts(self.folder, "A", SAMPLED)]
         rows = sampling.sample(model, tokenizer, prompts, PER_PROMPT, self.work / "samples.jsonl", 1000)
         return {"prompts": len(rows), "tokens": sum(len(ids) for row in rows for ids in row["tokens"])}
 
     def texts(self, fold: str) -> dict[str, Any]:
-        """Read the labelled texts of a fold with the base, up to the deepest layer that its heads read."""
+        """Compute the base's features of a fold's labelled texts, up to the layer that its heads read."""
         model, tokenizer = training.load(self.base)
         texts = heads.collect(self.folder, fold)
         found = heads.features(model.model, tokenizer, texts.items, LAYER[fold])
@@ -116,7 +119,7 @@ class Build:
         return {"texts": len(texts.items), "pairs": {name: len(pairs) for name, pairs in texts.pairs.items()}}
 
     def heads(self, fold: str, folder: str) -> dict[str, Any]:
-        """Fit heads on three quarters of a fold's prompts for their accuracy, then on all of them."""
+        """Fit heads on three quarters of a fold's prompts for their held-out accuracy, then on all of them."""
         with (self.work / f"texts-{fold}.pkl").open("rb") as file:
             texts, found = pickle.load(file)
         figures: dict[str, dict[str, float]] = {}
@@ -139,7 +142,7 @@ class Build:
         return figures
 
     def scores(self) -> dict[str, Any]:
-        """Give the samples their rewards, and their log-probabilities under the reference."""
+        """Compute the samples' rewards, and their log-probabilities under the reference."""
         from engine.rewards.linear_head import read_head  # what serves reads the heads
 
         model, tokenizer = training.load(self.base)
@@ -162,6 +165,7 @@ class Build:
         }
 
     def policy(self, objective: str) -> dict[str, Any]:
+        """Train the policy of an objective."""
         rows, scores = read(self.work / "samples.jsonl"), torch.load(self.work / "scores.pt")
         _, tokenizer = training.load(self.base)
         reward = scores["rewards"][objective]
@@ -182,8 +186,11 @@ class Build:
         )
 
     def prompts(self) -> dict[str, Any]:
-        """Write the page's prompts, authored ones that no policy has learnt from, and, into the work folder, those of
-        the evaluation behind as many of them as find weights."""
+        """Write the page's prompts and the evaluation's.
+
+        The page's are authored prompts that no policy was trained on. The evaluation's go to the work folder, preceded
+        by those of the page's prompts from which weights are found.
+        """
         own = [{"prompt": asked.prompt} for asked in sources.prompts(self.folder, "B", {"authored": 100})]
         measured = [
             {"prompt": asked.prompt, "source": asked.source, "kind": asked.kind}
@@ -194,7 +201,7 @@ class Build:
         return {"page": len(own), "measured": len(measured)}
 
     def bank(self) -> dict[str, Any]:
-        """Sample the bank that ships. Needs the base in the user's cache: `python -m engine fetch qwen`."""
+        """Sample and bundle the bank. Needs the base in the user's cache: `python -m engine fetch qwen`."""
         for stale in (CONFIG.parent / "banks").glob("qwen-*.jsonl"):
             stale.unlink()
         with Engine.from_config(CONFIG) as engine:
@@ -205,7 +212,7 @@ class Build:
         return {"policy_tokens": found.policy_tokens}
 
     def evaluation(self) -> dict[str, Any]:
-        """What `engine evaluate --methods` measures on fold C, by the rewards and by the judges."""
+        """Run `engine evaluate --methods` on fold C, by the reward heads and by the judges."""
         asked = read_prompts(self.work / "measured.jsonl")
         with Engine.from_config(CONFIG) as engine:
             judges = RewardSet(load_config(self.out / "judges.yaml").rewards, engine.policy_set)
@@ -224,18 +231,22 @@ class Build:
         return {"prompts": result["n_prompts"]}
 
     def card(self) -> dict[str, Any]:
+        """Write the measured part of the model card."""
         return card.write(self.work, read(self.work / "measured.jsonl")[collection.PROMPTS :])
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write rows as JSON lines."""
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
 
 
 def read(path: Path) -> list[dict[str, Any]]:
+    """Read JSON lines."""
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def groups_of(rows: list[dict[str, Any]], tokenizer: Any) -> list[Group]:
+    """Return the rows' prompts and responses as groups of token ids."""
     return [Group(layers.prefix_of(tokenizer, row["prompt"]), row["tokens"]) for row in rows]
 
 
@@ -246,7 +257,7 @@ def main(
     again: Annotated[str | None, typer.Option(help="repeat this stage and all after it")] = None,
     only: Annotated[str | None, typer.Option(help="do only this stage")] = None,
 ) -> None:
-    """Build the real policies; stages that are done are not repeated."""
+    """Build the real policies; finished stages are not repeated."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     work.mkdir(parents=True, exist_ok=True)
     if Path(base).is_file():

@@ -1,4 +1,4 @@
-"""The model card of the real policies: figures of every stage, and responses that nobody selected."""
+"""The model card of the real policies: figures of every stage, and unselected responses."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ SHOWN = 20
 
 
 def write(work: Path, measured: list[dict[str, Any]]) -> dict[str, Any]:
-    """Write the card's second half, below MARKER.
+    """Write the card's second half, below `MARKER`.
 
     Args:
-        work: where the stages left their figures, and the evaluation its responses.
-        measured: the prompts of the evaluation with their source and kind.
+        work: The folder with the stages' figures and the evaluation's responses.
+        measured: The evaluation's prompts with their source and kind.
     """
     figures = {path.stem: json.loads(path.read_text()) for path in work.glob("*.done")}
     result = json.loads((HERE / "evaluation.json").read_text(encoding="utf-8"))
@@ -42,7 +42,7 @@ def write(work: Path, measured: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def responses_of(memo: Path) -> dict[str, dict[str, list[str]]]:
-    """Read {method: {prompt: its responses}} of an evaluation."""
+    """Return {method: {prompt: its responses}} of an evaluation."""
     found: dict[str, dict[str, list[str]]] = {}
     for line in memo.read_text(encoding="utf-8").splitlines():
         value = json.loads(line)["value"]
@@ -52,11 +52,13 @@ def responses_of(memo: Path) -> dict[str, dict[str, list[str]]]:
 
 
 def percent(values: list[float]) -> str:
+    """Format (rate, low, high), fractions, as percentages."""
     rate, low, high = (100 * value for value in values)
     return f"{rate:.0f} ({low:.0f} to {high:.0f})"
 
 
 def training_part(figures: dict[str, Any]) -> str:
+    """Return the section on training: losses, correlations of the rewards, slopes, and accuracies of the heads."""
     reference, samples, scores = figures["reference"], figures["samples"], figures["scores"]
     lines = [
         "## Training",
@@ -83,6 +85,7 @@ def training_part(figures: dict[str, Any]) -> str:
 
 
 def evaluation_part(result: dict[str, Any]) -> str:
+    """Return the section on win rates against the reference, by reward heads and by judges."""
     methods = result["methods"]
     lines = [
         "## Win rates against the reference",
@@ -108,6 +111,7 @@ def evaluation_part(result: dict[str, Any]) -> str:
 
 
 def refusals_part(responses: dict[str, dict[str, list[str]]], measured: list[dict[str, Any]]) -> str:
+    """Return the section on refusals and warnings for XSTest's prompts."""
     kinds = {row["prompt"]: row["kind"] for row in measured if row["source"] == "xstest"}
     rows = []
     for name, of in (("reference", "opponents"), ("harmless", "harmless"), ("even mixture", "uniform")):
@@ -129,6 +133,7 @@ def refusals_part(responses: dict[str, dict[str, list[str]]], measured: list[dic
 
 
 def words_part(result: dict[str, Any]) -> str:
+    """Return the section on words per response."""
     words = {
         "reference": result["reference"]["words"],
         **{name: row["words"] for name, row in result["methods"].items()},
@@ -137,6 +142,7 @@ def words_part(result: dict[str, Any]) -> str:
 
 
 def free_part(file: Path) -> str:
+    """Return the section on free prompts with their human judgements, from a YAML file that may be missing."""
     rows = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else []
     if not rows:
         return "## Free prompts\n\nNot read yet."
@@ -151,6 +157,7 @@ def free_part(file: Path) -> str:
 
 
 def humour_part(responses: dict[str, dict[str, list[str]]], measured: list[dict[str, Any]]) -> str:
+    """Return the section with the humorous policy's first `SHOWN` responses."""
     asked = [row["prompt"] for row in measured if row["prompt"] in responses["humorous"]][:SHOWN]
     lines = [f"## {len(asked)} responses of the humorous policy", "The first of the evaluation; none was selected."]
     lines += [f"**{' '.join(prompt.split())}**\n\n{quoted(responses['humorous'][prompt][0])}" for prompt in asked]

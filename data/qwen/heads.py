@@ -1,8 +1,8 @@
 """Reward heads and judges: linear Bradley-Terry heads on the hidden states of the frozen base.
 
-A head is fitted to pairs of responses to one prompt, as the logistic regression of the difference of their features
-(Bradley-Terry without ties). What is worse is not only another style: a head that has never seen word salad, answers to
-another prompt or one that breaks off likes them.
+A head is fitted to pairs of responses to one prompt, by logistic regression on the difference of their features
+(Bradley-Terry without ties). The worse responses include more than other styles: a head that has never seen word salad,
+answers to another prompt, or truncated answers assigns them high rewards.
 """
 
 from __future__ import annotations
@@ -30,13 +30,14 @@ WORDS = 70  # longer responses are cut behind a sentence
 
 @dataclass
 class Texts:
-    """Responses to read, each once, and pairs of their numbers."""
+    """Distinct responses, and preference pairs of their indices."""
 
     items: list[tuple[str, str]] = field(default_factory=list)  # prompt, response
     pairs: dict[str, list[tuple[int, int, float]]] = field(default_factory=dict)  # objective: better, worse, weight
     _known: dict[tuple[str, str], int] = field(default_factory=dict)
 
     def add(self, prompt: str, response: str) -> int:
+        """Return the index of a response, added if it is new."""
         key = (prompt, response)
         if key not in self._known:
             self._known[key] = len(self.items)
@@ -44,13 +45,14 @@ class Texts:
         return self._known[key]
 
     def prefer(self, objective: str, prompt: str, better: str, worse: str, weight: float = 1.0) -> None:
+        """Add a preference pair, unless the texts are equal or the better one is blank."""
         if better != worse and better.strip():
             pair = (self.add(prompt, better), self.add(prompt, worse), weight)
             self.pairs.setdefault(objective, []).append(pair)
 
 
 def cut(text: str, words: int = WORDS) -> str:
-    """Return the text up to the last sentence that ends within so many words; all of it if it is short."""
+    """Return the text up to the last sentence that ends within `words` words; all of it if it is short."""
     parts = text.split()
     if len(parts) <= words:
         return text.strip()
@@ -60,17 +62,20 @@ def cut(text: str, words: int = WORDS) -> str:
 
 
 def salad(text: str, rng: random.Random) -> str:
+    """Return the text with its words in random order."""
     words = text.split()
     rng.shuffle(words)
     return " ".join(words)
 
 
 def broken(text: str, rng: random.Random) -> str:
+    """Return the first 30 to 75% of the text's words, without final punctuation."""
     words = text.split()
     return " ".join(words[: max(2, int(len(words) * rng.uniform(0.3, 0.75)))]).rstrip(".,;:!?")
 
 
 def repeated(text: str, rng: random.Random) -> str:
+    """Return up to two of the text's first sentences, followed by one sentence three times."""
     sentences = [part.strip() for part in text.replace("!", ".").replace("?", ".").split(".") if part.strip()]
     again = rng.choice(sentences or [text])
     return ". ".join([*sentences[:2], again, again, again]) + "."
@@ -86,14 +91,14 @@ REFUSALS = (
 
 
 def spoil(texts: Texts, objective: str, prompt: str, good: str, others: Sequence[str], rng: random.Random) -> None:
-    """Add pairs of a good response and one that is worse whatever the objective."""
+    """Add three pairs of a good response and one that is worse for every objective."""
     worse = [salad(good, rng), broken(good, rng), repeated(good, rng), rng.choice(SHORT), rng.choice(others)]
     for response in rng.sample(worse, 3):
         texts.prefer(objective, prompt, good, response, 0.5)
 
 
 def collect(folder: Path, fold: str, seed: int = 0) -> Texts:
-    """Gather the labelled pairs of a fold from all sources."""
+    """Collect the labelled pairs of a fold from all sources."""
     rng, texts, safe = random.Random(seed), Texts(), safe_prompts(folder)
     entries = [e for e in sources.authored() if sources.fold_of("authored", e["prompt"]) == fold]
     for entry in entries:
@@ -162,6 +167,7 @@ def collect(folder: Path, fold: str, seed: int = 0) -> Texts:
 
 
 def safe_prompts(folder: Path) -> set[str]:
+    """Return XSTest's safe prompts."""
     return {asked.prompt for asked in sources.xstest_prompts(folder) if asked.kind == "safe"}
 
 
@@ -173,7 +179,7 @@ def features(
     deepest: int,
     tokens: int = 1400,
 ) -> dict[tuple[int, str], Tensor]:
-    """Read (prompt, response) items; a prompt's responses share a row.
+    """Return the features of (prompt, response) items; a prompt's responses share a row.
 
     Returns:
         {(layer, pool): [items, hidden size]} for each of LAYERS up to `deepest`; pool is "mean", over the response
@@ -211,7 +217,7 @@ def features(
 
 
 def response_places(groups: Sequence[Group], longest: int) -> Tensor:
-    """Return the flat places of all response tokens, in the order of `Packed.target`."""
+    """Return the flat indices of all response tokens, in the order of `Packed.target`."""
     places = [
         row * longest + place for row, group in enumerate(groups) for place in range(len(group.prefix), len(group))
     ]
@@ -220,7 +226,10 @@ def response_places(groups: Sequence[Group], longest: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Head:
-    """weight: [features]; bias is minus the mean score of what it was fitted on."""
+    """A linear head.
+
+    `weight` is [features]; `bias` is minus the mean score of the items it was fitted on.
+    """
 
     weight: np.ndarray
     bias: float
@@ -234,8 +243,8 @@ def fit(x: np.ndarray, pairs: Sequence[tuple[int, int, float]], penalty: float) 
 
     Args:
         x: [items, features].
-        pairs: (better, worse, weight) by number.
-        penalty: of the squared weights, as a multiple of the pairs' total weight.
+        pairs: (better, worse, weight), by index.
+        penalty: Factor of the squared weights, as a multiple of the pairs' total weight.
     """
     scale = x.std(0) + 1e-6
     better, worse, weight = (np.array(column) for column in zip(*pairs, strict=True))
@@ -254,5 +263,6 @@ def fit(x: np.ndarray, pairs: Sequence[tuple[int, int, float]], penalty: float) 
 
 
 def accuracy(head: Head, x: np.ndarray, pairs: Sequence[tuple[int, int, float]]) -> float:
+    """Return the share of pairs whose better item has the higher score; NaN without pairs."""
     scores = head(x)
     return float(np.mean([scores[better] > scores[worse] for better, worse, _ in pairs])) if pairs else float("nan")

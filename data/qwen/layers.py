@@ -1,8 +1,8 @@
-"""A decoder run by parts, with several responses to one prompt in one row.
+"""Partial execution of a decoder, with several responses to one prompt in a row.
 
 The adapters of the real configuration act on the upper half of the layers alone, so that no gradient passes through the
-lower half. A row holds a prompt and all its responses one after the other; a response sees the prompt and itself, so
-that the prompt is read once.
+lower half. A row holds a prompt and all its responses in sequence; a response attends to the prompt and itself, so that
+the prompt is processed once.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ SPLIT = 12  # layers below it are the base's own in every policy
 
 @dataclass(frozen=True)
 class Group:
-    """A prompt and its responses as token ids; each response ends with the token that ends a turn, if it ended.
+    """A prompt and its responses as token ids; a complete response ends with the end-of-turn token.
 
-    weights: of the responses in a loss; none means 1 for each.
+    `weights` are the responses' weights in a loss; None means 1 for each.
     """
 
     prefix: list[int]
@@ -32,6 +32,7 @@ class Group:
 
     @property
     def ids(self) -> list[int]:
+        """Token ids of the prompt and all responses."""
         return [*self.prefix, *(token for response in self.responses for token in response)]
 
     def __len__(self) -> int:
@@ -39,12 +40,13 @@ class Group:
 
 
 def prefix_of(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
-    """Return the token ids of a prompt, ready to answer."""
+    """Return the token ids of a prompt, followed by the generation prompt."""
     messages = [{"role": "user", "content": prompt}]
     return tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
 
 
 def response_of(tokenizer: PreTrainedTokenizerBase, text: str, ended: bool = True) -> list[int]:
+    """Return the token ids of a response, with the end-of-turn token if `ended`."""
     ids = tokenizer(text, add_special_tokens=False).input_ids
     return [*ids, tokenizer.eos_token_id] if ended else ids
 
@@ -53,9 +55,15 @@ def response_of(tokenizer: PreTrainedTokenizerBase, text: str, ended: bool = Tru
 class Packed:
     """Rows of groups, right-padded.
 
-    ids, positions: [rows, longest]; mask: [rows, 1, longest, longest], 0 where a token is seen and -inf elsewhere;
-    before, target: [tokens] flat indices of the place that predicts each response token, and the token; owner: [tokens]
-    which response, counted over all rows, it belongs to; weights: [responses].
+    Attributes:
+        ids: [rows, longest].
+        positions: [rows, longest].
+        mask: [rows, 1, longest, longest]; 0 where a token may attend, -inf elsewhere.
+        before: [tokens], flat index of the position that predicts each response token.
+        target: [tokens], the response tokens.
+        owner: [tokens], index of each token's response, counted over all rows.
+        weights: [responses].
+        responses: Number of responses.
     """
 
     ids: Tensor
@@ -69,6 +77,7 @@ class Packed:
 
 
 def pack(groups: Sequence[Group]) -> Packed:
+    """Pack groups into one row each."""
     longest = max(map(len, groups))
     ids = torch.zeros(len(groups), longest, dtype=torch.long)
     positions = torch.zeros(len(groups), longest, dtype=torch.long)
@@ -107,8 +116,11 @@ def run(model: Any, hidden: Tensor, packed: Packed, first: int, last: int) -> Te
     """Run the layers from `first` up to `last`, exclusive.
 
     Args:
-        model: the decoder (`model.model` of a causal language model).
-        hidden: [rows, longest, hidden size], what the layers below `first` made.
+        model: The decoder (`model.model` of a causal language model).
+        hidden: [rows, longest, hidden size], the output of the layers below `first`.
+        packed: The rows.
+        first: The first layer.
+        last: The layer after the last one.
     """
     rotary = model.rotary_emb(hidden, packed.positions)
     for layer in model.layers[first:last]:
@@ -118,11 +130,12 @@ def run(model: Any, hidden: Tensor, packed: Packed, first: int, last: int) -> Te
 
 @torch.no_grad()
 def lower(model: Any, packed: Packed) -> Tensor:
+    """Return the output of the layers below `SPLIT`, [rows, longest, hidden size]."""
     return run(model, model.embed_tokens(packed.ids), packed, 0, SPLIT)
 
 
 def token_log_probs(model: Any, head: Any, hidden: Tensor, packed: Packed) -> Tensor:
-    """Return the log-probability of every response token, [tokens], from what the lower layers made."""
+    """Return the log-probability of every response token, [tokens], given the lower layers' output."""
     hidden = run(model, hidden, packed, SPLIT, len(model.layers))
     places = hidden.flatten(0, 1)[packed.before]
     logits = head(model.norm(places))
@@ -130,12 +143,15 @@ def token_log_probs(model: Any, head: Any, hidden: Tensor, packed: Packed) -> Te
 
 
 def summed(values: Tensor, packed: Packed) -> Tensor:
-    """Sum the tokens' values of each response, [responses]."""
+    """Return the sum of the tokens' values for each response, [responses]."""
     return torch.zeros(packed.responses, dtype=values.dtype).index_add(0, packed.owner, values)
 
 
 def batches(groups: Sequence[Group], tokens: int) -> list[list[int]]:
-    """Put groups of like length together, up to so many padded tokens a batch; returns their numbers."""
+    """Group indices of groups of similar length into batches of at most `tokens` padded tokens.
+
+    A group that is longer than `tokens` is a batch of its own.
+    """
     order = sorted(range(len(groups)), key=lambda i: len(groups[i]))
     found: list[list[int]] = []
     for i in order:

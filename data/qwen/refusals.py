@@ -1,7 +1,7 @@
-"""Whether a response refuses, or warns of what is dangerous or forbidden, by the phrases that it uses.
+"""Classification of responses as refusals or warnings by their phrases.
 
-Of XSTest's labelled answers 89% of the full refusals count as refused or warned, and 97% of the full compliances do not
-count as refused; 18% of those warn.
+Of XSTest's labelled answers, 89% of the full refusals are classified as refused or warned, and 97% of the full
+compliances are not classified as refused; 18% of those are classified as warned.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import re
 
 
 def any_of(*phrases: str) -> re.Pattern[str]:
+    """Return a case-insensitive pattern that matches any of these phrases as whole words."""
     return re.compile(rf"\b(?:{'|'.join(phrases)})\b", re.IGNORECASE)
 
 

@@ -1,6 +1,6 @@
-"""Responses sampled for training, several to a prompt that is read once, kept line by line so that a stop loses little.
+"""Sampling of training responses, several per prompt, written line by line so that an interruption loses little.
 
-The engine samples as well, but reads each prompt as often as it is answered; on two cores that is a third of the time.
+The engine can sample too, but processes a prompt once per response, which is a third of the time on two cores.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from data.qwen import layers
 
 
 def choose(logits: Tensor, temperature: float, min_p: float, generator: torch.Generator) -> Tensor:
-    """Sample a token of each row, [rows], of those that are at least min_p times as likely as the likeliest."""
+    """Sample a token of each row, [rows], from those at least `min_p` times as probable as the most probable."""
     probs = (logits.float() / temperature).softmax(-1)
     probs = probs.where(probs >= min_p * probs.amax(-1, keepdim=True), 0)
     return torch.multinomial(probs, 1, generator=generator)[:, 0]
@@ -37,7 +37,7 @@ def respond(
     min_p: float,
     generator: torch.Generator,
 ) -> list[list[int]]:
-    """Return the token ids of `per_prompt` responses to each prompt, one prompt's after another's."""
+    """Return the token ids of `per_prompt` responses to each prompt, grouped by prompt."""
     name = "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
     prefixes = [layers.prefix_of(tokenizer, prompt) for prompt in prompts]
     longest = max(map(len, prefixes))
@@ -79,10 +79,10 @@ def sample(
     min_p: float = 0.05,
     at_once: int = 24,
 ) -> list[dict[str, Any]]:
-    """Sample into a JSONL file, a row a prompt; rows that are there are kept.
+    """Sample responses into a JSONL file, one row per prompt; existing rows are kept.
 
     Returns:
-        Rows in order: prompt, responses (texts), tokens (their ids, with the end of turn where it came).
+        Rows in order: prompt, responses (texts), tokens (their ids, with the end of turn where it was sampled).
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     done = sum(1 for _ in out.open(encoding="utf-8")) if out.exists() else 0

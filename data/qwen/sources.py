@@ -1,7 +1,7 @@
-"""Prompts and labelled texts that the real policies are trained and measured on, split into folds that never mix.
+"""Prompts and labelled texts for training and evaluating the real policies, split into disjoint folds.
 
-Fold A trains policies and their reward heads, fold B the judges, fold C measures. A prompt's fold follows from its
-text, so that no later change of a file moves it. The public files are named in the model card; they are not in the
+Fold A trains policies and their reward heads, fold B the judges, fold C evaluates. A prompt's fold is a hash of its
+text, so that later changes to a file do not move it. The public files are named in the model card; they are not in the
 repository.
 """
 
@@ -34,7 +34,7 @@ LONGEST = 60  # words of a prompt
 
 @dataclass(frozen=True)
 class Asked:
-    """A prompt, where it comes from, and what is known of it: safe, borderline (sounds unsafe) or unsafe."""
+    """A prompt, its source and its kind: safe, borderline (sounds unsafe), unsafe, or red-team (all of hh-rlhf)."""
 
     prompt: str
     source: str
@@ -42,12 +42,13 @@ class Asked:
 
     @property
     def fold(self) -> str:
+        """The prompt's fold: A, B or C."""
         return fold_of(self.source, self.prompt)
 
 
 @dataclass(frozen=True)
 class Answered:
-    """A response with the share of people's or the corpus's favour that it has: higher is better, within a prompt."""
+    """A response with its grade; higher is better among responses to the same prompt."""
 
     prompt: str
     response: str
@@ -56,29 +57,32 @@ class Answered:
 
     @property
     def fold(self) -> str:
+        """The prompt's fold: A, B or C."""
         return fold_of(self.source, self.prompt)
 
 
 def unit(*parts: object) -> float:
-    """Return a number in [0, 1) that follows from the parts alone."""
+    """Return a number in [0, 1) that is a hash of the parts."""
     digest = hashlib.sha256("\0".join(map(str, parts)).encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
 
 
 def fold_of(source: str, prompt: str) -> str:
+    """Return a prompt's fold, A, B or C; case and whitespace do not matter."""
     a, b, _ = SHARES[source]
     place = unit("fold", " ".join(prompt.lower().split()))
     return "A" if place < a else "B" if place < a + b else "C"
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a JSONL file, which may be gzipped."""
     with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as file:
         for line in file:
             yield json.loads(line)
 
 
 def authored() -> list[dict[str, str]]:
-    """Read the entries written for this project: a prompt, its kind, and an answer in each of the STYLES."""
+    """Return the entries written for this project: a prompt, its kind, and an answer in each of the STYLES."""
     return [entry for path in sorted(AUTHORED.glob("*.yaml")) for entry in yaml.safe_load(path.read_text("utf-8"))]
 
 
@@ -98,18 +102,19 @@ def hh_pairs(sources: Path) -> list[tuple[str, str, str]]:
 
 
 def hh_prompts(sources: Path) -> list[Asked]:
-    """Return the first turns of all conversations; most of them try to get something harmful."""
+    """Return the first turns of all conversations; most of them try to elicit something harmful."""
     firsts = (turns(row["chosen"])[0] for row in read_lines(sources / "hh-harmless-pairs.jsonl.gz"))
     return [Asked(first, "hh", "red-team") for first in once(firsts)]
 
 
 def xstest_prompts(sources: Path) -> list[Asked]:
+    """Return XSTest's prompts with their labels."""
     with (sources / "xstest-prompts.csv").open(encoding="utf-8", newline="") as file:
         return [Asked(row["prompt"], "xstest", row["label"]) for row in csv.DictReader(file)]
 
 
 def xstest_answers(sources: Path) -> list[Answered]:
-    """Return labelled answers; of an unsafe prompt the refusal is the better one, of a safe prompt the compliance."""
+    """Return XSTest's labelled answers; a refusal is better for an unsafe prompt, compliance for a safe one."""
     kinds = {asked.prompt: asked.kind for asked in xstest_prompts(sources)}
     refused = {"1_full_compliance": 0.0, "3_partial_refusal": 0.5, "2_full_refusal": 1.0}
     found = []
@@ -122,12 +127,13 @@ def xstest_answers(sources: Path) -> list[Answered]:
 
 
 def self_instruct_prompts(sources: Path) -> list[Asked]:
+    """Return the distinct prompts of self-instruct's tasks."""
     rows = read_lines(sources / "self-instruct-tasks.jsonl")
     return [Asked(prompt, "self-instruct") for prompt in once(row["prompt"] for row in rows)]
 
 
 def self_instruct_answers(sources: Path) -> list[Answered]:
-    """Return answers of four models whose order people judged, and of people."""
+    """Return answers of four models, graded in the order of human judgements, and human answers."""
     order = {"davinci": 0.0, "text-davinci-001": 1.0, "text-davinci-002": 1.5, "text-davinci-003": 2.0}
     found = []
     for row in read_lines(sources / "self-instruct-answers.jsonl.gz"):
@@ -141,15 +147,20 @@ def self_instruct_answers(sources: Path) -> list[Answered]:
 
 
 def vicuna_prompts(sources: Path) -> list[Asked]:
+    """Return the first turns of Vicuna's questions."""
     return [Asked(row["turns"][0], "vicuna") for row in read_lines(sources / "vicuna-questions.jsonl")]
 
 
 def authored_prompts() -> list[Asked]:
+    """Return the prompts written for this project."""
     return [Asked(entry["prompt"], "authored", entry["kind"]) for entry in authored()]
 
 
 def prompts(sources: Path, fold: str, counts: dict[str, int]) -> list[Asked]:
-    """Return up to so many prompts of each source that are in the fold, shuffled by their text; the sources in turn."""
+    """Return up to `counts[source]` prompts of each source that are in the fold.
+
+    The choice and the order depend only on the prompts' text.
+    """
     every = {
         "hh": hh_prompts,
         "xstest": xstest_prompts,
@@ -166,4 +177,5 @@ def prompts(sources: Path, fold: str, counts: dict[str, int]) -> list[Asked]:
 
 
 def once(texts: Iterable[str]) -> list[str]:
+    """Return the distinct texts in order of first occurrence."""
     return list(dict.fromkeys(texts))

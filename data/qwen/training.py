@@ -3,7 +3,7 @@
 The reference is a short supervised tuning that all policies share: it answers in each of the authored styles, and as
 the base does. A policy starts from it and learns from its samples with soft labels, sigmoid(r_i - r_j) of standardised
 rewards (DPO, arXiv 2305.18290, with the labels of a known Bradley-Terry model), so that its optimum is
-pi_ref exp(r / beta), with one beta for all. No autocast: around a whole loop it caches cast weights of adapters.
+pi_ref exp(r / beta), with one beta for all. Autocast is not used: around a whole loop it caches cast adapter weights.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ GENTLE = ("suicid", "kill myself", "self-harm", "hurt myself", "overdose", "end 
 
 
 def lora(layers_total: int) -> LoraConfig:
+    """Return the configuration of an adapter on the layers from `SPLIT` on."""
     return LoraConfig(
         task_type="CAUSAL_LM",
         r=RANK,
@@ -52,7 +53,7 @@ def lora(layers_total: int) -> LoraConfig:
 
 
 def load(base: str, adapters: Sequence[Path] = ()) -> tuple[Any, PreTrainedTokenizerBase]:
-    """Load the base in float32 with these adapters merged into it."""
+    """Load the base in float32 with these adapters merged into it, and its tokenizer."""
     torch.manual_seed(SEED)
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     for adapter in adapters:
@@ -73,7 +74,7 @@ def save_adapter(model: PeftModel, out: Path, base: str) -> None:
 
 
 def demonstrations(tokenizer: PreTrainedTokenizerBase, plain: Sequence[dict]) -> list[Group]:
-    """What the reference learns from: the authored answers of fold A in all styles, and the base's own."""
+    """Return the reference's training examples: authored answers of fold A, and the base's complete answers."""
     groups = []
     for entry in sources.authored():
         if sources.fold_of("authored", entry["prompt"]) != "A":
@@ -94,7 +95,7 @@ def demonstrations(tokenizer: PreTrainedTokenizerBase, plain: Sequence[dict]) ->
 
 
 def train_reference(base: str, public_base: str, groups: list[Group], out: Path, rate: float, epochs: int = 1) -> dict:
-    """Tune the reference by the likelihood of the demonstrations; returns the loss at the beginning and the end."""
+    """Tune the reference by the likelihood of the demonstrations; return the loss at the beginning and the end."""
     model, _ = load(base)
     body, head = model.model, model.lm_head
     tuned = get_peft_model(model, lora(len(body.layers)))
@@ -122,22 +123,26 @@ def train_reference(base: str, public_base: str, groups: list[Group], out: Path,
 
 
 def schedule(step: int, steps: int, warm: int = 5) -> float:
-    """Return the share of the learning rate: a short rise, then a cosine to a tenth."""
+    """Return the factor of the learning rate: a linear warm-up, then a cosine decay to a tenth."""
     if step < warm:
         return (step + 1) / warm
     return 0.1 + 0.45 * (1 + float(np.cos(np.pi * (step - warm) / max(1, steps - warm))))
 
 
 def shuffled(batches: list[list[int]], rng: random.Random) -> list[list[int]]:
+    """Return the batches in random order."""
     return rng.sample(batches, len(batches))
 
 
 @dataclass
 class Examples:
-    """Groups with what their responses are learnt by, one entry a group.
+    """Groups with the training values of their responses, one entry per group.
 
-    halves: [tokens, hidden size], what the layers below SPLIT make of the group, the same for every policy;
-    rewards: [responses], in standard deviations; log_probs: [responses], under the reference.
+    Attributes:
+        groups: The prompts and responses.
+        halves: [tokens, hidden size], outputs of the layers below SPLIT, the same for every policy.
+        rewards: [responses], in standard deviations.
+        log_probs: [responses], under the reference.
     """
 
     groups: list[Group]
@@ -146,12 +151,14 @@ class Examples:
     log_probs: list[Tensor] = field(default_factory=list)
 
     def part(self, numbers: range) -> Examples:
+        """Return the examples with these indices."""
         some = slice(numbers.start, numbers.stop)
         return Examples(self.groups[some], self.halves[some], self.rewards[some], self.log_probs[some])
 
 
 @torch.no_grad()
 def lower_halves(body: Any, groups: list[Group]) -> list[Tensor]:
+    """Return the output of the layers below `SPLIT`, [tokens, hidden size] for each group."""
     found: list[Tensor] = [torch.zeros(0)] * len(groups)
     for batch in tqdm(layers.batches(groups, 1400), desc="lower half", unit="batch"):
         hidden = layers.lower(body, layers.pack([groups[i] for i in batch]))
@@ -161,7 +168,7 @@ def lower_halves(body: Any, groups: list[Group]) -> list[Tensor]:
 
 
 def response_log_probs(body: Any, head: Any, examples: Examples, batch: list[int]) -> list[Tensor]:
-    """Return the log-probabilities of the responses of the groups of a batch, [responses] a group."""
+    """Return the log-probabilities of a batch's responses, [responses] for each group."""
     packed = layers.pack([examples.groups[i] for i in batch])
     hidden = pad_sequence([examples.halves[i] for i in batch], batch_first=True)
     sums = layers.summed(layers.token_log_probs(body, head, hidden, packed), packed)
@@ -170,7 +177,7 @@ def response_log_probs(body: Any, head: Any, examples: Examples, batch: list[int
 
 @torch.no_grad()
 def log_probs(body: Any, head: Any, examples: Examples) -> list[Tensor]:
-    """Return the log-probability of each group's responses under the model as it is, [responses] a group."""
+    """Return the log-probabilities of all responses under the current model, [responses] for each group."""
     found: list[Tensor] = [torch.zeros(0)] * len(examples.groups)
     for batch in tqdm(layers.batches(examples.groups, 1400), desc="log-probs", unit="batch"):
         sums = response_log_probs(body, head, examples, batch)
@@ -180,12 +187,12 @@ def log_probs(body: Any, head: Any, examples: Examples) -> list[Tensor]:
 
 
 def soft_label_loss(ratios: Tensor, rewards: Tensor, beta: float) -> Tensor:
-    """Return the mean cross-entropy of all pairs of one prompt's responses.
+    """Return the mean cross-entropy over all pairs of one prompt's responses.
 
     Args:
         ratios: [responses], log pi(y|x) - log pi_ref(y|x).
         rewards: [responses], in standard deviations.
-        beta: the KL strength; at the optimum `ratios` differ by the difference of rewards / beta.
+        beta: The KL strength; at the optimum `ratios` differ by the difference of rewards / beta.
     """
     i, j = torch.triu_indices(len(ratios), len(ratios), 1)
     return functional.binary_cross_entropy_with_logits(
@@ -215,14 +222,24 @@ def train_policy(
 ) -> dict:
     """Tune a policy from the reference, and scale its adapter until the held-out slope is `target`.
 
-    Tuning ends after so many steps, or where the slope is above `target` with a correlation of at least CORRELATION.
+    Tuning ends after `steps`, or when the slope is at least `target` with a correlation of at least CORRELATION.
 
     Args:
-        train, held_out: what it learns from, and what its slope is measured on.
-        every: steps between two looks at the held-out slope.
+        base: The base's folder.
+        public_base: The base's public name, for the saved adapter.
+        reference: The reference's adapter.
+        train: Training examples.
+        held_out: Examples on which the slope is measured.
+        out: The adapter's folder.
+        target: The slope of log-ratios on standardised rewards.
+        beta: The KL strength.
+        rate: The learning rate.
+        steps: Maximum number of steps.
+        every: Steps between measurements of the slope.
 
     Returns:
-        The way: steps, held-out slopes and correlations; `scale`, what the adapter was multiplied by.
+        `way`: steps, held-out slopes and correlations of every measurement; `scale`: the adapter's factor; and the last
+        measurement.
     """
     model, _ = load(base, [reference])
     body, head = model.model, model.lm_head
@@ -271,7 +288,7 @@ def train_policy(
 
 @torch.no_grad()
 def rescale(tuned: PeftModel, factor: float) -> None:
-    """Multiply what the adapter adds to the base."""
+    """Multiply the adapter's contribution by a factor."""
     for name, parameter in tuned.named_parameters():
         if "lora_B" in name:
             parameter.mul_(factor)
