@@ -150,13 +150,11 @@ def solve_bank(
     """
     from tqdm import tqdm
 
-    from engine.bank.collect_reference_free import collect_reference_free
-    from engine.bank.collection import collect
     from engine.config import REFERENCE
     from engine.inference.engine import Engine
     from engine.prompts import read_prompts
     from engine.sampling import Sampling
-    from engine.solvers.bank_file import solver_file
+    from engine.solvers.bank_request import BankRequest
     from engine.solvers.outcome import expect
 
     sampling = Sampling(**settings)
@@ -165,22 +163,25 @@ def solve_bank(
         if asked is None and not engine.config.prompts:
             raise InputError(f"{config}: prompts: found nothing, expected a file; or give --prompts")
         asked = (asked or read_prompts(engine.config.prompts or ""))[:limit]
-        file = solver_file(solver, engine, asked, sampling, seed, responses, lean=not ship)
 
         def progress(done: int, wanted: int) -> None:
             bar.total = wanted
             bar.update(done - bar.n)
 
-        solution = solver.find(engine, asked, sampling, seed, responses, file=file, progress=progress, **extra)
+        request = BankRequest(engine, asked, sampling, seed, responses, progress=progress)
+        request = solver.with_file(request, sampling, lean=not ship)
+        file = request.file
+        assert file is not None
+        solution = solver.find(request, **extra)
         if ship:
             file.ship(asked)
         found: dict[str, Any] = {"n_prompts": len(asked), "bank": str(file.path)}
         if engine.reward_set.objectives:
             # From the file, where the solver has put them: nothing is sampled again.
             if REFERENCE in file.proposals:
-                bank = collect(engine, asked, responses, sampling, seed, solver.proposals(engine), file)
+                bank = request.collect(solver.proposals(engine))
             else:
-                bank = collect_reference_free(engine, asked, responses, sampling, seed, file)
+                bank = request.collect_reference_free()
             expected = expect(engine, bank, solution.weights)
             found |= expected.as_dict() if expected else {}
     return solution, found

@@ -37,7 +37,7 @@ from engine.sampling import Sampling
 from engine.seeding import seed_of
 from engine.solvers import bsmd, mpo
 from engine.solvers import maxmin as maxmin_solver
-from engine.solvers.bank_file import solver_file
+from engine.solvers.bank_request import BankRequest
 from engine.solvers.mpo import minimise
 from engine.solvers.solver import Solver
 
@@ -240,8 +240,8 @@ def solved(solver: Solver, particles: int = 1) -> Method:
 
     def method(setting: Setting) -> Answers:
         plain = Sampling(setting.sampling.max_new_tokens, setting.sampling.temperature)
-        given = setting.engine, setting.solve_prompts, plain, setting.seed, setting.responses
-        found = solver.find(*given, file=solver_file(solver, *given) if setting.memo.path else None)
+        request = BankRequest(setting.engine, setting.solve_prompts, plain, setting.seed, setting.responses)
+        found = solver.find(solver.with_file(request, plain) if setting.memo.path else request)
         mixture = setting.engine.mixture(found.weights)
         return mix(setting, f"{solver.name} {particles}", mixture, particles, found.policy_tokens)
 

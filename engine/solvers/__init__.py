@@ -1,4 +1,4 @@
-"""Solvers that find weights. To add one, write its file and register it in SOLVERS; the command line then offers it."""
+"""Solvers that find weights. Each is one file, which defines SOLVER."""
 
 from __future__ import annotations
 

@@ -3,58 +3,36 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 
-from engine.bank.collection import Array, collect
+from engine.bank.collection import Array
 from engine.bank.estimate import Bank
-from engine.bank.storage import BankFile
 from engine.config import REFERENCE
 from engine.inference.engine import Engine
 from engine.rules.mixture import Mixture
-from engine.sampling import Sampling
+from engine.solvers.bank_request import BankRequest
 from engine.solvers.solution import Solution, from_bank
 from engine.solvers.solver import Solver
 
 REPEATS = 50  # of the bootstrap
 
 
-def bsmd(
-    engine: Engine,
-    prompts: list[str],
-    sampling: Sampling | None = None,
-    seed: int = 0,
-    responses: int = 24,
-    file: BankFile | None = None,
-    progress: Callable[[int, int], None] = lambda done, wanted: None,
-    stopped: Callable[[], bool] = lambda: False,
-    batch: int = 8,
-    rate: float = 1.0,
-) -> Solution:
+def bsmd(request: BankRequest, batch: int = 8, rate: float = 1.0) -> Solution:
     """Return the average iterate of batch stochastic mirror descent on F.
 
     The responses do not depend on the weights, so all of them are sampled first. Every step then uses `batch` responses
     to one prompt, and no response is used twice.
 
     Args:
-        engine: the policies.
-        prompts: the prompts to sample responses to.
-        sampling: temperature and length; temperature 1 if None.
-        seed: of the responses, the order of the steps and the bootstrap.
-        responses: the number of responses to each prompt.
-        file: the bank file to read and extend.
-        progress: called with the number of responses so far and in total.
-        stopped: sampling is aborted when it returns true.
+        request: the bank of the reference's responses; its seed is also that of the order of the steps.
         batch: the number of responses in one step.
         rate: the step size times the square root of the number of steps.
 
     Raises:
-        InputError: the arguments are not valid, or sampling was stopped.
+        InputError: the request is not valid, or sampling was stopped.
     """
-    sources = {REFERENCE: engine.mixture({REFERENCE: 1.0})}
-    bank = collect(engine, prompts, responses, sampling, seed, sources, file, progress, stopped)
-    return solve_bsmd(bank, batch, rate, seed)
+    return solve_bsmd(request.collect(reference_alone(request.engine)), batch, rate, request.seed)
 
 
 def solve_bsmd(bank: Bank, batch: int, rate: float = 1.0, seed: int = 0, repeats: int = REPEATS) -> Solution:

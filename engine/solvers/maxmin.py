@@ -6,18 +6,14 @@ They are not concave in λ: a grid over the simplex is searched, and its best po
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 from scipy.optimize import minimize
 
 from engine.bank.calibration import calibrated
-from engine.bank.collection import Array, collect
+from engine.bank.collection import Array
 from engine.bank.estimate import Bank
-from engine.bank.storage import BankFile
 from engine.errors import InputError
-from engine.inference.engine import Engine
-from engine.sampling import Sampling
+from engine.solvers.bank_request import BankRequest
 from engine.solvers.pareto import front, undominated
 from engine.solvers.solution import Solution, from_bank
 from engine.solvers.solver import Solver
@@ -27,36 +23,18 @@ REPEATS = 30  # of the bootstrap
 EQUAL = 1e-9  # standard deviations that make no difference
 
 
-def maxmin(
-    engine: Engine,
-    prompts: list[str],
-    sampling: Sampling | None = None,
-    seed: int = 0,
-    responses: int = 24,
-    file: BankFile | None = None,
-    progress: Callable[[int, int], None] = lambda done, wanted: None,
-    stopped: Callable[[], bool] = lambda: False,
-) -> Solution:
+def maxmin(request: BankRequest) -> Solution:
     """Sample a bank and return the weights that maximise its smallest expected reward.
 
-    Args:
-        engine: the policies and rewards.
-        prompts: the prompts to sample responses to.
-        sampling: temperature and length; temperature 1 if None.
-        seed: of the responses and the bootstrap.
-        responses: the number of responses to each prompt.
-        file: the bank file to read and extend.
-        progress: called with the number of responses so far and in total.
-        stopped: sampling is aborted when it returns true.
-
     Raises:
-        InputError: the configuration has no rewards, the arguments are not valid, or sampling was stopped.
+        InputError: the configuration has no rewards, the request is not valid, or sampling was stopped.
     """
+    engine = request.engine
     if not engine.reward_set.objectives:
         raise InputError(f"{engine.config.file}: rewards: found none, expected at least one for method {SOLVER.name}")
-    bank = collect(engine, prompts, responses, sampling, seed, file=file, progress=progress, stopped=stopped)
+    bank = request.collect()
     scale = calibrated(engine, bank)
-    return solve_maxmin(bank.decoding, scale.centre(bank.objectives), scale.spread(bank.objectives), seed)
+    return solve_maxmin(bank.decoding, scale.centre(bank.objectives), scale.spread(bank.objectives), request.seed)
 
 
 def solve_maxmin(bank: Bank, centre: Array, scale: Array, seed: int = 0, repeats: int = REPEATS) -> Solution:

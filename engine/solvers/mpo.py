@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 from scipy.optimize import minimize
 
-from engine.bank.collect_reference_free import collect_reference_free
-from engine.bank.collection import Array, collect
+from engine.bank.collection import Array
 from engine.bank.estimate import LOW_SHARE, Bank
 from engine.bank.objective import Objective
-from engine.bank.storage import BankFile
 from engine.config import REFERENCE
-from engine.inference.engine import Engine
-from engine.sampling import Sampling
+from engine.solvers.bank_request import BankRequest
 from engine.solvers.solution import Solution, from_bank
 from engine.solvers.solver import Solver
 
@@ -24,39 +19,19 @@ REPEATS = 100  # of the bootstrap
 MOST_TIMES = 4  # as many responses as were asked for, before it gives up on the effective sample size
 
 
-def mpo(
-    engine: Engine,
-    prompts: list[str],
-    sampling: Sampling | None = None,
-    seed: int = 0,
-    responses: int = 24,
-    file: BankFile | None = None,
-    progress: Callable[[int, int], None] = lambda done, wanted: None,
-    stopped: Callable[[], bool] = lambda: False,
-) -> Solution:
+def mpo(request: BankRequest) -> Solution:
     """Return λ* = argmin F over the simplex.
 
     While the effective sample size at the solution is low, more responses are sampled, up to MOST_TIMES as many. The
-    bank is reference-free, which costs less, unless `file` has the reference among its proposals.
-
-    Args:
-        engine: the policies.
-        prompts: the prompts to sample responses to.
-        sampling: temperature and length; temperature 1 if None.
-        seed: of the responses and the bootstrap.
-        responses: the number of responses to each prompt.
-        file: the bank file to read and extend.
-        progress: called with the number of responses so far and in total.
-        stopped: sampling is aborted when it returns true.
+    bank is reference-free, which costs less, unless the request's file has the reference among its proposals.
 
     Raises:
-        InputError: the arguments are not valid, or sampling was stopped.
+        InputError: the request is not valid, or sampling was stopped.
     """
-    lean = file is None or REFERENCE not in file.proposals
-    kind = collect_reference_free if lean else collect
+    reference_free = request.file is None or REFERENCE not in request.file.proposals
     for times in (1, 2, MOST_TIMES):
-        bank = kind(engine, prompts, responses * times, sampling, seed, file=file, progress=progress, stopped=stopped)
-        solution = solve_mpo(bank, seed)
+        bank = request.collect_reference_free(times) if reference_free else request.collect(times=times)
+        solution = solve_mpo(bank, request.seed)
         if solution.share >= LOW_SHARE:
             break
     return solution

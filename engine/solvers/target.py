@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from types import MappingProxyType
 
 import numpy as np
 from scipy.optimize import minimize
 
 from engine.bank.calibration import calibrated
-from engine.bank.collection import Array, collect
+from engine.bank.collection import Array
 from engine.bank.estimate import Bank
-from engine.bank.storage import BankFile
 from engine.errors import InputError
-from engine.inference.engine import Engine
-from engine.sampling import Sampling
+from engine.solvers.bank_request import BankRequest
 from engine.solvers.solution import Solution, from_bank
 from engine.solvers.solver import Solver
 
@@ -26,14 +24,7 @@ CLOSE = 0.01  # standard deviations by which a floor may be missed
 
 
 def target(
-    engine: Engine,
-    prompts: list[str],
-    sampling: Sampling | None = None,
-    seed: int = 0,
-    responses: int = 24,
-    file: BankFile | None = None,
-    progress: Callable[[int, int], None] = lambda done, wanted: None,
-    stopped: Callable[[], bool] = lambda: False,
+    request: BankRequest,
     goal: Mapping[str, float] | None = None,
     floors: Mapping[str, float] | None = None,
     worth: Mapping[str, float] | None = None,
@@ -41,22 +32,16 @@ def target(
     """Return weights whose expected rewards are nearest to a goal, or have the largest weighted sum, above the floors.
 
     Args:
-        engine: the policies and rewards.
-        prompts: the prompts to sample responses to.
-        sampling: temperature and length; temperature 1 if None.
-        seed: of the responses, the starting points and the bootstrap.
-        responses: the number of responses to each prompt.
-        file: the bank file to read and extend.
-        progress: called with the number of responses so far and in total.
-        stopped: sampling is aborted when it returns true.
+        request: the bank; its seed is also that of the starting points and the bootstrap.
         goal: {objective: standard deviations above the reference's mean}, as on the radar; the squared distance to it
             is minimised.
         floors: the smallest expected rewards, in the same unit.
         worth: without a goal, {objective: its factor in the sum}; 1 for objectives that are not named.
 
     Raises:
-        InputError: the arguments are not valid, sampling was stopped, or no weights that were found satisfy the floors.
+        InputError: an argument is not valid, sampling was stopped, or no weights that were found satisfy the floors.
     """
+    engine = request.engine
     settings = engine.reward_set.settings
     for what, given in (("target", goal), ("floor", floors), ("worth", worth)):
         check_objectives(what, given or {}, settings)
@@ -64,10 +49,10 @@ def target(
         raise InputError("target: found none; give --target, --floor or --worth, such as harmless=0.5")
     if goal and worth:
         raise InputError("worth: it is how rewards are added up, and a target is come near to; give one of the two")
-    bank = collect(engine, prompts, responses, sampling, seed, file=file, progress=progress, stopped=stopped)
+    bank = request.collect()
     known = calibrated(engine, bank)
     centre, scale = known.centre(bank.objectives), known.spread(bank.objectives)
-    return solve_target(bank.decoding, centre, scale, goal or {}, floors or {}, seed, worth=worth or {})
+    return solve_target(bank.decoding, centre, scale, goal or {}, floors or {}, request.seed, worth=worth or {})
 
 
 def check_objectives(what: str, given: Mapping[str, float], objectives: Collection[str]) -> None:

@@ -17,6 +17,7 @@ from engine.bank.storage import BankFile
 from engine.config import REFERENCE, load_config
 from engine.inference.batch import Batch
 from engine.solvers import SOLVERS
+from engine.solvers.bank_request import BankRequest
 from tests.conftest import Tiny
 from tests.engine.conftest import PROMPTS, Small, make
 
@@ -143,7 +144,7 @@ def test_sampling_that_is_not_the_policies_is_refused(
 def test_solvers_give_weights_with_errors(small: Callable[[int, int], Small], method: str, tmp_path: Path) -> None:
     some = small(2, 1)
     settings = Sampling(max_new_tokens=6, temperature=1.0)
-    solution = SOLVERS[method].find(some.engine, PROMPTS, settings, 0, 160)
+    solution = SOLVERS[method].find(BankRequest(some.engine, PROMPTS, settings, 0, 160))
     found, best = np.array(list(solution.weights.values())), some.exact.best()
     assert found.sum() == pytest.approx(1)
     assert 0.5 * np.abs(found - best).sum() < 0.15
@@ -159,15 +160,12 @@ def test_more_is_sampled_where_too_little_counts(
 ) -> None:
     some, wanted = small(2, 0), set()
     monkeypatch.setattr("engine.solvers.mpo.LOW_SHARE", 0.999)
-    SOLVERS["mpo"].find(
-        some.engine, PROMPTS[:2], SAMPLING, 0, 8, progress=lambda done, all_of_it: wanted.add(all_of_it)
-    )
+    request = BankRequest(some.engine, PROMPTS[:2], SAMPLING, 0, 8, progress=lambda done, every: wanted.add(every))
+    SOLVERS["mpo"].find(request)
     assert wanted == {16, 32, 64}
     wanted.clear()
     monkeypatch.undo()
-    SOLVERS["mpo"].find(
-        some.engine, PROMPTS[:2], SAMPLING, 0, 8, progress=lambda done, all_of_it: wanted.add(all_of_it)
-    )
+    SOLVERS["mpo"].find(request)
     assert wanted == {16}
 
 

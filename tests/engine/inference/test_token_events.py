@@ -21,6 +21,7 @@ from engine.bank.collection import UNIFORM
 from engine.bank.objective import Objective
 from engine.bank.storage import BankFile
 from engine.inference.token_events import gather_steps
+from engine.solvers.bank_request import BankRequest
 from engine.solvers.mpo import mpo, solve_mpo
 from tests.engine.conftest import LENGTH, PROMPTS, Small
 
@@ -153,14 +154,14 @@ def test_each_prompt_meets_both_kinds_of_proposal() -> None:
 
 
 def test_one_policy_alone_and_one_prompt(small: Callable[[int, int], Small]) -> None:
-    alone = mpo(small(1, 0).engine, PROMPTS[:2], SAMPLING, responses=4)
+    alone = mpo(BankRequest(small(1, 0).engine, PROMPTS[:2], SAMPLING, responses=4))
     assert alone.weights == {"p0": 1.0}
     assert alone.objective == pytest.approx(0, abs=1e-3)
     exact = small(2, 0).exact
     bank = exact.lean([0], 2, np.random.default_rng(0))
     assert sum(solve_mpo(bank, repeats=5).weights.values()) == pytest.approx(1)
     engine = small(2, 0).engine
-    solution = mpo(engine, PROMPTS[:1], SAMPLING, responses=4)
+    solution = mpo(BankRequest(engine, PROMPTS[:1], SAMPLING, responses=4))
     assert sum(solution.weights.values()) == pytest.approx(1)
     rows = [{**exact.row(0, 5, ["p0", "p1", UNIFORM]), "proposal": "p0"}]
     assert assemble_reference_free(["p0", "p1"], ["short", "first"], ["a"], [rows]).steps is not None

@@ -9,6 +9,7 @@ import pytest
 
 from engine import InputError
 from engine.bank.estimate import Bank
+from engine.solvers.bank_request import BankRequest
 from engine.solvers.target import optimise_target, solve_target
 from tests.engine.conftest import Exact, Small
 from tests.engine.solvers.test_enumeration import proposals
@@ -98,7 +99,7 @@ def test_rewards_without_a_name_are_told(small: Callable[[int, int], Small]) -> 
         ({}, "target: found none"),
     ):
         with pytest.raises(InputError, match=said):
-            SOLVERS["target"].find(small(2, 0).engine, ["a"], **given)
+            SOLVERS["target"].find(BankRequest(small(2, 0).engine, ["a"]), **given)
 
 
 def made_up(rewards: np.ndarray, ratios: np.ndarray) -> Bank:
