@@ -12,15 +12,13 @@ from pydantic import (
     ConfigDict,
     Field,
     PrivateAttr,
-    ValidationError,
     field_validator,
     model_validator,
 )
 
-from engine.config_errors import describe
+from engine.config_errors import read_model
 from engine.errors import InputError, one_line
 from engine.model_cache import fetched
-from engine.yaml_file import read_yaml
 
 DEMO = Path(__file__).parent.parent / "data" / "configs" / "demo.yaml"
 REFERENCE = "reference"
@@ -266,13 +264,7 @@ def load_config(file: str | Path = DEMO) -> Config:
         raise InputError(f"{file}: a folder; give --config the path of a YAML configuration in it")
     if not file.is_file():
         raise InputError(f"{file}: no such file; give --config the path of a YAML configuration")
-    raw = read_yaml(file)
-    if not isinstance(raw, dict):
-        raise InputError(f"{file}: found {type(raw).__name__}, expected a mapping with name, base, policies")
-    try:
-        config = Config.model_validate(raw)
-    except ValidationError as error:
-        raise InputError(f"{file}: {describe(error, Config)}") from None
+    config = read_model(file, Config, "name, base, policies")
     config._file = file
     config.base = resolve(config.base, file, "base")
     if config.reference:

@@ -6,14 +6,35 @@ import difflib
 import reprlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
 from engine.errors import InputError
+from engine.yaml_file import read_yaml
 
 if TYPE_CHECKING:
     from engine.config import Config
+
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def read_model(file: Path, model: type[M], keys: str) -> M:
+    """Read a YAML file as a model. Raises InputError naming the file, the key, the value found and expected.
+
+    Args:
+        file: an existing file.
+        model: the type of the result.
+        keys: the keys to name if the file holds something else than a mapping.
+    """
+    raw = read_yaml(file)
+    if not isinstance(raw, dict):
+        raise InputError(f"{file}: found {type(raw).__name__}, expected a mapping with {keys}")
+    try:
+        return model.model_validate(raw)
+    except ValidationError as error:
+        raise InputError(f"{file}: {describe(error, model)}") from None
 
 
 def describe(error: ValidationError, model: type[BaseModel]) -> str:

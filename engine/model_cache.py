@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import re
-import tempfile
 from pathlib import Path
 
 import platformdirs
+
+from engine.files import write_json
 
 log = logging.getLogger("mixdesk")
 
@@ -47,10 +47,7 @@ def digest(file: Path) -> str:
     sha256 = sha256_of(file)
     digests[path] = [status.st_size, status.st_mtime_ns, sha256]
     try:
-        known.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=known.parent, delete=False, encoding="utf-8") as written:
-            json.dump(digests, written)
-        os.replace(written.name, known)
+        write_json(known, digests)
     except OSError as error:
         log.info("the digest of %s is not kept: %s", file, error)
     return sha256

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,6 +19,7 @@ from engine.bank.estimate import Bank
 from engine.bank.storage import BankFile
 from engine.config import REFERENCE
 from engine.errors import InputError
+from engine.files import write_json
 from engine.inference.engine import Engine
 from engine.inference.request import wait
 from engine.prompts import read_prompts
@@ -206,14 +205,5 @@ def read_scale(path: Path) -> RewardScale:
 
 
 def write_scale(path: Path, scale: RewardScale) -> None:
-    """Write a scale as JSON, atomically: other processes see either the old file or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({"mean": dict(scale.mean), "std": dict(scale.std), "constant": sorted(scale.constant)})
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    """Write a scale as JSON, atomically."""
+    write_json(path, {"mean": dict(scale.mean), "std": dict(scale.std), "constant": sorted(scale.constant)})

@@ -14,7 +14,7 @@ from typing import Any
 import platformdirs
 
 from engine.config import Config
-from engine.lines import append_line
+from engine.files import append_line
 from engine.models.config_fingerprint import config_fingerprint
 from engine.rules.mixture import Mixture
 from engine.sampling import Sampling

@@ -5,21 +5,23 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from tqdm import tqdm
 
 from engine.cli.options import JsonOption, app
 from engine.cli.runner import print_json
-from engine.fetching import fetch as fetching
-from engine.fetching.download import StoppedError
-from engine.fetching.fetch import Progress, megabytes
-from engine.fetching.manifest import Manifest, find_manifest, manifests
+
+if TYPE_CHECKING:
+    from engine.fetching.fetch import Progress
+    from engine.fetching.manifest import Manifest
 
 
 def list_all(json: bool) -> None:
     """Print all manifests with the number of bytes that are in the cache."""
+    from engine.fetching.fetch import megabytes
+    from engine.fetching.manifest import manifests
+
     rows = [status(manifest) for manifest in manifests()]
     if json:
         print_json({"manifests": rows})
@@ -47,6 +49,12 @@ def status(manifest: Manifest) -> dict[str, Any]:
 
 def fetch_and_report(name: str, json: bool) -> int:
     """Fetch the files of a manifest with a progress bar on stderr, and return the exit status."""
+    from tqdm import tqdm
+
+    from engine.fetching.download import StoppedError
+    from engine.fetching.fetch import fetch, megabytes
+    from engine.fetching.manifest import find_manifest
+
     manifest = find_manifest(name)
     stop = threading.Event()
     # A first Ctrl+C ends the fetch between two chunks; signals come to the main thread, which may wait for the network.
@@ -68,7 +76,7 @@ def fetch_and_report(name: str, json: bool) -> int:
 
     try:
         with bar:
-            path = fetching.fetch(manifest, show, stop)
+            path = fetch(manifest, show, stop)
     except StoppedError:
         got = f"{megabytes(manifest.received())} of {megabytes(manifest.size)}"
         print(f"stopped at {got}; the same command goes on from there", file=sys.stderr)

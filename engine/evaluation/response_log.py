@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from engine.lines import append_line
+from engine.files import append_line
 
 
 class Memo:

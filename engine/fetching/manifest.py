@@ -8,13 +8,12 @@ from __future__ import annotations
 from pathlib import Path, PurePosixPath
 from typing import Annotated
 
-from pydantic import Field, PrivateAttr, ValidationError, field_validator, model_validator
+from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from engine.config import DEMO, Settings
-from engine.config_errors import describe
+from engine.config_errors import read_model
 from engine.errors import InputError
 from engine.model_cache import digest, models_folder
-from engine.yaml_file import read_yaml
 
 FOLDER = "fetch"  # beside the configurations
 CONFIGS = DEMO.parent
@@ -158,13 +157,7 @@ def load_manifest(file: Path) -> Manifest:
     """Read a manifest. Raises InputError naming the file, the key, the value found and the value expected."""
     if not file.is_file():
         raise InputError(f"{file}: no such file; give the path of a manifest")
-    raw = read_yaml(file)
-    if not isinstance(raw, dict):
-        raise InputError(f"{file}: found {type(raw).__name__}, expected a mapping with title, licence, folder, files")
-    try:
-        manifest = Manifest.model_validate(raw)
-    except ValidationError as error:
-        raise InputError(f"{file}: {describe(error, Manifest)}") from None
+    manifest = read_model(file, Manifest, "title, licence, folder, files")
     manifest._file = file.resolve()
     return manifest
 

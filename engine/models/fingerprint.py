@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,8 @@ import platformdirs
 import torch
 import transformers
 from torch import nn
+
+from engine.files import write_json
 
 log = logging.getLogger("mixdesk")
 
@@ -59,11 +59,7 @@ def keep_result(key: str | None, found: dict[str, Any]) -> None:
     """Cache a result under a key; do nothing if the key is None."""
     if key is None:
         return
-    file = file_of(key)
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=file.parent, delete=False, encoding="utf-8") as written:
-            json.dump(found, written)
-        os.replace(written.name, file)
+        write_json(file_of(key), found)
     except OSError as error:
         log.info("the check of a model is not kept: %s", error)
