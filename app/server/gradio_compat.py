@@ -1,12 +1,18 @@
-"""Thread-local Gradio context, so that pages can be built while others are in use."""
+"""What relies on Gradio's internals: a context for each thread, and scripts in front of Gradio's own."""
 
 from __future__ import annotations
 
 import sys
 import threading
+from collections.abc import Callable
 from typing import Any
 
+import gradio.routes
 from gradio.context import Context
+from jinja2 import BaseLoader, Environment, TemplateNotFound
+
+PAGE = "frontend/index.html"
+GRADIO = '<script type="module"'  # where Gradio's own begin, in its page
 
 
 def of_thread(own: threading.local, name: str, default: Any) -> property:
@@ -36,3 +42,32 @@ def keep_apart() -> None:
     for name, module in list(sys.modules.items()):
         if name.startswith("gradio.") and vars(module).get("Context") is Context:
             setattr(module, "Context", ThreadContext)  # noqa: B010
+
+
+class PageLoader(BaseLoader):
+    """Gradio's templates, with the page's scripts in front of Gradio's.
+
+    `mount_gradio_app(head=...)` would add them when Gradio has begun, and wait for no module: the first handlers could
+    run before the functions that they call are there. Modules in the page itself run in their order.
+    """
+
+    def __init__(self, loader: BaseLoader, tags: Callable[[], str]) -> None:
+        """loader: Gradio's; tags: returns the HTML to put in front of Gradio's scripts."""
+        self.loader, self.tags = loader, tags
+
+    def get_source(self, environment: Environment, template: str) -> Any:
+        source, filename, uptodate = self.loader.get_source(environment, template)
+        if template == PAGE:
+            before, gradio_tag, after = source.partition(GRADIO)
+            if not gradio_tag:
+                raise TemplateNotFound(template, f"{template} of this version of Gradio has no {GRADIO}")
+            source = f"{before}{{% raw %}}{self.tags()}{{% endraw %}}{gradio_tag}{after}"
+        return source, filename, uptodate
+
+
+def load_before_gradio(tags: Callable[[], str]) -> None:
+    """Put HTML in front of Gradio's scripts in every page of this process. tags: returns the HTML."""
+    environment = gradio.routes.templates.env
+    if not isinstance(environment.loader, PageLoader):
+        assert environment.loader is not None
+        environment.loader = PageLoader(environment.loader, tags)

@@ -6,19 +6,15 @@ import hashlib
 import json
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
-import gradio.routes
 from fastapi import FastAPI, Response
 from fastapi.responses import PlainTextResponse
-from jinja2 import BaseLoader, Environment, TemplateNotFound
 
-from app.shortcuts import load_shortcuts
+from app.server.gradio_compat import load_before_gradio
+from app.ui.shortcuts import load_shortcuts
 
 STATIC = Path(__file__).parents[1] / "static"
 SCRIPTS = STATIC / "js"
-PAGE = "frontend/index.html"
-GRADIO = '<script type="module"'  # where Gradio's own begin, in its page
 FOREVER = "public, max-age=31536000, immutable"  # a changed script has another address
 
 
@@ -56,32 +52,9 @@ def script_tags() -> str:
     )
 
 
-class PageLoader(BaseLoader):
-    """Gradio's templates, with the page's scripts in front of Gradio's.
-
-    `mount_gradio_app(head=...)` would add them when Gradio has begun, and wait for no module: the first handlers could
-    run before the functions that they call are there. Modules in the page itself run in their order.
-    """
-
-    def __init__(self, loader: BaseLoader) -> None:
-        self.loader = loader
-
-    def get_source(self, environment: Environment, template: str) -> Any:
-        source, filename, uptodate = self.loader.get_source(environment, template)
-        if template == PAGE:
-            before, gradio_tag, after = source.partition(GRADIO)
-            if not gradio_tag:
-                raise TemplateNotFound(template, f"{template} of this version of Gradio has no {GRADIO}")
-            source = f"{before}{{% raw %}}{script_tags()}{{% endraw %}}{gradio_tag}{after}"
-        return source, filename, uptodate
-
-
 def serve_scripts(app: FastAPI) -> None:
     """Serve the modules, and name them in every page of this process."""
-    environment = gradio.routes.templates.env
-    if not isinstance(environment.loader, PageLoader):
-        assert environment.loader is not None
-        environment.loader = PageLoader(environment.loader)
+    load_before_gradio(script_tags)
 
     @app.get("/js/{version}/{name:path}")
     def script(version: str, name: str) -> Response:

@@ -1,7 +1,7 @@
 """Route for steering: fader changes while a response is generated, and for the token inspector.
 
-static/steer.js posts to this route because Gradio's component events take four times as long, during which the models
-do not generate.
+static/js/steer.js posts to this route because Gradio's component events take four times as long, during which the
+models do not generate.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from app.services.app_state import Desk
 
 
 class SteerQuestion(BaseModel):
-    """A request from static/steer.js, with the arguments of `Steer.follow`."""
+    """A request from static/js/steer.js, with the arguments of `Steer.follow`."""
 
     run: str = ""
     turn: int

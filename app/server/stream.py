@@ -1,4 +1,4 @@
-"""Streaming of the responses' text by server-sent events, which static/text.js reads.
+"""Streaming of the responses' text by server-sent events, which static/js/text.js reads.
 
 A Gradio event would take ten times as long per update, on the server and in the page.
 """

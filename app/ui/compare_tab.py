@@ -16,10 +16,10 @@ from app.charts.plotly_component import figure, plotted
 from app.html import message
 from app.schemas.solo_mute_lock import Channels
 from app.services.app_state import Desk
-from app.shortcuts import labelled
 from app.storage.comparisons import Entry
 from app.ui.controls import Changes, Steering, Values
 from app.ui.prompt_upload import PromptUpload
+from app.ui.shortcuts import labelled
 from engine import InputError, Mixture, Sampling
 from engine.config import REFERENCE
 from engine.evaluation.comparison import MAX_MIXTURES, summarise

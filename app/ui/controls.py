@@ -12,9 +12,9 @@ import gradio as gr
 from app.html import fader_head, message, mixture_bar
 from app.schemas import conversation
 from app.schemas.solo_mute_lock import Channels
-from app.shortcuts import labelled
 from app.ui.balance_menu import BalanceMenu, build_balance_menu
 from app.ui.faders import build_channels, build_marks
+from app.ui.shortcuts import labelled
 from engine import RULES, InputError, Sampling
 from engine.config import PolicySettings
 from engine.messages import Prompt
@@ -164,7 +164,7 @@ class Steering:
 class Outputs:
     """The components that a generation or a rating updates.
 
-    `run` holds `Run.stage`; when it changes, static/text.js requests the run's text.
+    `run` holds `Run.stage`; when it changes, static/js/text.js requests the run's text.
     """
 
     run: gr.Textbox

@@ -1,6 +1,6 @@
 """Multi-turn conversations: the transcript above the prompt, Reply on a panel, Back, and New conversation.
 
-static/turns.js draws the transcript.
+static/js/turns.js draws the transcript.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import gradio as gr
 from app.format import in_short
 from app.schemas import conversation
 from app.services.app_state import Desk, session
-from app.shortcuts import labelled
 from app.ui.controls import Changes, Controls, Outputs, Values
+from app.ui.shortcuts import labelled
 from engine import InputError
 from engine.messages import last_of
 

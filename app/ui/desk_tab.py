@@ -18,7 +18,6 @@ from app.charts.plotly_component import figure, plotted
 from app.html import caption, message, rewards_table
 from app.services.app_state import Desk, session
 from app.services.generation_run import SIDES, Run, new_seed
-from app.shortcuts import labelled
 from app.ui.balance import Balance, build_expected
 from app.ui.controls import (
     RATINGS,
@@ -38,6 +37,7 @@ from app.ui.panels import EXACT, FADERS, PARTICLES, UNIFORM, build_panels
 from app.ui.radar_target import build_target
 from app.ui.saved_mixtures import Keeping, build_keeping
 from app.ui.share import Sharing, build_sharing
+from app.ui.shortcuts import labelled
 from app.ui.steering import Steer
 from app.ui.token_inspector import build_drawer
 from engine import InputError, Mixture, Sampling

@@ -18,9 +18,9 @@ from app.schemas.solo_mute_lock import Channels
 from app.services.app_state import Desk, session
 from app.services.balance_choices import BY_REWARDS
 from app.services.bank_service import faders_of, in_words
-from app.shortcuts import labelled
 from app.ui.balance_menu import read_floors
 from app.ui.controls import Changes, Steering, Values
+from app.ui.shortcuts import labelled
 from engine import InputError
 from engine.bank.collection import SAMPLING
 from engine.bank.estimate import Bank

@@ -1,4 +1,4 @@
-"""Buttons around the faders: Lock, Solo and Mute of each, Undo and Redo. static/mixer.js implements them."""
+"""Buttons around the faders: Lock, Solo and Mute of each, Undo and Redo. static/js/mixer.js implements them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import gradio as gr
 
-from app.shortcuts import labelled
+from app.ui.shortcuts import labelled
 
 # mark: what its button shows
 MARKS = {"solo": "S", "mute": "M", "lock": ""}

@@ -9,7 +9,7 @@ from html import escape
 import gradio as gr
 
 from app.services.offer import Offer
-from app.ui.shortcuts import help_button, help_dialog
+from app.ui.help import help_button, help_dialog
 
 TAGLINE = "Mix language-model policies while they write, and say which mixture is better."
 
@@ -41,7 +41,7 @@ class Menu:
 
 
 def build_header(warning: str = "", menu: Menu | None = None, notes: Sequence[str] = ()) -> None:
-    """Build the notices and the title line; app/static/configurations.js operates them.
+    """Build the notices and the title line; app/static/js/configurations.js operates them.
 
     The notices come first, so that the tabs find the title line in its usual place.
     """
@@ -74,7 +74,7 @@ def notes_of(notes: Sequence[str]) -> str:
 
 
 def offer_lines(menu: Menu | None) -> str:
-    """Return one notice per offer, hidden until app/static/fetching.js knows the download's state."""
+    """Return one notice per offer, hidden until app/static/js/fetching.js knows the download's state."""
     if menu is None:
         return ""
     return "".join(

@@ -5,9 +5,9 @@ from __future__ import annotations
 import gradio as gr
 
 from app.services.app_state import Desk
-from app.shortcuts import labelled
 from app.ui import compare_tab, desk_tab, explore_tab, ratings_tab
 from app.ui.header import Menu, build_header
+from app.ui.shortcuts import labelled
 
 UPLOAD = "24mb"  # the most that is taken in at all; app and engine say what each kind of file may have
 

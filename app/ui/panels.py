@@ -10,7 +10,7 @@ from html import escape
 import gradio as gr
 
 from app.services.generation_run import RATED, SIDES
-from app.shortcuts import labelled
+from app.ui.shortcuts import labelled
 
 FADERS, EXACT, REFERENCE, UNIFORM = "faders", "exact", "reference", "uniform"
 PARTICLES = 16  # of Faders exact

@@ -8,8 +8,8 @@ from typing import Any
 import gradio as gr
 
 from app.html import message
-from app.shortcuts import labelled
 from app.ui.controls import Changes
+from app.ui.shortcuts import labelled
 from engine import InputError
 from engine.prompt_files import GZ
 from engine.prompts import MAX_BYTES, MAX_PROMPTS, ColumnError, PromptSet, uploaded

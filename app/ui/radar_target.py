@@ -1,6 +1,6 @@
 """Targets on the radar: a reward is dragged outward, and the faders move to the weights that come nearest.
 
-static/target.js implements the dragging; this module finds the weights and describes them.
+static/js/target.js implements the dragging; this module finds the weights and describes them.
 """
 
 from __future__ import annotations

@@ -14,8 +14,8 @@ from app.html import message
 from app.services import standings
 from app.services.app_state import Desk
 from app.services.standings import Standing
-from app.shortcuts import labelled
 from app.ui.controls import Changes, Steering
+from app.ui.shortcuts import labelled
 
 log = logging.getLogger("mixdesk")
 

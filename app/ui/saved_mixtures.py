@@ -14,9 +14,9 @@ from app.html import message
 from app.schemas.desk_state import MixtureSettings
 from app.schemas.solo_mute_lock import Channels
 from app.services.app_state import Desk
-from app.shortcuts import labelled
 from app.storage.saved_mixtures import SavedMixtures, TakenError, clean
 from app.ui.controls import Changes, Controls, Values
+from app.ui.shortcuts import labelled
 from engine import RULES, InputError
 
 log = logging.getLogger("mixdesk")

@@ -16,10 +16,10 @@ from app.schemas.share_link import from_link, to_link
 from app.services.app_state import Desk
 from app.services.code_snippets import FORMS, Recipe
 from app.services.generation_run import RATED
-from app.shortcuts import labelled
 from app.ui.controls import Changes, Controls, Values, whole_number
 from app.ui.panels import FADERS
 from app.ui.saved_mixtures import mixture_settings, placed, within
+from app.ui.shortcuts import labelled
 from engine import InputError, Sampling
 from engine.inference.sampler import Sampler
 

@@ -1,39 +1,34 @@
-"""The help dialog: all keyboard shortcuts and the tour. static/help.js opens it."""
+"""The keyboard shortcuts, from static/shortcuts.json: what the buttons, Help and the page's scripts all read."""
 
 from __future__ import annotations
 
-from html import escape
+import json
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
 
-from app.shortcuts import labelled, load_shortcuts
-
-# where: [(keys, what they do)]
-SHORTCUTS = {
-    where: [(shortcut["shown"], shortcut["help"]) for shortcut in shortcuts if "help" in shortcut]
-    for where, shortcuts in load_shortcuts().items()
-}
-# Without a key: Delete, so that no slip deletes; the forms of Copy as, to which Tab comes from Copy link.
-SWITCH = (
-    '<label class="switch"><input type="checkbox" role="switch" id="single-keys" checked>'
-    "<span>Single-key shortcuts: letters, digits and ? work wherever you are not typing</span></label>"
-)
+FILE = Path(__file__).parents[1] / "static" / "shortcuts.json"
 
 
-def help_button() -> str:
-    """Return the button that opens the help dialog."""
-    return f'<button type="button" data-help="open">{labelled("Help", "help")}</button>'
+@lru_cache
+def load_shortcuts() -> dict[str, list[dict[str, Any]]]:
+    """Return the shortcuts by the place where they work; static/js/shortcuts.js says what their fields are."""
+    return json.loads(FILE.read_text(encoding="utf-8"))
 
 
-def help_dialog() -> str:
-    """Return the help dialog as HTML."""
-    groups = "".join(
-        f"<section><h3>{escape(where)}</h3><dl>"
-        + "".join(f"<div><dt><kbd>{escape(keys)}</kbd></dt><dd>{escape(what)}</dd></div>" for keys, what in shortcuts)
-        + "</dl></section>"
-        for where, shortcuts in SHORTCUTS.items()
-    )
-    return (
-        '<dialog id="help" aria-labelledby="help-title"><header><h2 id="help-title">Keyboard shortcuts</h2>'
-        '<button type="button" data-help="tour">Start the tour</button>'
-        '<button type="button" data-help="close" autofocus>Close (Esc)</button></header>'
-        f'{SWITCH}<div class="shortcuts">{groups}</div></dialog>'
-    )
+def shown_keys(elem_id: str) -> str:
+    """Return the keys that press a button, as they are shown.
+
+    Raises:
+        KeyError: No shortcut names this button.
+    """
+    for shortcuts in load_shortcuts().values():
+        for shortcut in shortcuts:
+            if elem_id in (*shortcut.get("press", ()), *shortcut.get("buttons", ()), shortcut.get("id")):
+                return shortcut["shown"]
+    raise KeyError(elem_id)
+
+
+def labelled(text: str, elem_id: str) -> str:
+    """Return a button's label with its shortcut: "Balance (B)"."""
+    return f"{text} ({shown_keys(elem_id)})"

@@ -9,7 +9,7 @@ import gradio as gr
 
 from app.format import in_short
 from app.services.response_reader import Response
-from app.shortcuts import labelled
+from app.ui.shortcuts import labelled
 from engine import InputError, Mixture
 from engine.config import REFERENCE
 from engine.inference.top_logprobs import Candidates

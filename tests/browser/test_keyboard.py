@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from app.services.app_state import Desk
-from app.ui.shortcuts import SHORTCUTS
+from app.ui.help import SHORTCUTS
 from engine.inference.batch import Batch
 from tests.browser.conftest import opened
 from tests.browser.test_accessibility import STILL

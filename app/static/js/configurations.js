@@ -1,5 +1,5 @@
 // @ts-check
-// The menu of configurations, and the lines above the title. The server's half: app/header.py, app/site.py.
+// The menu of configurations, and the lines above the title. The server's half: app/ui/header.py, app/server/app.py.
 import { byId, remembered } from "./dom.js";
 
 const EVERY = 400; // milliseconds between two looks at what is being loaded

@@ -1,5 +1,5 @@
 // @ts-check
-// The lines that offer what can be fetched, and show how far it is. The server's half: app/header.py, app/fetching.py.
+// The lines that offer what can be fetched, and show how far it is. The server's half: app/ui/header.py, app/services/policy_fetch.py.
 import { open } from "./configurations.js";
 import { byId, remembered } from "./dom.js";
 import { megabytes, rate } from "./math/format.js";

@@ -1,5 +1,5 @@
 // @ts-check
-// What follows the faders: the text still to come, the expected rewards, the drawer. app/steer.py answers, of what is
+// What follows the faders: the text still to come, the expected rewards, the drawer. app/server/steer.py answers, of what is
 // asked always the newest; not as an event of Gradio's, whose page copies the state of its components at each.
 import { run } from "./text.js";
 

@@ -1,5 +1,5 @@
 // @ts-check
-// The text of the responses as it is written: server-sent events of app/text.py, which trace.js draws.
+// The text of the responses as it is written: server-sent events of app/server/stream.py, which trace.js draws.
 import { steer } from "./steer.js";
 import * as trace from "./trace.js";
 

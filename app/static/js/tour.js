@@ -98,10 +98,16 @@ const go = (step) => {
   next.textContent = at === STEPS.length - 1 ? "Done" : "Next →";
   back.disabled = at === 0;
   if (document.activeElement === back && back.disabled) next.focus({ preventScroll: true });
+  bring();
+};
+
+// Scroll what the step explains into the window, and the dialog beside it.
+const bring = () => {
   const box = target();
   if (box && (box.top < 0 || box.bottom > innerHeight)) scrollBy({ top: (box.top + box.bottom - innerHeight) / 2, behavior: "instant" });
   place();
   dialog.scrollIntoView({ block: "nearest" });
+  scrolledTo = scrollY;
 };
 
 const close = () => {
@@ -114,10 +120,15 @@ const close = () => {
 };
 
 // It is told of what it observes at once, and again when the desk comes back from behind another tab.
-let begun = false;
+let begun = false, scrolledTo = -1; // scrolledTo: where the tour last left the page
 const watcher = new ResizeObserver(() => {
   place();
-  if (begun || at < 0 || dialog.hidden) return;
+  if (at < 0 || dialog.hidden) return;
+  if (begun) {
+    // A line that arrives above moves the target: follow it, unless the page has been scrolled since.
+    if (scrollY === scrolledTo) bring();
+    return;
+  }
   begun = true;
   go(at);
   dialog.focus({ preventScroll: true });

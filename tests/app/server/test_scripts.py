@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from app.server.scripts import load_scripts, scripts_version, serve_scripts
-from app.shortcuts import labelled, load_shortcuts
+from app.ui.shortcuts import labelled, load_shortcuts
 
 
 def client() -> TestClient:
