@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import yaml
 from peft import LoraConfig, get_peft_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from tests.shelf import Shelf, environment, serving
 
 CHAT = (
     "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|end|>{% endfor %}"
@@ -39,24 +42,24 @@ def make_tokenizer(folder: Path, vocab_size: int = 300) -> PreTrainedTokenizerFa
     return fast
 
 
-def make_base(folder: Path, hidden: int = 32, seed: int = 0, vocab_size: int = 300) -> None:
+def make_base(folder: Path, hidden: int = 32, seed: int = 0, vocab_size: int = 300, **settings) -> None:
     """A random Llama, with grouped-query attention, large enough weights that its distributions are not flat."""
     tokenizer = make_tokenizer(folder, vocab_size)
     torch.manual_seed(seed)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=hidden,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=256,
-        initializer_range=0.2,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=None,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
+    shape = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": hidden,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 256,
+        "initializer_range": 0.2,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": None,
+    }
+    LlamaForCausalLM(LlamaConfig(**shape | settings)).save_pretrained(folder)
 
 
 def make_adapter(base: Path, folder: Path, seed: int, **settings) -> None:
@@ -123,3 +126,19 @@ def tiny_engine(tiny: Tiny):
 
     with Engine.from_config(tiny.config) as engine:
         yield engine
+
+
+@pytest.fixture
+def shelf() -> Iterator[Shelf]:
+    """A server that stands in for the hub, a mirror and a package index."""
+    with serving(Shelf()) as shelf:
+        yield shelf
+
+
+@pytest.fixture
+def shelf_alone(shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shelf:
+    """The shelf as the only hub and index, with an empty cache."""
+    for name, value in environment(tmp_path / "cache", shelf).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    return shelf

@@ -153,3 +153,16 @@ def test_npm_packages_are_pinned_and_come_from_the_public_registry() -> None:
             assert locked["dev"], name
     for name, pinned in package["devDependencies"].items():
         assert lock[f"node_modules/{name}"]["version"] == pinned
+
+
+def test_every_file_that_code_and_docs_name_is_there() -> None:
+    folders = ("engine", "app", "tests", "docs")
+    texts = [path for folder in folders for path in (ROOT / folder).rglob("*") if path.suffix in {".py", ".js", ".md"}]
+    named = re.compile(r"(?<![\w/.-])(?:engine|app|tests|data|static)/[\w/]+\.(?:py|js|css|yaml)\b")
+    missing = {
+        (path.relative_to(ROOT).as_posix(), name)
+        for path in (ROOT / "README.md", *texts)
+        for name in named.findall(path.read_text(encoding="utf-8"))
+        if not (ROOT / name).exists() and not (ROOT / "app" / name).exists()
+    }
+    assert not missing

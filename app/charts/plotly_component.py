@@ -26,8 +26,8 @@ def figure(value: go.Figure | dict[str, Any] | None, elem_id: str, label: str, p
         value: The initial figure: plotly's, a dict as plotly.js takes it, or None.
         elem_id: The component's element id.
         label: Accessible name.
-        points: Whether points can be selected, by mouse and keyboard (static/explore.js). Otherwise the figure has the
-            role of an image.
+        points: Whether points can be selected, by mouse and keyboard (static/js/explore.js). Otherwise the figure
+            has the role of an image.
     """
     role = f'role="application" tabindex="0" aria-description="{KEYS}"' if points else 'role="img"'
     shown = f"() => mixdesk.figure({json.dumps(elem_id)}, element, props.value, () => trigger('select'))"

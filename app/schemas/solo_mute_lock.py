@@ -1,7 +1,7 @@
 """Solo, Mute and Lock: how they turn fader positions into weights.
 
-Generation and expected rewards use this module. static/mixer.js implements the same rules for the shares beside the
-faders, which must follow a moving fader without delay.
+Generation and expected rewards use this module. static/js/math/mixer.js implements the same rules for the shares
+beside the faders, which must follow a moving fader without delay.
 """
 
 from __future__ import annotations

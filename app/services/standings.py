@@ -116,7 +116,7 @@ def on_desk(mixture: Mixture, policies: Sequence[str]) -> dict[str, Any] | None:
 
 
 def send(mixture: Mixture, policies: Sequence[str], what: str) -> str:
-    """Return a button that sends a mixture to the desk (static/ratings.js), or a dash if the desk cannot express it."""
+    """Return a button that sends a mixture to the desk (static/js/ratings.js), or a dash if the desk cannot have it."""
     to = on_desk(mixture, policies)
     if to is None:
         return '<span class="hint" title="The reference has no fader, and this rule no gain for it.">–</span>'

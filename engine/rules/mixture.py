@@ -1,8 +1,7 @@
 """Mixtures: a rule that combines the policies' distributions into one, its weights, and a gain.
 
-A rule is a pure function `(log_probs [K, ..., V], weights [..., K]) -> [..., V]` of normalised log-probs. The rule
-`soup` averages the adapters instead: the mixture is then a policy of its own, a row whose gate is the weights. All
-rules are in RULES by name.
+A rule combines normalised log-probs, or averages the adapters: the mixture is then a policy of its own, a row whose
+gate is the weights. `engine/rules/rule.py` says what a rule is; all are in RULES by name.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ class Mixture:
         weights: {policy: weight}, on the simplex.
         rule: the name of a rule in RULES.
         gain: the factor of the mixture's distance from the reference; see `amplify`.
-        exponent: of the rule `power`.
+        exponent: of rules that take one.
     """
 
     weights: Mapping[str, float]
@@ -73,7 +72,7 @@ class Mixture:
 
     @property
     def powers(self) -> dict[str, float] | None:
-        """{policy: the power of its probability in the product}; None for rules other than geometric."""
+        """{policy: the power of its probability in the product}; None if the rule is not a product."""
         if not RULES[self.rule].is_product:
             return None
         powers = {name: self.gain * weight for name, weight in self.weights.items()}
@@ -111,7 +110,7 @@ def make_mixture(
         policies: the names of the policies.
         rule: the name of a rule in RULES.
         gain: from 0 to 10.
-        exponent: of the rule `power`, from -20 to 20.
+        exponent: of rules that take one, from -20 to 20.
 
     Raises:
         InputError: a policy or rule is unknown, a number is out of range, or all weights are zero.

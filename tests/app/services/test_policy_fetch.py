@@ -21,7 +21,7 @@ from engine.fetching.fetch import fetch
 from engine.fetching.manifest import manifest_of
 from tests.app.server.test_configurations import FakeDesk
 from tests.conftest import Tiny
-from tests.shelf import Shelf, environment, serving, write_manifest
+from tests.shelf import Shelf, write_manifest
 
 CONTENT = random.Random(0).randbytes(400_000)
 
@@ -56,17 +56,8 @@ class Scene:
         self.configurations.begin(FakeDesk("one", []))  # type: ignore[arg-type]
 
 
-@pytest.fixture
-def shelf() -> Iterator[Shelf]:
-    with serving(Shelf()) as shelf:
-        yield shelf
-
-
 @pytest.fixture(autouse=True)
-def alone(shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in environment(tmp_path / "cache", shelf).items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+def alone(shelf_alone: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("app.server.configurations.check_hub", lambda _: None)
 
 

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,26 +24,17 @@ from engine.fetching.manifest import CONFIGS, find_manifest, load_manifest, mani
 from engine.fetching.package_index import index_urls
 from engine.memory import available_memory
 from engine.model_cache import digest, fetched, sha256_of
-from tests.shelf import Shelf, environment, serving, sha256, write_manifest
+from tests.shelf import Shelf, sha256, write_manifest
 
 ROOT = Path(__file__).parents[3]
 CONTENT = random.Random(0).randbytes(600_000)
 NAME = "model.bin"
 
 
-@pytest.fixture
-def shelf() -> Iterator[Shelf]:
-    with serving(Shelf()) as shelf:
-        yield shelf
-
-
 @pytest.fixture(autouse=True)
-def alone(shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def alone(shelf_alone: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The shelf is the hub and the index, the cache is empty, and nobody waits long."""
-    for name, value in environment(tmp_path / "cache", shelf).items():
-        monkeypatch.setenv(name, value)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setattr(download, "PAUSE", 0.01)
     monkeypatch.setattr(download, "READ", 0.5)
 

@@ -12,10 +12,10 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file, save_file
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaForCausalLM
 
 from engine import Engine, InputError, Sampling
-from tests.conftest import ALL_LINEARS, make_tokenizer
+from tests.conftest import ALL_LINEARS, make_base
 
 PROMPTS = ["mix", "move the faders over the lazy dog and jump"]
 TWO = ["q_proj", "v_proj"]
@@ -27,23 +27,7 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Path]:
     found = {}
     for tied in (False, True):
         folder = tmp_path_factory.mktemp("tied" if tied else "untied") / "base"
-        tokenizer = make_tokenizer(folder)
-        torch.manual_seed(0)
-        config = LlamaConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=32,
-            intermediate_size=48,
-            num_hidden_layers=3,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            max_position_embeddings=256,
-            initializer_range=0.2,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-            bos_token_id=None,
-            tie_word_embeddings=tied,
-        )
-        LlamaForCausalLM(config).save_pretrained(folder)
+        make_base(folder, num_hidden_layers=3, tie_word_embeddings=tied)
         found[tied] = folder
     return found
 
