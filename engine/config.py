@@ -19,6 +19,7 @@ from pydantic import (
 from engine.config_errors import read_model
 from engine.errors import InputError, one_line
 from engine.model_cache import fetched
+from engine.reward_kind import REWARD_KINDS, RewardSettings
 
 DEMO = Path(__file__).parent.parent / "data" / "configs" / "demo.yaml"
 REFERENCE = "reference"
@@ -102,49 +103,6 @@ class PolicySettings(Adapted):
         return self
 
 
-class RewardSettings(Settings):
-    """A reward for one objective.
-
-    Attributes:
-        objective: the name of the objective.
-        kind: how the reward is computed.
-        model: the path or hub id of a classifier or head.
-        function: a Python function, as module:function.
-        label: the label whose logit is the reward, for a classifier with several.
-        template: the format in which a classifier gets a conversation, with {prompt} and {response}; its tokenizer's
-            chat template if None.
-        beta: the factor of an implicit reward.
-        mean: the mean of the reference's rewards.
-        std: the standard deviation of the reference's rewards. Without `mean` and `std`, they are estimated
-            (engine/bank/calibration.py).
-    """
-
-    objective: str = Field(min_length=1)
-    kind: Literal["classifier", "head", "function", "implicit"]
-    model: str | None = None
-    function: str | None = Field(default=None, pattern=r"^[\w.]+:\w+$")
-    label: str | None = None
-    template: str | None = None
-    beta: float = Field(default=0.1, gt=0, allow_inf_nan=False)
-    mean: float | None = Field(default=None, allow_inf_nan=False)
-    std: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-
-    @model_validator(mode="after")
-    def needs(self) -> RewardSettings:
-        """Reject settings that the kind of reward lacks or does not support."""
-        needed = {"classifier": "model", "head": "model", "function": "function"}.get(self.kind)
-        if needed and not getattr(self, needed):
-            raise ValueError(f"a '{needed}' for kind '{self.kind}'")
-        if (self.mean is None) != (self.std is None):
-            missing = "mean" if self.mean is None else "std"
-            raise ValueError(f"'mean' and 'std' together, or neither: they are then calibrated; '{missing}' is missing")
-        if (self.label or self.template) and self.kind != "classifier":
-            raise ValueError(f"no 'label' or 'template' for kind '{self.kind}': they are for classifiers")
-        if self.template and not ("{prompt}" in self.template and "{response}" in self.template):
-            raise ValueError("a 'template' with {prompt} and {response} in it")
-        return self
-
-
 class Config(Settings):
     """A configuration file. Paths are absolute; other models and adapters are Hugging Face ids."""
 
@@ -170,7 +128,7 @@ class Config(Settings):
 
     @model_validator(mode="after")
     def names_once(self) -> Config:
-        """Reject duplicate policies and rewards, and implicit rewards without a policy."""
+        """Reject duplicate policies and rewards, and policies' own rewards without a policy."""
         for what, names in (
             ("policies, each with its own name", [policy.name for policy in self.policies]),
             ("rewards, one an objective", [reward.objective for reward in self.rewards]),
@@ -180,8 +138,8 @@ class Config(Settings):
                 raise ValueError(f"{what}; found twice: {', '.join(twice)}")
         objectives = {policy.objective for policy in self.policies}
         for reward in self.rewards:
-            if reward.kind == "implicit" and reward.objective not in objectives:
-                raise ValueError(f"a policy with objective '{reward.objective}' for its implicit reward")
+            if REWARD_KINDS[reward.kind].of_policy and reward.objective not in objectives:
+                raise ValueError(f"a policy with objective '{reward.objective}' for its {reward.kind} reward")
         return self
 
     @property
@@ -275,8 +233,8 @@ def load_config(file: str | Path = DEMO) -> Config:
         if policy.model:
             policy.model = resolve(policy.model, file, f"policies[{i}].model")
     for i, reward in enumerate(config.rewards):
-        if reward.model:
-            reward.model = resolve(reward.model, file, f"rewards[{i}].model")
+        for key in reward.sources:
+            setattr(reward, key, resolve(getattr(reward, key), file, f"rewards[{i}].{key}"))
     if config.prompts is not None:
         prompts = locate(config.prompts, file, "prompts", "a file")
         if not prompts.is_file():

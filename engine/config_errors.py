@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args
 from pydantic import BaseModel, ValidationError
 
 from engine.errors import InputError
+from engine.reward_kind import RewardSettings
 from engine.yaml_file import read_yaml
 
 if TYPE_CHECKING:
@@ -34,11 +35,11 @@ def read_model(file: Path, model: type[M], keys: str) -> M:
     try:
         return model.model_validate(raw)
     except ValidationError as error:
-        raise InputError(f"{file}: {describe(error, model)}") from None
+        raise InputError(f"{file}: {describe(error, model, raw)}") from None
 
 
-def describe(error: ValidationError, model: type[BaseModel]) -> str:
-    """Return the first error of a validation of `model` in one line: key, found, expected."""
+def describe(error: ValidationError, model: type[BaseModel], raw: Any = None) -> str:
+    """Return the first error of a validation of `raw` as `model` in one line: key, found, expected."""
     errors = error.errors()
     # A mistyped key explains why another one is missing.
     first = next((one for one in errors if one["type"] == "extra_forbidden"), errors[0])
@@ -51,7 +52,7 @@ def describe(error: ValidationError, model: type[BaseModel]) -> str:
     if first["type"] == "missing":
         return f"{key}: found nothing, expected this key{rest}"
     if first["type"] == "extra_forbidden":
-        return f"{key}: found an unknown key, expected none by that name{_suggest(first['loc'], model)}{rest}"
+        return f"{key}: found an unknown key, expected none by that name{_suggest(first['loc'], model, raw)}{rest}"
     if first["type"] == "string_type" and isinstance(first["input"], (bool, int, float)):
         expected += "; put it in quotes"  # yes, 12 and 1e3 are no texts in YAML
     if not key:
@@ -63,11 +64,14 @@ def describe(error: ValidationError, model: type[BaseModel]) -> str:
     return f"{key}: found {found[:80]!r}, expected {expected}{rest}"
 
 
-def _suggest(loc: tuple[int | str, ...], model: type[BaseModel]) -> str:
+def _suggest(loc: tuple[int | str, ...], model: type[BaseModel], raw: Any) -> str:
     """Return a hint for an unknown key: the most similar key, or else all keys."""
     for part in loc[:-1]:
+        raw = raw[part] if raw is not None else None
         if isinstance(part, str) and part in model.model_fields:
             model = _model_in(model.model_fields[part].annotation) or model
+    if issubclass(model, RewardSettings):
+        model = model.settings_of(raw)
     known = list(model.model_fields)
     close = difflib.get_close_matches(str(loc[-1]).lower(), known, 1)
     return f"; did you mean '{close[0]}'?" if close else f"; there are {', '.join(known)}"
@@ -88,8 +92,8 @@ def source_lines(config: Config) -> Iterator[tuple[str, str]]:
         if policy.model:
             yield f"policies[{i}].model", policy.model
     for i, reward in enumerate(config.rewards):
-        if reward.model:
-            yield f"rewards[{i}].model", reward.model
+        for key in reward.sources:
+            yield f"rewards[{i}].{key}", getattr(reward, key)
     for adapter in config.reference.adapters if config.reference else []:
         yield "reference.adapter", adapter
     yield "base", config.base

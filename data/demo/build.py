@@ -31,8 +31,10 @@ from data.demo import card, corpus, training  # noqa: E402
 from engine import Engine  # noqa: E402
 from engine.bank import collection  # noqa: E402
 from engine.bank.storage import BankFile  # noqa: E402
-from engine.config import Config, PolicySettings, RewardSettings  # noqa: E402
+from engine.config import Config, PolicySettings  # noqa: E402
 from engine.prompts import read_prompts  # noqa: E402
+from engine.reward_kind import RewardSettings  # noqa: E402
+from engine.rewards.classifier import ClassifierSettings  # noqa: E402
 
 CONFIG = ROOT / "data" / "configs" / "demo.yaml"
 ABOUT = "The bundled policies have 5 million parameters and know 96 household topics; they are for trying the desk."
@@ -111,7 +113,7 @@ class Build:
 
     def _rewards(self, statistics: dict[str, dict[str, float]]) -> list[RewardSettings]:
         return [
-            RewardSettings(
+            ClassifierSettings(
                 objective=name,
                 kind="classifier",
                 model=str(self.out / "rewards" / name),

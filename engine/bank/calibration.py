@@ -23,9 +23,9 @@ from engine.files import write_json
 from engine.inference.engine import Engine
 from engine.inference.request import wait
 from engine.prompts import read_prompts
+from engine.reward_kind import Scored
 from engine.rewards.missing import missing_counts, missing_line
 from engine.rewards.scale import RewardScale
-from engine.rewards.scorer import Scored
 from engine.seeding import seed_of
 
 log = logging.getLogger("mixdesk")

@@ -53,6 +53,7 @@ def evaluate_command(
     from engine.evaluation.sweep import evaluate as run
     from engine.inference.engine import Engine
     from engine.prompts import read_prompts
+    from engine.reward_kind import REWARD_KINDS
     from engine.rewards.missing import missing_line
     from engine.rewards.reward_set import RewardSet
     from engine.sampling import Sampling
@@ -63,8 +64,10 @@ def evaluate_command(
         raise InputError("--judges and --responses are for --methods; add it, or leave them out")
     asked = read_prompts(prompts, column) if prompts else None
     second = load_config(judges).rewards if judges else []
-    if judges and (not second or any(reward.kind == "implicit" for reward in second)):
-        raise InputError(f"{judges}: rewards: expected at least one to judge with, and none of kind 'implicit'")
+    own = [reward.kind for reward in second if REWARD_KINDS[reward.kind].of_policy]
+    if judges and (not second or own):
+        found = f"one of kind '{own[0]}', which is a policy's own" if own else "none"
+        raise InputError(f"{judges}: rewards: expected at least one to judge with; found {found}")
     with Engine.from_config(config) as engine:
         if asked is None and not engine.config.prompts:
             raise InputError(f"{config}: prompts: found nothing, expected a file; or give --prompts")

@@ -24,9 +24,9 @@ from engine.inference.smc import check_particles
 from engine.messages import Prompt, check_messages, messages_of
 from engine.models.hub import check_hub
 from engine.models.policy_set import Policy, PolicySet
+from engine.reward_kind import Scored
 from engine.rewards.missing import Rewards
 from engine.rewards.reward_set import RewardSet
-from engine.rewards.scorer import Scored
 from engine.rules.mixture import Mixture
 from engine.rules.registry import DEFAULT_RULE
 from engine.rules.soup import SOUP

@@ -15,9 +15,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 from engine.inference.request import Request
 from engine.models.policy_set import PolicySet
+from engine.reward_kind import Scored
 from engine.rewards.missing import Rewards
 from engine.rewards.reward_set import RewardSet
-from engine.rewards.scorer import Scored
 
 NICE = 10  # of the thread of its own, where the system has niceness by thread: where cores are few, text comes first
 AT_ONCE = 16  # responses that wait for their rewards, for each further reward between two steps
@@ -44,9 +44,8 @@ class RewardWorker:
         self.reward_set, self.policy_set, self.put = reward_set, policy_set, put
         self.responses: dict[Request, Rewards] = {}
         on_cpu = policy_set.device.type == "cpu"
-        kinds = {objective: reward.kind for objective, reward in reward_set.settings.items()}
-        self.on_thread = [objective for objective, kind in kinds.items() if on_cpu and kind != "implicit"]
-        self.on_worker = [objective for objective in kinds if objective not in self.on_thread]
+        self.on_thread = [name for name in reward_set.objectives if on_cpu and not reward_set.kind_of(name).of_policy]
+        self.on_worker = [name for name in reward_set.objectives if name not in self.on_thread]
         self._thread = ThreadPoolExecutor(1, "mixdesk-rewards", lower_priority)
 
     @property

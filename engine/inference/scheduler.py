@@ -23,9 +23,9 @@ from engine.inference.request import Request
 from engine.inference.reward_worker import RewardWorker
 from engine.inference.sequence import Sequence
 from engine.models.policy_set import PolicySet
+from engine.reward_kind import Scored
 from engine.rewards.missing import Rewards
 from engine.rewards.reward_set import RewardSet
-from engine.rewards.scorer import Scored
 from engine.rules.mixture import Mixture
 
 T = TypeVar("T")

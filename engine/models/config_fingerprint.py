@@ -31,7 +31,9 @@ def config_fingerprint(config: Config) -> list[Any]:
     rewards = []
     for reward in config.rewards:
         settings = of(reward.model_dump(exclude={"mean", "std"}, exclude_none=True))
-        rewards.append({**settings, "source": source_of(reward.function)})
+        function = source_of(settings.get("function"))
+        # Banks are from before kinds had settings of their own, when every reward had a beta.
+        rewards.append({"beta": 0.1, **settings, "source": function})
     return [
         contents(config.base),
         config.dtype,

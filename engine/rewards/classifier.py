@@ -6,40 +6,60 @@ import logging
 import re
 from collections.abc import Callable
 
+from pydantic import Field, field_validator
 from transformers import PreTrainedTokenizerBase
 
-from engine.config import RewardSettings
 from engine.messages import BETWEEN, Message, Prompt, joined, messages_of
 from engine.models.chat_template import chat_of
 from engine.models.policy_set import PolicySet
+from engine.reward_kind import RewardKind, RewardSettings, Scored, Scorer
 from engine.rewards.reward_model import RewardModel
-from engine.rewards.scorer import Scored, Scorer
 
 log = logging.getLogger("mixdesk")
 
 
-def classifier(settings: RewardSettings, policy_set: PolicySet) -> Scorer:
+class ClassifierSettings(RewardSettings):
+    """The settings of a classifier."""
+
+    sources = ("model",)
+
+    model: str = Field(description="path or hub id of a sequence classifier, or of a LoRA of one")
+    label: str | None = Field(default=None, description="the output that is the reward, if there are several")
+    template: str | None = Field(
+        default=None, description="format of a turn, with {prompt} and {response}; else the tokenizer's chat template"
+    )
+
+    @field_validator("template")
+    @classmethod
+    def both(cls, template: str | None) -> str | None:
+        """Reject a template that leaves out the prompt or the response."""
+        if template and not ("{prompt}" in template and "{response}" in template):
+            raise ValueError("a 'template' with {prompt} and {response} in it")
+        return template
+
+
+def classifier(settings: ClassifierSettings, policy_set: PolicySet) -> Scorer:
     """Return a scorer that uses a sequence-classification model, or a LoRA of one on its base.
 
     The reward is the model's only output (Bradley-Terry), or the one that `settings.label` names. Raises InputError if
     the model cannot be loaded.
     """
-    made = RewardModel(settings, policy_set.base, policy_set.device)
-    told: list[bool] = []
+    model = RewardModel(settings.objective, settings.model, settings.label, policy_set.base, policy_set.device)
+    logged: list[bool] = []
 
     def score(items: list[Scored]) -> list[float]:
         rows = []
         for prompt, text, _ in items:
-            row, shortened = fitting(made.tokenizer, prompt, text, settings.template, made.limit)
+            row, shortened = fitting(model.tokenizer, prompt, text, settings.template, model.limit)
             rows.append(row)
-            if shortened and not told:
-                told.append(True)
+            if shortened and not logged:
+                logged.append(True)
                 log.warning(
                     "reward '%s': it reads %d tokens at once; of what is longer, the oldest turns and the beginning of "
                     "the prompt are left out, and at last the end of the response",
-                    *(settings.objective, made.limit),
+                    *(settings.objective, model.limit),
                 )
-        return made.scores(rows)
+        return model.scores(rows)
 
     return score
 
@@ -118,3 +138,14 @@ def filled(template: str, messages: list[Message]) -> str:
         words = {"{prompt}": said["content"], "{response}": answered["content"]}
         turns.append("".join(words.get(part, part) for part in parts))
     return ("" if template != template.strip() else BETWEEN).join(turns)
+
+
+REWARD = RewardKind(
+    name="classifier",
+    paper="Bradley-Terry reward models, arXiv 2203.02155, eq. 1",
+    formula="the score of a sequence classifier for (x, y)",
+    settings=ClassifierSettings,
+    load=classifier,
+    at_once=32,
+    order=1,
+)

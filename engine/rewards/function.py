@@ -5,11 +5,12 @@ from __future__ import annotations
 import importlib
 import logging
 
-from engine.config import RewardSettings
+from pydantic import Field
+
 from engine.errors import InputError, one_line
 from engine.messages import last_of
 from engine.models.policy_set import PolicySet
-from engine.rewards.scorer import Scored, Scorer
+from engine.reward_kind import RewardKind, RewardSettings, Scored, Scorer
 
 log = logging.getLogger("mixdesk")
 
@@ -19,13 +20,18 @@ def brevity(prompt: str, response: str) -> float:
     return -float(len(response.split()))
 
 
-def function(settings: RewardSettings, policy_set: PolicySet) -> Scorer:
+class FunctionSettings(RewardSettings):
+    """The settings of a reward by a function."""
+
+    function: str = Field(pattern=r"^[\w.]+:\w+$", description="the function, as module:function")
+
+
+def function(settings: FunctionSettings, policy_set: PolicySet) -> Scorer:
     """Return a scorer that calls a Python function `(prompt, response) -> float`, named as module:function.
 
     For a conversation, the function gets the user's last message as the prompt. Raises InputError if the function
     cannot be imported.
     """
-    assert settings.function is not None
     module, _, name = settings.function.partition(":")
     try:
         call = getattr(importlib.import_module(module), name)
@@ -51,3 +57,13 @@ def function(settings: RewardSettings, policy_set: PolicySet) -> Scorer:
         return rewards
 
     return score
+
+
+REWARD = RewardKind(
+    name="function",
+    paper="none",
+    formula="the result of a Python function of the texts x and y",
+    settings=FunctionSettings,
+    load=function,
+    order=3,
+)

@@ -11,14 +11,15 @@ import logging
 from collections.abc import Callable, Sequence
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
-from engine.config import RewardSettings
 from engine.errors import InputError
 from engine.models.folded_adapters import names_base
 from engine.models.gated_linear import Gate, GatedLinears
 from engine.models.policy_set import PolicySet
-from engine.rewards.linear_head import Feature, Head, Item, decoder_layers, features, read_head
+from engine.reward_kind import RewardKind, RewardSettings, Scored
+from engine.rewards.linear_head import Feature, Head, decoder_layers, features, read_head
 
 log = logging.getLogger("mixdesk")
 
@@ -37,6 +38,14 @@ def twin(model: nn.Module) -> tuple[nn.Module, Gate | None]:
     return copied, gates[0] if gates else None
 
 
+class HeadSettings(RewardSettings):
+    """The settings of a head."""
+
+    sources = ("model",)
+
+    model: str = Field(description="path or hub id of a head: head.json and head.safetensors")
+
+
 class Heads:
     """The heads of a configuration."""
 
@@ -45,9 +54,8 @@ class Heads:
         self._heads: dict[str, Head] = {}  # {objective: head}
         self._forward: dict[str, tuple[nn.Module, Callable[[int], None]]] = {}  # {on: model, what sets its gates}
 
-    def add(self, settings: RewardSettings) -> None:
+    def add(self, settings: HeadSettings) -> None:
         """Read a reward's head. Raises InputError if it does not fit the base."""
-        assert settings.model is not None
         try:
             head = read_head(settings.model)
         except InputError as error:
@@ -57,7 +65,7 @@ class Heads:
         if head.on not in self._forward:
             self._forward[head.on] = self._twin(head.on)
 
-    def _check(self, settings: RewardSettings, head: Head) -> None:
+    def _check(self, settings: HeadSettings, head: Head) -> None:
         model, reference = self.policy_set.models[0], self.policy_set.policies[0]
         what = f"reward '{settings.objective}': {settings.model}"
         hidden = model.config.get_text_config().hidden_size
@@ -103,8 +111,9 @@ class Heads:
         self._heads.clear()
         self._forward.clear()
 
-    def score(self, items: Sequence[Item], objectives: Sequence[str]) -> dict[str, list[float]]:
+    def score(self, items: Sequence[Scored], objectives: Sequence[str]) -> dict[str, list[float]]:
         """Return {objective: the reward of each item}. Heads with the same input share a forward pass."""
+        texts = [(prompt, text) for prompt, text, _ in items]
         together: dict[tuple[str, bool], list[str]] = {}
         for objective in objectives:
             head = self._heads[objective]
@@ -114,7 +123,17 @@ class Heads:
             model, prepare = self._forward[on]
             wanted: list[Feature] = list(dict.fromkeys(f for name in some for f in self._heads[name].features))
             found = features(
-                *(model, self.policy_set.tokenizer, items, wanted), chat_template=chat_template, prepare=prepare
+                *(model, self.policy_set.tokenizer, texts, wanted), chat_template=chat_template, prepare=prepare
             )
             scores |= {name: self._heads[name].score(found).tolist() for name in some}
         return scores
+
+
+REWARD = RewardKind(
+    name="head",
+    paper="Bradley-Terry, on frozen features as in linear probes (arXiv 1610.01644)",
+    formula="w · h(x, y) + b, h being the base's hidden states",
+    settings=HeadSettings,
+    joint=Heads,
+    order=2,
+)

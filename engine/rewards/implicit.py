@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import logging
 
-from engine.config import REFERENCE, RewardSettings
+from pydantic import Field
+
+from engine.config import REFERENCE
 from engine.errors import InputError
 from engine.models.policy_set import PolicySet
-from engine.rewards.scorer import Scored, Scorer
+from engine.reward_kind import RewardKind, RewardSettings, Scored, Scorer
 
 log = logging.getLogger("mixdesk")
 
 
-def implicit(settings: RewardSettings, policy_set: PolicySet) -> Scorer:
+class ImplicitSettings(RewardSettings):
+    """The settings of an implicit reward."""
+
+    beta: float = Field(default=0.1, gt=0, allow_inf_nan=False, description="the factor of the log-ratio")
+
+
+def implicit(settings: ImplicitSettings, policy_set: PolicySet) -> Scorer:
     """Return a scorer of beta (log π_k(y|x) - log π_ref(y|x)) for the policy with this objective.
 
     Up to a term in x alone, this is the reward that the policy optimises (DPO, arXiv 2305.18290, eq. 5).
@@ -33,3 +41,14 @@ def implicit(settings: RewardSettings, policy_set: PolicySet) -> Scorer:
         return rewards
 
     return score
+
+
+REWARD = RewardKind(
+    name="implicit",
+    paper="DPO, arXiv 2305.18290, eq. 5",
+    formula="β (log π_k(y|x) - log π_ref(y|x)) of the policy with this objective",
+    settings=ImplicitSettings,
+    load=implicit,
+    of_policy=True,
+    order=4,
+)

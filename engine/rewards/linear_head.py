@@ -254,8 +254,8 @@ def features(
         wanted: (layer, pool) pairs, see the module's docstring.
         chat_template: Whether to read conversations in the tokenizer's chat template.
         context: The longest conversation in tokens; the model's `max_position_embeddings` unless given.
-        exact: Whether only rows of one length share a forward pass, so that a row's features do not depend on the
-            other rows in the last bit either. Unless given: on a CPU, where one row keeps the cores busy.
+        exact: Whether every row has a forward pass of its own, so that its features do not depend on the other rows in
+            the last bit either. Unless given: on a CPU, where one row keeps the cores busy.
         positions: The most token positions in one forward pass.
         prepare: Called with the number of rows before each forward pass.
         progress: Called with the number of finished items after each forward pass.
@@ -301,7 +301,7 @@ def _parts(lengths: list[int], positions: int, exact: bool) -> list[list[int]]:
     parts: list[list[int]] = [[]]
     for i, length in enumerate(lengths):
         part = parts[-1]
-        if part and ((len(part) + 1) * length > positions or (exact and length != lengths[part[-1]])):
+        if part and (exact or (len(part) + 1) * length > positions):
             parts.append([])
         parts[-1].append(i)
     return parts

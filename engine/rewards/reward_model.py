@@ -17,7 +17,6 @@ from torch import nn
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import find_adapter_config_file
 
-from engine.config import RewardSettings
 from engine.errors import InputError, one_line
 from engine.models.adapter_files import Lora, Unfoldable, adapter_folder, read_lora
 from engine.models.gguf import folder_of, is_gguf
@@ -41,20 +40,20 @@ class RewardModel:
         limit: The longest input of the model, in tokens.
     """
 
-    def __init__(self, settings: RewardSettings, base: str, device: torch.device) -> None:
+    def __init__(self, objective: str, source: str, label: str | None, base: str, device: torch.device) -> None:
         """Load the model of a reward.
 
         Args:
-            settings: The reward's settings.
+            objective: The reward's objective, for messages.
+            source: The path or hub id of a classifier, or of a LoRA of one.
+            label: The name of the output that is the reward; None if there is only one.
             base: The base of a LoRA that names none.
             device: The device of the model.
 
         Raises:
             InputError: If it cannot be loaded, or some of its weights would be random or are not numbers.
         """
-        assert settings.model is not None
-        self.name = f"reward '{settings.objective}'"
-        source = settings.model
+        self.name = f"reward '{objective}'"
         if is_adapter(source):
             self.model, tokenizer = self._load_adapted(source, base, device)
         else:
@@ -62,7 +61,7 @@ class RewardModel:
             tokenizer = source
             self._check_head(source, missing)
         self._check_finite(source)
-        self.output = output_of(self.model, settings)
+        self.output = output_of(self.model, label, f"{self.name}: {source}")
         self.tokenizer = load_tokenizer(tokenizer)
         self.limit = longest_input(self.model, self.tokenizer)
         self.vocabulary = self.model.get_input_embeddings().weight.shape[0]
@@ -233,18 +232,18 @@ def tokenizer_of(folder: Path, base: str) -> str:
     return str(folder) if (folder / "tokenizer_config.json").is_file() else base
 
 
-def output_of(model: PreTrainedModel, settings: RewardSettings) -> int:
+def output_of(model: PreTrainedModel, label: str | None, name: str) -> int:
     """Return the index of the classifier's output that is the reward. Raises InputError if that is not clear."""
     labels = {str(name).lower(): i for i, name in model.config.id2label.items()}
     names = ", ".join(map(str, model.config.id2label.values()))
-    known = f"reward '{settings.objective}': {settings.model} has the labels {names}"
-    if settings.label is None:
+    known = f"{name} has the labels {names}"
+    if label is None:
         if len(model.config.id2label) > 1:
             raise InputError(f"{known}; say with 'label' which one is the reward")
         return 0
-    if settings.label.lower() not in labels:
-        raise InputError(f"{known}; found '{settings.label}', give one of these")
-    return labels[settings.label.lower()]
+    if label.lower() not in labels:
+        raise InputError(f"{known}; found '{label}', give one of these")
+    return labels[label.lower()]
 
 
 def longest_input(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:

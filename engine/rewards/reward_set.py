@@ -4,20 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection
+from functools import partial
 
-from engine.config import RewardSettings
-from engine.messages import Prompt
 from engine.models.policy_set import PolicySet
-from engine.rewards.classifier import classifier
-from engine.rewards.function import function
-from engine.rewards.head import Heads
-from engine.rewards.implicit import implicit
+from engine.reward_kind import REWARD_KINDS, JointScorer, RewardKind, RewardSettings, Scored, Scorer
 from engine.rewards.missing import Outcome, Rewards, finite, outcomes
 from engine.rewards.scale import RewardScale
-from engine.rewards.scorer import Scored, Scorer
 
 log = logging.getLogger("mixdesk")
-TOGETHER = {"classifier": 32}  # responses that a reward of this kind reads at once; others one
 
 
 class RewardSet:
@@ -47,17 +41,19 @@ class RewardSet:
             {reward.objective: reward.mean for reward in settings if reward.mean is not None},
             {reward.objective: reward.std for reward in settings if reward.std is not None},
         )
-        makers = {"classifier": classifier, "function": function, "implicit": implicit}
         self._scorers: dict[str, Scorer] = {}
-        self._heads = Heads(policy_set)
+        self._joint: dict[str, JointScorer] = {}  # {kind: all rewards of a kind that shares its passes}
         self._answer = policy_set.chat.answer
         self._told: set[tuple[str, str]] = set()  # reasons that were logged
         for reward in settings:
             tell(f"loading the reward {reward.objective}")
-            if reward.kind == "head":
-                self._heads.add(reward)
-            else:
-                self._scorers[reward.objective] = makers[reward.kind](reward, policy_set)
+            kind = REWARD_KINDS[reward.kind]
+            if kind.joint:
+                if kind.name not in self._joint:
+                    self._joint[kind.name] = kind.joint(policy_set)
+                self._joint[kind.name].add(reward)
+            elif kind.load:
+                self._scorers[reward.objective] = kind.load(reward, policy_set)
 
     @property
     def objectives(self) -> list[str]:
@@ -65,14 +61,23 @@ class RewardSet:
         return list(self.settings)
 
     def together(self, objectives: Collection[str]) -> list[list[str]]:
-        """Group objectives that are computed together: all heads share one forward pass."""
-        heads = [name for name in objectives if self.settings[name].kind == "head"]
-        return [*([heads] if heads else []), *([name] for name in objectives if name not in heads)]
+        """Group objectives that are computed together: those of a kind that shares its passes, such as heads."""
+        groups: dict[str, list[str]] = {}
+        for name in objectives:
+            kind = self.kind_of(name)
+            groups.setdefault(f"kind {kind.name}" if kind.joint else f"objective {name}", []).append(name)
+        return list(groups.values())
+
+    def kind_of(self, objective: str) -> RewardKind:
+        """Return the kind of an objective's reward."""
+        return REWARD_KINDS[self.settings[objective].kind]
 
     def release(self) -> None:
         """Drop the references to the reward models."""
         self._scorers.clear()
-        self._heads.release()
+        for scorer in self._joint.values():
+            scorer.release()
+        self._joint.clear()
 
     def score(self, items: list[Scored], objectives: Collection[str] | None = None) -> list[Rewards]:
         """Return the rewards of every item.
@@ -91,11 +96,12 @@ class RewardSet:
         columns: dict[str, list[Outcome]] = {}
         for name in asked:
             if name in self._scorers:
-                kind = self.settings[name].kind
-                of, size = items if kind == "implicit" else answers, TOGETHER.get(kind, 1)
-                parts = [of[start : start + size] for start in range(0, len(of), size)]
-                columns[name] = [found for part in parts for found in outcomes(self._scorers[name], part)]
-        columns |= self._of_heads(answers, [name for name in asked if name not in columns])
+                kind = self.kind_of(name)
+                of = items if kind.of_policy else answers
+                parts = [of[start : start + kind.at_once] for start in range(0, len(of), kind.at_once)]
+                columns[name] = [outcome for part in parts for outcome in outcomes(self._scorers[name], part)]
+        for kind_name, scorer in self._joint.items():
+            columns |= joint_outcomes(scorer, answers, [n for n in asked if self.settings[n].kind == kind_name])
         rows = []
         for i in range(len(items)):
             row = Rewards()
@@ -105,15 +111,6 @@ class RewardSet:
             self._tell(row)
         return rows
 
-    def _of_heads(self, items: list[Scored], names: list[str]) -> dict[str, list[Outcome]]:
-        """Compute all heads in one forward pass; if that fails, each head alone."""
-        read = [(prompt, text) for prompt, text, _ in items]
-        try:
-            columns = self._heads.score(read, names)
-        except Exception:
-            return {name: outcomes(self._one_head(name), read) for name in names}
-        return {name: [finite(value) for value in values] for name, values in columns.items()}
-
     def _tell(self, row: Rewards) -> None:
         """Log each reason why a reward is missing, once."""
         for name, reason in row.missing.items():
@@ -121,9 +118,20 @@ class RewardSet:
                 self._told.add((name, reason))
                 log.warning("reward '%s' failed: %s; the response stays, without this reward", name, reason)
 
-    def _one_head(self, name: str) -> Callable[[list[tuple[Prompt, str]]], list[float]]:
-        return lambda read: self._heads.score(read, [name])[name]
-
     def standard(self, rewards: dict[str, float]) -> dict[str, float]:
         """Return the rewards of calibrated objectives as z-scores against the reference's rewards."""
         return self.scale.standard(rewards)
+
+
+def joint_outcomes(scorer: JointScorer, items: list[Scored], names: list[str]) -> dict[str, list[Outcome]]:
+    """Compute rewards of one kind together; if that fails, each alone."""
+    try:
+        columns = scorer.score(items, names)
+    except Exception:
+        return {name: outcomes(partial(one_of, scorer, name), items) for name in names}
+    return {name: [finite(value) for value in values] for name, values in columns.items()}
+
+
+def one_of(scorer: JointScorer, name: str, items: list[Scored]) -> list[float]:
+    """Return one reward of a kind for each item."""
+    return scorer.score(items, [name])[name]

@@ -168,9 +168,13 @@ TEXTS: dict[str, tuple[str | bytes, str]] = {
     ),
     "mean without std": (GOOD + REWARD + "mean: 1}]\n", "'std' is missing"),
     "unknown kind": (GOOD + "rewards: [{objective: a, kind: oracle}]\n", "rewards[0].kind: found 'oracle', expected"),
+    "model without a kind": (
+        GOOD + "rewards: [{objective: a, model: m}]\n",
+        "rewards[0].kind: found nothing, expected this key",
+    ),
     "classifier without a model": (
         GOOD + "rewards: [{objective: a, kind: classifier}]\n",
-        "expected a 'model' for kind",
+        "rewards[0].model: found nothing, expected this key",
     ),
     "function without a module": (
         GOOD + "rewards: [{objective: a, kind: function, function: brevity}]\n",
@@ -180,7 +184,11 @@ TEXTS: dict[str, tuple[str | bytes, str]] = {
         GOOD + "rewards: [{objective: a, kind: implicit}]\n",
         "expected a policy with objective 'a'",
     ),
-    "label for no classifier": (GOOD + REWARD + "label: good}]\n", "no 'label' or 'template' for kind 'implicit'"),
+    "label for no classifier": (
+        GOOD + REWARD + "label: good}]\n",
+        "rewards[0].label: found an unknown key, expected none by that name; there are objective, kind, mean, std",
+    ),
+    "key of a kind, mistyped": (GOOD + REWARD + "betta: 1}]\n", "did you mean 'beta'?"),
     "objective given twice": (GOOD + REWARD + "beta: 1}, {objective: plain, kind: implicit}]\n", "found twice: plain"),
     "reference of nothing": (GOOD + "reference: {}\n", "reference.adapter: found nothing, expected this key"),
     "missing folder": (changed("base: base", "base: ./gone"), "base: found './gone', expected a path that exists"),

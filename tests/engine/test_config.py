@@ -33,9 +33,12 @@ POLICY = {"name": "plain", "objective": "plain", "adapter": "plain"}
         ({"policies": [{**POLICY, "model": "base"}]}, "either 'adapter' or 'model'"),
         ({"policies": [{**POLICY, "name": "reference"}]}, "policies[0].name: found 'reference'"),
         ({"rewards": [{"objective": "x", "kind": "oracle"}]}, "rewards[0].kind: found 'oracle', expected"),
-        ({"rewards": [{"objective": "x", "kind": "classifier"}]}, "expected a 'model' for kind 'classifier'"),
+        ({"rewards": [{"objective": "x", "kind": "classifier"}]}, "rewards[0].model: found nothing, expected this key"),
         ({"rewards": [{"objective": "x", "kind": "implicit"}]}, "expected a policy with objective 'x'"),
-        ({"rewards": [{"objective": "plain", "kind": "implicit", "label": "x"}]}, "no 'label' or 'template' for kind"),
+        (
+            {"rewards": [{"objective": "plain", "kind": "implicit", "label": "x"}]},
+            "rewards[0].label: found an unknown key",
+        ),
         (
             {"rewards": [{"objective": "x", "kind": "classifier", "model": "a/b", "template": "{prompt}"}]},
             "{response} in",

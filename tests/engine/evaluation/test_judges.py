@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from engine import Sampling
-from engine.config import RewardSettings
 from engine.evaluation.baselines import compare, win_rate_table
 from engine.evaluation.response_log import Memo
 from engine.evaluation.statistics import minimum_above
+from engine.reward_kind import RewardSettings
 from engine.rewards.reward_set import RewardSet
 from tests.engine.conftest import LENGTH, PROMPTS, Small
 

@@ -164,7 +164,7 @@ def test_the_worker_scores_all_heads_at_once(heads: Tiny, monkeypatch: pytest.Mo
 def test_what_is_released_is_gone(heads: Tiny) -> None:
     made = Engine.from_config(write(heads, "released.yaml"))
     made.release()
-    assert not made.reward_set._heads._forward
+    assert not made.reward_set._scorers and not made.reward_set._joint
 
 
 def test_a_head_changes_the_bank_s_key(heads: Tiny) -> None:
@@ -205,7 +205,7 @@ def test_heads_that_do_not_fit(heads: Tiny, change: dict, changes: dict, message
 
 
 def test_mistakes_in_the_configuration(heads: Tiny) -> None:
-    with pytest.raises(InputError, match="expected a 'model' for kind 'head'"):
+    with pytest.raises(InputError, match=r"rewards\[0\].model: found nothing, expected this key"):
         load_config(write(heads, "no-model.yaml", rewards=[{"objective": "deep", "kind": "head"}]))
     with pytest.raises(InputError, match=r"rewards\[0\].model: found './gone', expected a path"):
         rewards = [{"objective": "deep", "kind": "head", "model": "./gone"}]

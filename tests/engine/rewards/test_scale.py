@@ -10,8 +10,8 @@ import pytest
 from engine.bank.calibration import read_scale, scale_of_bank, write_scale
 from engine.bank.estimate import Bank
 from engine.bank.local_normaliser import LocalNormaliser, fit_normaliser
-from engine.config import RewardSettings
 from engine.errors import InputError
+from engine.reward_kind import RewardSettings
 from engine.rewards.scale import RewardScale
 
 
