@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from engine import Completion, Mixture
+from engine.rules.registry import DEFAULT_RULE
 
 ENDINGS = {
     "end": "ended by itself",
@@ -26,6 +27,13 @@ def in_short(mixture: Mixture) -> str:
     if mixture.gain != 1:
         said += f" · gain {mixture.gain:g}"
     return said
+
+
+def settings_in_short(mixture: Mixture) -> str:
+    """Return a mixture's rule and gain on one line where they are not the usual ones, else ""."""
+    rule = mixture.rule + (f" {mixture.exponent:g}" if mixture.takes_exponent else "")
+    parts = [rule] if mixture.rule != DEFAULT_RULE else []
+    return ", ".join([*parts, f"gain {mixture.gain:g}"] if mixture.gain != 1 else parts)
 
 
 def how_made(completion: Completion) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -65,14 +65,9 @@ class Channels(BaseModel):
         silent = {name: 0.0 for name in names if name not in heard}
         return silent | {name: self.lock[name] for name in heard if name in self.lock}
 
-    def unlocked(self, positions: Mapping[str, float], faders: Mapping[str, Any]) -> dict[Any, float]:
-        """Return {fader: position} of the faders whose policy has a position and is not locked.
-
-        Args:
-            positions: {policy: position}.
-            faders: {policy: fader}.
-        """
-        return {fader: positions[name] for name, fader in faders.items() if name not in self.lock and name in positions}
+    def unlocked(self, positions: Mapping[str, float], policies: Iterable[str]) -> dict[str, float]:
+        """Return the positions of those of the policies that have one and are not locked."""
+        return {name: positions[name] for name in policies if name not in self.lock and name in positions}
 
     def of(self, policies: list[str]) -> Channels:
         """Return the settings restricted to these policies."""

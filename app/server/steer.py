@@ -11,6 +11,7 @@ from typing import Any
 from fastapi import FastAPI, HTTPException
 from pydantic import BaseModel
 
+from app.schemas.desk_state import MixtureState
 from app.services.app_state import Desk
 
 
@@ -19,7 +20,7 @@ class SteerQuestion(BaseModel):
 
     run: str = ""
     turn: int
-    now: list[Any]
+    mixture: MixtureState
 
 
 def serve_steering(app: FastAPI, desk: Desk) -> None:
@@ -28,6 +29,6 @@ def serve_steering(app: FastAPI, desk: Desk) -> None:
     @app.post("/steer")
     async def steer(asked: SteerQuestion) -> dict[str, Any]:
         try:
-            return await desk.follow(asked.run, asked.turn, asked.now)
+            return await desk.follow(asked.run, asked.turn, asked.mixture)
         except ValueError as error:
             raise HTTPException(422, str(error)) from None

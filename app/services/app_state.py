@@ -11,6 +11,7 @@ from typing import Any
 import gradio as gr
 
 from app import palette
+from app.schemas.desk_state import MixtureState
 from app.services.bank_service import Expected
 from app.services.comparison_jobs import Comparisons
 from app.services.generation_run import TIME_LIMIT, Run
@@ -35,7 +36,7 @@ class Desk:
     expected: Expected = field(init=False)
     comparisons: Comparisons = field(init=False)
     # Steer.follow of the desk's page; known once that is built.
-    follow: Callable[[str, int, list[Any]], Awaitable[dict[str, Any]]] = field(init=False)
+    follow: Callable[[str, int, MixtureState], Awaitable[dict[str, Any]]] = field(init=False)
 
     def __post_init__(self) -> None:
         self.expected = Expected(self.engine)

@@ -99,7 +99,9 @@ def stored(row: Mapping[str, Any], side: str) -> dict[str, Any]:
 
 
 def on_desk(mixture: Mixture, policies: Sequence[str]) -> dict[str, Any] | None:
-    """Return {positions, rule, gain, exponent} that set the desk to this mixture; None if the desk cannot express it.
+    """Return {faders, rule, gain, exponent} that set the desk to this mixture; None if the desk cannot express it.
+
+    `faders` is {policy: position}.
 
     The reference has no fader. In a geometric mixture its weight amounts to a lower gain: Π π_k^{λ_k} π_ref^{1 - s}
     equals π_ref Π (π_k/π_ref)^{λ_k}, where s is the sum of the λ_k.
@@ -107,12 +109,11 @@ def on_desk(mixture: Mixture, policies: Sequence[str]) -> dict[str, Any] | None:
     weights = {name: mixture.weights.get(name, 0.0) for name in policies}
     heard = sum(weights.values())
     if heard < 1e-9:
-        return {"positions": [0.5] * len(weights), "rule": DEFAULT_RULE, "gain": 0, "exponent": 1}
+        return {"faders": dict.fromkeys(weights, 0.5), "rule": DEFAULT_RULE, "gain": 0, "exponent": 1}
     if heard < 0.995 and not RULES[mixture.rule].is_product:
         return None
     gain = round(mixture.gain * heard, 1)  # as fine as the desk's own
-    positions = list(faders_of(weights).values())
-    return {"positions": positions, "rule": mixture.rule, "gain": gain, "exponent": mixture.exponent}
+    return {"faders": faders_of(weights), "rule": mixture.rule, "gain": gain, "exponent": mixture.exponent}
 
 
 def send(mixture: Mixture, policies: Sequence[str], what: str) -> str:

@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 
 from pydantic import ValidationError
 
-from app.schemas.desk_state import MixtureSettings
+from app.schemas.desk_state import MixtureState
 from app.storage.database import Store
 from engine import InputError
 
@@ -26,8 +26,8 @@ class SavedMixtures:
             rows = [row["name"] for row in db.query("select name from saved_mixtures")]
         return sorted(rows, key=lambda name: (name.casefold(), name))
 
-    def save(self, name: str | None, settings: MixtureSettings, replace: bool = False) -> str:
-        """Save settings under a name, and return the name as stored.
+    def save(self, name: str | None, mixture: MixtureState, replace: bool = False) -> str:
+        """Save a mixture under a name, and return the name as stored.
 
         Raises:
             InputError: if the name is invalid.
@@ -35,7 +35,7 @@ class SavedMixtures:
         """
         name = clean(name)
         now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
-        row = {"name": name, "settings": settings.model_dump_json(), "saved_at": now}
+        row = {"name": name, "settings": mixture.model_dump_json(), "saved_at": now}
         with self.store.held(write=True) as db:
             table = db.table("saved_mixtures")
             if not replace and table.count_where("name = ?", [name]):
@@ -43,8 +43,8 @@ class SavedMixtures:
             table.upsert(row, pk="name")
         return name
 
-    def load(self, name: str | None) -> MixtureSettings:
-        """Return the settings saved under a name.
+    def load(self, name: str | None) -> MixtureState:
+        """Return the mixture saved under a name.
 
         Raises:
             InputError: if there are none, or another version of Mixdesk saved them.
@@ -55,7 +55,7 @@ class SavedMixtures:
         if row is None:
             raise InputError(unknown(name))
         try:
-            return MixtureSettings.model_validate_json(row["settings"])
+            return MixtureState.model_validate_json(row["settings"])
         except ValidationError:
             raise InputError(f"“{name}” was saved by another version of Mixdesk, and cannot be read here.") from None
 

@@ -16,12 +16,13 @@ from app.charts import radar as radar_chart
 from app.charts.marks import MarkLegend, find_marks, rewards_mark
 from app.format import signed
 from app.html import expected_line, message
-from app.schemas.solo_mute_lock import Channels
+from app.schemas.desk_state import MixtureState
 from app.services.app_state import Desk, session
 from app.services.balance_choices import BY_POLICIES, FLOORS
 from app.services.bank_service import Reading, faders_of, in_words
 from app.ui.balance_menu import BalanceMenu, read_floors
-from app.ui.controls import Changes, Controls, Outputs, Values
+from app.ui.controls import Controls, Outputs
+from app.ui.mixture_controls import Changes, Values
 from engine import InputError
 from engine.rules.registry import RULES
 from engine.solvers import SOLVERS, Solution
@@ -63,7 +64,7 @@ class Balance:
 
     def connect(self, tab: gr.Tab) -> None:
         """Register the event handlers within the current Blocks context."""
-        controls, outputs, faders = self.controls, self.outputs, list(self.controls.faders.values())
+        outputs, mixture = self.outputs, self.controls.mixture
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
         # A bank may have been sampled in another tab, and a soup compared there.
         tab.select(None, None, None, js="() => mixdesk.steer.again()")
@@ -71,7 +72,8 @@ class Balance:
         blocks = gr.context.Context.root_block
         assert blocks is not None
         blocks.load(self.marks, [self.legend.last], [self.legend.html], queue=False, **quiet)
-        reads = {*faders, controls.channels, controls.rule, controls.gain, *self.menu.inputs(), self.legend.last}
+        faders = list(mixture.faders.values())
+        reads = {*mixture.components(), *self.menu.inputs(), self.legend.last}
         gr.on(
             [outputs.balance.click, *(floor.submit for floor in self.menu.floors.values())],
             self.balance,
@@ -82,9 +84,9 @@ class Balance:
         )
         self.better.click(
             None,
-            [*faders, controls.channels],
+            [*faders, mixture.channels],
             [*faders, outputs.status],
-            js="(...now) => mixdesk.offer.take(now)",
+            js=f"(...values) => mixdesk.offer.take({json.dumps(list(mixture.faders))}, values)",
         )
 
     async def marks(self, last: dict[str, Any] | None) -> dict[str, Any]:
@@ -96,12 +98,11 @@ class Balance:
             log.exception("the marks could not be found")
             return self.legend.value([])
 
-    async def follow(self, values: Values) -> dict[str, Any]:
+    async def follow(self, mixture: MixtureState) -> dict[str, Any]:
         """Return the value of the line under the radar for the faders' current mixture."""
         if self.desk.expected.bank is None:
             await asyncio.to_thread(self.desk.expected.load)  # the page may be opened before the bank was read
-        weights = self.controls.weights(values)
-        reading = self.desk.expected.read(weights, values[self.controls.rule], float(values[self.controls.gain]))
+        reading = self.desk.expected.read(mixture.weights(), mixture.rule, mixture.gain)
         return status_line(self.desk.expected.objectives, reading)
 
     async def balance(self, values: Values, request: gr.Request) -> AsyncIterator[Changes]:
@@ -119,11 +120,8 @@ class Balance:
                         **outputs.say(f"Sampling a bank to balance with: {done} of {wanted or '…'} responses."),
                     }
             yield outputs.say("Balancing…")
-            channels = Channels.parse(values[self.controls.channels])
-            fixed = channels.fixed(self.controls.faders)
-            floors = read_floors(values, self.menu.floors)
-            gain = float(values[self.controls.gain])
-            found = await asyncio.to_thread(self.find, values[self.menu.choice], floors, fixed, gain)
+            mixture, floors = self.controls.mixture.state(values), read_floors(values, self.menu.floors)
+            found = await asyncio.to_thread(self.find, values[self.menu.choice], floors, mixture.fixed(), mixture.gain)
         except InputError as error:
             yield {**idle, **outputs.say(str(error), "bad")}
             return
@@ -134,14 +132,15 @@ class Balance:
                 **outputs.say("Balancing failed; the engine's log says why. Press Balance to try again.", "bad"),
             }
             return
+        fixed, faders = mixture.fixed(), self.controls.mixture.faders
         free = {name: weight for name, weight in found.solution.weights.items() if name not in fixed}
-        moved = channels.unlocked(faders_of(free), self.controls.faders)
+        moved = mixture.channels.unlocked(faders_of(free), mixture.faders)
         mark = rewards_mark(found.solution.weights, found.outcome) if found.outcome else None
         yield {
             **idle,
-            **moved,
-            outputs.status: balanced_message(found, values[self.controls.rule], list(self.controls.faders)),
-            self.expected: await self.follow({**values, **moved}),
+            **{faders[name]: position for name, position in moved.items()},
+            outputs.status: balanced_message(found, mixture.rule),
+            self.expected: await self.follow(mixture.model_copy(update={"faders": {**mixture.faders, **moved}})),
             self.legend.last: mark,
             self.legend.html: await self.marks(mark),
         }
@@ -199,7 +198,7 @@ def status_line(objectives: list[str], reading: Reading) -> dict[str, Any]:
     return {"line": expected_line(text, reading.reliable), "traces": [trace], "standard": reading.standard}
 
 
-def balanced_message(found: Balanced, rule: str, policies: list[str]) -> str:
+def balanced_message(found: Balanced, rule: str) -> str:
     """Return the status line after Balance as HTML; a better point, if any, is attached for its button."""
     text = balance_sentence(found.solution, found.outcome)
     if found.fixed:
@@ -213,11 +212,8 @@ def balanced_message(found: Balanced, rule: str, policies: list[str]) -> str:
     positions = faders_of({name: weight for name, weight in weights.items() if name not in found.fixed})
     there = {name: found.outcome.rewards[name] + gain for name, gain in found.outcome.better.gains.items()}
     taken = message(f"The faders have the better point: {in_words(weights)}. Expected: {rewards_in_words(there)}.")
-    places = json.dumps([positions.get(name) for name in policies])
-    return (
-        f'<span class="message {kind} balanced offer" data-positions="{escape(places)}" data-said="{escape(taken)}">'
-        f"{escape(text)}</span>"
-    )
+    offer = f'data-faders="{escape(json.dumps(positions))}" data-said="{escape(taken)}"'
+    return f'<span class="message {kind} balanced offer" {offer}>{escape(text)}</span>'
 
 
 def balance_sentence(solution: Solution, outcome: Outcome | None = None) -> str:

@@ -13,11 +13,13 @@ import gradio as gr
 
 from app.charts import comparison as comparison_chart
 from app.charts.plotly_component import figure, plotted
+from app.format import settings_in_short
 from app.html import message
-from app.schemas.solo_mute_lock import Channels
 from app.services.app_state import Desk
+from app.services.panel_choice import FADERS, POLICY, UNIFORM, chosen_mixture
 from app.storage.comparisons import Entry
-from app.ui.controls import Changes, Steering, Values
+from app.ui.controls import Steering
+from app.ui.mixture_controls import Changes, Values
 from app.ui.prompt_upload import PromptUpload
 from app.ui.shortcuts import labelled
 from engine import InputError, Mixture, Sampling
@@ -43,7 +45,7 @@ class CompareTab:
 
     def __init__(self, desk: Desk, steering: Steering) -> None:
         self.desk, self.comparisons = desk, desk.comparisons
-        self.faders, self.channels, self.mixing = steering.faders, steering.channels, steering.mixing
+        self.mixture_controls = steering.mixture
         file = desk.engine.config.prompts
         self.bundled: PromptSet | None = None
         if file:
@@ -52,9 +54,9 @@ class CompareTab:
         self.given = PromptUpload(self.bundled)
         self.choices = [
             ("Reference", REFERENCE),
-            ("Uniform", "uniform"),
-            ("Faders, as they stand", "faders"),
-            *((name, f"policy:{name}") for name in desk.policies),
+            ("Uniform", UNIFORM),
+            ("Faders, as they stand", FADERS),
+            *((name, f"{POLICY}{name}") for name in desk.policies),
         ]
 
     # ------------------------------------------------------------------------------------------------------ the page
@@ -82,7 +84,7 @@ class CompareTab:
         )
         self.mixtures = gr.Dropdown(
             self.choices,
-            value=[value for _, value in self.choices if value != "faders"][:MAX_MIXTURES],
+            value=[value for _, value in self.choices if value != FADERS][:MAX_MIXTURES],
             multiselect=True,
             max_choices=MAX_MIXTURES,
             allow_custom_value=True,
@@ -159,7 +161,7 @@ class CompareTab:
         self.timer.tick(self.tick, [self.listing, self.seen], view, queue=False, **QUIET)
         asked = {
             self.prompts, self.given.file, self.most, self.mixtures, self.temperature, self.length, self.seed,
-            *self.faders.values(), self.channels, *self.mixing.values(),
+            *self.mixture_controls.components(),
         }  # fmt: skip
         self.start.click(self.starting, asked, view, concurrency_limit=None, **QUIET)
         self.stop.click(self.stopping, [self.listing], [self.status], queue=False, **QUIET)
@@ -208,20 +210,15 @@ class CompareTab:
             InputError: if the choice is not a valid mixture.
         """
         engine = self.desk.engine
-        if choice == "faders":
-            faders = {name: float(values[fader]) for name, fader in self.faders.items()}
-            weights = Channels.parse(values[self.channels]).weights(faders)
-            if not any(weights.values()):
-                raise InputError(
-                    "All faders are at zero or silent: raise at least one on the desk, or leave Faders out."
-                )
-            return "Faders", engine.mixture(weights, **{name: values[one] for name, one in self.mixing.items()})
-        if choice in ("uniform", REFERENCE):
-            return choice.title(), engine.mixture(None if choice == "uniform" else {REFERENCE: 1.0})
-        if choice.startswith("policy:"):
-            name = choice.removeprefix("policy:")
-            return name, engine.mixture({name: 1.0})
-        return choice, read_mixture(engine, choice)
+        if choice not in [value for _, value in self.choices]:
+            return choice, read_mixture(engine, choice)
+        mixture = chosen_mixture(choice, self.mixture_controls.state(values), engine)
+        name = choice.removeprefix(POLICY)
+        if choice in (FADERS, UNIFORM, REFERENCE):
+            name = choice.title()
+        if choice == UNIFORM and (extra := settings_in_short(mixture)):
+            name += f" ({extra})"
+        return name, mixture
 
     async def starting(self, values: Values) -> Changes:
         """Start a comparison with the form's settings and show it."""

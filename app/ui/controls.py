@@ -11,13 +11,14 @@ import gradio as gr
 
 from app.html import fader_head, message, mixture_bar
 from app.schemas import conversation
-from app.schemas.solo_mute_lock import Channels
+from app.schemas.desk_state import DeskState, read_state
+from app.services.generation_run import RATED
 from app.ui.balance_menu import BalanceMenu, build_balance_menu
 from app.ui.faders import build_channels, build_marks
+from app.ui.mixture_controls import Changes, MixtureControls, Path, check_range
 from app.ui.shortcuts import labelled
-from engine import RULES, InputError, Sampling
+from engine import RULES, InputError
 from engine.config import PolicySettings
-from engine.messages import Prompt
 from engine.rules.registry import DEFAULT_RULE
 
 FALLBACK_PROMPT = "How do I get a red wine stain out of a white shirt?"
@@ -28,8 +29,6 @@ RATINGS = {
     "tie": "Tie",
     "both_bad": "Both bad",
 }
-Changes = dict[Any, Any]
-Values = dict[Any, Any]
 
 
 @dataclass
@@ -37,125 +36,92 @@ class Controls:
     """The components whose values a generation reads."""
 
     prompt: gr.Textbox
-    faders: dict[str, gr.Slider]
-    channels: gr.Textbox  # Lock, Solo and Mute; unseen
+    mixture: MixtureControls
     mixtures: dict[str, gr.Dropdown]  # by side
-    panels: gr.Textbox  # the sides that are there
+    panels: gr.Textbox  # the open sides
     turns: gr.Textbox  # the conversation before the prompt; unseen
-    rule: gr.Dropdown
-    exponent: gr.Slider
-    gain: gr.Slider
-    temperature: gr.Slider
-    min_p: gr.Slider
-    max_new_tokens: gr.Slider
+    sampling: dict[str, gr.Slider]  # temperature, min_p, max_new_tokens
     seed: gr.Textbox
     new_seed: gr.Checkbox
-    gathered: gr.Textbox  # what all of them have, as JSON; unseen
+    gathered: gr.Textbox  # the state of all of them, as JSON; unseen
 
-    def all(self) -> list[Any]:
-        """Return the components in the order in which `gather` collects their values."""
-        return [
-            self.prompt,
-            *self.faders.values(),
-            *self.mixtures.values(),
-            self.channels,
-            self.panels,
-            self.turns,
-            self.rule,
-            self.exponent,
-            self.gain,
-            self.temperature,
-            self.min_p,
-            self.max_new_tokens,
-            self.seed,
-            self.new_seed,
-        ]
+    def by_path(self) -> dict[Path, Any]:
+        """Return {path in a `DeskState`: component}; `open` has the open panels, and `panels` the closed ones too."""
+        return {
+            ("prompt",): self.prompt,
+            ("turns",): self.turns,
+            **{("mixture", *path): component for path, component in self.mixture.by_path().items()},
+            **{("panels", side): choice for side, choice in self.mixtures.items()},
+            ("open",): self.panels,
+            **{("sampling", name): slider for name, slider in self.sampling.items()},
+            ("seed",): self.seed,
+            ("new_seed",): self.new_seed,
+        }
 
-    def gather(self, event: Callable[..., Any], first: str = "") -> Any:
-        """Collect all values into `gathered` on an event, and return the dependency for a handler attached by `.then`.
+    def components(self) -> list[Any]:
+        """Return the components in the order of `by_path`."""
+        return list(self.by_path().values())
+
+    def gather(self, event: Callable[..., Any], before: str = "") -> Any:
+        """Write the state into `gathered` as JSON on an event; return the dependency, for a handler added with `.then`.
 
         Gradio's page copies every component that an event has read whenever a later event updates its status; one
         gathered value avoids that.
 
         Args:
             event: The component's event, such as `button.click`.
-            first: JavaScript statements to run before.
+            before: JavaScript statements to run before.
         """
-        return event(
-            None, self.all(), [self.gathered], js=f"(...values) => {{ {first} return JSON.stringify(values); }}"
-        )
+        paths = json.dumps(list(self.by_path()))
+        script = f"(...values) => {{ {before} return JSON.stringify(mixdesk.state.deskState({paths}, values)); }}"
+        return event(None, self.components(), [self.gathered], js=script)
 
-    def read(self, gathered: str) -> Values:
-        """Return the values at the time they were gathered, by component.
+    def read(self, gathered: str) -> DeskState:
+        """Return the state at the time when it was gathered.
 
         Raises:
-            InputError: if they cannot be parsed.
+            InputError: if it is malformed or out of range.
         """
-        try:
-            values = dict(zip(self.all(), json.loads(gathered), strict=True))
-        except (TypeError, ValueError):
-            raise InputError("The page's settings cannot be read: load it again.") from None
-        return {component: component.preprocess(value) for component, value in values.items()}
+        return self.checked(read_state(gathered))
 
-    def mixing(self) -> list[Any]:
-        """Return the components that define the faders' mixture, for Undo, saved mixtures and links."""
-        return [*self.faders.values(), self.channels, self.rule, self.gain, self.exponent]
+    def checked(self, state: DeskState, of: str = "") -> DeskState:
+        """Return a state with all of this desk's policies.
 
-    def choices(self, values: Values) -> dict[str, str]:
-        """Return {panel: its choice} of the open panels."""
-        there = values[self.panels].split(",")
-        return {panel: values[choice] for panel, choice in self.mixtures.items() if panel in there}
-
-    def weights(self, values: Values) -> dict[str, float]:
-        """Return the faders' weights after Lock, Solo and Mute; all zero if every policy is silent.
+        Args:
+            state: A state.
+            of: What it is of, which begins the message: "link: ".
 
         Raises:
-            InputError: if Lock, Solo and Mute cannot be parsed.
+            InputError: if it does not fit this desk.
         """
-        faders = {name: float(values[fader]) for name, fader in self.faders.items()}
-        return Channels.parse(values[self.channels]).weights(faders)
+        for side, choice in state.panels.items():
+            if side in self.mixtures and choice not in [value for _, value in self.mixtures[side].choices]:
+                raise InputError(f"{of}this desk has no mixture “{choice[:40]}” for its {side} panel.")
+        for name, slider in self.sampling.items():
+            if name in state.sampling:
+                check_range(slider, state.sampling[name], f"{of}{slider.label}")
+        return state.model_copy(update={"mixture": self.mixture.checked(state.mixture, of)})
 
-    def heard(self, values: Values) -> dict[str, float]:
-        """Return `weights`, at least one of which is above zero.
-
-        Raises:
-            InputError: if all are zero, or they cannot be parsed.
-        """
-        weights = self.weights(values)
-        if any(weights.values()):
-            return weights
-        if any(values[fader] for fader in self.faders.values()):
-            raise InputError("No policy is heard: raise a fader that is not silent, or release Solo and Mute.")
-        raise InputError("All faders are at zero: raise at least one, or press Even.")
-
-    def asked(self, values: Values) -> Prompt:
-        """Return the prompt with the conversation before it.
-
-        Raises:
-            InputError: if the conversation is malformed, or the prompt is empty within one.
-        """
-        return conversation.question_turns(conversation.parse(values[self.turns]), values[self.prompt] or "")
-
-    def sampling(self, values: Values) -> Sampling:
-        """Return the sampling settings.
-
-        Raises:
-            InputError: if a setting is out of range.
-        """
-        return Sampling(
-            max_new_tokens=int(values[self.max_new_tokens]),
-            temperature=float(values[self.temperature]),
-            min_p=float(values[self.min_p]),
-        )
+    def changes(self, state: DeskState) -> Changes:
+        """Return updates that set the components to a checked state; settings that it lacks stay."""
+        opened = [side for side in self.mixtures if side in state.panels or side in RATED]
+        return {
+            **self.mixture.changes(state.mixture),
+            **{choice: state.panels.get(side, choice.value) for side, choice in self.mixtures.items()},
+            self.panels: ",".join(opened),
+            **{slider: state.sampling[name] for name, slider in self.sampling.items() if name in state.sampling},
+            self.turns: conversation.dump(state.turns),
+            self.prompt: state.prompt,
+            self.seed: state.seed,
+            self.new_seed: state.new_seed,
+        }
 
 
 @dataclass
 class Steering:
-    """The desk's components that other tabs update or read: faders, mixture settings, status line and tabs."""
+    """The desk's components that other tabs update or read: the mixture's, the status line and the tabs."""
 
-    faders: dict[str, gr.Slider]
-    channels: gr.Textbox
-    mixing: dict[str, Any]  # rule, gain, exponent
+    mixture: MixtureControls
     status: gr.HTML
     tabs: gr.Tabs
 
@@ -244,7 +210,19 @@ def build_faders(
     return faders, channels, menu
 
 
-def build_more(longest: int) -> dict[str, Any]:
+@dataclass
+class More:
+    """The advanced settings; the fields are as in `Controls` and `MixtureControls`."""
+
+    rule: gr.Dropdown
+    gain: gr.Slider
+    exponent: gr.Slider
+    sampling: dict[str, gr.Slider]
+    seed: gr.Textbox
+    new_seed: gr.Checkbox
+
+
+def build_more(longest: int) -> More:
     """Build the advanced settings; `longest` is the maximum of max new tokens."""
     with gr.Accordion(labelled("More", "more"), open=False, elem_id="more"):
         rule = gr.Dropdown(list(RULES), value=DEFAULT_RULE, label="Rule", filterable=False)
@@ -271,10 +249,8 @@ def build_more(longest: int) -> dict[str, Any]:
     powers = json.dumps([name for name, one in RULES.items() if one.takes_exponent])
     shows = f"(rule) => ({{__type__: 'update', visible: {powers}.includes(rule)}})"
     rule.change(None, [rule], [exponent], js=shows)
-    return {
-        "rule": rule, "exponent": exponent, "gain": gain, "temperature": temperature, "min_p": min_p,
-        "max_new_tokens": length, "seed": seed, "new_seed": fresh,
-    }  # fmt: skip
+    sampling = {"temperature": temperature, "min_p": min_p, "max_new_tokens": length}
+    return More(rule, gain, exponent, sampling, seed, fresh)
 
 
 def build_prompt(examples: list[str]) -> tuple[gr.Textbox, gr.Button, gr.Button]:

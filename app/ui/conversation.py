@@ -14,7 +14,8 @@ import gradio as gr
 from app.format import in_short
 from app.schemas import conversation
 from app.services.app_state import Desk, session
-from app.ui.controls import Changes, Controls, Outputs, Values
+from app.ui.controls import Controls, Outputs
+from app.ui.mixture_controls import Changes, Values
 from app.ui.shortcuts import labelled
 from engine import InputError
 from engine.messages import last_of

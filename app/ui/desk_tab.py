@@ -7,7 +7,6 @@ import logging
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable
-from dataclasses import replace
 from typing import Any
 
 import gradio as gr
@@ -16,16 +15,16 @@ from app.charts import radar as radar_chart
 from app.charts.marks import build_legend
 from app.charts.plotly_component import figure, plotted
 from app.html import caption, message, rewards_table
+from app.schemas.desk_state import DeskState
 from app.services.app_state import Desk, session
 from app.services.generation_run import SIDES, Run, new_seed
+from app.services.panel_choice import FADERS, chosen_mixture, chosen_sampling
 from app.ui.balance import Balance, build_expected
 from app.ui.controls import (
     RATINGS,
-    Changes,
     Controls,
     Outputs,
     Steering,
-    Values,
     build_faders,
     build_more,
     build_prompt,
@@ -33,17 +32,16 @@ from app.ui.controls import (
 )
 from app.ui.conversation import Conversation, build_conversation
 from app.ui.faders import build_history, connect_history
-from app.ui.panels import EXACT, FADERS, PARTICLES, UNIFORM, build_panels
+from app.ui.mixture_controls import Changes, MixtureControls
+from app.ui.panels import build_panels
 from app.ui.radar_target import build_target
 from app.ui.saved_mixtures import Keeping, build_keeping
 from app.ui.share import Sharing, build_sharing
 from app.ui.shortcuts import labelled
 from app.ui.steering import Steer
 from app.ui.token_inspector import build_drawer
-from engine import InputError, Mixture, Sampling
-from engine.config import REFERENCE
+from engine import InputError
 from engine.prompts import read_prompts
-from engine.rules.registry import DEFAULT_RULE
 
 log = logging.getLogger("mixdesk")
 
@@ -107,9 +105,11 @@ class DeskTab:
                 table = gr.HTML(rewards_table(self.objectives, self.colours, {}), elem_id="rewards")
             drawer, go_on, close = build_drawer()
         gathered = gr.Textbox(visible="hidden", label="Settings")
+        mixture = MixtureControls(faders, channels, more.rule, more.gain, more.exponent)
         controls = Controls(
-            *(prompt, faders, channels, panels.mixtures, panels.open, conversation.turns), **more, gathered=gathered
-        )
+            prompt, mixture, panels.mixtures, panels.open, conversation.turns,
+            sampling=more.sampling, seed=more.seed, new_seed=more.new_seed, gathered=gathered,
+        )  # fmt: skip
         run = gr.Textbox("", visible="hidden", label="Run")
         outputs = Outputs(
             *(run, panels.captions, radar, table, status, drawer, generate, menu.button, stop),
@@ -128,13 +128,12 @@ class DeskTab:
         Conversation(self.desk, controls, outputs, conversation, lambda: self.cleared(outputs)).connect()
         balancing = Balance(self.desk, controls, outputs, menu, expected, better, legend)
         balancing.connect(tab)
-        Steer(self.desk, controls, outputs, self.mixture, balancing).connect(panels.responses, close)
+        Steer(self.desk, controls, outputs, balancing).connect(panels.responses, close)
         build_target(self.desk, controls, status)
-        connect_history(controls.mixing(), undo, redo)
+        connect_history(mixture, undo, redo)
         Keeping(self.desk, controls, status, keeping).connect()
         Sharing(self.desk, controls, status, sharing).connect()
-        mixing = {name: more[name] for name in ("rule", "gain", "exponent")}
-        return Steering(faders, channels, mixing, status, tabs)
+        return Steering(mixture, status, tabs)
 
     def radar(self, run: Run | None) -> Any:
         standard = self.desk.engine.reward_set.standard
@@ -206,10 +205,10 @@ class DeskTab:
         async def generate(gathered: str, request: gr.Request) -> AsyncIterator[Changes]:
             restarts = self.desk.engine.restarts
             try:
-                values = controls.read(gathered)
-                seed = self.seed(controls, values)
+                state = controls.read(gathered)
+                seed = self.seed(state)
                 # Reading a long prompt takes a while, and everybody's events go through this loop.
-                run = await asyncio.to_thread(self.start, session(request), controls, values, seed)
+                run = await asyncio.to_thread(self.start, session(request), state, seed)
             except InputError as error:
                 yield outputs.say(str(error), "bad")
                 return
@@ -232,17 +231,16 @@ class DeskTab:
         async def branch(gathered: str, request: gr.Request) -> AsyncIterator[Changes]:
             restarts = self.desk.engine.restarts
             try:
-                values = controls.read(gathered)
-                opened = values[controls.panels].split(",")
-                side = next((side for side in SIDES if side not in opened), SIDES[-1])
-                mixture, sampling = self.mixture(FADERS, controls, values), self.sampling(controls, values, FADERS)
-                seed = self.seed(controls, values) + SIDES.index(side)
+                state = controls.read(gathered)
+                side = next((side for side in SIDES if side not in state.panels), SIDES[-1])
+                mixture = chosen_mixture(FADERS, state.mixture, self.desk.engine)
+                sampling, seed = state.tokens_sampling(), self.seed(state) + SIDES.index(side)
                 run = await asyncio.to_thread(self.desk.branch, session(request), side, mixture, sampling, seed)
             except InputError as error:
                 yield outputs.say(str(error), "bad")
                 return
             yield {
-                controls.panels: ",".join(one for one in SIDES if one in (*opened, side)),
+                controls.panels: ",".join(one for one in SIDES if one in (*state.panels, side)),
                 controls.mixtures[side]: FADERS,
                 outputs.run: run.stage,
                 outputs.captions[side]: "",
@@ -312,44 +310,21 @@ class DeskTab:
             outputs.drawer: None,
         }
 
-    def start(self, who: str, controls: Controls, values: Values, seed: int) -> Run:
-        plays = controls.choices(values)
+    def start(self, who: str, state: DeskState, seed: int) -> Run:
+        """Submit the responses of the open panels. Raises InputError."""
+        sampling, engine = state.tokens_sampling(), self.desk.engine
         return self.desk.start(
             who,
-            controls.asked(values),
-            {side: self.mixture(choice, controls, values) for side, choice in plays.items()},
-            {side: self.sampling(controls, values, choice) for side, choice in plays.items()},
+            state.question(),
+            {side: chosen_mixture(choice, state.mixture, engine) for side, choice in state.panels.items()},
+            {side: chosen_sampling(choice, sampling) for side, choice in state.panels.items()},
             seed,
-            steerable=[side for side, choice in plays.items() if choice == FADERS],
+            steerable=[side for side, choice in state.panels.items() if choice == FADERS],
         )
 
-    def seed(self, controls: Controls, values: Values) -> int:
-        return new_seed() if values[controls.new_seed] else whole_number(values[controls.seed])
-
-    def sampling(self, controls: Controls, values: Values, chosen: str) -> Sampling:
-        """How a panel's tokens are drawn. Raises InputError."""
-        sampling = controls.sampling(values)
-        if chosen != EXACT:
-            return sampling
-        if sampling.temperature == 0:
-            raise InputError("Faders exact draws at random: raise the temperature above 0, or choose Faders.")
-        return replace(sampling, particles=PARTICLES)
-
-    def mixture(self, chosen: str, controls: Controls, values: Values) -> Mixture:
-        """The mixture that a panel's choice names. Raises InputError."""
-        weights: dict[str, float] | None
-        if chosen in (FADERS, EXACT):
-            weights = controls.heard(values)
-        elif chosen == UNIFORM:
-            weights = None
-        else:
-            # A policy alone is that policy, as in Compare.
-            name = REFERENCE if chosen == "reference" else chosen.removeprefix("policy:")
-            return self.desk.engine.mixture({name: 1.0})
-        settings = {"gain": values[controls.gain], "exponent": values[controls.exponent]}
-        # Only a product of distributions has an exact mixture.
-        rule = DEFAULT_RULE if chosen == EXACT else values[controls.rule]
-        return self.desk.engine.mixture(weights, rule, **settings)
+    def seed(self, state: DeskState) -> int:
+        """Return the first panel's seed. Raises InputError if what is typed is none."""
+        return new_seed() if state.new_seed else whole_number(state.seed)
 
     def stop(self, request: gr.Request) -> None:
         self.desk.stop(session(request))

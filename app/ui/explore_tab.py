@@ -19,7 +19,8 @@ from app.services.app_state import Desk, session
 from app.services.balance_choices import BY_REWARDS
 from app.services.bank_service import faders_of, in_words
 from app.ui.balance_menu import read_floors
-from app.ui.controls import Changes, Steering, Values
+from app.ui.controls import Steering
+from app.ui.mixture_controls import Changes, Values
 from app.ui.shortcuts import labelled
 from engine import InputError
 from engine.bank.collection import SAMPLING
@@ -97,18 +98,18 @@ class ExploreTab:
         tab.select(self.show, None, view, queue=False, **quiet)
         self.sample.click(self.sampling, None, [*view, self.stop, self.status], concurrency_limit=None, **quiet)
         self.stop.click(self.leave, queue=False, **quiet)
-        faders = list(self.steering.faders.values())
+        faders = list(self.steering.mixture.faders.values())
         for shown in (self.weights, self.pairs):
             shown.select(
                 None,
-                [*faders, self.steering.channels],
+                [*faders, self.steering.mixture.channels],
                 [*faders, self.steering.status],
                 js=f"(...now) => [...mixdesk.mixer.placed(now, mixdesk.chosen), {json.dumps(CHOSEN)}]",
             )
         gr.on(
             [self.find.click, self.worth.submit, *(floor.submit for floor in self.floors.values())],
             self.target,
-            {*self.floors.values(), self.worth, self.steering.channels},
+            {*self.floors.values(), self.worth, self.steering.mixture.channels},
             [*faders, self.steering.status, self.steering.tabs, self.status],
             concurrency_limit=None,
             **quiet,
@@ -202,7 +203,7 @@ class ExploreTab:
         """Move the unlocked faders to the weights with the most reward above the floors, and show the desk."""
         try:
             floors = read_floors(values, self.floors)
-            channels = Channels.parse(values[self.steering.channels])
+            channels = Channels.parse(values[self.steering.mixture.channels])
             fixed = channels.fixed(self.policies)
             typed = (values[self.worth] or "").strip()
             worth = parse_numbers(typed, "counts") if typed else {}
@@ -210,13 +211,14 @@ class ExploreTab:
         except InputError as error:
             return {self.status: message(str(error), "bad")}
         free = {name: weight for name, weight in solution.weights.items() if name not in fixed}
-        moved = channels.unlocked(faders_of(free), self.steering.faders)
+        faders = self.steering.mixture.faders
+        moved = channels.unlocked(faders_of(free), faders)
         kept = ", ".join(f"{name} at least {floor:g}" for name, floor in floors.items())
         counted = ", ".join(f"{name} counting {value:g}" for name, value in worth.items())
         said = " and ".join(filter(None, [kept, counted]))
         said = f"Target: the most reward with {said} — {in_words(solution.weights)}."
         return {
-            **moved,
+            **{faders[name]: position for name, position in moved.items()},
             self.steering.status: message(said),
             self.steering.tabs: gr.Tabs(selected="desk"),
             self.status: "",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import gradio as gr
 
+from app.ui.mixture_controls import MixtureControls
 from app.ui.shortcuts import labelled
 
 # mark: what its button shows
@@ -45,13 +47,14 @@ def build_history() -> tuple[gr.Button, gr.Button]:
     return undo, redo
 
 
-def connect_history(tracked: list[Any], undo: gr.Button, redo: gr.Button) -> None:
-    """Track one undo step per gesture over these components, the faders first, then Lock, Solo and Mute."""
+def connect_history(mixture: MixtureControls, undo: gr.Button, redo: gr.Button) -> None:
+    """Track one undo step per gesture over the components of the mixture."""
     blocks = gr.context.Context.root_block
     assert blocks is not None
-    blocks.load(None, tracked, js="(...now) => mixdesk.mixer.begin(now)")
+    components, paths = mixture.components(), json.dumps(list(mixture.by_path()))
+    blocks.load(None, components, js=f"(...values) => mixdesk.mixer.begin({paths}, values)")
     # Each with what it has itself: Gradio's page copies the whole state of every component that an event reads.
-    for i, component in enumerate(tracked):
-        component.change(None, [component], js=f"(value) => mixdesk.mixer.moved({i}, value)")
-    undo.click(None, tracked, tracked, js="(...now) => mixdesk.mixer.step(-1, now)")
-    redo.click(None, tracked, tracked, js="(...now) => mixdesk.mixer.step(1, now)")
+    for path, component in mixture.by_path().items():
+        component.change(None, [component], js=f"(value) => mixdesk.mixer.moved({json.dumps(path)}, value)")
+    undo.click(None, components, components, js="(...values) => mixdesk.mixer.step(-1, values)")
+    redo.click(None, components, components, js="(...values) => mixdesk.mixer.step(1, values)")

@@ -10,10 +10,10 @@ from html import escape
 import gradio as gr
 
 from app.services.generation_run import RATED, SIDES
+from app.services.panel_choice import EXACT, FADERS, POLICY, UNIFORM
 from app.ui.shortcuts import labelled
+from engine.config import REFERENCE
 
-FADERS, EXACT, REFERENCE, UNIFORM = "faders", "exact", "reference", "uniform"
-PARTICLES = 16  # of Faders exact
 FIRST = {"left": FADERS, "right": REFERENCE, "third": EXACT, "fourth": UNIFORM}  # what each panel begins with
 
 KEYS = "Left and right: its tokens; Enter on one: what else could have been said there."
@@ -61,7 +61,7 @@ def build_panels(policies: Mapping[str, str]) -> Panels:
 
 def build_panel(panels: Panels, side: str, policies: Mapping[str, str]) -> None:
     """Build one panel and add its components to `panels`."""
-    choices = [("Faders", FADERS), ("Faders exact", EXACT), *((name, f"policy:{name}") for name in policies)]
+    choices = [("Faders", FADERS), ("Faders exact", EXACT), *((name, f"{POLICY}{name}") for name in policies)]
     choices += [("Reference", REFERENCE), ("Uniform", UNIFORM)]
     with gr.Column(elem_id=f"panel-{side}", elem_classes="panel", min_width=200):
         with gr.Row(elem_classes="panel-head"):

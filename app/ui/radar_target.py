@@ -16,10 +16,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from app.charts import radar as radar_chart
 from app.format import signed
 from app.html import message
-from app.schemas.solo_mute_lock import Channels
+from app.schemas.desk_state import MixtureState
 from app.services.app_state import Desk
 from app.services.bank_service import Aimed, faders_of
 from app.ui.controls import Controls
+from app.ui.mixture_controls import MixtureControls
 from engine import InputError
 
 log = logging.getLogger("mixdesk")
@@ -32,18 +33,14 @@ class TargetQuestion(BaseModel):
     """A target from the page.
 
     Attributes:
-        faders: Positions before the drag, in the policies' order.
-        channels: Lock, Solo and Mute as JSON.
-        gain: The gain γ.
+        mixture: The mixture before the drag.
         goal: {objective: target in standard deviations}.
         quick: Whether the drag is still in progress.
     """
 
     model_config = ConfigDict(frozen=True)
 
-    faders: list[Annotated[Value, Field(ge=0, le=1)]]
-    channels: str
-    gain: Annotated[Value, Field(ge=0, le=4)]
+    mixture: MixtureState
     goal: Annotated[dict[str, Annotated[Value, Field(ge=-100, le=100)]], Field(min_length=1)]
     quick: bool
 
@@ -52,7 +49,7 @@ def build_target(desk: Desk, controls: Controls, status: gr.HTML) -> None:
     """Build the handles, which the browser lays over the radar, and connect them to the faders."""
 
     async def aim(asked: dict[str, Any]) -> dict[str, Any]:
-        return await asyncio.to_thread(answer_target, desk, list(controls.faders), asked)
+        return await asyncio.to_thread(answer_target, desk, controls.mixture, asked)
 
     objectives = desk.expected.objectives
     axes = [
@@ -66,33 +63,34 @@ def build_target(desk: Desk, controls: Controls, status: gr.HTML) -> None:
         server_functions=[aim],
         elem_id="target-handles",
     )
-    handles.select(None, controls.mixing(), list(controls.faders.values()), js="(...now) => mixdesk.target.placed(now)")
+    mixture = controls.mixture
+    faders, names = list(mixture.faders.values()), json.dumps(list(mixture.faders))
+    handles.select(
+        None, [*faders, mixture.channels], faders, js=f"(...values) => mixdesk.target.placed({names}, values)"
+    )
     handles.submit(None, None, [status], js="() => mixdesk.target.said()")
 
 
-def answer_target(desk: Desk, policies: list[str], given: dict[str, Any]) -> dict[str, Any]:
+def answer_target(desk: Desk, mixture: MixtureControls, given: dict[str, Any]) -> dict[str, Any]:
     """Find the weights for a target from the page.
 
     Returns:
-        {positions: fader positions in the policies' order, None where a fader stays; said: the status line}.
-            `positions`
-        is None after an error.
+        {faders: {policy: position} of the faders that move, or None after an error; said: the status line}.
     """
     try:
         asked = TargetQuestion.model_validate(given)
-        channels = Channels.parse(asked.channels)
-        weights = channels.weights(dict(zip(policies, asked.faders, strict=True)))
-        aimed = desk.expected.aim(weights, asked.goal, channels.fixed(policies), asked.gain, asked.quick)
+        before = mixture.checked(asked.mixture)
+        aimed = desk.expected.aim(before.weights(), asked.goal, before.fixed(), before.gain, asked.quick)
     except InputError as error:
-        return {"positions": None, "said": message(str(error), "bad")}
+        return {"faders": None, "said": message(str(error), "bad")}
     except (ValidationError, ValueError):
-        return {"positions": None, "said": message("The target cannot be read: reload the page.", "bad")}
+        return {"faders": None, "said": message("The target cannot be read: reload the page.", "bad")}
     except Exception:
         log.exception("a target was not solved")
-        return {"positions": None, "said": message("The target failed; the engine's log says why.", "bad")}
+        return {"faders": None, "said": message("The target failed; the engine's log says why.", "bad")}
     positions = faders_of({name: aimed.weights[name] for name in aimed.free})
     said = message(target_sentence(aimed), "info" if aimed.reliable else "bad")
-    return {"positions": [positions.get(name) for name in policies], "said": said}
+    return {"faders": positions, "said": said}
 
 
 def target_sentence(aimed: Aimed) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import sqlite3
 from typing import Any
@@ -14,7 +15,8 @@ from app.html import message
 from app.services import standings
 from app.services.app_state import Desk
 from app.services.standings import Standing
-from app.ui.controls import Changes, Steering
+from app.ui.controls import Steering
+from app.ui.mixture_controls import Changes
 from app.ui.shortcuts import labelled
 
 log = logging.getLogger("mixdesk")
@@ -45,12 +47,13 @@ class RatingsTab:
         self.about, self.empty, self.found = about, empty, found
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
         gr.on([tab.select, refresh.click], self.show, None, [about, empty, found], queue=False, **quiet)
-        faders, mixing = list(self.steering.faders.values()), list(self.steering.mixing.values())
+        mixture = self.steering.mixture
+        components, paths = mixture.components(), json.dumps(list(mixture.by_path()))
         found.select(
             None,
-            [*faders, self.steering.channels],
-            [*faders, *mixing, self.steering.status],
-            js="(...now) => mixdesk.ratings.sent(now)",
+            components,
+            [*components, self.steering.status],
+            js=f"(...values) => mixdesk.ratings.sent({paths}, values)",
         )
 
     async def show(self) -> Changes:

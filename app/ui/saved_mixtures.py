@@ -11,13 +11,12 @@ from typing import Any
 import gradio as gr
 
 from app.html import message
-from app.schemas.desk_state import MixtureSettings
-from app.schemas.solo_mute_lock import Channels
 from app.services.app_state import Desk
 from app.storage.saved_mixtures import SavedMixtures, TakenError, clean
-from app.ui.controls import Changes, Controls, Values
+from app.ui.controls import Controls
+from app.ui.mixture_controls import Changes, Values
 from app.ui.shortcuts import labelled
-from engine import RULES, InputError
+from engine import InputError
 
 log = logging.getLogger("mixdesk")
 
@@ -61,7 +60,7 @@ class Keeping:
 
     def connect(self) -> None:
         """Register the event handlers."""
-        parts, mixing = self.parts, self.controls.mixing()
+        parts, mixing = self.parts, self.controls.mixture.components()
         asking = [parts.asking, parts.question, parts.replace, parts.remove]
         quiet: dict[str, Any] = {"show_progress": "hidden", "queue": False, "api_visibility": "private"}
         blocks = gr.context.Context.root_block
@@ -113,7 +112,7 @@ class Keeping:
 
         def save(values: Values) -> Changes:
             try:
-                name = self.saved.save(values[self.parts.name], mixture_settings(self.controls, values), replace)
+                name = self.saved.save(values[self.parts.name], self.controls.mixture.state(values), replace)
             except TakenError as taken:
                 return self.asked(f"{taken} Replace it?", self.parts.replace)
             how = "Saved over the old one" if replace else "Saved"
@@ -125,7 +124,8 @@ class Keeping:
     def load(self, values: Values) -> Changes:
         """Set the controls to the chosen mixture."""
         name = values[self.parts.name]
-        changes = placed(self.controls, self.saved.load(name), f"“{name}”")
+        mixture = self.controls.mixture
+        changes = mixture.changes(mixture.checked(self.saved.load(name), f"“{name}”: "))
         return {**self.asked(), **changes, self.status: message(f"The faders are at “{name}”.")}
 
     def ask_to_delete(self, values: Values) -> Changes:
@@ -140,49 +140,3 @@ class Keeping:
         self.saved.delete(name)
         rest = gr.Dropdown(choices=self.saved.names(), value=None)
         return {**self.asked(), self.parts.name: rest, self.status: message(f"Deleted: “{name}”.")}
-
-
-def mixture_settings(controls: Controls, values: Values) -> MixtureSettings:
-    """Return the current mixture's settings.
-
-    Raises:
-        InputError: if Lock, Solo and Mute cannot be parsed.
-    """
-    return MixtureSettings(
-        faders={name: float(values[fader]) for name, fader in controls.faders.items()},
-        channels=Channels.parse(values[controls.channels]).of([*controls.faders]),
-        rule=values[controls.rule],
-        gain=float(values[controls.gain]),
-        exponent=float(values[controls.exponent]),
-    )
-
-
-def placed(controls: Controls, settings: MixtureSettings, whose: str) -> Changes:
-    """Return updates that set the controls to saved settings; policies that they lack are set to zero.
-
-    Raises:
-        InputError: if the settings do not fit this desk; `whose` names them in the message.
-    """
-    policies = [*controls.faders]
-    if strange := [name for name in settings.faders if name not in controls.faders]:
-        raise InputError(f"{whose}: it needs the policy “{strange[0][:40]}”; this desk has {', '.join(policies)}.")
-    if settings.rule not in RULES:
-        raise InputError(f"{whose}: there is no rule “{settings.rule[:40]}”; this desk has {', '.join(RULES)}.")
-    return {
-        **{fader: settings.faders.get(name, 0.0) for name, fader in controls.faders.items()},
-        controls.channels: settings.channels.of(policies).model_dump_json(),
-        controls.rule: settings.rule,
-        controls.gain: within(controls.gain, settings.gain, f"{whose}: gain"),
-        controls.exponent: within(controls.exponent, settings.exponent, f"{whose}: exponent"),
-    }
-
-
-def within(slider: gr.Slider, value: float, what: str) -> float:
-    """Return a number that the slider can show.
-
-    Raises:
-        InputError: if it is out of the slider's range.
-    """
-    if not slider.minimum <= value <= slider.maximum:
-        raise InputError(f"{what} is {value:g}; this desk takes {slider.minimum:g} to {slider.maximum:g}.")
-    return value

@@ -11,19 +11,16 @@ import gradio as gr
 
 from app.html import message
 from app.schemas import conversation
-from app.schemas.desk_state import DeskSettings
+from app.schemas.desk_state import DeskState
 from app.schemas.share_link import from_link, to_link
 from app.services.app_state import Desk
 from app.services.code_snippets import FORMS, Recipe
-from app.services.generation_run import RATED
-from app.ui.controls import Changes, Controls, Values, whole_number
-from app.ui.panels import FADERS
-from app.ui.saved_mixtures import mixture_settings, placed, within
+from app.services.panel_choice import FADERS
+from app.ui.controls import Controls, whole_number
+from app.ui.mixture_controls import Changes
 from app.ui.shortcuts import labelled
 from engine import InputError, Sampling
 from engine.inference.sampler import Sampler
-
-SAMPLING = ("temperature", "min_p", "max_new_tokens")  # sliders, by their names in Controls and in a link
 
 
 @dataclass
@@ -84,13 +81,13 @@ class Sharing:
         parts.arrived.click(
             self.open,
             [parts.arriving],
-            [*controls.all(), self.status],
+            [*controls.components(), self.status],
             js="() => [mixdesk.sharing.arriving()]",
             **quiet,
         )
 
-    def told(self, make: Callable[[Values], str]) -> Callable[[str], Changes]:
-        """Wrap a function of the values so that its text goes to the clipboard and its errors to the status line."""
+    def told(self, make: Callable[[DeskState], str]) -> Callable[[str], Changes]:
+        """Wrap a function of the state so that its text goes to the clipboard and its errors to the status line."""
 
         def handle(gathered: str) -> Changes:
             try:
@@ -100,96 +97,66 @@ class Sharing:
 
         return handle
 
-    def link(self, values: Values) -> str:
+    def link(self, state: DeskState) -> str:
         """Return the fragment of the link, to append to the page's address.
 
         Raises:
             InputError: if a setting is invalid.
         """
-        controls = self.controls
-        turns = conversation.parse(values[controls.turns])
-        settings = DeskSettings(
-            v=2 if turns else 1,
-            turns=turns,
-            prompt=values[controls.prompt] or "",
-            mixture=mixture_settings(controls, values),
-            panels=controls.choices(values),
-            sampling={name: float(values[getattr(controls, name)]) for name in SAMPLING},
-            seed=str(self.seed(values)),
+        return (
+            f"#mix={to_link(state.model_copy(update={'v': 2 if state.turns else 1, 'seed': str(typed_seed(state))}))}"
         )
-        return f"#mix={to_link(settings)}"
-
-    def seed(self, values: Values) -> int:
-        """Return the typed seed.
-
-        Raises:
-            InputError: if it is not a valid seed.
-        """
-        seed = whole_number(values[self.controls.seed])
-        Sampler(Sampling(), seed)
-        return seed
 
     def open(self, link: str) -> Changes:
         """Return updates that set the desk as a link describes; an invalid link changes only the status line."""
         try:
-            return {**self.opened(from_link(link)), self.status: message("The desk is as the link has it.")}
+            state = self.controls.checked(from_link(link), "link: ")
+            if state.turns:
+                self.check_turns(state)
         except InputError as error:
             return {self.status: message(str(error), "bad")}
-
-    def opened(self, settings: DeskSettings) -> Changes:
-        """Return updates that set the desk to these settings.
-
-        Raises:
-            InputError: if they do not fit this desk.
-        """
-        controls = self.controls
-        if settings.turns:
-            try:
-                self.desk.engine.check_prompt(conversation.question_turns(settings.turns, settings.prompt or "?"), 1)
-            except InputError as error:
-                raise InputError(f"link: {error}") from None
-        changes = placed(controls, settings.mixture, "link")
-        for panel, dropdown in controls.mixtures.items():
-            choice = settings.panels.get(panel, dropdown.value)
-            if choice not in [value for _, value in dropdown.choices]:
-                raise InputError(f"link: this desk has no mixture “{str(choice)[:40]}” for its {panel} panel.")
-            changes[dropdown] = choice
-        there = [panel for panel in controls.mixtures if panel in settings.panels or panel in RATED]
-        changes[controls.panels] = ",".join(there)
-        for name in SAMPLING:
-            slider = getattr(controls, name)
-            if name in settings.sampling:
-                changes[slider] = within(slider, settings.sampling[name], f"link: {slider.label}")
         # With the same seed the same responses come.
-        return {
-            **changes,
-            controls.turns: conversation.dump(settings.turns),
-            controls.prompt: settings.prompt,
-            controls.seed: settings.seed,
-            controls.new_seed: False,
-        }
+        changes = self.controls.changes(state.model_copy(update={"new_seed": False}))
+        return {**changes, self.status: message("The desk is as the link has it.")}
 
-    def recipe(self, form: str) -> Callable[[Values], str]:
+    def check_turns(self, state: DeskState) -> None:
+        """Raise InputError if the conversation of a link has no room for a response."""
+        try:
+            self.desk.engine.check_prompt(conversation.question_turns(state.turns, state.prompt or "?"), 1)
+        except InputError as error:
+            raise InputError(f"link: {error}") from None
+
+    def recipe(self, form: str) -> Callable[[DeskState], str]:
         """Return a function that writes the response as code in one of `FORMS`."""
 
-        def make(values: Values) -> str:
+        def make(state: DeskState) -> str:
             """Return the code for the faders' mixture, with the seed of the first panel that plays it."""
-            controls = self.controls
-            prompt, sampling = controls.asked(values), controls.sampling(values)
+            prompt, sampling, mixture = state.question(), state.tokens_sampling(), state.mixture
             self.desk.engine.check_prompt(prompt, sampling.max_new_tokens)
-            plays = list(controls.choices(values).values())
-            place = plays.index(FADERS) if FADERS in plays else 0
+            choices = list(state.panels.values())
+            place = choices.index(FADERS) if FADERS in choices else 0
             recipe = Recipe(
                 prompt,
-                controls.heard(values),
-                rule=values[controls.rule],
-                gain=float(values[controls.gain]),
-                exponent=float(values[controls.exponent]),
+                mixture.audible_weights(),
+                rule=mixture.rule,
+                gain=mixture.gain,
+                exponent=mixture.exponent,
                 sampling=sampling,
-                seed=self.seed(values) + place,
+                seed=typed_seed(state) + place,
                 config=self.desk.engine.config.file,
                 date=self.desk.engine.policy_set.now(),
             )
             return FORMS[form](recipe)
 
         return make
+
+
+def typed_seed(state: DeskState) -> int:
+    """Return the typed seed.
+
+    Raises:
+        InputError: if it is not a valid seed.
+    """
+    seed = whole_number(state.seed)
+    Sampler(Sampling(), seed)
+    return seed

@@ -8,23 +8,22 @@ from typing import Any
 import gradio as gr
 
 from app.html import message
+from app.schemas.desk_state import MixtureState
 from app.services.app_state import Desk, session
 from app.services.generation_run import SIDES, Run
+from app.services.panel_choice import FADERS, chosen_mixture
 from app.ui.balance import Balance
-from app.ui.controls import Changes, Controls, Outputs, Values
-from app.ui.panels import FADERS
+from app.ui.controls import Controls, Outputs
+from app.ui.mixture_controls import Changes, Values
 from app.ui.token_inspector import token_table
-from engine import InputError, Mixture
-
-# The mixture that a panel's choice names.
-Chosen = Callable[[str, Controls, Values], Mixture]
+from engine import InputError
 
 
 class Steer:
     """Handlers of the faders (with rule, gain and exponent), and of a selected token."""
 
-    def __init__(self, desk: Desk, controls: Controls, outputs: Outputs, mixture: Chosen, balance: Balance) -> None:
-        self.desk, self.controls, self.outputs, self.mixture, self.balance = desk, controls, outputs, mixture, balance
+    def __init__(self, desk: Desk, controls: Controls, outputs: Outputs, balance: Balance) -> None:
+        self.desk, self.controls, self.outputs, self.balance = desk, controls, outputs, balance
 
     def connect(self, responses: dict[str, gr.HTML], close: gr.Button) -> None:
         """Register the event handlers, and make `follow` available to the server's route."""
@@ -40,46 +39,44 @@ class Steer:
         follower.submit(None, None, [outputs.status], js="() => mixdesk.steer.said()")
         self.desk.follow = self.follow
         for side, text in responses.items():
-            text.select(self.choosing(side), set(controls.mixing()), [outputs.drawer, outputs.status], **quiet)
+            text.select(
+                self.choosing(side), set(controls.mixture.components()), [outputs.drawer, outputs.status], **quiet
+            )
         close.click(self.close, None, [outputs.drawer], **quiet)
 
-    async def follow(self, run: str, turn: int, now: list[Any]) -> dict[str, Any]:
+    async def follow(self, run: str, turn: int, mixture: MixtureState) -> dict[str, Any]:
         """Return the updates that follow the faders.
 
         Args:
             run: Id of the run that the page shows, or "".
             turn: Sequence number of the page's request; several may be under way and arrive in any order.
-            now: The values of `Controls.mixing`, in its order.
+            mixture: The faders' mixture on the page.
 
         Returns:
             {expected: the line under the radar; drawer: if a token is inspected; said: an error message, if any}.
 
         Raises:
-            ValueError: if the request is malformed.
+            ValueError: if the mixture does not fit this desk.
         """
         # Here rather than on a thread: it takes less time than going there.
         try:
-            values = {
-                component: component.preprocess(value)
-                for component, value in zip(self.controls.mixing(), now, strict=True)
-            }
-            expected = await self.balance.follow(values)
-        except (InputError, gr.Error, TypeError) as error:
+            mixture = self.controls.mixture.checked(mixture)
+        except InputError as error:
             raise ValueError(str(error)) from None
-        return {"expected": expected, **self.steered(self.desk.find(run), turn, values)}
+        return {"expected": await self.balance.follow(mixture), **self.steered(self.desk.find(run), turn, mixture)}
 
-    def steered(self, run: Run | None, turn: int, values: Values) -> dict[str, Any]:
+    def steered(self, run: Run | None, turn: int, mixture: MixtureState) -> dict[str, Any]:
         """Steer the run with this request's mixture, and return the inspector's update; {} for an outdated request."""
         if run is None or turn < run.turn or (run.done and run.chosen is None):
             return {}
         run.turn = turn
         said: dict[str, Any] = {}
         try:
-            run.steer(self.mixture(FADERS, self.controls, values))
+            run.steer(chosen_mixture(FADERS, mixture, self.desk.engine))
         except InputError as error:
             if not run.done:
                 said = {"said": message(str(error), "bad")}
-        return said | self.drawn(run, values)
+        return said | self.drawn(run, mixture)
 
     def choosing(self, side: str) -> Callable[..., Coroutine[Any, Any, Changes]]:
         """Return the handler of a selected token in a panel."""
@@ -90,13 +87,13 @@ class Steer:
             if run is None or side not in run.responses or not isinstance(place, int):
                 return {self.outputs.drawer: None}
             run.chosen = run.responses[side], place
-            drawn = self.drawn(run, values)
+            drawn = self.drawn(run, self.controls.mixture.state(values))
             outputs = {"drawer": self.outputs.drawer, "said": self.outputs.status}
             return {outputs[name]: value for name, value in drawn.items()}
 
         return choose
 
-    def drawn(self, run: Run, values: Values) -> dict[str, Any]:
+    def drawn(self, run: Run, mixture: MixtureState) -> dict[str, Any]:
         """Return the inspector's update for the faders' current mixture; {} if no token is inspected.
 
         If the token is no longer available, the update closes the inspector and gives the reason.
@@ -106,7 +103,7 @@ class Steer:
         response, place = run.chosen
         side = next((side for side in SIDES if run.responses.get(side) is response), "gone")
         try:
-            now = self.mixture(FADERS, self.controls, values)
+            now = chosen_mixture(FADERS, mixture, self.desk.engine)
         except InputError:
             now = None
         title = f"{side.title()}, token {place + 1}"

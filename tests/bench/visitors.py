@@ -78,9 +78,10 @@ class Visitor:
         async def ask(value: float) -> None:
             async with room:
                 self.turn += 1
-                _, *others = self.sent["steer"]["now"]
+                mixture = self.sent["steer"]["mixture"]
+                faders = {**mixture["faders"], next(iter(mixture["faders"])): value}
                 say("asked", time.time(), value)
-                asked = {"run": self.run, "turn": self.turn, "now": [value, *others]}
+                asked = {"run": self.run, "turn": self.turn, "mixture": {**mixture, "faders": faders}}
                 (await self.client.post("steer", json=asked)).raise_for_status()
 
         asking = []

@@ -99,7 +99,8 @@ def test_the_menu_fits_a_phone(browser: Browser, server: Server) -> None:
 def test_the_offer_goes_when_something_else_is_said(page: Page) -> None:
     """What a point is offered with is in the status line; its button is seen exactly as long as that is."""
     offered = (
-        '<span class="message info balanced offer" data-positions="[1, 0.5, null, 0]" data-said="Taken.">Better</span>'
+        '<span class="message info balanced offer" data-said="Taken."'
+        """ data-faders='{"helpful": 1, "harmless": 0.5, "concise": 0}'>Better</span>"""
     )
     page.evaluate("(html) => { document.querySelector('#status p').innerHTML = html; }", offered)
     expect(page.locator("#better")).to_be_visible()

@@ -171,7 +171,7 @@ def test_the_page_and_the_server_hear_the_same(page: Page) -> None:
         faders = {name: random.choice([0, 0.01, 0.5, random.random()]) for name in names}
         solo, mute, lock = ([name for name in names if random.random() < 0.3] for _ in range(3))
         channels = Channels(solo=solo, mute=mute, lock={name: random.choice([0, 0.2, 0.7]) for name in lock})
-        page.evaluate("now => mixdesk.mixer.show(now)", [*faders.values(), channels.model_dump_json()])
+        page.evaluate("mixture => mixdesk.mixer.show(mixture)", {"faders": faders, "channels": channels.model_dump()})
         heard = channels.weights(faders)
         total = sum(heard.values()) or 1
         assert shares(page) == pytest.approx([weight / total for weight in heard.values()])

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Request, expect
 
 from app.services.app_state import Desk
 from app.services.generation_run import Run
@@ -64,7 +64,12 @@ def test_a_fader_steers_what_is_still_to_come(page: Page, place: tuple[str, Desk
 def test_faders_that_move_at_once_are_one_question(page: Page) -> None:
     """No mixture of which half has moved is ever asked for: neither by Even, nor by Undo."""
     asked: list[list[float]] = []
-    page.on("request", lambda sent: sent.url.endswith("/steer") and asked.append(sent.post_data_json["now"][:4]))
+
+    def note(sent: Request) -> None:
+        if sent.url.endswith("/steer"):
+            asked.append(list(sent.post_data_json["mixture"]["faders"].values()))
+
+    page.on("request", note)
     for fader, position in enumerate(("0.9", "0.1", "0.2")):
         with page.expect_response("**/steer"):
             page.locator(f"#fader-{fader} input[type=range]").fill(position)
@@ -86,7 +91,7 @@ def test_a_hand_is_heard_before_the_screen_is_drawn(page: Page) -> None:
         """() => {
             const asked = (window.asked = []), send = window.fetch;
             window.fetch = (where, what) => {
-                if (where === "steer") asked.push(JSON.parse(what.body).now[1]);
+                if (where === "steer") asked.push(JSON.parse(what.body).mixture.faders.harmless);
                 return send(where, what);
             };
             const fader = document.querySelector("#fader-1 input[type=range]");

@@ -2,16 +2,17 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { parseState, placed, shares, toggled, unlocked, weights } from "../../app/static/js/math/mixer.js";
+import { placed, shares, stateOf, toggled, unlocked, weights } from "../../app/static/js/math/mixer.js";
 
 const NAMES = ["a", "b", "c"];
 /** @param {number[]} faders @param {object} [channels] */
 const state = (faders, channels = {}) => ({ names: NAMES, faders, solo: [], mute: [], lock: {}, ...channels });
 
-test("the components' values become a state", () => {
-  const now = ["0.5", 1, 0, '{"solo": ["b"], "lock": {"a": 0.25}}', "power", 2];
-  assert.deepEqual(parseState(NAMES, now), state([0.5, 1, 0], { solo: ["b"], lock: { a: 0.25 } }));
-  assert.deepEqual(parseState(NAMES, [1, 1, 1, ""]), state([1, 1, 1]));
+test("a mixture's state is of the policies in their order", () => {
+  const faders = /** @type {any} */ ({ c: 0, a: "0.5", b: 1 });
+  const channels = { solo: ["b"], lock: { a: 0.25 } };
+  assert.deepEqual(stateOf(NAMES, { faders, channels }), state([0.5, 1, 0], { solo: ["b"], lock: { a: 0.25 } }));
+  assert.deepEqual(stateOf(NAMES, { faders: { a: 1, b: 1, c: 1 }, channels: {} }), state([1, 1, 1]));
 });
 
 test("without channels the weights are the faders", () => {

@@ -10,6 +10,7 @@ import * as figures from "./figures.js";
 import * as focus from "./focus.js";
 import * as help from "./help.js";
 import * as marks from "./marks.js";
+import * as state from "./math/state.js";
 import * as mixer from "./mixer.js";
 import * as offer from "./offer.js";
 import * as panels from "./panels.js";
@@ -39,7 +40,7 @@ const mixdesk = {
     tour.greet();
   },
   uuid,
-  compare, drawer, marks, mixer, offer, panels, ratings, sharing, steer, target, text, trace, turns,
+  compare, drawer, marks, mixer, offer, panels, ratings, sharing, state, steer, target, text, trace, turns,
 };
 Object.assign(window, { mixdesk });
 

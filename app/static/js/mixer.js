@@ -2,10 +2,13 @@
 // Around the faders: Lock, Solo and Mute, and Undo and Redo over all that makes the mixture.
 import { byId, press, typing } from "./dom.js";
 import { fader, faderOf } from "./gradio.js";
-import { parseState, placed as placedIn, shares, toggled, weights } from "./math/mixer.js";
+import { placed as placedIn, shares, stateOf, toggled, weights } from "./math/mixer.js";
+import { fromValues, toValues, withValue } from "./math/state.js";
 import { matches, shown } from "./shortcuts.js";
 import { steer } from "./steer.js";
 import * as target from "./target.js";
+
+/** @typedef {import("./math/state.js").MixtureState} MixtureState */
 
 const MARKS = {
   solo: ["Solo", shown("solo"), "only what is soloed is heard"],
@@ -13,7 +16,11 @@ const MARKS = {
   lock: ["Lock", shown("lock"), "its weight stays, the others share the rest"],
 };
 const policies = () => [...document.querySelectorAll("[data-share]")].map((output) => output.dataset.policy);
-const read = (now) => parseState(policies(), now);
+/** The state of the faders and channels, which Gradio's events hand over in this order. @param {any[]} values */
+const read = (values) => {
+  const names = policies();
+  return stateOf(names, fromValues([...names.map((name) => ["faders", name]), ["channels"]], values));
+};
 
 const showShares = (raw) => {
   shares(raw).forEach(({ share, text }, i) => {
@@ -28,10 +35,11 @@ const showShares = (raw) => {
 };
 
 let marked = ""; // what the buttons show
-export const show = (now) => {
-  const state = read(now);
+/** @param {MixtureState} mixture */
+export const show = (mixture) => {
+  const state = stateOf(policies(), mixture);
   const { names, solo, mute, lock } = state;
-  target.heard(now);
+  target.heard(mixture);
   showShares(weights(state));
   const marks = JSON.stringify([solo, mute, lock]);
   if (marks === marked) return;
@@ -50,31 +58,37 @@ export const show = (now) => {
   });
 };
 
-/** Fader positions after a calculation set them: a locked fader stays. @param {any[]} now @param {any[]} positions */
-export const placed = (now, positions) => placedIn(read(now), positions);
-export const even = (now) => placed(now, policies().map(() => 0.5));
+/** Fader positions after a calculation set them: a locked fader stays. @param {any[]} values @param {any[]} positions */
+export const placed = (values, positions) => placedIn(read(values), positions);
+export const even = (values) => placed(values, policies().map(() => 0.5));
 
-export const toggle = (mark, i, now) => {
-  const { positions, channels } = toggled(mark, i, read(now));
+export const toggle = (mark, i, values) => {
+  const { positions, channels } = toggled(mark, i, read(values));
   return [...positions, JSON.stringify(channels)];
 };
 
 // ------------------------------------------------------------------------------------------- Undo and Redo
 const LONGEST = 200; // steps
 const PAUSE = 400; // ms without a change that end a gesture, when no pointer is held down
-let steps = [], at = 0, latest = null, timer = /** @type {any} */ (0), held = false, waiting = false;
-let now = null, asking = false, due = false; // what all of them have; whether that is to be asked, and to be shown
+/** @type {MixtureState[]} */
+let steps = [];
+let at = 0, latest = null, timer = /** @type {any} */ (0), held = false, waiting = false;
+/** @type {import("./math/state.js").Path[]} */
+let paths = []; // of the mixture's components
+/** @type {MixtureState} */
+let now = null; // the state of the page
+let asking = false, due = false; // whether it is to be sent, and to be shown
 const same = (a, b) => JSON.stringify(a) === JSON.stringify(b);
 
 const mark = () => {
   byId("undo").ariaDisabled = at === 0;
   byId("redo").ariaDisabled = at >= steps.length - 1;
 };
-const commit = (now) => {
+const commit = (state) => {
   clearTimeout(timer);
   latest = null;
-  if (!steps.length || !now || same(now, steps[at])) return;
-  steps = [...steps.slice(0, at + 1), now].slice(-LONGEST);
+  if (!steps.length || !state || same(state, steps[at])) return;
+  steps = [...steps.slice(0, at + 1), state].slice(-LONGEST);
   at = steps.length - 1;
   mark();
 };
@@ -82,13 +96,14 @@ const settle = () => {
   clearTimeout(timer);
   timer = setTimeout(() => { if (!held && !waiting) commit(latest); }, PAUSE);
 };
-// Of all that makes the mixture, faders, channels, rule, gain and exponent, the i-th has this value. What moves at
-// once is one question, asked without waiting for the screen, and is shown once, when the screen is drawn anyway.
-export const moved = (i, value, ask = soon) => {
-  if (!now || now[i] === value) return; // it is among what the page begins with, or was heard of already
-  now = now.map((old, j) => (j === i ? value : old));
-  latest = now;
-  ask();
+/** A value of the mixture changed. Changes of one moment are sent together, without waiting for the screen, and are shown
+ * once, when the screen is drawn anyway. @param {import("./math/state.js").Path} path @param {any} value */
+export const moved = (path, value, send = soon) => {
+  if (!now) return;
+  const changed = withValue(now, path, value);
+  if (same(changed, now)) return; // as the page begins, or known already
+  now = latest = changed;
+  send();
   if (due) return;
   due = true;
   if (document.hidden) setTimeout(note);
@@ -104,7 +119,7 @@ const soon = () => {
 };
 const note = () => {
   due = false;
-  show(now.slice(0, -3));
+  show(now);
   target.note(now);
   settle();
 };
@@ -113,19 +128,22 @@ export const hold = (value) => {
   waiting = value;
   settle();
 };
-export const begin = (values) => {
-  now = values;
+/** @param {import("./math/state.js").Path[]} named @param {any[]} values */
+export const begin = (named, values) => {
+  paths = named;
+  now = fromValues(paths, values);
   steps = [now];
   at = 0;
   ask();
   note();
   mark();
 };
-export const step = (by, now) => {
-  commit(now);
+/** @param {number} by @param {any[]} values */
+export const step = (by, values) => {
+  commit(fromValues(paths, values));
   at = Math.min(Math.max(at + by, 0), steps.length - 1);
   mark();
-  return steps[at];
+  return toValues(paths, steps[at]);
 };
 
 
@@ -133,7 +151,7 @@ export const listen = () => {
   // A hand moves one fader. Gradio tells of it, but only when the screen has been drawn.
   document.addEventListener("input", ({ target }) => {
     const i = faderOf(target);
-    if (i !== undefined) moved(i, Number(/** @type {any} */ (target).value), ask);
+    if (i !== undefined) moved(["faders", policies()[i]], Number(/** @type {any} */ (target).value), ask);
   }, true);
   // A new gesture ends the one before, however short the pause was.
   document.addEventListener("pointerdown", () => { commit(latest); held = true; }, true);

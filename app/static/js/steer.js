@@ -13,8 +13,9 @@ const say = (text) => {
   sentence = text;
   trigger("submit");
 };
-const note = (now) => {
-  last = newest = now;
+/** @param {import("./math/state.js").MixtureState} mixture */
+const note = (mixture) => {
+  last = newest = mixture;
   ask();
 };
 const put = async (question) => {
@@ -31,11 +32,11 @@ const ask = async () => {
     timer = setTimeout(ask, early);
     return;
   }
-  const mine = (turn += 1), now = newest;
+  const mine = (turn += 1), mixture = newest;
   [newest, asked] = [null, performance.now()];
   underway += 1;
   try {
-    const answer = await put({ run: run(), turn: mine, now }).catch(() => ({ said: FAILED }));
+    const answer = await put({ run: run(), turn: mine, mixture }).catch(() => ({ said: FAILED }));
     if (mine > drawn) show(mine, answer);
   } finally {
     underway -= 1;

@@ -16,10 +16,12 @@ const FAILED = '<span class="message bad">The target was not solved: the server 
 let axes = [], reach = 3, server = null, trigger = null;
 let overlay = null, handles = [];
 let expected = {}; // {objective: standard deviations}; empty where there is no polygon
-let target = null; // {goal: {objective}, from: {objective}, faders, rest}: since something was dragged
+let target = null; // {goal: {objective}, from: {objective}, mixture}: since something was dragged
 let drag = null; // {axis, pointer, grip, at, moved, saved: the target before, faders: those before}
-let now = null; // the faders, and what else makes the mixture
-let positions = null; // of the newest answer
+/** @type {import("./math/state.js").MixtureState} */
+let now = null; // the state of the page
+/** @type {Record<string, number> | null} */
+let positions = null; // the faders that the newest answer moves
 let sentence = "";
 let wanted = 0, cancelled = 0, busy = false, arriving = false, timer = /** @type {any} */ (0), due = 0;
 
@@ -30,8 +32,7 @@ const made = (kind, attributes, parent) => {
   return element;
 };
 export const clamped = (value) => clamp(value, reach);
-const count = () => document.querySelectorAll("[data-share]").length;
-const faders = () => now.slice(0, count()).map(Number);
+const others = (mixture) => JSON.stringify({ ...mixture, faders: {} }); // what of a mixture is not its faders
 
 // ------------------------------------------------------------------------------------------------- where it is
 let corner = null; // the plot's, in the overlay; kept, since to ask makes the browser lay out the page
@@ -107,15 +108,15 @@ const solve = async () => {
   busy = true;
   for (let asked = 0; target && asked !== wanted; ) {
     asked = wanted;
-    const mine = cancelled, quick = Boolean(drag), [channels, , gain] = target.rest;
+    const mine = cancelled, quick = Boolean(drag);
     let answer;
     try {
-      answer = await server.aim({ faders: target.faders, channels, gain: Number(gain), goal: target.goal, quick });
+      answer = await server.aim({ mixture: target.mixture, goal: target.goal, quick });
     } catch {
-      answer = { positions: null, said: FAILED };
+      answer = { faders: null, said: FAILED };
     }
     if (mine !== cancelled || !target) continue;
-    if (answer.positions) move(answer.positions);
+    if (answer.faders) move(answer.faders);
     if (!quick && asked === wanted) say(answer.said);
   }
   busy = false;
@@ -123,7 +124,7 @@ const solve = async () => {
 };
 const aim = (i, value) => {
   const { name } = axes[i];
-  target ??= { goal: {}, from: { ...expected }, faders: faders(), rest: now.slice(count()) };
+  target ??= { goal: {}, from: { ...expected }, mixture: now };
   target.goal[name] = goalOf(value, reach);
   place();
   solve();
@@ -131,8 +132,8 @@ const aim = (i, value) => {
 
 // Whether the faders are where the newest answer has them; before any, where they were.
 const stands = () => {
-  const have = faders();
-  return samePositions(have, (positions ?? target?.faders ?? have).map((position, i) => position ?? have[i]));
+  const have = now.faders, there = { ...have, ...(positions ?? target?.mixture.faders) };
+  return samePositions(Object.values(have), Object.keys(have).map((name) => there[name]));
 };
 const settled = () => {
   clearTimeout(timer);
@@ -143,7 +144,7 @@ const settled = () => {
     arriving = false;
     mixer.hold(false);
     // Moved by something else: it is nobody's target any more.
-    if (target && (!stands() || String(now.slice(count())) !== String(target.rest))) clear();
+    if (target && (!stands() || others(now) !== others(target.mixture))) clear();
   }, arriving ? PATIENCE : SETTLED);
 };
 const clear = () => {
@@ -159,7 +160,7 @@ const grab = (event, i) => {
   const to = scale(), box = overlay.getBoundingClientRect(), value = of(axes[i].name);
   const grip = value - to.value(i, event.clientX - box.left, event.clientY - box.top);
   const saved = target && { ...target, goal: { ...target.goal } };
-  drag = { i, grip, at: [event.clientX, event.clientY], moved: false, saved, faders: faders(), positions };
+  drag = { i, grip, at: [event.clientX, event.clientY], moved: false, saved, faders: now.faders, positions };
   handles[i].handle.setPointerCapture(event.pointerId);
   handles[i].handle.focus({ preventScroll: true });
   event.preventDefault();
@@ -256,13 +257,17 @@ export const expect = (standard) => {
   cancelAnimationFrame(due); // once a frame
   due = requestAnimationFrame(place);
 };
-export const note = (values) => {
-  now = values;
+/** @param {import("./math/state.js").MixtureState} mixture */
+export const note = (mixture) => {
+  now = mixture;
   settled();
 };
-/** The faders and channels as they are shown: a lock holds from then on, not only when `note` comes. */
-export const heard = (values) => { now &&= [...values, ...now.slice(values.length)]; };
-export const placed = (values) => mixer.placed(values, values.slice(0, count()).map((fader, i) => positions?.[i] ?? fader));
+/** The mixture as it is shown: a lock holds from then on, not only when `note` comes.
+ * @param {import("./math/state.js").MixtureState} mixture */
+export const heard = (mixture) => { now &&= mixture; };
+/** The faders' values after the newest answer.
+ * @param {string[]} names of the policies @param {any[]} values of the faders and channels */
+export const placed = (names, values) => mixer.placed(values, names.map((name, i) => positions?.[name] ?? values[i]));
 export const said = () => sentence;
 
 export const listen = () => {

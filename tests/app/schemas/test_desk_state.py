@@ -3,11 +3,12 @@ from __future__ import annotations
 import base64
 import json
 import re
+from pathlib import Path
 
 import pytest
 
 from app.schemas.conversation import Turn
-from app.schemas.desk_state import DeskSettings, MixtureSettings
+from app.schemas.desk_state import DeskState, MixtureState, json_schema, read_state
 from app.schemas.share_link import from_link, to_link
 from app.schemas.solo_mute_lock import Channels
 from engine import InputError
@@ -15,12 +16,12 @@ from engine import InputError
 PROMPT = "Quotes \" ' `, $HOME, <b>, Zeilen\nund 你好 \U0001f39a️"
 
 
-def settings(**changes) -> DeskSettings:
-    mixture = MixtureSettings(
+def settings(**changes) -> DeskState:
+    mixture = MixtureState(
         faders={"a": 1 / 3, "b": 1}, channels=Channels(mute=["b"]), rule="power", gain=1.5, exponent=-0.5
     )
     usual = {"prompt": PROMPT, "mixture": mixture, "panels": {"left": "faders", "third": "uniform"}, "seed": "20"}
-    return DeskSettings(**{**usual, "sampling": {"temperature": 0.7, "max_new_tokens": 80}, **changes})
+    return DeskState(**{**usual, "sampling": {"temperature": 0.7, "max_new_tokens": 80}, **changes})
 
 
 RAW = settings().model_dump()
@@ -80,3 +81,17 @@ def test_a_link_has_the_conversation_before_the_prompt():
 def test_half_a_character_has_no_link():
     with pytest.raises(InputError, match="lone surrogate"):
         to_link(settings(prompt="\ud800"))
+
+
+def test_the_scripts_types_are_of_this_schema():
+    file = Path(__file__).parents[2] / "js" / "desk_state.schema.json"
+    assert file.read_text() == json_schema(), f"run: python -m app.schemas.desk_state > {file.name}"
+
+
+def test_what_the_page_sends_is_read_or_refused_in_one_line():
+    assert read_state(settings(new_seed=True).model_dump_json()) == settings(new_seed=True)
+    for text in ("", "[]", "null", "{}", '{"prompt": 1}', "[" * 100_000, json.dumps({**RAW, "mixture": {}})):
+        with pytest.raises(InputError, match="reload the page"):
+            read_state(text)
+    with pytest.raises(InputError, match="half a character"):
+        read_state(json.dumps({**RAW, "prompt": "\ud800"}))

@@ -59,7 +59,7 @@ def test_what_no_fader_can_move(channels, fixed):
 
 
 def test_what_is_locked_is_not_moved():
-    assert Channels(lock={"a": 0.3}).unlocked({"a": 1, "b": 0.5}, {"a": "fader a", "b": "fader b"}) == {"fader b": 0.5}
+    assert Channels(lock={"a": 0.3}).unlocked({"a": 1, "b": 0.5, "c": 1}, ["a", "b"]) == {"b": 0.5}
 
 
 @pytest.mark.parametrize(

@@ -41,9 +41,9 @@ def start(desk: Desk) -> Run:
 
 
 def asked(desk: Desk, run: str = "", turn: int = 1, first: float = 0.25, **others: Any) -> dict[str, Any]:
-    faders = [first, *(1.0 for _ in desk.policies[1:])]
-    settings = {"channels": "{}", "rule": "geometric", "gain": 1, "exponent": 1, **others}
-    return {"run": run, "turn": turn, "now": [*faders, *settings.values()]}
+    faders = {**dict.fromkeys(desk.policies, 1.0), desk.policies[0]: first}
+    mixture = {"faders": faders, "channels": {}, "rule": "geometric", "gain": 1, "exponent": 1, **others}
+    return {"run": run, "turn": turn, "mixture": mixture}
 
 
 def test_faders_steer_the_run_that_the_page_knows(desk: Desk, client: TestClient, held: threading.Event) -> None:
@@ -61,9 +61,11 @@ def test_faders_steer_the_run_that_the_page_knows(desk: Desk, client: TestClient
 
 def test_what_no_page_asks_is_refused(desk: Desk, client: TestClient) -> None:
     for wrong in (
-        {"turn": 1, "now": []},
-        {"turn": 1, "now": [1.0]},
-        {"now": [1.0]},
+        {"turn": 1, "mixture": {}},
+        {"turn": 1, "mixture": [1.0]},
+        {"mixture": asked(desk)["mixture"]},
+        asked(desk, faders={"strange": 1}),
+        asked(desk, gain=100),
         asked(desk, channels="nonsense"),
         asked(desk, rule="<b>"),
         asked(desk, first="much"),
@@ -75,5 +77,5 @@ def test_what_no_page_asks_is_refused(desk: Desk, client: TestClient) -> None:
 def test_silence_is_told(desk: Desk, client: TestClient, held: threading.Event) -> None:
     run = start(desk)
     silent = asked(desk, run.id)
-    silent["now"][: len(desk.policies)] = [0.0] * len(desk.policies)
+    silent["mixture"]["faders"] = dict.fromkeys(desk.policies, 0.0)
     assert "All faders are at zero" in client.post("/steer", json=silent).json()["said"]

@@ -173,17 +173,16 @@ def test_the_sentence_has_every_objective_with_its_error_and_what_is_better() ->
 
 
 def test_the_better_point_goes_along_as_fader_positions() -> None:
-    policies = ["humorous", "helpful", "concise"]
     found = Balanced(solution("mpo"), {}, outcome(True))
-    text = balanced_message(found, "geometric", policies)
-    positions = re.search(r'data-positions="([^"]*)"', text)
-    assert positions and json.loads(positions[1]) == [0.33, 0.33, 1.0]
+    text = balanced_message(found, "geometric")
+    faders = re.search(r'data-faders="([^"]*)"', text)
+    assert faders and json.loads(html.unescape(faders[1])) == {"humorous": 0.33, "helpful": 0.33, "concise": 1.0}
     said = html.unescape(re.findall(r'data-said="([^"]*)"', text)[0])
     assert "helpful +0.52σ, concise +0.30σ" in said
     assert 'class="message info balanced offer"' in text
     locked = Balanced(solution("mpo"), {"concise": 0.6}, outcome(True))
-    assert "[1.0, 1.0, null]" in html.unescape(balanced_message(locked, "geometric", policies))
-    without = balanced_message(Balanced(solution(), {}, outcome()), "soup", policies)
+    assert '{"helpful": 1.0, "humorous": 1.0}' in html.unescape(balanced_message(locked, "geometric"))
+    without = balanced_message(Balanced(solution(), {}, outcome()), "soup")
     assert "offer" not in without and "not of soup" in without
 
 
@@ -191,7 +190,7 @@ def test_names_are_text() -> None:
     evil = '<img src=x onerror="alert(1)">'
     there = Outcome({evil: 1.0}, {evil: 0.1}, Better({evil: 1.0}, {evil: 0.5}, {evil: 0.1}, True))
     made_of = Solution("mpo", {evil: 1.0}, {evil: 0.0}, 0, 0, 1.0, None, 0, [])
-    assert "<img" not in balanced_message(Balanced(made_of, {}, there), "geometric", [evil])
+    assert "<img" not in balanced_message(Balanced(made_of, {}, there), "geometric")
     assert "<img" not in marks_legend([Mark("Even", {evil: 1.0}, evil)])
 
 

@@ -140,7 +140,7 @@ def test_what_goes_to_the_desk_is_the_same_policy(mixture: Mixture) -> None:
     """Log-probs of random policies under the mixture, and under what the desk makes of what it was sent."""
     to = on_desk(mixture, NAMES)
     assert to is not None
-    desk = make_mixture(dict(zip(NAMES, to["positions"], strict=True)), NAMES, to["rule"], to["gain"], to["exponent"])
+    desk = make_mixture(to["faders"], NAMES, to["rule"], to["gain"], to["exponent"])
     log_probs = torch.randn(4, 50, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).log_softmax(-1)
 
     def mixed(which: Mixture) -> torch.Tensor:
@@ -161,5 +161,5 @@ def test_what_the_desk_cannot_have_has_no_button(store: Store) -> None:
     rate(store, [(odd, CORNERS["b"], "left")])
     shown = standings_table(standings_of(store, "here", NAMES), NAMES, COLOURS)
     sent = [json.loads(unescape(text)) for text in re.findall(r'data-send="([^"]*)"', shown)]
-    assert [one["positions"] for one in sent] == [[0, 1, 0]]
+    assert [list(one["faders"].values()) for one in sent] == [[0, 1, 0]]
     assert "The reference has no fader" in shown

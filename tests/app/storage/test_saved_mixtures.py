@@ -5,7 +5,7 @@ import unicodedata
 
 import pytest
 
-from app.schemas.desk_state import MixtureSettings
+from app.schemas.desk_state import MixtureState
 from app.schemas.solo_mute_lock import Channels
 from app.storage.database import Store
 from app.storage.saved_mixtures import SavedMixtures, TakenError
@@ -14,9 +14,9 @@ from engine import InputError
 EVIL = "<img src=x onerror=alert(1)>"
 
 
-def mixture(gain: float = 1.0) -> MixtureSettings:
+def mixture(gain: float = 1.0) -> MixtureState:
     channels = Channels(solo=["a"], lock={"b": 0.123456})
-    return MixtureSettings(faders={"a": 0.31, "b": 1}, channels=channels, rule="geometric", gain=gain, exponent=1)
+    return MixtureState(faders={"a": 0.31, "b": 1}, channels=channels, rule="geometric", gain=gain, exponent=1)
 
 
 @pytest.fixture

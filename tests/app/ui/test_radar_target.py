@@ -7,18 +7,24 @@ import json
 from collections.abc import Iterator
 from types import SimpleNamespace
 
+import gradio as gr
 import numpy as np
 import pytest
 
 from app.services import bank_service
 from app.services.bank_service import Aimed, Expected
+from app.ui.mixture_controls import MixtureControls
 from app.ui.radar_target import answer_target, target_sentence
 from engine import Engine, Sampling
 from engine.bank.estimate import Bank
 from tests.conftest import Tiny
 
 NAMES = ["plain", "stabilized", "narrow"]  # the tiny policies
-UNIFORM = [0.5, 0.5, 0.5]
+UNIFORM = dict.fromkeys(NAMES, 0.5)
+with gr.Blocks():
+    CONTROLS = MixtureControls(
+        {name: gr.Slider(0, 1) for name in NAMES}, gr.Textbox(), gr.Dropdown(), gr.Slider(0, 4), gr.Slider(-5, 5)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +53,10 @@ def bank_of(desk: SimpleNamespace) -> Bank:
 
 
 def ask(desk: SimpleNamespace, **changes: object) -> dict:
-    asked = {"faders": UNIFORM, "channels": "{}", "gain": 1, "goal": {"plain": 0.5}, "quick": False, **changes}
-    return answer_target(desk, NAMES, json.loads(json.dumps(asked)))
+    mixture = {"faders": UNIFORM, "channels": {}, "rule": "geometric", "gain": 1, "exponent": 1}
+    mixture |= {key: changes.pop(key) for key in list(changes) if key in mixture}
+    asked = {"mixture": mixture, "goal": {"plain": 0.5}, "quick": False, **changes}
+    return answer_target(desk, CONTROLS, json.loads(json.dumps(asked)))
 
 
 def rewards(desk: SimpleNamespace, weights: np.ndarray, gain: float = 1.0) -> np.ndarray:
@@ -64,8 +72,8 @@ def grid(steps: int = 40) -> np.ndarray:
     return np.array([(a, b, steps - a - b) for a in range(steps + 1) for b in range(steps + 1 - a)]) / steps
 
 
-def weights_of(positions: list[float]) -> np.ndarray:
-    return np.array(positions) / sum(positions)
+def weights_of(faders: dict[str, float]) -> np.ndarray:
+    return np.array([faders[name] for name in NAMES]) / sum(faders.values())
 
 
 @pytest.mark.parametrize("quick", [True, False])
@@ -76,27 +84,27 @@ def test_the_nearest_of_all_weights(desk: SimpleNamespace, quick: bool, gain: fl
     before = rewards(desk, np.full(3, 1 / 3), gain)
     wanted = before + np.array([more, 0])
     found = ask(desk, goal={"plain": wanted[0]}, gain=gain, quick=quick)
-    reached = rewards(desk, weights_of(found["positions"]), gain)
+    reached = rewards(desk, weights_of(found["faders"]), gain)
     losses = [((rewards(desk, point, gain) - wanted) ** 2).sum() for point in grid()]
     # Faders are read to a hundredth.
     assert ((reached - wanted) ** 2).sum() <= min(losses) + 0.01 * (1 + abs(more))
-    assert max(found["positions"]) == 1
+    assert max(found["faders"].values()) == 1
     assert ("Beyond reach" in found["said"]) == (more == 5.0), found["said"]
 
 
 def test_what_is_locked_or_silent_stays_and_the_others_make_up_for_it(desk: SimpleNamespace) -> None:
-    locked = '{"lock": {"stabilized": 0.4}}'
+    locked = {"lock": {"stabilized": 0.4}}
     wanted = rewards(desk, np.array([0.3, 0.4, 0.3])) + np.array([0.3, 0])
     found = ask(desk, channels=locked, goal={"plain": wanted[0]})
-    assert found["positions"][1] is None
-    free = np.array([found["positions"][0], found["positions"][2]])
+    assert set(found["faders"]) == {"plain", "narrow"}
+    free = np.array([found["faders"]["plain"], found["faders"]["narrow"]])
     at = np.insert(0.6 * free / free.sum(), 1, 0.4)
     losses = [((rewards(desk, np.array([a, 0.4, 0.6 - a])) - wanted) ** 2).sum() for a in np.linspace(0, 0.6, 61)]
     assert ((rewards(desk, at) - wanted) ** 2).sum() <= min(losses) + 0.005
-    silent = ask(desk, channels='{"mute": ["plain"]}')
-    assert silent["positions"][0] is None and None not in silent["positions"][1:]
-    nothing = ask(desk, channels='{"mute": ["plain"], "lock": {"narrow": 0.4}}')
-    assert nothing["positions"] is None and "release a Lock, Solo or Mute" in nothing["said"]
+    silent = ask(desk, channels={"mute": ["plain"]})
+    assert set(silent["faders"]) == {"stabilized", "narrow"}
+    nothing = ask(desk, channels={"mute": ["plain"], "lock": {"narrow": 0.4}})
+    assert nothing["faders"] is None and "release a Lock, Solo or Mute" in nothing["said"]
 
 
 def test_it_says_what_the_bank_says(desk: SimpleNamespace) -> None:
@@ -104,9 +112,9 @@ def test_it_says_what_the_bank_says(desk: SimpleNamespace) -> None:
     found = ask(desk, goal={"plain": before[0] + 5})
     # The sentence is of the weights found, the faders of these to a hundredth.
     told = float(found["said"].split("plain ")[1].split(" ")[0].replace("−", "-"))
-    assert told == pytest.approx(rewards(desk, weights_of(found["positions"]))[0] - before[0], abs=0.02)
+    assert told == pytest.approx(rewards(desk, weights_of(found["faders"]))[0] - before[0], abs=0.02)
     assert "of +5.00σ asked" in found["said"]
-    share = float(bank.estimate(weights_of(found["positions"])).share)
+    share = float(bank.estimate(weights_of(found["faders"])).share)
     assert float(found["said"].split("%")[0].split(" ")[-1]) == pytest.approx(100 * share, abs=1.5)
 
 
@@ -117,16 +125,16 @@ def test_it_says_what_the_bank_says(desk: SimpleNamespace) -> None:
         ({"goal": {}}, "reload the page"),
         ({"goal": {"plain": float("nan")}}, "reload the page"),
         ({"goal": {"plain": "<b>"}}, "reload the page"),
-        ({"faders": [1, 1]}, "reload the page"),
-        ({"faders": [2, 1, 1]}, "reload the page"),
-        ({"gain": 1e9}, "reload the page"),
+        ({"faders": {"strange": 1}}, "it needs the policy “strange”"),
+        ({"faders": {**UNIFORM, "plain": 2}}, "reload the page"),
+        ({"gain": 1e9}, "gain is 1e+09; this desk takes 0 to 4"),
         ({"channels": "["}, "reload the page"),
-        ({"faders": [0, 0, 0]}, "All faders are at zero"),
+        ({"faders": dict.fromkeys(NAMES, 0)}, "All faders are at zero"),
     ],
 )
 def test_nonsense_moves_nothing(desk: SimpleNamespace, changes: dict, said: str) -> None:
     found = ask(desk, **changes)
-    assert found["positions"] is None
+    assert found["faders"] is None
     assert said in found["said"]
 
 

@@ -9,11 +9,12 @@
 /** @param {number[]} numbers */
 export const sum = (numbers) => numbers.reduce((total, number) => total + number, 0);
 
-/** The state from the values of the page's components: the faders, then the channels as JSON.
- * @param {string[]} names @param {any[]} now @returns {State} */
-export const parseState = (names, now) => {
-  const { solo = [], mute = [], lock = {} } = JSON.parse(now[names.length] || "{}");
-  return { names, faders: now.slice(0, names.length).map(Number), solo, mute, lock };
+/** The state of these policies in their order, which an object does not keep.
+ * @param {string[]} names @param {Pick<import("desk-state").MixtureState, "faders" | "channels">} mixture
+ * @returns {State} */
+export const stateOf = (names, { faders, channels }) => {
+  const { solo = [], mute = [], lock = {} } = channels;
+  return { names, faders: names.map((name) => Number(faders[name])), solo, mute, lock };
 };
 
 /** Unnormalised weights: a lock keeps its weight, the others share what is left of 1.
