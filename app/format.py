@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from engine import Completion, Mixture
+from engine.inference.finish_reason import FinishReason
 from engine.rules.registry import DEFAULT_RULE
 
 ENDINGS = {
-    "end": "ended by itself",
-    "length": "reached the length limit",
-    "stopped": "stopped",
-    "time": "reached the time limit",
+    FinishReason.END: "ended by itself",
+    FinishReason.LENGTH: "reached the length limit",
+    FinishReason.STOPPED: "stopped",
+    FinishReason.TIME: "reached the time limit",
 }
 
 

@@ -41,6 +41,7 @@ from app.ui.shortcuts import labelled
 from app.ui.steering import Steer
 from app.ui.token_inspector import build_drawer
 from engine import InputError
+from engine.inference.finish_reason import FinishReason
 from engine.prompts import read_prompts
 
 log = logging.getLogger("mixdesk")
@@ -359,7 +360,7 @@ def summary(run: Run, sides: list[str], seconds: float) -> str:
     """Return the status line of a finished run: tokens, seconds, and what can be rated."""
     made = [completion for side, completion in run.completions.items() if side in sides]
     tokens = sum(len(completion.tokens) - completion.begins_with for completion in made)
-    how = "Stopped" if any(completion.finish_reason == "stopped" for completion in made) else "Done"
+    how = "Stopped" if any(completion.finish_reason == FinishReason.STOPPED for completion in made) else "Done"
     rest = "Which is better?" if len(run.responses) == 2 else "Which is better, left or right?"
     if run.choice is not None:
         rest = ""

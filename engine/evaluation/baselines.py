@@ -28,6 +28,7 @@ from engine.evaluation.response_log import Memo
 from engine.evaluation.statistics import minimum_above, rates
 from engine.evaluation.sweep import wins
 from engine.inference.engine import Completion, Engine
+from engine.inference.finish_reason import FinishReason
 from engine.models.config_fingerprint import config_fingerprint
 from engine.rewards.missing import missing_counts, missing_line
 from engine.rewards.reward_set import RewardSet
@@ -97,7 +98,16 @@ class Setting:
                 self.memo[keys[i]] = {"what": what, **completion.as_dict()}
         return [
             Completion(
-                *(prompt, kept["text"], kept["tokens"], mixture, sampling, seed, kept["finish_reason"], []),
+                *(
+                    prompt,
+                    kept["text"],
+                    kept["tokens"],
+                    mixture,
+                    sampling,
+                    seed,
+                    FinishReason(kept["finish_reason"]),
+                    [],
+                ),
                 rewards=kept["rewards"],
                 missing_rewards=kept["missing_rewards"],
                 date=kept["date"],

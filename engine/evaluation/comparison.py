@@ -13,6 +13,7 @@ from engine.evaluation.statistics import with_intervals
 from engine.evaluation.sweep import wins
 from engine.inference.completion import Completion
 from engine.inference.engine import Engine
+from engine.inference.finish_reason import FinishReason
 from engine.inference.request import wait
 from engine.rules.mixture import Mixture
 from engine.sampling import Sampling
@@ -91,7 +92,7 @@ def answers(
             if i >= window and under_way:
                 number, requests = under_way[0]
                 completions = [wait(request, stopped) for request in requests]
-                if any(made is None or made.finish_reason == "stopped" for made in completions):
+                if any(made is None or made.finish_reason == FinishReason.STOPPED for made in completions):
                     return
                 under_way.pop(0)
                 whole = [made for made in completions if made is not None]

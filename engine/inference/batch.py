@@ -10,6 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from engine.inference.finish_reason import FinishReason
 from engine.inference.model_runner import free_memory, runner_for
 from engine.inference.sampler import draw, warp
 from engine.inference.sequence import Sequence
@@ -125,9 +126,9 @@ class Batch:
             seq.drawn_with.append(mixture)
             seq.mixture = seq.plan.get(len(seq.tokens), seq.mixture)
             if token in self.policy_set.stop_ids:
-                seq.finish_reason = "end"
+                seq.finish_reason = FinishReason.END
             elif len(seq.tokens) >= seq.begins_with + seq.sampling.max_new_tokens:
-                seq.finish_reason = "length"
+                seq.finish_reason = FinishReason.LENGTH
 
     def _record(self, group: list[Sequence], log_probs: Tensor, scores: Tensor, at: Tensor) -> None:
         """Add the tokens to the sequences' records.
@@ -158,7 +159,7 @@ class Batch:
             try:
                 self._draw([seq])
             except Exception as error:
-                seq.error, seq.finish_reason = error, "error"
+                seq.error, seq.finish_reason = error, FinishReason.ERROR
 
     def evict_finished(self) -> None:
         """Free the rows of the finished sequences."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from engine.inference.finish_reason import FinishReason
 from engine.inference.top_logprobs import Candidates
 from engine.messages import Prompt
 from engine.rules.mixture import Mixture
@@ -44,7 +45,7 @@ class Completion:
         mixture: the mixture; the last one if the response was steered.
         sampling: the sampling settings.
         seed: the seed.
-        finish_reason: "end" (a stop token), "length", "time" or "stopped".
+        finish_reason: why it ended.
         trace: of each token, {policy: log-prob}.
         rewards: {objective: reward}.
         missing_rewards: {objective: reason} for rewards that could not be computed.
@@ -60,7 +61,7 @@ class Completion:
     mixture: Mixture
     sampling: Sampling
     seed: int
-    finish_reason: str  # end, length, time or stopped
+    finish_reason: FinishReason
     trace: list[dict[str, float]] = field(repr=False)
     rewards: dict[str, float] = field(default_factory=dict)
     missing_rewards: dict[str, str] = field(default_factory=dict)

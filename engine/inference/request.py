@@ -9,6 +9,7 @@ from concurrent.futures import TimeoutError as NotYet
 from typing import TYPE_CHECKING
 
 from engine.errors import InputError
+from engine.inference.finish_reason import FinishReason
 from engine.inference.sequence import Sequence
 from engine.inference.smc import Particles
 from engine.rules.mixture import Mixture
@@ -169,7 +170,7 @@ class Request:
                 mixture=sequence.mixture,
                 sampling=sequence.sampling,
                 seed=self._seed,
-                finish_reason=sequence.finish_reason or "stopped",
+                finish_reason=sequence.finish_reason or FinishReason.STOPPED,
                 trace=sequence.trace,
                 rewards=dict(rewards),
                 missing_rewards=rewards.missing,

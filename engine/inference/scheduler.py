@@ -19,6 +19,7 @@ import torch
 from engine.inference import recovery
 from engine.inference.batch import Batch
 from engine.inference.fair_queue import FairQueue
+from engine.inference.finish_reason import FinishReason
 from engine.inference.request import Request
 from engine.inference.reward_worker import RewardWorker
 from engine.inference.sequence import Sequence
@@ -184,7 +185,7 @@ class Scheduler:
         now = time.monotonic()
         for request in list(self.running):
             if request.deadline is not None and now > request.deadline:
-                self._end(request, "time")
+                self._end(request, FinishReason.TIME)
 
     def _admit(self) -> list[Sequence]:
         """Move requests from the queue to `running` while they fit, and return their sequences."""
@@ -214,7 +215,7 @@ class Scheduler:
             try:
                 request.publish()
             except Exception as error:
-                sequence.error, sequence.finish_reason = error, "error"
+                sequence.error, sequence.finish_reason = error, FinishReason.ERROR
         if sequence.finish_reason is not None:
             self.finish(request)
 
@@ -224,7 +225,7 @@ class Scheduler:
         assert particles is not None
         if particles.error is not None:
             self.batch.evict(particles.sequences)
-            request.sequence.error, request.sequence.finish_reason = particles.error, "error"
+            request.sequence.error, request.sequence.finish_reason = particles.error, FinishReason.ERROR
         elif particles.finished:
             request.sequence = particles.choose()
         return particles.finished or particles.error is not None
@@ -250,7 +251,7 @@ class Scheduler:
         for request in reversed(requests):
             self.queue.put(request, request, first=True)
 
-    def _end(self, request: Request, reason: str) -> None:
+    def _end(self, request: Request, reason: FinishReason) -> None:
         """Cut a response off at its current token, and free its rows at once."""
         for seq in request.sequences:
             seq.finish_reason = seq.finish_reason or reason
@@ -261,7 +262,7 @@ class Scheduler:
 
     def _stop(self, request: Request) -> None:
         if self.queue.remove(request) or request in self.running:
-            self._end(request, "stopped")
+            self._end(request, FinishReason.STOPPED)
 
     def _steer(self, request: Request, mixture: Mixture) -> None:
         sequence = request.sequence
@@ -287,7 +288,7 @@ class Scheduler:
         while len(self.queue):
             queued.append(self.queue.pop())
         for request in [*self.running, *queued]:
-            self._end(request, "stopped")
+            self._end(request, FinishReason.STOPPED)
         while self.reward_worker.responses:
             self.reward_worker.run_pending()
             # Rewards that are computed on the other thread arrive as a job.

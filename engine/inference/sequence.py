@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from engine.inference.finish_reason import FinishReason
 from engine.inference.sampler import Sampler
 from engine.inference.token_events import StepRecord
 from engine.inference.top_logprobs import Candidates
@@ -46,7 +47,7 @@ class Sequence:
     tokens: list[int] = field(default_factory=list)
     trace: list[dict[str, float]] = field(default_factory=list)  # of each token: {policy: log-prob}
     drawn_with: list[Mixture] = field(default_factory=list)  # of each token
-    finish_reason: str | None = None  # end, length, time, stopped, error
+    finish_reason: FinishReason | None = None
     error: Exception | None = None
     plan: Mapping[int, Mixture] = field(default_factory=dict)  # {token's place: what it and the rest come from}
     soup_mixture: Mixture | None = None  # with a soup: what its row was computed from
