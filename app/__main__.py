@@ -63,7 +63,7 @@ def serve(
     listener = bind(host, port)
     from app.server.startup_page import answering
 
-    with answering(listener) as tell:
+    with answering(listener) as report:
         # Of 800,000 objects that are imported one in seventy becomes garbage: to look through them again and again is
         # a fifth of the start's work. Frozen, they are not looked through later either, while a response is written.
         gc.disable()
@@ -90,27 +90,27 @@ def serve(
         store = Store(place.db)
         first, *others = config or [choose_first()]
         if config and (manifest := manifest_of(first)):
-            fetch_first(manifest, tell)
+            fetch_first(manifest, report)
         files = find(first, others)
         on_cpu = zero.on_zero()
         mirror = Mirror(place.dataset, place.token) if place.dataset and place.token else None
         if place.warning:
             print(place.warning, file=sys.stderr)
 
-        def open_desk(settings: Config, tell: Callable[[str], None]) -> Desk:
+        def open_desk(settings: Config, report: Callable[[str], None]) -> Desk:
             if on_cpu:
                 settings.device = "cpu"
-            return Desk(Engine(settings, tell), store, mirror=mirror, warning=place.warning)
+            return Desk(Engine(settings, report), store, mirror=mirror, warning=place.warning)
 
         try:
-            desk = open_desk(read(files[0]), tell)
+            desk = open_desk(read(files[0]), report)
         except InputError as error:
             if config or files[0] == DEMO:
                 raise
             print(f"{error}; it starts with the bundled policies", file=sys.stderr)
             files = find(DEMO)
-            desk = open_desk(read(DEMO), tell)
-        tell("building its desk")
+            desk = open_desk(read(DEMO), report)
+        report("building its desk")
         configurations = Configurations(
             files,
             open_desk,

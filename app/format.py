@@ -44,6 +44,6 @@ def how_made(completion: Completion) -> str:
         made = f"steered {'once' if times == 1 else f'{times} times'}, at last {made}"
     if completion.sampling.particles > 1:
         made += f" · exact, {completion.sampling.particles} particles"
-    if completion.begins_with:
-        made += f" · from token {completion.begins_with + 1} on"
+    if completion.prefix_length:
+        made += f" · from token {completion.prefix_length + 1} on"
     return made + f" · {len(completion.tokens)} tokens, {ENDINGS[completion.finish_reason]} · seed {completion.seed}"

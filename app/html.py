@@ -19,7 +19,7 @@ def expected_line(text: str, reliable: bool | None) -> str:
 
     Args:
         text: The line's text.
-        sound: Whether the polygon that it describes is reliable; None if there is no polygon.
+        reliable: Whether the polygon that it describes is reliable; None if there is no polygon.
     """
     swatch = "" if reliable is None else f'<span class="line expected{"" if reliable else " guess"}"></span>'
     return f"{swatch}{escape(text)}"

@@ -140,7 +140,7 @@ def edge(rewards: np.ndarray, reliable: np.ndarray, in_legend: bool) -> go.Scatt
 
     Args:
         rewards: [L, 2].
-        sound: [L], True for the points that the line may pass through.
+        reliable: [L], True for the points that the line may pass through.
         in_legend: Whether the trace has a legend entry.
     """
     best = rewards[reliable][undominated(rewards[reliable])]
@@ -223,7 +223,7 @@ def groups(
 
 def point_hover(front: Front, rows: np.ndarray, policies: Sequence[str], objectives: Sequence[str]) -> dict[str, Any]:
     """Return the trace keywords that attach weights, rewards and bank share to each point and display them on hover."""
-    data = np.column_stack([front.weights, front.rewards, front.share])[rows]
+    data = np.column_stack([front.weights, front.rewards, front.ess_fraction])[rows]
     lines = [f"{escape(name)} %{{customdata[{i}]:.0%}}" for i, name in enumerate(policies)]
     lines.append("")
     places = enumerate(objectives, len(policies))

@@ -150,10 +150,10 @@ class Configurations:
 
     async def _load(self, configuration: Configuration) -> None:
         # Whoever polls sees it at once.
-        tell = partial(setattr, configuration, "says")
+        report = partial(setattr, configuration, "says")
         try:
             async with self._turn:
-                tell("reading the configuration")
+                report("reading the configuration")
                 # Nothing large is fetched unless somebody says so.
                 if missing := self.fetching.missing(configuration.slug):
                     raise InputError(f"{configuration.file.name}: {missing}; press Get in the line at the top")
@@ -161,10 +161,10 @@ class Configurations:
                 await self._make_room()
                 if fetchable := self.fetching.all.get(configuration.slug):
                     check_memory(fetchable.manifest)
-                desk = await aside(partial(self.open_desk, config, tell))
-                tell("warming up")
+                desk = await aside(partial(self.open_desk, config, report))
+                report("warming up")
                 await aside(desk.warm_up)
-                tell("building its desk")
+                report("building its desk")
                 page = Page(desk, await aside(partial(self._build, configuration, desk)))
                 await self.start(page)
                 configuration.page, configuration.state, configuration.says = page, "ready", ""

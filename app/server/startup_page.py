@@ -97,7 +97,7 @@ class Loading(ThreadingHTTPServer):
         self.socket = listener
         self.says, self.began = "importing the libraries", time.monotonic()
 
-    def tell(self, says: str) -> None:
+    def report(self, says: str) -> None:
         """Set the text of what is being loaded."""
         self.says = says
 
@@ -117,6 +117,6 @@ def answering(listener: socket.socket) -> Iterator[Callable[[str], None]]:
     # How often it looks whether the block was left.
     threading.Thread(target=server.serve_forever, args=(0.05,), name="mixdesk-loading-page", daemon=True).start()
     try:
-        yield server.tell
+        yield server.report
     finally:
         server.shutdown()

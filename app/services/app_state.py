@@ -15,7 +15,7 @@ from app.schemas.desk_state import MixtureState
 from app.services.bank_service import Expected
 from app.services.comparison_jobs import Comparisons
 from app.services.generation_run import TIME_LIMIT, Run
-from app.services.response_reader import CANDIDATES, Response
+from app.services.response_reader import TOP_LOGPROBS, Response
 from app.storage.database import Store
 from app.storage.hub_backup import Mirror
 from engine import Engine, InputError, Mixture, Sampling
@@ -112,7 +112,7 @@ class Desk:
             [seed + i for i in range(len(mixtures))],
             client=session,
             time_limit=TIME_LIMIT,
-            candidates=CANDIDATES,
+            top_logprobs=TOP_LOGPROBS,
         )
         responses = [
             Response(request, self.policies, side in steerable)
@@ -138,7 +138,7 @@ class Desk:
             client=session,
             time_limit=TIME_LIMIT,
             tokens=before.tokens[:place],
-            candidates=CANDIDATES,
+            top_logprobs=TOP_LOGPROBS,
         )
         run.add(side, Response(request, self.policies, True, before, place))
         return run

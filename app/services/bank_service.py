@@ -48,7 +48,7 @@ class Aimed:
     asked: Mapping[str, float]
     gained: Mapping[str, float]
     errors: Mapping[str, float]
-    share: float
+    ess_fraction: float
     reliable: bool
 
 
@@ -63,7 +63,7 @@ class BankJob:
     error: Exception | None = None
     over: threading.Event = field(default_factory=threading.Event)
 
-    def tell(self, done: int, wanted: int) -> None:
+    def report(self, done: int, wanted: int) -> None:
         self.done, self.wanted = done, wanted
 
 
@@ -189,7 +189,7 @@ class Expected:
             try:
                 sampled = collection.collect(
                     self.engine, self.prompts, job.responses, SAMPLING,
-                    file=self.file, progress=job.tell, stopped=lambda: not job.waiting,
+                    file=self.file, progress=job.report, stopped=lambda: not job.waiting,
                 )  # fmt: skip
                 self.calibration.load(sampled)
                 self.bank = sampled.decoding
@@ -212,13 +212,13 @@ class Expected:
             return Reading("No expected rewards: all faders are at zero or silent.")
         weights = gain * np.array([faders[name] for name in self.bank.policies]) / total
         estimate = self.bank.estimate(weights)
-        share = f"{float(estimate.share):.0%}"
+        share = f"{float(estimate.ess_fraction):.0%}"
         if estimate.reliable:
             text = f"Expected: over {len(self.prompts)} prompts at temperature {SAMPLING.temperature:g}; "
             text += f"{share} of the bank counts."
         else:
             lower = "lower the gain, or " if gain > 1 else ""
-            text = f"Expected is a guess here: {share} of the bank counts, {float(estimate.count):.1f} responses a "
+            text = f"Expected is a guess here: {share} of the bank counts, {float(estimate.ess):.1f} responses a "
             text += f"prompt; {lower}sample more in Explore."
         return Reading(
             f"{text} {self.calibrating}".strip(),
@@ -299,7 +299,7 @@ class Expected:
         repeats: int = 0,
     ) -> Solution:
         """The weights with the most reward in all above floors, {objective: standard deviations}. worth: how much some
-        objectives count, 1 unless told; repeats: of the bootstrap, for the weights' errors. Raises InputError."""
+        objectives count (1 by default); repeats: of the bootstrap, for the weights' errors. Raises InputError."""
         fixed, worth = fixed or {}, worth or {}
         if not floors and not worth:
             raise InputError("Type a floor for at least one objective, such as 0.2, or what counts more.")
@@ -347,7 +347,7 @@ class Expected:
             asked={name: value - now[name] for name, value in goal.items()},
             gained=dict(zip(there.objectives, (gained / scale).tolist(), strict=True)),
             errors=dict(zip(there.objectives, (errors / scale).tolist(), strict=True)),
-            share=found.share,
+            ess_fraction=found.ess_fraction,
             reliable=bool(there.estimate(gain * after).reliable),
         )
 

@@ -48,7 +48,7 @@ class Run:
         number = len(self._every)
         self._every.append(response)
         self._lines.append(written([number, side]))
-        response.read(lambda line: self._lines.append(written([number, line])), self._tell)
+        response.read(lambda line: self._lines.append(written([number, line])), self._notify)
 
     @property
     def begun(self) -> int:
@@ -145,13 +145,13 @@ class Run:
         loop, news = asyncio.get_running_loop(), asyncio.Event()
         mine = None if sides is None else [self.responses[side] for side in sides]
 
-        def tell() -> None:
+        def notify() -> None:
             # To wake the loop at every token would cost everybody: news that it has not heard yet are one.
             # It is closed only when the app goes down, and then nobody waits for any.
             if not (news.is_set() or loop.is_closed()):
                 loop.call_soon_threadsafe(news.set)
 
-        self._listeners.append(tell)
+        self._listeners.append(notify)
         try:
             news.set()
             finished = False
@@ -167,11 +167,11 @@ class Run:
                 if not finished:
                     await asyncio.sleep(interval)
         finally:
-            self._listeners.remove(tell)
+            self._listeners.remove(notify)
 
-    def _tell(self) -> None:
-        for tell in list(self._listeners):
-            tell()
+    def _notify(self) -> None:
+        for notify in list(self._listeners):
+            notify()
 
 
 def written(line: Any) -> str:

@@ -160,24 +160,24 @@ def check_memory(manifest: Manifest) -> None:
         raise InputError(f"{warning} Close other programs, or start the app on a larger machine")
 
 
-def fetch_first(manifest: Manifest, tell: Callable[[str], None]) -> None:
+def fetch_first(manifest: Manifest, report: Callable[[str], None]) -> None:
     """Download the files of the configuration that the app starts with.
 
     Args:
         manifest: The configuration's manifest.
-        tell: Receives a line of progress at each update; the log gets one every 10 seconds.
+        report: Receives a line of progress at each update; the log gets one every 10 seconds.
 
     Raises:
         InputError: if the download fails.
     """
-    told = 0.0
+    logged_at = 0.0
 
     def watch(progress: Progress) -> None:
-        nonlocal told
+        nonlocal logged_at
         line = f"fetching {manifest.name}, {megabytes(progress.done)} of {megabytes(progress.total)}"
-        tell(line + (f", from {progress.source}" if progress.source else ""))
-        if time.monotonic() - told > 10:  # seconds: for whoever reads the log
-            told = time.monotonic()
+        report(line + (f", from {progress.source}" if progress.source else ""))
+        if time.monotonic() - logged_at > 10:  # seconds: for whoever reads the log
+            logged_at = time.monotonic()
             log.info("%s", line)
 
     fetch(manifest, watch)

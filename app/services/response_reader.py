@@ -9,9 +9,9 @@ from typing import Any
 from app.format import in_short
 from engine import Completion, Mixture, Request, Token
 from engine.config import REFERENCE
-from engine.inference.top_logprobs import Candidates
+from engine.inference.top_logprobs import TopLogprobs
 
-CANDIDATES = 12  # of each policy at each token: what the drawer chooses from
+TOP_LOGPROBS = 12  # of each policy at each token: what the drawer chooses from
 
 
 class Response:
@@ -43,7 +43,7 @@ class Response:
         # Of each token: log π_k - log π_ref of every policy (the terms of the implied reward, METHODS.md section 2).
         self.pushes: list[list[float]] = before.pushes[:kept] if before else []
         self.mixtures: list[Mixture] = before.mixtures[:kept] if before else []
-        self.candidates: list[Candidates | None] = before.candidates[:kept] if before else []
+        self.top_logprobs: list[TopLogprobs | None] = before.top_logprobs[:kept] if before else []
         self.marks: list[list[Any]] = [mark for mark in before.marks if mark[0] < kept] if before else []
         self.completion: Completion | None = None
         self.error: Exception | None = None
@@ -67,26 +67,26 @@ class Response:
             self._target = mixture
             self.request.steer_to(mixture)
 
-    def read(self, write: Callable[[Any], None], tell: Callable[[], None]) -> None:
+    def read(self, write: Callable[[Any], None], notify: Callable[[], None]) -> None:
         """Read the response to its end on a new thread.
 
         Args:
             write: Receives the page's lines in order: {"kept"} at the beginning, [text, pushes] or [text, pushes, kind,
                 title] for a token, {"rest"} with the rest of the last token's text.
-            tell: Called after every change.
+            notify: Called after every change.
         """
         write({"kept": self.kept})
         for place in range(self.kept):
             write(self._line(place))
-        threading.Thread(target=self._read, args=[write, tell], name="mixdesk-response", daemon=True).start()
+        threading.Thread(target=self._read, args=[write, notify], name="mixdesk-response", daemon=True).start()
 
-    def _read(self, write: Callable[[Any], None], tell: Callable[[], None]) -> None:
+    def _read(self, write: Callable[[Any], None], notify: Callable[[], None]) -> None:
         try:
             for place, token in enumerate(self.request):
                 if place >= self.kept:
                     self._add(place, token)
                     write(self._line(place))
-                    tell()
+                    notify()
             completion = self.request.completion()
             if self.texts and (rest := completion.text[len(self.text) :]):
                 self.texts[-1] += rest  # bytes of a character that was never finished
@@ -95,7 +95,7 @@ class Response:
         except Exception as error:
             self.error = error
         self.over = True
-        tell()
+        notify()
 
     def _add(self, place: int, token: Token) -> None:
         reference = token.log_probs.get(REFERENCE, 0.0)
@@ -107,7 +107,7 @@ class Response:
         self.tokens.append(token.id)
         self.pushes.append(pushes)
         self.mixtures.append(token.mixture)
-        self.candidates.append(token.candidates)
+        self.top_logprobs.append(token.top_logprobs)
         self.texts.append(token.text)
 
     def note(self) -> str:

@@ -169,7 +169,7 @@ class Store:
             "text": completion.text,
             "finish_reason": completion.finish_reason,
             "steered": json.dumps(completion.as_dict()["steered"], ensure_ascii=False),
-            "begins_with": completion.begins_with,
+            "begins_with": completion.prefix_length,
             "date": completion.date,
             "created_at": now,
         }

@@ -30,7 +30,7 @@ from engine.prompts import MAX_PROMPTS, PromptSet, read_prompts
 
 log = logging.getLogger("mixdesk")
 
-FIRST = 24  # prompts, unless told
+FIRST = 24  # prompts, by default
 EMPTY = f"""<h2>Which mixture is better, and how sure is that?</h2>
 <p>One pair of responses says little. A comparison lets up to {MAX_MIXTURES} mixtures answer the same prompts, scores
 every response with every reward model, and says how often each mixture <b>wins against the first</b>, with 95%

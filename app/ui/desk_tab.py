@@ -359,7 +359,7 @@ def build_desk_tab(desk: Desk, tab: gr.Tab, tabs: gr.Tabs) -> Steering:
 def summary(run: Run, sides: list[str], seconds: float) -> str:
     """Return the status line of a finished run: tokens, seconds, and what can be rated."""
     made = [completion for side, completion in run.completions.items() if side in sides]
-    tokens = sum(len(completion.tokens) - completion.begins_with for completion in made)
+    tokens = sum(len(completion.tokens) - completion.prefix_length for completion in made)
     how = "Stopped" if any(completion.finish_reason == FinishReason.STOPPED for completion in made) else "Done"
     rest = "Which is better?" if len(run.responses) == 2 else "Which is better, left or right?"
     if run.choice is not None:

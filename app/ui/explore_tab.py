@@ -80,7 +80,7 @@ class ExploreTab:
                         for i, name in enumerate(self.expected.objectives)
                     }
                     self.worth = gr.Textbox(
-                        label="counts (1 unless told)",
+                        label="counts (default 1)",
                         placeholder=f"{(self.expected.objectives or ['helpful'])[0]}=2",
                         min_width=150,
                         max_lines=1,

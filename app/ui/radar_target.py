@@ -111,5 +111,5 @@ def target_sentence(aimed: Aimed) -> str:
     begins = "Beyond reach; nearest to your target:" if any(map(missed, aimed.asked)) else "Target reached:"
     said = f"{begins} {', '.join(parts)}" + (f"; with it {', '.join(others)}" if others else "") + "."
     if aimed.reliable:
-        return f"{said} {aimed.share:.0%} of the bank counts."
-    return f"{said} But a guess, only {aimed.share:.0%} of the bank counts: sample more in Explore."
+        return f"{said} {aimed.ess_fraction:.0%} of the bank counts."
+    return f"{said} But a guess, only {aimed.ess_fraction:.0%} of the bank counts: sample more in Explore."

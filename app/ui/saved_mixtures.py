@@ -74,9 +74,8 @@ class Keeping:
             (parts.delete, self.ask_to_delete, []),
             (parts.remove, self.delete, []),
         ):
-            button.click(
-                self.told(handler), {parts.name, *mixing}, [*outputs, parts.name, *asking, self.status], **quiet
-            )
+            changed = [*outputs, parts.name, *asking, self.status]
+            button.click(self.with_errors_shown(handler), {parts.name, *mixing}, changed, **quiet)
         parts.cancel.click(lambda: self.asked(), None, asking, **quiet)
         parts.name.change(lambda: self.asked(), None, asking, **quiet)
 
@@ -84,7 +83,7 @@ class Keeping:
         """Return an update of the box with the current names."""
         return gr.Dropdown(choices=self.saved.names())
 
-    def told(self, handler: Callable[[Values], Changes]) -> Callable[[Values], Changes]:
+    def with_errors_shown(self, handler: Callable[[Values], Changes]) -> Callable[[Values], Changes]:
         """Wrap a handler so that its errors appear in the status line."""
 
         def handle(values: Values) -> Changes:

@@ -69,10 +69,10 @@ class Sharing:
         ):
             copied = message(f"Copied: {what}.", "good")
             refused = message("This page may not use the clipboard: copy the text beside the faders yourself.", "bad")
-            told = controls.gather(button.click).then(
-                self.told(make), [controls.gathered], [parts.made, self.status], **quiet
+            made = controls.gather(button.click).then(
+                self.with_errors_shown(make), [controls.gathered], [parts.made, self.status], **quiet
             )
-            told.then(
+            made.then(
                 None,
                 [parts.made, self.status],
                 [parts.shown, self.status],
@@ -86,7 +86,7 @@ class Sharing:
             **quiet,
         )
 
-    def told(self, make: Callable[[DeskState], str]) -> Callable[[str], Changes]:
+    def with_errors_shown(self, make: Callable[[DeskState], str]) -> Callable[[str], Changes]:
         """Wrap a function of the state so that its text goes to the clipboard and its errors to the status line."""
 
         def handle(gathered: str) -> Changes:

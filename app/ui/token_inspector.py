@@ -12,7 +12,7 @@ from app.services.response_reader import Response
 from app.ui.shortcuts import labelled
 from engine import InputError, Mixture
 from engine.config import REFERENCE
-from engine.inference.top_logprobs import Candidates
+from engine.inference.top_logprobs import TopLogprobs
 from engine.models.policy_set import PolicySet
 
 EACH, MIXED, ROWS = 3, 8, 14  # tokens shown: of each policy, of the mixture as it was, at most
@@ -33,7 +33,7 @@ def build_drawer() -> tuple[gr.HTML, gr.Button, gr.Button]:
                 " mixdesk.steer.drawer = (value) => { props.value = value; draw(); };"
             ),
             apply_default_css=False,
-            elem_id="candidates",
+            elem_id="top-logprobs",
         )
         with gr.Row(elem_id="drawer-buttons"):
             go_on = gr.Button(
@@ -64,19 +64,19 @@ def token_table(
     Raises:
         InputError: if there is no such token, or its alternatives were not stored.
     """
-    if not 0 <= place < len(response.candidates):
+    if not 0 <= place < len(response.top_logprobs):
         raise InputError("There is no such token any more: click another.")
-    candidates = response.candidates[place]
-    if candidates is None:
+    top_logprobs = response.top_logprobs[place]
+    if top_logprobs is None:
         raise InputError("Nothing is kept of what else could have been said here.")
-    was = candidates.under(candidates.mixture)
-    known = [name for name in (REFERENCE, *colours) if name in candidates.policies]
+    was = top_logprobs.under(top_logprobs.mixture)
+    known = [name for name in (REFERENCE, *colours) if name in top_logprobs.policies]
     columns: list[dict[str, Any]] = [
-        {"name": "was", "values": was, "hint": in_short(candidates.mixture)},
-        {"name": "now", **candidate_rows(candidates, now)},
-        *({"name": name, "colour": colours.get(name), "values": candidates.of(name)} for name in known),
+        {"name": "was", "values": was, "hint": in_short(top_logprobs.mixture)},
+        {"name": "now", **mixed_rows(top_logprobs, now)},
+        *({"name": name, "colour": colours.get(name), "values": top_logprobs.of(name)} for name in known),
     ]
-    rows = chosen_token(candidates, known, was)
+    rows = chosen_token(top_logprobs, known, was)
     for column in columns:
         values = column["values"]
         column["values"] = [None if not values else values[row] for row in rows]
@@ -86,30 +86,30 @@ def token_table(
         "title": title,
         "place": place,
         "columns": columns,
-        "tokens": [{"text": spelled(policy_set, candidates.ids[row]), "drawn": row == 0} for row in rows],
+        "tokens": [{"text": spelled(policy_set, top_logprobs.ids[row]), "drawn": row == 0} for row in rows],
         "hint": HINT,
     }
 
 
-def candidate_rows(candidates: Candidates, now: Mixture | None) -> dict[str, Any]:
+def mixed_rows(top_logprobs: TopLogprobs, now: Mixture | None) -> dict[str, Any]:
     """Return the column of the faders' current mixture, or the reason that there is none."""
     if now is None:
         return {"values": [], "hint": "all faders are at zero"}
     try:
-        return {"values": candidates.under(now), "hint": in_short(now)}
+        return {"values": top_logprobs.under(now), "hint": in_short(now)}
     except InputError as error:
         return {"values": [], "hint": str(error)}
 
 
-def chosen_token(candidates: Candidates, policies: list[str], was: list[float]) -> list[int]:
-    """Return the rows of the candidates to show, by probability under the original mixture.
+def chosen_token(top_logprobs: TopLogprobs, policies: list[str], was: list[float]) -> list[int]:
+    """Return the rows of the top_logprobs to show, by probability under the original mixture.
 
     The order does not depend on the faders, so that rows stay in place when they move.
     """
     wanted = dict.fromkeys([0, *best(was[:-1], MIXED)])
     for rank in range(EACH):
         for name in policies:
-            wanted |= dict.fromkeys(best(candidates.of(name)[:-1], rank + 1)[rank:])
+            wanted |= dict.fromkeys(best(top_logprobs.of(name)[:-1], rank + 1)[rank:])
     return sorted(list(wanted)[:ROWS], key=lambda row: -was[row])
 
 

@@ -38,7 +38,7 @@ Array = NDArray[np.float64]
 
 STOPPED = "bank: it was stopped; what was sampled is kept, start it again to go on"
 UNIFORM = "even"  # the proposal that mixes all policies alike
-# What a bank is made of unless told: so many of the configuration's prompts, responses of each, and how they are drawn.
+# What a bank is made of by default: so many of the configuration's prompts, responses of each, and how they are drawn.
 PROMPTS = 24
 RESPONSES = 12
 SAMPLING = Sampling(max_new_tokens=160, temperature=0.7)

@@ -23,8 +23,8 @@ from engine.inference.token_events import Steps
 Array = NDArray[np.float64]
 # Where the effective sample size is below this share of the responses, or this many of a prompt's (of a few responses
 # one always counts, and is a large share), figures are not to be trusted.
-LOW_SHARE = 0.1
-LOW_COUNT = 2.0
+LOW_ESS_FRACTION = 0.1
+LOW_ESS = 2.0
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,9 @@ class Estimate:
         gradient: [K], of F̂.
         rewards: [R], expected, in each reward's own unit.
         reward_errors: [R], standard errors of `rewards`.
-        share: the effective sample size (Σw)²/Σw² of a prompt's responses as a fraction of their number; the mean over
-            prompts.
-        count: the effective sample size itself; the mean over prompts.
+        ess_fraction: the effective sample size (Σw)²/Σw² of a prompt's responses as a fraction of their number; the
+            mean over prompts.
+        ess: the effective sample size itself; the mean over prompts.
     """
 
     objective: Array  # F̂(λ), in nats
@@ -49,12 +49,12 @@ class Estimate:
     gradient: Array  # [K]
     rewards: Array  # [R], expected, in each reward's own unit
     reward_errors: Array  # [R]
-    share: Array
-    count: Array
+    ess_fraction: Array
+    ess: Array
 
     @property
     def reliable(self) -> NDArray[np.bool_]:
-        return (self.share >= LOW_SHARE) & (self.count >= LOW_COUNT)
+        return (self.ess_fraction >= LOW_ESS_FRACTION) & (self.ess >= LOW_ESS)
 
 
 @dataclass(frozen=True)
@@ -217,8 +217,8 @@ class Bank:
             gradient=np.einsum("...pk,p->...k", gradient, by_prompt),
             rewards=(rewards * counted).sum(-2),
             reward_errors=np.sqrt((spread.clip(0) * counted**2).sum(-2)),
-            share=effective / count,
-            count=effective,
+            ess_fraction=effective / count,
+            ess=effective,
         )
 
     def change(self, before: Array, after: Array) -> tuple[Array, Array]:

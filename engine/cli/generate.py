@@ -26,7 +26,7 @@ from engine.parsing import parse_numbers
 def generate(
     prompt: Annotated[str | None, typer.Option(help="what to ask")] = None,
     messages: MessagesOption = None,
-    weights: Annotated[str | None, typer.Option(help="name=number,...; all policies alike unless told")] = None,
+    weights: Annotated[str | None, typer.Option(help="name=number,...; all policies alike by default")] = None,
     rule: Annotated[
         str | None, typer.Option(help="how the policies are combined; `list` lists the rules, the first unless given")
     ] = None,
@@ -42,7 +42,7 @@ def generate(
         int, typer.Option(help="above 1: from the exact mixture of whole responses, by so many at once")
     ] = 1,
     seed: Seed = 0,
-    date: Annotated[str, typer.Option(help="a completion's, to generate it again; now unless told")] = "",
+    date: Annotated[str, typer.Option(help="the date of a completion to generate again; today by default")] = "",
     config: ConfigOption = DEMO,
     json: JsonOption = False,
 ) -> None:

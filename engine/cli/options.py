@@ -14,7 +14,7 @@ app = typer.Typer(
     help="Mix language-model policies.", add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
 )
 
-ConfigOption = Annotated[Path, typer.Option("--config", help="YAML configuration; the bundled policies unless told")]
+ConfigOption = Annotated[Path, typer.Option("--config", help="YAML configuration; the bundled policies by default")]
 MessagesOption = Annotated[
     str | None, typer.Option(help="instead: a JSON file, a conversation's messages (role, content); - is stdin")
 ]
@@ -24,10 +24,10 @@ MinP = Annotated[float, typer.Option(help="only tokens of at least p times the l
 Temperature = Annotated[float, typer.Option(help="0 takes the likeliest token")]
 Prompts = Annotated[
     Path | None,
-    typer.Option(help="JSON, JSON lines, CSV, TSV, Parquet or one a line, also .gz; the configuration's unless told"),
+    typer.Option(help="JSON, JSON lines, CSV, TSV, Parquet or one a line, also .gz; the configuration's by default"),
 ]
 Column = Annotated[
-    str | None, typer.Option(help="with --prompts: the column or key that the prompts are in; prompt unless told")
+    str | None, typer.Option(help="with --prompts: the column or key that the prompts are in; prompt by default")
 ]
 Seed = Annotated[int, typer.Option(help="the same seed gives the same response")]
 

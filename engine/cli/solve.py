@@ -28,7 +28,7 @@ def solve_command(
     floor: Annotated[str | None, typer.Option(help="with method target: no less than objective=number,...")] = None,
     worth: Annotated[
         str | None,
-        typer.Option(help="with method target: how much objective=number,... count, 1 unless told"),
+        typer.Option(help="with method target: how much objective=number,... count, 1 by default"),
     ] = None,
     ratings: Annotated[
         Path | None, typer.Option(help="with method nash: what `python -m app export --format jsonl` wrote")
@@ -84,8 +84,8 @@ def solve_command(
         typer.echo(f"the mean of a lottery over {len(solution.lottery)} mixtures, within {solution.gap:.1g} of optimal")
     else:
         typer.echo(
-            f"F {solution.objective:.3f} ± {solution.objective_error:.3f}; effective sample size {solution.share:.0%}; "
-            f"{solution.policy_tokens:,} policy tokens; {seconds} s"
+            f"F {solution.objective:.3f} ± {solution.objective_error:.3f}; "
+            f"effective sample size {solution.ess_fraction:.0%}; {solution.policy_tokens:,} policy tokens; {seconds} s"
         )
     if solution.note:
         typer.echo(solution.note, err=True)

@@ -34,15 +34,15 @@ def pip_settings() -> dict[str, str]:
         if section in ("global", "install"):
             settings[name] = value.strip().strip("'\"")
     for name in ("index-url", "extra-index-url", "cert", "no-index"):
-        if told := os.environ.get(f"PIP_{name.upper().replace('-', '_')}"):
-            settings[name] = told
+        if setting := os.environ.get(f"PIP_{name.upper().replace('-', '_')}"):
+            settings[name] = setting
     return settings
 
 
 def index_urls(settings: dict[str, str]) -> list[str]:
     """Return the addresses of the simple indexes, the main one first. Raises SourceError if pip may use none."""
     if settings.get("no-index", "").lower() in ("1", "true", "yes", "on"):
-        raise SourceError("pip is told to use none (no-index)")
+        raise SourceError("pip is configured to use none (no-index)")
     urls = [settings.get("index-url") or os.environ.get("UV_DEFAULT_INDEX") or PYPI]
     urls += settings.get("extra-index-url", "").split()
     return [url.rstrip("/") for url in urls if url.startswith(("http://", "https://"))]

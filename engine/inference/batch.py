@@ -92,7 +92,8 @@ class Batch:
                 *((name, mixture.kind) for name, mixture in seq.record.mixtures.items()),
                 seq.record.steps is not None,
             )
-            alike.setdefault((tuple(seq.names), seq.drawing.kind, seq.sampling, recorded, seq.keep), []).append(seq)
+            key = tuple(seq.names), seq.drawing.kind, seq.sampling, recorded, seq.n_top_logprobs
+            alike.setdefault(key, []).append(seq)
         for group in alike.values():
             try:
                 self._draw(group)
@@ -116,18 +117,18 @@ class Batch:
         said = log_probs.gather(-1, at.unsqueeze(-1))[..., 0].T.tolist()
         if group[0].record:
             self._record(group, log_probs, scores, at)
-        if group[0].keep:
-            kept = likeliest(log_probs, mixed, at[0], group[0].keep, group[0].names, mixtures)
-            for seq, candidates in zip(group, kept, strict=True):
-                seq.candidates.append(candidates)
+        if group[0].n_top_logprobs:
+            kept = likeliest(log_probs, mixed, at[0], group[0].n_top_logprobs, group[0].names, mixtures)
+            for seq, top_logprobs in zip(group, kept, strict=True):
+                seq.top_logprobs.append(top_logprobs)
         for seq, mixture, token, values in zip(group, mixtures, tokens, said, strict=True):
             seq.tokens.append(token)
             seq.trace.append(dict(zip(seq.names, values, strict=True)))
             seq.drawn_with.append(mixture)
-            seq.mixture = seq.plan.get(len(seq.tokens), seq.mixture)
+            seq.mixture = seq.mixture_schedule.get(len(seq.tokens), seq.mixture)
             if token in self.policy_set.stop_ids:
                 seq.finish_reason = FinishReason.END
-            elif len(seq.tokens) >= seq.begins_with + seq.sampling.max_new_tokens:
+            elif len(seq.tokens) >= seq.prefix_length + seq.sampling.max_new_tokens:
                 seq.finish_reason = FinishReason.LENGTH
 
     def _record(self, group: list[Sequence], log_probs: Tensor, scores: Tensor, at: Tensor) -> None:

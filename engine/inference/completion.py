@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from engine.inference.finish_reason import FinishReason
-from engine.inference.top_logprobs import Candidates
+from engine.inference.top_logprobs import TopLogprobs
 from engine.messages import Prompt
 from engine.rules.mixture import Mixture
 from engine.sampling import Sampling
@@ -24,14 +24,14 @@ class Token:
         text: the text that it adds to the response.
         log_probs: {policy: log-prob of the token}.
         mixture: the mixture that it was drawn from; for a given token, the mixture that the response starts with.
-        candidates: the likeliest tokens at its position, if they were recorded; None for a given token.
+        top_logprobs: the likeliest tokens at its position, if they were recorded; None for a given token.
     """
 
     id: int
     text: str
     log_probs: dict[str, float]
     mixture: Mixture
-    candidates: Candidates | None = field(default=None, repr=False)
+    top_logprobs: TopLogprobs | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Completion:
         rewards: {objective: reward}.
         missing_rewards: {objective: reason} for rewards that could not be computed.
         steered: {token index: mixture from that token on}; empty if the response was not steered.
-        begins_with: the number of leading tokens that were given rather than drawn.
+        prefix_length: the number of leading tokens that were given rather than drawn.
         log_normaliser: with particles, an estimate of log Σ_y Π_k π_k(y|x)^{λ_k} over responses y.
         date: the date in the prompt, if the chat template writes one; otherwise empty.
     """
@@ -66,7 +66,7 @@ class Completion:
     rewards: dict[str, float] = field(default_factory=dict)
     missing_rewards: dict[str, str] = field(default_factory=dict)
     steered: dict[int, Mixture] = field(default_factory=dict)
-    begins_with: int = 0
+    prefix_length: int = 0
     log_normaliser: float | None = None
     date: str = ""
 
@@ -88,7 +88,7 @@ class Completion:
             "rewards": self.rewards,
             "missing_rewards": self.missing_rewards,
             "steered": {place: mixture.as_dict() for place, mixture in self.steered.items()},
-            "begins_with": self.begins_with,
+            "begins_with": self.prefix_length,
             "log_normaliser": self.log_normaliser,
             "date": self.date,
         }

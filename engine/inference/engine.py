@@ -38,20 +38,20 @@ log = logging.getLogger("mixdesk")
 class Engine:
     """All policies and rewards of a configuration, ready to generate. Thread-safe."""
 
-    def __init__(self, config: Config, tell: Callable[[str], None] = log.debug) -> None:
+    def __init__(self, config: Config, report: Callable[[str], None] = log.debug) -> None:
         """Load the policies and rewards of a configuration, test them, and start the worker.
 
         Args:
             config: the configuration.
-            tell: called with one line before each part is loaded.
+            report: called with one line before each part is loaded.
 
         Raises:
             InputError: a model, adapter or reward cannot be loaded, or fails its self-test.
         """
         self.config = config
         try:
-            self.policy_set = PolicySet(config, tell)
-            self.reward_set = RewardSet(config.rewards, self.policy_set, tell)
+            self.policy_set = PolicySet(config, report)
+            self.reward_set = RewardSet(config.rewards, self.policy_set, report)
             check_decoding(self.policy_set)
         except InputError as error:
             raise locate_error(config, error) from None
@@ -129,7 +129,7 @@ class Engine:
         steered: Mapping[int, Mixture] | None = None,
         record: Record | None = None,
         tokens: TokenIds = (),
-        candidates: int = 0,
+        top_logprobs: int = 0,
         date: str = "",
     ) -> Request:
         """Queue a response to a prompt and return its request without waiting.
@@ -151,8 +151,7 @@ class Engine:
             record: filled in while the response is drawn; the policies that its mixtures need are computed too.
             tokens: token ids that the response begins with, followed by up to max_new_tokens new ones. With `trace`
                 they take one more forward pass.
-            candidates: the number of likeliest tokens per policy to keep at each position; above 0 it costs memory and
-                time.
+            top_logprobs: the number of likeliest tokens per policy to keep at each position; it costs memory and time.
             date: ISO date for chat templates that write one, to reproduce an earlier completion; now if empty.
 
         Raises:
@@ -162,7 +161,7 @@ class Engine:
             *(prompt, mixture, sampling or Sampling(), seed, trace, rewards, time_limit),
             steered=steered or {},
             tokens=tokens,
-            candidates=candidates,
+            top_logprobs=top_logprobs,
             record=record,
             date=date,
         )
@@ -177,7 +176,7 @@ class Engine:
         seeds: list[int],
         client: object = None,
         time_limit: float | None = None,
-        candidates: int = 0,
+        top_logprobs: int = 0,
     ) -> list[Request]:
         """Queue several responses to one prompt, which are admitted together and share the reading of the prompt.
 
@@ -188,14 +187,14 @@ class Engine:
             seeds: the seed of each response.
             client: see `submit`.
             time_limit: see `submit`.
-            candidates: see `submit`.
+            top_logprobs: see `submit`.
 
         Raises:
             InputError: one of the responses is not valid; none is queued then.
         """
         samplings = sampling if isinstance(sampling, list) else [sampling] * len(mixtures)
         requests = [
-            self._request(prompt, *asked, time_limit=time_limit, candidates=candidates)
+            self._request(prompt, *asked, time_limit=time_limit, top_logprobs=top_logprobs)
             for asked in zip(mixtures, samplings, seeds, strict=True)
         ]
         self._scheduler.submit(requests, client)
@@ -212,7 +211,7 @@ class Engine:
         time_limit: float | None = None,
         steered: Mapping[int, Mixture] = MappingProxyType({}),
         tokens: TokenIds = (),
-        candidates: int = 0,
+        top_logprobs: int = 0,
         record: Record | None = None,
         date: str = "",
     ) -> Request:
@@ -238,9 +237,9 @@ class Engine:
             *(prompt, mixture, sampling, sampler, policies, prompt_ids, given),
             trace=self._read_again(prompt, given, policies, date) if trace else [{} for _ in given],
             drawn_with=[steered.get(0, mixture)] * len(given),
-            plan=steered,
-            begins_with=len(given),
-            keep=candidates,
+            mixture_schedule=steered,
+            prefix_length=len(given),
+            n_top_logprobs=top_logprobs,
             record=record,
             date=date,
         )

@@ -121,7 +121,7 @@ class Request:
     @property
     def drawn(self) -> int:
         """The number of tokens drawn so far; with particles, that of the longest."""
-        return max(len(seq.tokens) - seq.begins_with for seq in self.sequences)
+        return max(len(seq.tokens) - seq.prefix_length for seq in self.sequences)
 
     @property
     def sequences(self) -> list[Sequence]:
@@ -131,10 +131,11 @@ class Request:
     def _token(self, place: int, text: str) -> Token:
         """Return a token with the text that it adds. Runs on the consumer's thread, to keep the worker free."""
         sequence = self.sequence
-        drawn = place - sequence.begins_with
-        candidates = sequence.candidates[drawn] if sequence.candidates and drawn >= 0 else None
+        drawn = place - sequence.prefix_length
+        top_logprobs = sequence.top_logprobs[drawn] if sequence.top_logprobs and drawn >= 0 else None
         return Token(
-            *(sequence.tokens[place], text, sequence.trace[place], sequence.drawn_with[place]), candidates=candidates
+            *(sequence.tokens[place], text, sequence.trace[place], sequence.drawn_with[place]),
+            top_logprobs=top_logprobs,
         )
 
     @property
@@ -175,7 +176,7 @@ class Request:
                 rewards=dict(rewards),
                 missing_rewards=rewards.missing,
                 steered={0: drawn[0], **changes} if changes else {},
-                begins_with=sequence.begins_with,
+                prefix_length=sequence.prefix_length,
                 log_normaliser=self.particles.log_normaliser if self.particles else None,
                 date=sequence.date,
             )

@@ -269,7 +269,7 @@ class Scheduler:
         if sequence.finish_reason is not None:
             return
         sequence.mixture = mixture
-        sequence.plan = {}
+        sequence.mixture_schedule = {}
         missing = [name for name in mixture.needs if name not in sequence.names]
         if not missing:
             return

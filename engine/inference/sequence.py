@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from engine.inference.finish_reason import FinishReason
 from engine.inference.sampler import Sampler
 from engine.inference.token_events import StepRecord
-from engine.inference.top_logprobs import Candidates
+from engine.inference.top_logprobs import TopLogprobs
 from engine.messages import Prompt
 from engine.models.policy_set import Policy
 from engine.rules.mixture import Mixture
@@ -49,12 +49,14 @@ class Sequence:
     drawn_with: list[Mixture] = field(default_factory=list)  # of each token
     finish_reason: FinishReason | None = None
     error: Exception | None = None
-    plan: Mapping[int, Mixture] = field(default_factory=dict)  # {token's place: what it and the rest come from}
+    mixture_schedule: Mapping[int, Mixture] = field(
+        default_factory=dict
+    )  # {token's place: what it and the rest come from}
     soup_mixture: Mixture | None = None  # with a soup: what its row was computed from
     record: Record | None = None
-    begins_with: int = 0  # how many of the tokens were given, and not drawn
-    keep: int = 0  # of every policy's likeliest tokens at each place that is drawn
-    candidates: list[Candidates] = field(default_factory=list)  # of each drawn token, if they are kept
+    prefix_length: int = 0  # how many of the tokens were given, and not drawn
+    n_top_logprobs: int = 0  # of every policy's likeliest tokens at each place that is drawn
+    top_logprobs: list[TopLogprobs] = field(default_factory=list)  # of each drawn token, if they are kept
     date: str = ""  # that the chat template was given, if it writes one
 
     @property
@@ -70,7 +72,7 @@ class Sequence:
     @property
     def longest(self) -> int:
         """The largest number of positions that one of its rows can hold."""
-        return max(len(ids) for ids in self.prompt_ids.values()) + self.begins_with + self.sampling.max_new_tokens
+        return max(len(ids) for ids in self.prompt_ids.values()) + self.prefix_length + self.sampling.max_new_tokens
 
 
 Row = tuple[Sequence, Policy]

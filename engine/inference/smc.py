@@ -24,7 +24,7 @@ from engine.inference.sequence import Record, Sequence
 from engine.rules.mixture import Mixture
 from engine.sampling import Sampling
 
-LOW_SHARE = 0.5  # of the particles: with an effective sample size below it they are drawn anew
+LOW_ESS_FRACTION = 0.5  # of the particles: with an effective sample size below it they are drawn anew
 
 
 def check_particles(mixture: Mixture, sampling: Sampling, rows: int, max_rows: int) -> None:
@@ -70,7 +70,7 @@ class Particles:
         ]
         for seq in self.sequences:  # each has its own lists
             seq.tokens, seq.trace, seq.drawn_with = list(first.tokens), list(first.trace), list(first.drawn_with)
-            seq.candidates = []
+            seq.top_logprobs = []
         self._counted = [0.0] * count  # of each one's log weight, what went into the last resampling
         self._log_mean = 0.0  # sum over all resamplings of the log of the mean weight
 
@@ -105,7 +105,7 @@ class Particles:
         """
         log_weights, count = self.log_weights, len(self.sequences)
         share = log_weights.softmax(0)
-        if self.finished or 1 / float((share**2).sum()) >= LOW_SHARE * count:
+        if self.finished or 1 / float((share**2).sum()) >= LOW_ESS_FRACTION * count:
             return
         at = (torch.arange(count, dtype=torch.double) + self._sampler.uniform()) / count
         chosen = torch.searchsorted(share.cumsum(0), at, right=True).clamp(max=count - 1).tolist()
@@ -123,7 +123,7 @@ class Particles:
                 tokens=list(seq.tokens),
                 trace=list(seq.trace),
                 drawn_with=list(seq.drawn_with),
-                candidates=list(seq.candidates),
+                top_logprobs=list(seq.top_logprobs),
                 sampler=self.sequences[slot].sampler,
                 record=seq.record and replace(seq.record, log_probs=dict(seq.record.log_probs)),
             )

@@ -15,7 +15,7 @@ LEAST = 1e-9  # of probability: what the tokens that are not kept have at least,
 
 
 @dataclass(frozen=True, eq=False)
-class Candidates:
+class TopLogprobs:
     """The likeliest tokens at one position, under every policy that was computed, before temperature and truncation.
 
     Attributes:
@@ -77,7 +77,7 @@ class Candidates:
 
 def likeliest(
     log_probs: Tensor, mixed: Tensor, tokens: Tensor, count: int, policies: list[str], mixtures: list[Mixture]
-) -> list[Candidates]:
+) -> list[TopLogprobs]:
     """Return the drawn token and the `count` likeliest tokens under each policy and the mixture, for each sequence.
 
     Args:
@@ -93,6 +93,6 @@ def likeliest(
     seen = torch.cat([tokens.unsqueeze(1), mixed.topk(count).indices, top], 1)  # [sequences, M]
     found = log_probs.gather(-1, seen.expand(len(log_probs), -1, -1)).transpose(0, 1).cpu()  # [sequences, K, M]
     return [
-        Candidates(policies, mixture, ids, values)
+        TopLogprobs(policies, mixture, ids, values)
         for mixture, ids, values in zip(mixtures, seen.cpu(), found, strict=True)
     ]

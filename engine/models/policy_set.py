@@ -66,12 +66,12 @@ class PolicySet:
         apart: the numbers of models that compute one row at a time.
     """
 
-    def __init__(self, config: Config, tell: Callable[[str], None] = log.debug) -> None:
+    def __init__(self, config: Config, report: Callable[[str], None] = log.debug) -> None:
         """Load the policies of a configuration.
 
         Args:
             config: the configuration.
-            tell: called with one line before each part is loaded.
+            report: called with one line before each part is loaded.
 
         Raises:
             InputError: a model or adapter cannot be loaded, or does not fit the base.
@@ -82,7 +82,7 @@ class PolicySet:
         self.apart: set[int] = set()  # models that read one row at a time
         self.device = pick_device(config.device)
         picked = pick_dtype(config.dtype, self.device)
-        tell("converting the base's GGUF file, once" if needs_conversion(config.base, picked) else "loading the base")
+        report("converting the base's GGUF file, once" if needs_conversion(config.base, picked) else "loading the base")
         folder_of(config.base, picked)  # whichever dtype is there serves the tokenizer
         self.tokenizer = load_tokenizer(config.base)
         base = load_model(config.base, config.dtype, self.device)
@@ -93,7 +93,7 @@ class PolicySet:
         placed: list[tuple[int, list[int], str]] = []  # of each policy, the reference first: model, columns, note
         for name, settings in ((REFERENCE, reference), *((policy.name, policy) for policy in config.policies)):
             if placed or settings.adapters:
-                tell(f"loading the policy {name}")
+                report(f"loading the policy {name}")
             model, columns, note = 0, [], ""
             if settings.adapters:
                 for adapter in settings.adapters:

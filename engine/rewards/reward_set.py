@@ -18,7 +18,7 @@ class RewardSet:
     """All rewards of a configuration."""
 
     def __init__(
-        self, settings: list[RewardSettings], policy_set: PolicySet, tell: Callable[[str], None] = log.debug
+        self, settings: list[RewardSettings], policy_set: PolicySet, report: Callable[[str], None] = log.debug
     ) -> None:
         """Load the rewards of a configuration.
 
@@ -29,7 +29,7 @@ class RewardSet:
         Args:
             settings: the rewards.
             policy_set: the policies that heads and implicit rewards use.
-            tell: called with one line before each reward is loaded.
+            report: called with one line before each reward is loaded.
 
         Raises:
             InputError: a reward cannot be loaded.
@@ -44,9 +44,9 @@ class RewardSet:
         self._scorers: dict[str, Scorer] = {}
         self._joint: dict[str, JointScorer] = {}  # {kind: all rewards of a kind that shares its passes}
         self._answer = policy_set.chat.answer
-        self._told: set[tuple[str, str]] = set()  # reasons that were logged
+        self._logged: set[tuple[str, str]] = set()  # reasons that were logged
         for reward in settings:
-            tell(f"loading the reward {reward.objective}")
+            report(f"loading the reward {reward.objective}")
             kind = REWARD_KINDS[reward.kind]
             if kind.joint:
                 if kind.name not in self._joint:
@@ -108,14 +108,14 @@ class RewardSet:
             for name in asked:
                 row.put(name, columns[name][i])
             rows.append(row)
-            self._tell(row)
+            self._log_missing(row)
         return rows
 
-    def _tell(self, row: Rewards) -> None:
+    def _log_missing(self, row: Rewards) -> None:
         """Log each reason why a reward is missing, once."""
         for name, reason in row.missing.items():
-            if (name, reason) not in self._told and len(self._told) < 1000:
-                self._told.add((name, reason))
+            if (name, reason) not in self._logged and len(self._logged) < 1000:
+                self._logged.add((name, reason))
                 log.warning("reward '%s' failed: %s; the response stays, without this reward", name, reason)
 
     def standard(self, rewards: dict[str, float]) -> dict[str, float]:

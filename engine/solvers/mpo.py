@@ -6,7 +6,7 @@ import numpy as np
 from scipy.optimize import minimize
 
 from engine.bank.collection import Array
-from engine.bank.estimate import LOW_SHARE, Bank
+from engine.bank.estimate import LOW_ESS_FRACTION, Bank
 from engine.bank.objective import Objective
 from engine.config import REFERENCE
 from engine.solvers.bank_request import BankRequest
@@ -32,7 +32,7 @@ def mpo(request: BankRequest) -> Solution:
     for times in (1, 2, MOST_TIMES):
         bank = request.collect_reference_free(times) if reference_free else request.collect(times=times)
         solution = solve_mpo(bank, request.seed)
-        if solution.share >= LOW_SHARE:
+        if solution.ess_fraction >= LOW_ESS_FRACTION:
             break
     return solution
 

@@ -23,14 +23,14 @@ class Front:
     Attributes:
         weights: [L, K].
         rewards: [L, R], in standard deviations.
-        share: [L], the effective sample size as a fraction of the bank's responses.
-        sound: [L], whether the estimates are reliable.
+        ess_fraction: [L], the effective sample size as a fraction of the bank's responses.
+        reliable: [L], whether the estimates are reliable.
         efficient: [L], whether a point is reliable and no other reliable point dominates it.
     """
 
     weights: Array
     rewards: Array
-    share: Array
+    ess_fraction: Array
     reliable: NDArray[np.bool_]
     efficient: NDArray[np.bool_]
 
@@ -51,7 +51,7 @@ def front(bank: Bank, centre: Array, scale: Array, points: int = POINTS) -> Fron
     return Front(
         weights=weights,
         rewards=rewards,
-        share=np.concatenate([part.share for part in parts]),
+        ess_fraction=np.concatenate([part.ess_fraction for part in parts]),
         reliable=reliable,
         efficient=reliable & undominated(np.where(reliable[:, None], rewards, -np.inf)),
     )

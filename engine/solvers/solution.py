@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 
 from engine.bank.collection import Array
-from engine.bank.estimate import LOW_COUNT, LOW_SHARE, Bank
+from engine.bank.estimate import LOW_ESS, LOW_ESS_FRACTION, Bank
 
 
 @dataclass(frozen=True)
 class Solution:
     """Weights with their uncertainty.
 
-    From ratings, where nothing is sampled, `share` and `policy_tokens` are 0, and `objective` is defined by the solver.
+    From ratings, where nothing is sampled, `ess_fraction` and `policy_tokens` are 0, and the solver defines `objective`.
 
     Attributes:
         method: the name of the solver.
@@ -24,7 +24,7 @@ class Solution:
         weight_errors: {policy: standard error}, by bootstrap over prompts.
         objective: F(λ) in nats; smaller is fairer.
         objective_error: the standard error of `objective`.
-        share: the effective sample size as a fraction of the samples.
+        ess_fraction: the effective sample size as a fraction of the samples.
         gap: an upper bound on the distance of F̂ from its minimum over the simplex, in nats; None if unknown.
         policy_tokens: the cost: tokens drawn times policies computed.
         path: the weights on the way to the solution, for plots.
@@ -39,7 +39,7 @@ class Solution:
     weight_errors: dict[str, float]
     objective: float
     objective_error: float
-    share: float
+    ess_fraction: float
     gap: float | None
     policy_tokens: int
     path: list[list[float]] = field(repr=False)
@@ -75,7 +75,7 @@ def from_bank(
     path: list[Array],
     gap: float | None = None,
     objective: float | None = None,
-    share: float | None = None,
+    ess_fraction: float | None = None,
 ) -> Solution:
     """Return the solution of weights that were found from a bank.
 
@@ -87,15 +87,15 @@ def from_bank(
         path: the weights on the way to the solution.
         gap: see `Solution`.
         objective: F; the bank's estimate if None.
-        share: the effective sample size as a fraction of the samples; the bank's estimate if None.
+        ess_fraction: the effective sample size as a fraction of the samples; the bank's estimate if None.
     """
     estimate = bank.estimate(weights)
     errors = np.std([other for other, _ in again], 0) if again else np.zeros(len(weights))
-    share = float(estimate.share) if share is None else share
-    count = share * bank.log_base.shape[1]
+    fraction = float(estimate.ess_fraction) if ess_fraction is None else ess_fraction
+    ess = fraction * bank.log_base.shape[1]
     note = ""
-    if share < LOW_SHARE or count < LOW_COUNT:
-        found = f"{share:.0%} of the responses, {count:.1f} a prompt"
+    if fraction < LOW_ESS_FRACTION or ess < LOW_ESS:
+        found = f"{fraction:.0%} of the responses, {ess:.1f} a prompt"
         note = f"the effective sample size is {found}: sample more before use"
     return Solution(
         method=method,
@@ -104,7 +104,7 @@ def from_bank(
         objective=float(estimate.objective) if objective is None else objective,
         # With one prompt, or few, what is left is the error of the sampling.
         objective_error=max(float(np.std([value for _, value in again] or [0.0])), float(estimate.error)),
-        share=share,
+        ess_fraction=fraction,
         gap=gap,
         policy_tokens=bank.policy_tokens,
         path=[point.tolist() for point in path],

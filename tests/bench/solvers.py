@@ -280,7 +280,7 @@ def bundled() -> dict[str, Any]:
         "truth": {
             "objective": problem.least,
             "standard_error": float(truth.error),
-            "shares": {name: float(one.estimate(best).share) for name, one in pools.items()},
+            "shares": {name: float(one.estimate(best).ess_fraction) for name, one in pools.items()},
             "stated_by_each": {name: float(one.estimate(best).objective) for name, one in pools.items()},
             "gap": gap,
             "weights": dict(zip(pool.policies, best.tolist(), strict=True)),
@@ -366,7 +366,7 @@ def print_table(result: dict[str, Any]) -> None:
         print("| " + " | ".join("-" if value is None else str(value) for value in line.values()) + " |")
 
 
-def main(part: Annotated[str | None, typer.Option(help="tiny or bundled; both unless told")] = None) -> None:
+def main(part: Annotated[str | None, typer.Option(help="tiny or bundled; both by default")] = None) -> None:
     made: dict[str, Any] = {}
     if part in (None, "tiny"):
         made["tiny"] = [tiny(policies) for policies in POLICIES]

@@ -74,7 +74,7 @@ def test_the_drawer_follows_the_faders_without_a_forward_pass(
     assert moved != before and was.all_inner_texts() == then
     # One policy alone: what the mixture says is what the policy says.
     assert moved == page.locator("#drawer tbody td:nth-child(5)").all_inner_texts()
-    exact = newest(desk).responses["left"].candidates[0].of("helpful")[0]
+    exact = newest(desk).responses["left"].top_logprobs[0].of("helpful")[0]
     drawn = page.locator("#drawer tr.drawn td.now").inner_text()
     assert float(drawn.rstrip("%")) == pytest.approx(100 * exact, abs=0.6)
     assert not steps, "the engine computed something"
@@ -96,7 +96,7 @@ def test_a_branch_keeps_the_tokens_before(page: Page, place: tuple[str, Desk]) -
     page.wait_for_selector("#generate:enabled")
     made = newest(desk).completions
     assert made["third"].tokens[:at] == made["left"].tokens[:at]
-    assert made["third"].begins_with == at
+    assert made["third"].prefix_length == at
     assert made["third"].mixture.weights["humorous"] == 1
     assert page.locator("#response-third .tokens").text_content() == made["third"].text
     assert page.locator("#response-third .token.kept").count() == at
@@ -106,6 +106,6 @@ def test_a_branch_keeps_the_tokens_before(page: Page, place: tuple[str, Desk]) -
         tokens=made["third"].tokens[:at],
     )
     assert again.completion().tokens == made["third"].tokens
-    # The tokens that were kept have their candidates as well.
+    # The tokens that were kept have their top_logprobs as well.
     page.locator("#response-third .token[data-place='3']").click()
     expect(page.locator("#drawer h2")).to_contain_text("Third, token 4")

@@ -102,7 +102,7 @@ def test_the_reading_is_the_banks(engine: Engine) -> None:
     direct = there.estimate(1.5 * np.array([0.75, 0.0, 0.25]))
     assert list(reading.raw.values()) == pytest.approx(direct.rewards.tolist())
     assert reading.standard == pytest.approx(engine.reward_set.standard(dict(reading.raw)))
-    assert f"{float(direct.share):.0%}" in reading.text
+    assert f"{float(direct.ess_fraction):.0%}" in reading.text
     assert reading.reliable == bool(direct.reliable)
 
 
@@ -110,7 +110,7 @@ def test_what_does_not_count_is_said(engine: Engine, monkeypatch: pytest.MonkeyP
     expected = Expected(engine)
     asyncio.run(sample(expected))
     assert expected.read(even(expected), "geometric", 1.0).text.startswith("Expected: over 3 prompts")
-    monkeypatch.setattr(estimate, "LOW_SHARE", 1.1)
+    monkeypatch.setattr(estimate, "LOW_ESS_FRACTION", 1.1)
     guess = expected.read(even(expected), "geometric", 1.0)
     assert not guess.reliable and guess.standard
     assert "a guess" in guess.text and "sample more" in guess.text and "gain" not in guess.text

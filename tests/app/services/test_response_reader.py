@@ -101,14 +101,14 @@ def test_a_branch_begins_with_what_was_said(desk: Desk, run: Run) -> None:
     assert made.tokens[:5] == left.tokens[:5] and third.tokens == made.tokens
     assert third.text == made.text
     assert [mark[:2] for mark in third.marks] == [[5, "branch"]]
-    assert third.candidates[:5] == left.candidates[:5] and all(third.candidates)
+    assert third.top_logprobs[:5] == left.top_logprobs[:5] and all(third.top_logprobs)
     assert "from token 6 on" in caption(made)
     assert run.done and run.rateable
     # What is looked at may be a branch as well.
     run.chosen = third, 8
     desk.branch("me", "fourth", mixture, SHORT, 9)
     finish(run, ["fourth"])
-    assert run.completions["fourth"].begins_with == 8
+    assert run.completions["fourth"].prefix_length == 8
 
 
 def test_a_branch_that_comes_while_the_text_is_streamed_is_streamed_with_it(desk: Desk) -> None:
@@ -129,7 +129,7 @@ def test_a_branch_that_comes_while_the_text_is_streamed_is_streamed_with_it(desk
 
     asyncio.run(follow())
     assert run.done
-    assert run.responses["third"].over and run.responses["third"].completion.begins_with == 4
+    assert run.responses["third"].over and run.responses["third"].completion.prefix_length == 4
     text = "".join(line["rest"] if isinstance(line, dict) else line[0] for line in of_response(2, seen)[2:])
     assert text == run.texts["third"]
     assert len({*stages, run.stage}) == 3, "a page that streams no more is not told that there is more"

@@ -114,7 +114,7 @@ def test_it_says_what_the_bank_says(desk: SimpleNamespace) -> None:
     told = float(found["said"].split("plain ")[1].split(" ")[0].replace("−", "-"))
     assert told == pytest.approx(rewards(desk, weights_of(found["faders"]))[0] - before[0], abs=0.02)
     assert "of +5.00σ asked" in found["said"]
-    share = float(bank.estimate(weights_of(found["faders"])).share)
+    share = float(bank.estimate(weights_of(found["faders"])).ess_fraction)
     assert float(found["said"].split("%")[0].split(" ")[-1]) == pytest.approx(100 * share, abs=1.5)
 
 

@@ -159,7 +159,7 @@ def test_more_is_sampled_where_too_little_counts(
     small: Callable[[int, int], Small], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     some, wanted = small(2, 0), set()
-    monkeypatch.setattr("engine.solvers.mpo.LOW_SHARE", 0.999)
+    monkeypatch.setattr("engine.solvers.mpo.LOW_ESS_FRACTION", 0.999)
     request = BankRequest(some.engine, PROMPTS[:2], SAMPLING, 0, 8, progress=lambda done, every: wanted.add(every))
     SOLVERS["mpo"].find(request)
     assert wanted == {16, 32, 64}

@@ -40,7 +40,7 @@ def test_it_is_the_same_bank_at_other_weights(bank: Bank, gain: float) -> None:
     said, direct = part.estimate([0.25, 0.75]), bank.estimate(gain * np.array([0.15, 0.35, 0.45, 0.05]))
     assert float(said.objective) == pytest.approx(float(direct.objective))
     assert said.rewards == pytest.approx(direct.rewards)
-    assert float(said.share) == pytest.approx(float(direct.share))
+    assert float(said.ess_fraction) == pytest.approx(float(direct.ess_fraction))
 
 
 def test_the_max_min_weights_around_one_that_stays(exact: Exact, bank: Bank) -> None:

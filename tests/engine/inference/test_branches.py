@@ -17,7 +17,7 @@ def test_a_branch_goes_on_from_what_was_said_with_other_weights(tiny_engine: Eng
     request = tiny_engine.submit(PROMPT, other, GREEDY, tokens=given)
     tokens = list(request)
     made = request.completion()
-    assert made.begins_with == 4
+    assert made.prefix_length == 4
     assert made.tokens[:4] == given
     assert len(made.tokens) <= 4 + GREEDY.max_new_tokens
     assert [token.id for token in tokens] == made.tokens
@@ -36,10 +36,10 @@ def test_a_branch_can_be_generated_again(tiny_engine: Engine, particles: int) ->
     made = tiny_engine.submit(PROMPT, mixture, sampling, 3, tokens=[20, 30, 40]).completion()
     assert made.tokens[:3] == [20, 30, 40]
     for trace in (True, False):
-        given = made.tokens[: made.begins_with]
+        given = made.tokens[: made.prefix_length]
         again = tiny_engine.submit(PROMPT, made.mixture, sampling, 3, trace=trace, tokens=given).completion()
         assert again.tokens == made.tokens
-    assert tiny_engine.submit(PROMPT, mixture, sampling, 3).completion().begins_with == 0
+    assert tiny_engine.submit(PROMPT, mixture, sampling, 3).completion().prefix_length == 0
 
 
 def test_a_branch_that_is_steered_can_be_generated_again(tiny_engine: Engine) -> None:
@@ -52,7 +52,7 @@ def test_a_branch_that_is_steered_can_be_generated_again(tiny_engine: Engine) ->
     made = request.completion()
     assert made.steered
     again = tiny_engine.submit(
-        PROMPT, made.mixture, sampling, 3, steered=made.steered, tokens=made.tokens[: made.begins_with]
+        PROMPT, made.mixture, sampling, 3, steered=made.steered, tokens=made.tokens[: made.prefix_length]
     ).completion()
     assert (again.tokens, again.steered) == (made.tokens, made.steered)
 

@@ -25,7 +25,7 @@ def some(small: Callable[[int, int], Small]) -> Small:
 @pytest.fixture
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
     """Particles are resampled at nearly every token."""
-    monkeypatch.setattr("engine.inference.smc.LOW_SHARE", 0.99)
+    monkeypatch.setattr("engine.inference.smc.LOW_ESS_FRACTION", 0.99)
 
 
 def submit(engine: Engine, particles: int, seed: int, gain: float = GAIN) -> Request:

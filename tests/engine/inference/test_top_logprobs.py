@@ -1,4 +1,4 @@
-"""What else could have been said: kept candidates, mixed again, against the exact mixtures of a tiny model."""
+"""What else could have been said: kept top_logprobs, mixed again, against the exact mixtures of a tiny model."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from engine import Engine, InputError, Mixture, Sampling
-from engine.inference.top_logprobs import Candidates
+from engine.inference.top_logprobs import TopLogprobs
 
 PROMPT = "move the faders over the lazy dog"
 SAMPLING = Sampling(max_new_tokens=6, temperature=0.8)
@@ -21,24 +21,24 @@ def direct(engine: Engine, tokens: list[int]) -> dict[str, torch.Tensor]:
     return dict(zip([p.name for p in policies], logits.double().log_softmax(-1), strict=True))
 
 
-def drawn(engine: Engine, count: int, mixture: Mixture | None = None) -> tuple[list[int], list[Candidates]]:
-    request = engine.submit(PROMPT, mixture or engine.mixture(), SAMPLING, seed=5, candidates=count)
-    kept = [token.candidates for token in request]
+def drawn(engine: Engine, count: int, mixture: Mixture | None = None) -> tuple[list[int], list[TopLogprobs]]:
+    request = engine.submit(PROMPT, mixture or engine.mixture(), SAMPLING, seed=5, top_logprobs=count)
+    kept = [token.top_logprobs for token in request]
     assert all(kept)
-    return request.completion().tokens, [candidates for candidates in kept if candidates]
+    return request.completion().tokens, [top_logprobs for top_logprobs in kept if top_logprobs]
 
 
 def test_each_policys_likeliest_are_kept_with_the_mass_of_the_rest(tiny_engine: Engine) -> None:
     tokens, kept = drawn(tiny_engine, 12)
-    for place, candidates in enumerate(kept):
+    for place, top_logprobs in enumerate(kept):
         exact = direct(tiny_engine, tokens[:place])
-        assert candidates.ids[0] == tokens[place]
-        assert len(set(candidates.ids)) == len(candidates.ids) <= 1 + (len(exact) + 1) * 12
+        assert top_logprobs.ids[0] == tokens[place]
+        assert len(set(top_logprobs.ids)) == len(top_logprobs.ids) <= 1 + (len(exact) + 1) * 12
         for name, log_probs in exact.items():
-            assert set(log_probs.topk(12).indices.tolist()) <= set(candidates.ids)
-            found = candidates.of(name)
-            assert found[:-1] == pytest.approx(log_probs[candidates.ids].exp().tolist(), abs=1e-5)
-            assert found[-1] == pytest.approx(1 - float(log_probs[candidates.ids].exp().sum()), abs=1e-5)
+            assert set(log_probs.topk(12).indices.tolist()) <= set(top_logprobs.ids)
+            found = top_logprobs.of(name)
+            assert found[:-1] == pytest.approx(log_probs[top_logprobs.ids].exp().tolist(), abs=1e-5)
+            assert found[-1] == pytest.approx(1 - float(log_probs[top_logprobs.ids].exp().sum()), abs=1e-5)
 
 
 MIXTURES = [
@@ -53,11 +53,11 @@ def test_other_weights_are_mixed_afterwards(tiny_engine: Engine, settings: dict)
     """Against the exact mixture over the whole vocabulary: the tail is the only approximation, bounded by itself."""
     mixture = tiny_engine.mixture(**settings)
     tokens, kept = drawn(tiny_engine, 12)
-    for place, candidates in enumerate(kept):
+    for place, top_logprobs in enumerate(kept):
         exact = direct(tiny_engine, tokens[:place])
         whole = mixture.log_probs(torch.stack(list(exact.values())), list(exact)).exp()
-        *found, rest = candidates.under(mixture)
-        known = whole[candidates.ids]
+        *found, rest = top_logprobs.under(mixture)
+        known = whole[top_logprobs.ids]
         assert sum(found) + rest == pytest.approx(1)
         apart = known - torch.tensor(found)
         assert (apart > -1e-5).all(), "geometric and sums never say too much"
@@ -84,26 +84,26 @@ def test_a_soup_is_known_only_where_it_was_computed(tiny_engine: Engine) -> None
     with pytest.raises(InputError, match="soup"):
         kept[0].under(tiny_engine.mixture({"plain": 1}, "soup"))
     with pytest.raises(InputError, match="narrow"):
-        untraced = tiny_engine.submit(PROMPT, tiny_engine.mixture({"plain": 1}), SAMPLING, trace=False, candidates=3)
-        (first, *_) = [token.candidates for token in untraced]
+        untraced = tiny_engine.submit(PROMPT, tiny_engine.mixture({"plain": 1}), SAMPLING, trace=False, top_logprobs=3)
+        (first, *_) = [token.top_logprobs for token in untraced]
         first.under(tiny_engine.mixture({"narrow": 1}))
 
 
 def test_nothing_is_kept_unless_asked_and_it_changes_no_draw(tiny_engine: Engine) -> None:
     request = tiny_engine.submit(PROMPT, tiny_engine.mixture(), SAMPLING, seed=5)
-    assert all(token.candidates is None for token in request)
+    assert all(token.top_logprobs is None for token in request)
     assert request.completion().tokens == drawn(tiny_engine, 12)[0]
 
 
 def test_panels_have_their_own_sampling_and_particles_keep_candidates(tiny_engine: Engine) -> None:
     exact, greedy = Sampling(max_new_tokens=5, temperature=0.9, particles=4), Sampling(max_new_tokens=7, temperature=0)
     mixture = tiny_engine.mixture({"plain": 1, "narrow": 1})
-    requests = tiny_engine.submit_all(PROMPT, [mixture] * 2, [exact, greedy], [1, 2], candidates=3)
+    requests = tiny_engine.submit_all(PROMPT, [mixture] * 2, [exact, greedy], [1, 2], top_logprobs=3)
     for request, sampling in zip(requests, (exact, greedy), strict=True):
         tokens = list(request)
         made = request.completion()
         assert made.sampling == sampling
-        assert [token.candidates.ids[0] for token in tokens] == made.tokens
-    last = tokens[-1].candidates
+        assert [token.top_logprobs.ids[0] for token in tokens] == made.tokens
+    last = tokens[-1].top_logprobs
     known = direct(tiny_engine, made.tokens[:-1])["plain"][last.ids].exp().tolist()
     assert last.of("plain")[:-1] == pytest.approx(known, abs=1e-5)

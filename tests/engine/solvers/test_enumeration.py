@@ -85,7 +85,7 @@ def test_a_bank_of_real_samples(small: Callable[[int, int], Small], count: int, 
         assert (np.abs(estimate.rewards - exact.expected(weights)) < 4 * estimate.reward_errors + 1e-5).all()
         assert (estimate.reward_errors < 0.15).all()
         assert estimate.gradient == pytest.approx(exact.gradient(weights), abs=0.3)
-        assert estimate.share > 0.3
+        assert estimate.ess_fraction > 0.3
 
 
 @pytest.mark.parametrize("count", [2, 3, 4])
@@ -164,6 +164,6 @@ def test_a_bank_that_cannot_say_says_so() -> None:
     ratios = np.random.default_rng(0).normal(scale=8, size=(4, 200, 2))
     bank = Bank(["a", "b"], ["r"], list("wxyz"), ratios, np.zeros((4, 200)), np.ones((4, 200, 1)), 0)
     estimate = bank.estimate([0.5, 0.5])
-    assert estimate.share < 0.1
+    assert estimate.ess_fraction < 0.1
     assert not estimate.reliable
     assert "effective sample size" in solve_mpo(bank, repeats=2).note
