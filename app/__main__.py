@@ -16,7 +16,7 @@ if not __package__:
     # Hugging Face Spaces runs this file by its path: what is imported is beside its folder, not in it.
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-# Read when gradio is imported; the other when it makes a page: else statistics that nobody looks at are computed at the
+# Read when gradio is imported; the other when it makes a page: else unused statistics are computed at the
 # end of every event, from the last 10,000.
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", "1000000")

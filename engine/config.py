@@ -165,7 +165,7 @@ def locate(value: str, file: Path, key: str, expected: str) -> Path:
     try:
         path = (file.parent / Path(value).expanduser()).resolve()
         path.exists()
-    except (OSError, ValueError, RuntimeError) as error:  # too long, a zero byte, a link to itself, nobody's home
+    except (OSError, ValueError, RuntimeError) as error:  # too long, a zero byte, a link to itself, no such user's home
         raise InputError(f"{file}: {key}: found {value[:80]!r}, expected {expected} ({one_line(error, 80)})") from None
     return path
 

@@ -14,7 +14,7 @@ from typing import Any
 from engine.errors import InputError
 from engine.prompt_files import GZ, Row, decode, file_kind, lines, read_rows, unzipped
 
-# Of a file that somebody uploads.
+# Of an uploaded file.
 MAX_BYTES = 20_000_000
 MAX_LINE = 100_000  # characters
 MAX_PROMPTS = 1_000

@@ -135,7 +135,7 @@ def interrupted(
             f"{responses} to {prompts} {'lacks' if len(missing) == 1 else 'lack'} a reward: "
             f"{missing_line(missing_counts(missing.values()))}."
         )
-    todo = ["go on with the rest"] if rest else []
+    todo = ["continue with the rest"] if rest else []
     todo += ["compute the missing rewards again"] if missing else []
     said.append(f"Press Resume to {' and '.join(todo)}.")
     return message(" ".join(said), "bad" if failure or missing else "info")

@@ -77,7 +77,7 @@ class Site:
             return PlainTextResponse(UNKNOWN, 404)
         if not path:
             return RedirectResponse(f"{slug}/")
-        # Relative: nobody here knows for sure what stands before the path outside.
+        # Relative: the path prefix outside a proxy is not known here.
         if configuration is self.configurations.first:
             return RedirectResponse("../../")
         if configuration.page is None:

@@ -149,12 +149,12 @@ class Configurations:
     # ------------------------------------------------------------------------------------------------------ loading
 
     async def _load(self, configuration: Configuration) -> None:
-        # Whoever polls sees it at once.
+        # Seen at once by pages that poll.
         report = partial(setattr, configuration, "says")
         try:
             async with self._turn:
                 report("reading the configuration")
-                # Nothing large is fetched unless somebody says so.
+                # Nothing large is fetched without a click.
                 if missing := self.fetching.missing(configuration.slug):
                     raise InputError(f"{configuration.file.name}: {missing}; press Get in the line at the top")
                 config = await aside(partial(read, configuration.file))

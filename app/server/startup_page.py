@@ -93,7 +93,7 @@ class Loading(ThreadingHTTPServer):
 
     def __init__(self, listener: socket.socket) -> None:
         super().__init__(("", 0), Answer, bind_and_activate=False)
-        self.socket.close()  # its own, that nobody asked for
+        self.socket.close()  # its own, which is not used
         self.socket = listener
         self.says, self.began = "importing the libraries", time.monotonic()
 

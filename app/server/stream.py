@@ -18,7 +18,7 @@ GONE = "These responses are no longer here.\n"
 # To be sent at once, whatever is in between.
 HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 RETRY = 500  # ms until a browser whose connection broke asks again
-PATIENCE = 10  # seconds: a text that nobody has read for as long ends
+PATIENCE = 10  # seconds: a text without a reader for this long ends
 
 
 def serve_text(app: FastAPI, desk: Desk) -> None:

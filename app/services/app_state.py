@@ -131,7 +131,7 @@ class Desk:
         """
         run = self.runs.get(session)
         if run is None or run.chosen is None:
-            raise InputError("Nothing is chosen to go on from: click a token of a response first.")
+            raise InputError("No token is selected to continue from: click a token of a response first.")
         before, place = run.chosen
         request = self.engine.submit(
             *(run.prompt, mixture, sampling, seed),

@@ -1,4 +1,4 @@
-"""The bank behind the desk: read at start-up, sampled when somebody asks, and what it says of the faders' mixture."""
+"""The bank behind the desk: read at start-up, sampled on request, and its estimates at the faders' mixture."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Aimed:
 
 @dataclass
 class BankJob:
-    """A bank being sampled, for as long as somebody waits for it."""
+    """A bank being sampled, for as long as a session waits for it."""
 
     responses: int  # of each prompt
     waiting: set[str]  # sessions
@@ -135,7 +135,7 @@ class Expected:
 
     @property
     def sampling(self) -> bool:
-        """Whether somebody waits for a bank that is being sampled."""
+        """Whether a session waits for a bank that is being sampled."""
         return self._job is not None and not self._job.over.is_set()
 
     @property
@@ -150,8 +150,8 @@ class Expected:
     async def sample(self, session: str) -> AsyncIterator[tuple[int, int]]:
         """Sample a bank, or more of the one there is; yields (done, wanted) responses until it is there.
 
-        All who ask meanwhile wait for the same. Who leaves the iteration or is told to `leave` waits no longer; when
-        nobody waits it stops, and what was sampled is kept. Raises InputError, also when the session left.
+        Concurrent callers wait for the same sampling. A session waits until it ends the iteration or calls `leave`;
+        when none waits, sampling stops and its responses are kept. Raises InputError, also when the session left.
         """
         if self.missing:
             raise InputError(self.missing)
@@ -166,7 +166,7 @@ class Expected:
         if job.error and not left:
             raise job.error
         if job.error or not job.over.is_set():
-            raise InputError(f"Stopped: {job.done} of {job.wanted} responses are kept; press it again to go on.")
+            raise InputError(f"Stopped: {job.done} of {job.wanted} responses are kept; press it again to continue.")
 
     def leave(self, session: str) -> None:
         """The session waits for no bank."""

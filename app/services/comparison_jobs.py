@@ -110,7 +110,7 @@ class Comparisons:
             if plan.model != engine.config.name:
                 raise InputError(
                     f"This comparison is of the configuration '{plan.model}', and '{engine.config.name}' is loaded: "
-                    "load that one to go on."
+                    "load that one to continue."
                 )
             for mixture in plan.mixtures.values():
                 engine.mixture(**mixture.as_dict())

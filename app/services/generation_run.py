@@ -30,7 +30,7 @@ class Run:
         self.prompt = prompt
         self.responses: dict[str, Response] = {}
         self.choice: str | None = None  # what it was rated
-        self.chosen: tuple[Response, int] | None = None  # the token that somebody looks at: whose, and its place
+        self.chosen: tuple[Response, int] | None = None  # the inspected token: its response and index
         self.turn = 0  # of the newest question that steered it
         self.readers = 0  # connections that its text is sent to
         self.replaced = False  # whether its session has asked for another since
@@ -146,8 +146,8 @@ class Run:
         mine = None if sides is None else [self.responses[side] for side in sides]
 
         def notify() -> None:
-            # To wake the loop at every token would cost everybody: news that it has not heard yet are one.
-            # It is closed only when the app goes down, and then nobody waits for any.
+            # Waking the loop at every token would slow all sessions: unread updates are merged into one.
+            # The loop is closed only when the app stops, and then nothing waits.
             if not (news.is_set() or loop.is_closed()):
                 loop.call_soon_threadsafe(news.set)
 

@@ -20,7 +20,7 @@ from engine.memory import available_memory
 
 log = logging.getLogger("mixdesk")
 
-WANTED = ".wanted"  # in the folder of what is being fetched: somebody asked for it, and has not cancelled
+WANTED = ".wanted"  # in the folder of a fetch that was started and not cancelled
 
 
 class Fetchable:
@@ -176,7 +176,7 @@ def fetch_first(manifest: Manifest, report: Callable[[str], None]) -> None:
         nonlocal logged_at
         line = f"fetching {manifest.name}, {megabytes(progress.done)} of {megabytes(progress.total)}"
         report(line + (f", from {progress.source}" if progress.source else ""))
-        if time.monotonic() - logged_at > 10:  # seconds: for whoever reads the log
+        if time.monotonic() - logged_at > 10:  # seconds between lines of the log
             logged_at = time.monotonic()
             log.info("%s", line)
 

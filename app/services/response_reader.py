@@ -37,7 +37,7 @@ class Response:
         self.policies = policies
         self.steerable = steerable
         self.kept = kept
-        self.origin = "" if before is None else f"goes on from token {kept + 1}"
+        self.origin = "" if before is None else f"continues from token {kept + 1}"
         self.tokens: list[int] = before.tokens[:kept] if before else []
         self.texts: list[str] = before.texts[:kept] if before else []
         # Of each token: log π_k - log π_ref of every policy (the terms of the implied reward, METHODS.md section 2).
@@ -101,7 +101,7 @@ class Response:
         reference = token.log_probs.get(REFERENCE, 0.0)
         pushes = [round(token.log_probs.get(name, reference) - reference, 2) for name in self.policies]
         if place == self.kept and self.origin:
-            self.marks = [*self.marks, [place, "branch", f"Goes on from here with {in_short(token.mixture)}"]]
+            self.marks = [*self.marks, [place, "branch", f"Continues from here with {in_short(token.mixture)}"]]
         elif place and token.mixture != self.mixtures[-1]:
             self.marks = [*self.marks, [place, "steered", f"Steered to {in_short(token.mixture)}"]]
         self.tokens.append(token.id)

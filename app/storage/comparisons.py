@@ -307,7 +307,7 @@ def read_plan(db: Database, comparison: int) -> Plan:
     """
     row = next(iter(db.query("select * from comparisons where id = ?", [comparison])), None)
     if row is None:
-        raise InputError("This comparison is gone: somebody has deleted it. Choose another.")
+        raise InputError("This comparison was deleted. Choose another.")
     mixtures = db.query(
         "select c.name, m.weights, m.rule, m.gain, m.exponent from comparison_mixtures c "
         "join mixtures m on m.id = c.mixture_id where c.comparison_id = ? order by c.place",

@@ -35,8 +35,8 @@ EMPTY = f"""<h2>Which mixture is better, and how sure is that?</h2>
 <p>One pair of responses says little. A comparison lets up to {MAX_MIXTURES} mixtures answer the same prompts, scores
 every response with every reward model, and says how often each mixture <b>wins against the first</b>, with 95%
 intervals. Then sort and search the prompts, and open any of them to read its responses side by side.</p>
-<p>Choose prompts and mixtures, then press <b>Compare</b>. It goes on when you close the page; what is finished is kept,
-also when the app is ended.</p>"""
+<p>Choose prompts and mixtures, then press <b>Compare</b>. It continues when you close the page, and finished responses
+are kept when the app stops.</p>"""
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 
 
@@ -234,7 +234,7 @@ class CompareTab:
             text = (values[self.most] or "").strip().lower()
             most = None if text in ("", "all") else max(0, int(parse_count(text, "how many", whole=True)))
             seed = int(parse_count(values[self.seed], "seed", whole=True))
-            # Reading a thousand prompts takes a while, and everybody's events go through this loop.
+            # Reading a thousand prompts takes a while, and the events of all sessions go through this loop.
             made = await asyncio.to_thread(
                 self.comparisons.start, self.desk.engine, prompts, mixtures, sampling, seed, most
             )

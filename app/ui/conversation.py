@@ -98,7 +98,7 @@ class Conversation:
             return {
                 self.parts.turns: conversation.dump(turns),
                 controls.prompt: "" if draft == last_of(run.prompt) else draft,
-                **outputs.say(f"The conversation goes on from the {side} response: write the next message."),
+                **outputs.say(f"The conversation continues from the {side} response: write the next message."),
             }
 
         return reply

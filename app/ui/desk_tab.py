@@ -208,7 +208,7 @@ class DeskTab:
             try:
                 state = controls.read(gathered)
                 seed = self.seed(state)
-                # Reading a long prompt takes a while, and everybody's events go through this loop.
+                # Reading a long prompt takes a while, and the events of all sessions go through this loop.
                 run = await asyncio.to_thread(self.start, session(request), state, seed)
             except InputError as error:
                 yield outputs.say(str(error), "bad")
@@ -246,7 +246,7 @@ class DeskTab:
                 outputs.run: run.stage,
                 outputs.captions[side]: "",
                 **outputs.buttons(running=True, rateable=False),
-                **outputs.say("Going on from there…"),
+                **outputs.say("Continuing from there…"),
             }
             async for changes in self.following(run, [side], outputs, restarts):
                 yield changes
@@ -266,7 +266,8 @@ class DeskTab:
                     return
                 changes: Changes = {}
                 if (ahead := run.ahead) is not None:
-                    changes |= outputs.say(f"Waiting for a turn: {ahead or 'nobody'} before you.")
+                    place = f"{ahead} ahead of you" if ahead else "you are next"
+                    changes |= outputs.say(f"Waiting in the queue: {place}.")
                     waited = True
                 elif waited:
                     changes |= outputs.say("Generating…")

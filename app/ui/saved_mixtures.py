@@ -131,7 +131,7 @@ class Keeping:
         """Ask for confirmation before the chosen mixture is deleted."""
         name = clean(values[self.parts.name])
         self.saved.load(name)
-        return self.asked(f"Delete “{name}” for everybody?", self.parts.remove)
+        return self.asked(f"Delete “{name}” for all users?", self.parts.remove)
 
     def delete(self, values: Values) -> Changes:
         """Delete the chosen mixture."""

@@ -36,7 +36,7 @@ from engine.seeding import seed_of
 
 Array = NDArray[np.float64]
 
-STOPPED = "bank: it was stopped; what was sampled is kept, start it again to go on"
+STOPPED = "bank: stopped; the sampled responses are kept, start it again to continue"
 UNIFORM = "even"  # the proposal that mixes all policies alike
 # What a bank is made of by default: so many of the configuration's prompts, responses of each, and how they are drawn.
 PROMPTS = 24

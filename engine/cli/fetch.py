@@ -79,7 +79,7 @@ def fetch_and_report(name: str, json: bool) -> int:
             path = fetch(manifest, show, stop)
     except StoppedError:
         got = f"{megabytes(manifest.received())} of {megabytes(manifest.size)}"
-        print(f"stopped at {got}; the same command goes on from there", file=sys.stderr)
+        print(f"stopped at {got}; the same command continues from there", file=sys.stderr)
         return 130
     finally:
         signal.signal(signal.SIGINT, before)

@@ -33,7 +33,7 @@ def run(app: typer.Typer, name: str, arguments: list[str] | None = None) -> int:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     if not sys.warnoptions:
-        warnings.simplefilter("ignore")  # libraries', for whoever calls them; -W brings them back
+        warnings.simplefilter("ignore")  # those of libraries; -W brings them back
     try:
         status = app(arguments, prog_name=name, standalone_mode=False)
         return status if isinstance(status, int) else 0

@@ -69,7 +69,7 @@ def answers(
         InputError: a prompt or setting is not valid.
     """
     client, under_way, missing = object(), [], list(prompts.items())
-    # Half of the batch: whoever comes to the desk meanwhile finds room in the other half, and takes turns beyond.
+    # Half of the batch: other requests use the other half, and beyond that the fair queue alternates.
     rows = sum(len(mixture.needs) for mixture in mixtures)
     window = max(1, engine.max_rows // 2 // rows)
     try:

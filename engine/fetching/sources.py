@@ -206,7 +206,7 @@ def download_wheel(into: Callable[[Path], None], wheel: Wheel, folder: Path) -> 
             archive.unlink(missing_ok=True)
             if not resumed:
                 raise
-            into(archive)  # the beginning may have been somebody else's
+            into(archive)  # the first part may be from another source
             check_or_delete(archive, wheel)
     return archive
 

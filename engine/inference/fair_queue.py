@@ -45,7 +45,7 @@ class FairQueue(Generic[T]):
     def peek(self) -> T:
         """Return the next item without removing it. Raises IndexError if the queue is empty."""
         if not self._by_client:
-            raise IndexError("nobody waits")
+            raise IndexError("the queue is empty")
         return next(iter(self._by_client.values()))[0]
 
     def pop(self) -> T:

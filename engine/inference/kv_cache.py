@@ -186,7 +186,7 @@ class KVCache:
     def begin_step(self) -> None:
         """Make room for one more position per row, and unmask it."""
         self._make_room(len(self.lengths), max(self.lengths) + 1)
-        # KVCache without a row compute what nobody reads.
+        # KVCache without a row compute values that are not read.
         at = [*self.lengths, *[0] * (self.computed - len(self.lengths))]
         self.positions = self.put(self.positions, [[column] for column in at])
         self.mask[: len(at)].scatter_(1, self.positions, 0)

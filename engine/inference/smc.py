@@ -24,7 +24,7 @@ from engine.inference.sequence import Record, Sequence
 from engine.rules.mixture import Mixture
 from engine.sampling import Sampling
 
-LOW_ESS_FRACTION = 0.5  # of the particles: with an effective sample size below it they are drawn anew
+LOW_ESS_FRACTION = 0.5  # of the particles: with an effective sample size below it they are resampled
 
 
 def check_particles(mixture: Mixture, sampling: Sampling, rows: int, max_rows: int) -> None:
@@ -117,7 +117,7 @@ class Particles:
             if again != place:
                 continue
             seq, slot = self.sequences[place], free.pop()
-            # It goes on with the other's random numbers, or it would say the same again.
+            # It continues with the other's random numbers, or it would draw the same tokens again.
             copy = replace(
                 seq,
                 tokens=list(seq.tokens),

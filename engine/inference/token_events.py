@@ -21,7 +21,7 @@ from torch import Tensor
 Array = NDArray[np.float64]
 
 EVENTS = 16  # tokens that are kept beside those that end a response: the likeliest under any policy
-LEAST = -1e4  # the smallest log-prob that is told from none
+LEAST = -1e4  # the smallest log-prob that differs from none
 
 
 @dataclass(eq=False)

@@ -383,7 +383,7 @@ def frozen(template: str, date: datetime) -> str:
 
     It is replaced by a macro, since transformers does not pass other callables to a template.
     """
-    # Only those that it writes: a template of another text is compiled anew.
+    # Only those that it writes: a template with another text is compiled again.
     directives = [one for one in DIRECTIVES if one in template] or DIRECTIVES
     steps = "".join(f"|replace({json.dumps(one)}, {json.dumps(date.strftime(one))})" for one in directives)
     return f"{{% macro strftime_now(format) %}}{{{{ format{steps} }}}}{{% endmacro %}}{template}"

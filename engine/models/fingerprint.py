@@ -17,7 +17,7 @@ from engine.files import write_json
 
 log = logging.getLogger("mixdesk")
 
-LARGE = 100_000_000  # parameters; smaller models are looked at anew faster than their weights are read
+LARGE = 100_000_000  # parameters; smaller models are hashed again faster than their weights are read
 PARTS = 64  # of each weight, evenly spaced: enough to tell any two trained models apart
 
 

@@ -166,7 +166,7 @@ def convert(file: Path, dtype: str, folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    # transformers reads the file anew for the configuration, the weights and twice for the tokenizer.
+    # transformers reads the file again for the configuration, the weights and twice for the tokenizer.
     gguf.GGUFReader = functools.cache(gguf.GGUFReader)
     if dtype == AUTO:
         kind = gguf.GGUFReader(str(file)).get_field("general.file_type")

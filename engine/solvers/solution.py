@@ -16,7 +16,7 @@ from engine.bank.estimate import LOW_ESS, LOW_ESS_FRACTION, Bank
 class Solution:
     """Weights with their uncertainty.
 
-    From ratings, where nothing is sampled, `ess_fraction` and `policy_tokens` are 0, and the solver defines `objective`.
+    From ratings, where nothing is sampled, `ess_fraction` and `policy_tokens` are 0; the solver defines `objective`.
 
     Attributes:
         method: the name of the solver.

@@ -217,7 +217,7 @@ def keeping(studio: Studio) -> None:
         page.locator("#copy-link").click()
         expect(page.locator("#status")).to_contain_text("Copied: the link")
         page.locator("#delete").click()
-        expect(page.locator("#question")).to_contain_text("for everybody?")
+        expect(page.locator("#question")).to_contain_text("for all users?")
         shoot(page, "shared")
         page.locator("#remove").click()
 

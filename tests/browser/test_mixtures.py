@@ -269,7 +269,7 @@ def test_a_mixture_is_saved_loaded_and_deleted(page: Page, browser: Browser, url
         other.locator("#load").click()
         expect_shares(other, 0.9, 0.5, 0.5, 0.5)
         other.locator("#delete").click()
-        expect(other.locator("#question")).to_contain_text(f"Delete “{EVIL}” for everybody?")
+        expect(other.locator("#question")).to_contain_text(f"Delete “{EVIL}” for all users?")
         assert other.locator("img[src=x]").count() == 0
         other.locator("#remove").click()
         wait_for_status(other, "Deleted")

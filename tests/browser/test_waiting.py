@@ -47,9 +47,9 @@ def test_waiting_is_shown_and_a_closed_page_makes_room(
             generate(first)
             expect(first.locator("#response-left .tokens")).not_to_be_empty()
             generate(second)
-            expect(second.locator("#status")).to_contain_text("Waiting for a turn: nobody before you.")
+            expect(second.locator("#status")).to_contain_text("Waiting in the queue: you are next.")
             generate(third)
-            expect(third.locator("#status")).to_contain_text("Waiting for a turn: 1 before you.")
+            expect(third.locator("#status")).to_contain_text("Waiting in the queue: 1 ahead of you.")
             expect(third.locator("#response-left .tokens")).to_be_empty()
             under_way = list(engine._scheduler.running)
         # The page is closed: the others need not wait for the end of what nobody reads.

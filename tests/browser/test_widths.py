@@ -173,7 +173,7 @@ def test_saving_sharing_exploring_and_the_menu(hand: Hand, url: str) -> None:
     hand.press("#load")
     expect(page.locator("[data-share]").first).to_have_text("40%")
     hand.press("#delete")
-    expect(page.locator("#question")).to_contain_text("for everybody?")
+    expect(page.locator("#question")).to_contain_text("for all users?")
     hand.look()
     hand.press("#remove")
     expect(status).to_contain_text("Deleted")

@@ -199,7 +199,7 @@ TEXTS: dict[str, tuple[str | bytes, str]] = {
         "base: found 'a\\x00b', expected a path or a hub id",
     ),
     "long path": (changed("base: base", "base: " + "x" * 5000), "expected a path or a hub id (["),
-    "nobody's home": (
+    "no such user's home": (
         changed("base: base", "base: ~nobody-at-all/base"),
         "base: found '~nobody-at-all/base', expected",
     ),

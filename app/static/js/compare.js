@@ -13,7 +13,7 @@ let chosen = () => {};
 let order = []; // places as they are shown now
 const view = { search: "", reward: ALL, filter: "", sort: null, down: true, limit: STEP };
 
-// Gradio calls the crosses of the chosen mixtures by number, and makes them anew now and then.
+// Gradio calls the crosses of the chosen mixtures by number, and replaces them now and then.
 const name = () => {
   for (const { cross, choice } of choiceCrosses("compare-mixtures")) {
     const label = `Remove ${choice}`;

@@ -9,7 +9,7 @@ const lines = () => [...document.querySelectorAll("[data-offer]")];
 
 
 let known = {}; // what the server said last, by slug
-let asked = ""; // the slug whose line somebody wants to see
+let asked = ""; // the slug whose line is open
 let pressed = ""; // the slug that was asked for in this window, where storage is forbidden
 
 const awaits = (slug) => {
@@ -79,7 +79,7 @@ const look = async () => {
       redraw();
       busy = Object.values(known).some(({ state }) => state === "fetching" || state === "stopping");
     } catch {
-      // It may be starting again: an interrupted fetch goes on then.
+      // It may be starting again: an interrupted fetch then continues.
       busy = Boolean(remembered("mixdesk-fetch"));
       lines().filter((line) => !line.querySelector("progress").hidden)
         .forEach((line) => set(line.querySelector(".words"), "Mixdesk does not answer; what has come is kept."));

@@ -17,7 +17,7 @@ const plotly = new Promise((resolve) => { usable = resolve; }).then(() => new Pr
 const figures = {};
 const entry = (id) => (figures[id] ??= { underlay: [] });
 
-const STILL = 300; // ms after which what was moved is drawn anew, with what is said where it is pointed at
+const STILL = 300; // ms after which a moved figure is drawn again, with its hover text
 
 const draw = async (id) => {
   const Plotly = await plotly;

@@ -36,7 +36,7 @@ const following = ({ element, path }) => {
 const successor = (lost) => {
   const { element, path } = lost;
   const again = element.id && byId(element.id);
-  if (usable(again)) return again; // written anew
+  if (usable(again)) return again; // replaced
   if (lent?.to === element && usable(lent.from)) return lent.from;
   const named = (NEXT[element.id] ?? []).map((id) => byId(id)).find(usable);
   if (named) return named;

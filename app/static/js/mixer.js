@@ -123,7 +123,7 @@ const note = () => {
   target.note(now);
   settle();
 };
-// A gesture that the server answers goes on until the answer is there.
+// A gesture that the server answers lasts until the answer is there.
 export const hold = (value) => {
   waiting = value;
   settle();

@@ -9,7 +9,7 @@ const list = (open) => open.split(",").filter(Boolean);
 export const show = (open) => {
   const sides = list(open);
   const panels = byId("panels");
-  panels.dataset.open = sides.join(" "); // not a class: Gradio writes those anew
+  panels.dataset.open = sides.join(" "); // not a class: Gradio rewrites those
   panels.dataset.count = byId("stage").dataset.panels = sides.length;
   const add = byId("add-panel");
   add.disabled = sides.length === SIDES.length;

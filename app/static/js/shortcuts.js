@@ -11,7 +11,7 @@ import { accordionButton, tabButton } from "./gradio.js";
  * @property {boolean | "any"} [ctrl] with Ctrl or Meta
  * @property {boolean | "any"} [shift]
  * @property {string[]} [press] ids of the buttons that it presses, the first that is seen
- * @property {boolean} [focus] the button gets the focus too: Tab goes on from there
+ * @property {boolean} [focus] the button gets the focus too: Tab continues from there
  * @property {string} [id] its name in the module that handles it, where `press` does not say all
  * @property {string[]} [buttons] ids of the buttons that show it, where they are not those of `press`
  */

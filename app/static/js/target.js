@@ -143,7 +143,7 @@ const settled = () => {
   timer = setTimeout(() => {
     arriving = false;
     mixer.hold(false);
-    // Moved by something else: it is nobody's target any more.
+    // Moved by something else: the target no longer holds.
     if (target && (!stands() || others(now) !== others(target.mixture))) clear();
   }, arriving ? PATIENCE : SETTLED);
 };

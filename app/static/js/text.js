@@ -15,7 +15,7 @@ export const follow = (stage) => {
     source?.close();
     [source, current, known] = [null, id, 0];
     trace.begin();
-    steer.again(); // whoever moved a fader since they pressed Generate
+    steer.again(); // a fader may have moved since Generate was pressed
   }
   begun = Number(count);
   if (current && !source) listen();

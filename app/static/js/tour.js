@@ -20,7 +20,7 @@ const STEPS = [
 let at = -1, dialog = null, ring = null, from = null;
 
 
-// Storage may be forbidden, in a frame of another site: then nobody could say that it was seen.
+// Storage may be forbidden, in a frame of another site: then it cannot be remembered that it was seen.
 const isNew = () => {
   try {
     const seen = localStorage.getItem(SEEN);
@@ -119,7 +119,7 @@ const close = () => {
   if (inside) (from?.isConnected && from !== document.body ? from : byId("generate")).focus({ preventScroll: true });
 };
 
-// It is told of what it observes at once, and again when the desk comes back from behind another tab.
+// It is notified of what it observes at once, and again when the desk comes back from behind another tab.
 let begun = false, scrolledTo = -1; // scrolledTo: where the tour last left the page
 const watcher = new ResizeObserver(() => {
   place();

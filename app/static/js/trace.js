@@ -152,7 +152,7 @@ const chart = (element, panel) => {
 
 // A click, or arrows and Enter.
 const listenIn = (root, panel) => {
-  // Whoever reads further up stays there, until a hand goes to the end; only a hand goes up. On a narrow screen six
+  // A reader further up stays there, until a hand goes to the end; only a hand goes up. On a narrow screen six
   // lines are seen, or none yet: there the beginning stays.
   let top = 0;
   root.addEventListener("scroll", () => {

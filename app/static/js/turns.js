@@ -31,7 +31,7 @@ export const show = (json) => {
 };
 export const ready = () => {
   for (const id of REPLIES) {
-    // Its text first: whoever speaks to the page says what they see.
+    // Its visible text first: voice control uses what is seen.
     byId(id).setAttribute("aria-label", `Reply (${shown(id)}) to the ${id.replace("reply-", "")} response`);
   }
 };

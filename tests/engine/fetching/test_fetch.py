@@ -388,7 +388,7 @@ def test_ctrl_c_and_failure_in_one_line(shelf: Shelf, tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130 and not out
-    assert "the same command goes on from there" in err.splitlines()[-1]
+    assert "the same command continues from there" in err.splitlines()[-1]
     shelf.files.clear()
     failed = subprocess.run(command(path), cwd=ROOT, capture_output=True, text=True)
     assert failed.returncode == 2 and not failed.stdout and "Traceback" not in failed.stderr
