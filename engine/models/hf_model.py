@@ -155,7 +155,7 @@ class MixedPolicy(PreTrainedModel, GenerationMixin):
         """Push the folder that `save_pretrained` writes to the hub. Raises InputError if the base is a path."""
         if Path(self.policy_set.base).exists():
             raise InputError(
-                f"push_to_hub: the base is '{self.policy_set.base}', which is on this machine alone; push it first, and "
+                f"push_to_hub: the base is '{self.policy_set.base}', which is only here; push it first, and "
                 "give its hub id in the configuration"
             )
         return super().push_to_hub(*args, **kwargs)
