@@ -185,18 +185,17 @@ class Engine:
             mixtures: the mixture of each response.
             sampling: one for all responses, or one for each.
             seeds: the seed of each response.
-            client: see `submit`.
-            time_limit: see `submit`.
-            top_logprobs: see `submit`.
+            client, time_limit, top_logprobs: see `submit`.
 
         Raises:
             InputError: one of the responses is not valid; none is queued then.
         """
         samplings = sampling if isinstance(sampling, list) else [sampling] * len(mixtures)
-        requests = [
-            self._request(prompt, *asked, time_limit=time_limit, top_logprobs=top_logprobs)
-            for asked in zip(mixtures, samplings, seeds, strict=True)
-        ]
+        date = self.policy_set.now()
+        prompt_ids = self.check_prompt(prompt, max(one.max_new_tokens for one in samplings), date=date)
+        shared: dict[str, Any] = {"date": date, "prompt_ids": prompt_ids}
+        shared |= {"time_limit": time_limit, "top_logprobs": top_logprobs}
+        requests = [self._request(prompt, *each, **shared) for each in zip(mixtures, samplings, seeds, strict=True)]
         self._scheduler.submit(requests, client)
         return requests
 
@@ -214,6 +213,7 @@ class Engine:
         top_logprobs: int = 0,
         record: Record | None = None,
         date: str = "",
+        prompt_ids: dict[str, list[int]] | None = None,
     ) -> Request:
         prompt, date = check_messages(prompt), check_date(date) or self.policy_set.now()
         sampler = Sampler(sampling, seed)
@@ -227,7 +227,7 @@ class Engine:
                 for policy in self.policy_set.rows_of(other, False)
                 if policy.name not in [one.name for one in policies]
             ]
-        prompt_ids = self.check_prompt(prompt, len(given) + sampling.max_new_tokens, date=date)
+        prompt_ids = prompt_ids or self.check_prompt(prompt, len(given) + sampling.max_new_tokens, date=date)
         if sampling.particles > 1:
             check_particles(mixture, sampling, len(policies), self.max_rows)
             if steered:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from torch import Tensor
 
 
+LEAST = -1e4  # the log-prob of an impossible token
+
+
 def amplify(mixed: Tensor, reference: Tensor, gain: float) -> Tensor:
     """Return log-probs of π_ref (π/π_ref)^s, normalised.
 
@@ -18,4 +21,6 @@ def amplify(mixed: Tensor, reference: Tensor, gain: float) -> Tensor:
     """
     if gain == 1:
         return mixed
+    # A token that is impossible under both stays impossible: the difference of two infinities is not a number.
+    reference, mixed = reference.clamp(min=LEAST), mixed.clamp(min=LEAST)
     return (reference + gain * (mixed - reference)).log_softmax(-1)

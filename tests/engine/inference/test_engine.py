@@ -268,3 +268,18 @@ def test_closing_waits_for_rewards(tiny: Tiny, monkeypatch) -> None:
     assert all(list(r.completion(timeout=0).rewards) == engine.reward_set.objectives for r in requests)
     with pytest.raises(RuntimeError, match="closed"):
         engine.rewards([("mix", "the faders", None)])
+
+
+def test_panels_read_their_prompt_once(tiny_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    rendered: list[object] = []
+    read = tiny_engine.policy_set.read
+    monkeypatch.setattr(tiny_engine.policy_set, "read", lambda *args: rendered.append(args) or read(*args))
+    mixtures = [tiny_engine.mixture({"plain": 1}), tiny_engine.mixture()]
+    requests = tiny_engine.submit_all(PROMPT, mixtures, Sampling(max_new_tokens=4), [1, 2])
+    together = [request.completion(timeout=60).tokens for request in requests]
+    assert len(rendered) == 1
+    each = zip(mixtures, (1, 2), strict=True)
+    alone = [
+        tiny_engine.submit(PROMPT, one, Sampling(max_new_tokens=4), seed).completion().tokens for one, seed in each
+    ]
+    assert together == alone

@@ -35,6 +35,16 @@ def test_gain_by_hand() -> None:
     assert amplify(policy, reference, 0.0).exp().tolist() == pytest.approx([0.5, 0.5])
 
 
+@pytest.mark.parametrize("gain", [0.0, 0.5, 2.0, 4.0])
+def test_gain_keeps_what_is_impossible_impossible(gain: float) -> None:
+    policy, reference = torch.tensor([0.8, 0.2, 0.0]).log(), torch.tensor([0.5, 0.5, 0.0]).log()
+    found = amplify(policy, reference, gain).exp()
+    assert found[2] == 0 and found[0] / found[1] == pytest.approx(4.0**gain)
+    # Impossible under the policy alone: without it, unless the policy has no say.
+    found = amplify(torch.tensor([1.0, 0.0]).log(), torch.tensor([0.5, 0.5]).log(), gain).exp()
+    assert found.tolist() == pytest.approx([0.5, 0.5] if gain == 0 else [1, 0])
+
+
 @pytest.mark.parametrize("name", FUNCTIONS)
 @pytest.mark.parametrize("exponent", [-3.0, -1.0, -1e-4, 0.0, 1e-4, 1.0, 3.0])
 def test_normalised_in_every_shape(name: str, exponent: float) -> None:
