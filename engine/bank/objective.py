@@ -25,8 +25,8 @@ class Objective:
     If the bank has steps, two more techniques apply. First, Rao-Blackwellisation: a response's weight is replaced by
     its conditional mean over the stopping time, Σ_t w_{t-1} Σ_e Π_k p_k(e)^{λ_k} over the tokens e that end a response;
     F̂ remains convex. Second, a ratio estimate with a control variate: the estimate is divided by 1 + D̄, where D of a
-    response is the sum of its control variates (`StepsAt.departure`) with mean zero. With a = 1, and every sampled token among those kept, it is exact
-    at the corners of the simplex, where a policy's probabilities sum to one.
+    response is the sum of its control variates (`StepsAt.departure`) with mean zero. With a = 1, and every sampled
+    token among those kept, it is exact at the corners of the simplex, where a policy's probabilities sum to one.
     """
 
     def __init__(self, bank: Bank) -> None:

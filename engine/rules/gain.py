@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from torch import Tensor
 
-
 LEAST = -1e4  # the log-prob of an impossible token
 
 
