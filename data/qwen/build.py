@@ -2,9 +2,10 @@
 
     python data/qwen/build.py --base FILE.gguf --sources FOLDER
 
-Needs `pip install -e ".[train]"`. A stage takes under 90 minutes on two CPU cores and stores its figures in the work
-folder, so that an interrupted build continues. `--again STAGE` repeats a stage and all later ones; `--only STAGE` runs
-a single one. Seeds are fixed. `--sources` holds the public files that `sources.py` names.
+Needs `pip install -e ".[train]"`. A stage takes under 90 minutes on two CPU cores and adds its figures to
+`figures.json`, so that an interrupted build continues, also from a fresh clone: stages with figures are not repeated.
+`--again STAGE` repeats a stage and all later ones; `--only STAGE` runs a single one. Seeds are fixed. `--sources` holds
+the public files that `sources.py` names. The work folder holds what later stages read and the repository does not.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ from engine.rewards.linear_head import Head, save_head  # noqa: E402
 from engine.rewards.reward_set import RewardSet  # noqa: E402
 
 CONFIG = ROOT / "data" / "configs" / "qwen.yaml"
+FIGURES = HERE / "figures.json"
 PROMPTS = ROOT / "data" / "prompts" / "qwen.jsonl"
 BASE = "Qwen/Qwen2.5-Coder-0.5B-Instruct"
 # Prompts of fold A: what the base answers for the reference to learn from, and what the policies learn on.
@@ -232,7 +234,8 @@ class Build:
 
     def card(self) -> dict[str, Any]:
         """Write the measured part of the model card."""
-        return card.write(self.work, read(self.work / "measured.jsonl")[collection.PROMPTS :])
+        measured = read(self.work / "measured.jsonl")[collection.PROMPTS :]
+        return card.write(FIGURES, self.work / "responses.jsonl", measured)
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> None:
@@ -241,7 +244,9 @@ def write(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """Read JSON lines."""
+    """Read JSON lines. Raises FileNotFoundError that names the stage which writes the file."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is not there; repeat its stage: --again {path.stem}")
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
@@ -269,20 +274,20 @@ def main(
     for name in (again, only):
         if name is not None and name not in stages:
             raise typer.BadParameter(f"no stage is called '{name}'; there are {', '.join(stages)}")
+    figures = json.loads(FIGURES.read_text(encoding="utf-8")) if FIGURES.is_file() else {}
     if again:
         for name in list(stages)[list(stages).index(again) :]:
-            (work / f"{name}.done").unlink(missing_ok=True)
+            figures.pop(name, None)
             (work / f"{name}.jsonl").unlink(missing_ok=True)
             shutil.rmtree(HERE / name.removeprefix("policy-"), ignore_errors=True)
     for name, (stage, *arguments) in stages.items():
         if only is not None and name != only:
             continue
-        done = work / f"{name}.done"
-        if not done.exists():
+        if name not in figures:
             logging.info("%s ...", name)
             began = time.monotonic()
-            figures = {**stage(*arguments), "seconds": round(time.monotonic() - began)}
-            done.write_text(json.dumps(figures, indent=2) + "\n")
+            figures[name] = {**stage(*arguments), "seconds": round(time.monotonic() - began)}
+            FIGURES.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
         logging.info("%s: done", name)
 
 

@@ -17,16 +17,17 @@ MARKER = "<!-- measured: data/qwen/build.py writes all below -->"
 SHOWN = 20
 
 
-def write(work: Path, measured: list[dict[str, Any]]) -> dict[str, Any]:
+def write(stages: Path, memo: Path, measured: list[dict[str, Any]]) -> dict[str, Any]:
     """Write the card's second half, below `MARKER`.
 
     Args:
-        work: The folder with the stages' figures and the evaluation's responses.
+        stages: The JSON file with the stages' figures.
+        memo: The evaluation's responses.
         measured: The evaluation's prompts with their source and kind.
     """
-    figures = {path.stem: json.loads(path.read_text()) for path in work.glob("*.done")}
+    figures = json.loads(stages.read_text(encoding="utf-8"))
     result = json.loads((HERE / "evaluation.json").read_text(encoding="utf-8"))
-    responses = responses_of(work / "responses.jsonl")
+    responses = responses_of(memo)
     parts = [
         training_part(figures),
         evaluation_part(result),
@@ -62,10 +63,9 @@ def training_part(figures: dict[str, Any]) -> str:
     reference, samples, scores = figures["reference"], figures["samples"], figures["scores"]
     lines = [
         "## Training",
-        f"The reference learnt from {reference['tokens']:,} tokens of {reference['prompts']} prompts; the loss went "
-        f"from {reference['loss_before']:.2f} to {reference['loss_after']:.2f} nats a token. It answered "
-        f"{samples['prompts']} prompts in {samples['tokens']:,} tokens, {scores['words']:.0f} words a response. "
-        "Correlations of these responses' rewards with each other and with their number of words:",
+        *reference_part(reference),
+        f"The reference answered {samples['prompts']} prompts in {samples['tokens']:,} tokens, {scores['words']:.0f} words "
+        "a response. Correlations of these responses' rewards with each other and with their number of words:",
     ]
     names = [*heads.OBJECTIVES, "words"]
     rows = [[name, *(f"{value:.2f}" for value in row)] for name, row in zip(names, scores["correlations"], strict=True)]
@@ -77,11 +77,27 @@ def training_part(figures: dict[str, Any]) -> str:
     rows = []
     for name in heads.OBJECTIVES:
         policy = figures[f"policy-{name}"]
-        accuracy = [f"{figures[stage][name]['held_out_accuracy']:.0%}" for stage in ("heads", "judges")]
+        accuracy = [accuracy_of(figures, stage, name) for stage in ("heads", "judges")]
         numbers = [f"{policy[key]:.2f}" for key in ("slope", "correlation", "kl_from_reference")]
         rows.append([name, str(policy["step"]), *numbers, *accuracy])
     head = ["policy", "steps", "slope", "correlation", "KL", "reward head: held-out pairs", "judge: held-out pairs"]
     return "\n\n".join([*lines, table(head, rows)])
+
+
+def accuracy_of(figures: dict[str, Any], stage: str, name: str) -> str:
+    """Return the held-out accuracy of a head in percent; a dash if its figures are not known."""
+    found = figures.get(stage, {}).get(name)
+    return f"{found['held_out_accuracy']:.0%}" if found else "–"
+
+
+def reference_part(reference: dict[str, Any]) -> list[str]:
+    """Return the sentence on the reference's training; none if its figures are not known."""
+    if "loss_before" not in reference:
+        return []
+    return [
+        f"The reference learnt from {reference['tokens']:,} tokens of {reference['prompts']} prompts; the loss went "
+        f"from {reference['loss_before']:.2f} to {reference['loss_after']:.2f} nats a token."
+    ]
 
 
 def evaluation_part(result: dict[str, Any]) -> str:
