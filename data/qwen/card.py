@@ -65,7 +65,8 @@ def training_part(figures: dict[str, Any]) -> str:
         "## Training",
         *reference_part(reference),
         f"The reference answered {samples['prompts']} prompts in {samples['tokens']:,} tokens, "
-        f"{scores['words']:.0f} words a response. Correlations of these responses' rewards with each other and with their number of words:",
+        f"{scores['words']:.0f} words a response. "
+        "Correlations of these responses' rewards with each other and with their number of words:",
     ]
     names = [*heads.OBJECTIVES, "words"]
     rows = [[name, *(f"{value:.2f}" for value in row)] for name, row in zip(names, scores["correlations"], strict=True)]
