@@ -9,6 +9,7 @@ from concurrent.futures import TimeoutError as NotYet
 from typing import TYPE_CHECKING
 
 from engine.errors import InputError
+from engine.inference.detokenizer import Detokenizer
 from engine.inference.finish_reason import FinishReason
 from engine.inference.sequence import Sequence
 from engine.inference.smc import Particles
@@ -44,6 +45,7 @@ class Request:
 
     def __iter__(self) -> Iterator[Token]:
         policy_set = self._scheduler.policy_set
+        detokenizer = Detokenizer(policy_set.text)
         given = ""  # the text of the tokens that were handed out
         kept: tuple[int, str] | None = None  # a token whose text is not settled, and the text up to it that is
         while (place := self._tokens.get()) is not None:
@@ -51,11 +53,12 @@ class Request:
                 yield self._token(kept[0], kept[1][len(given) :])
                 given = kept[1]
             tokens = self.sequence.tokens[: place + 1]
-            text = policy_set.text(tokens)
+            text = detokenizer.text(tokens)
             settled = policy_set.chat.settled(text, tokens, given)
             if settled == text:
                 yield self._token(place, text[len(given) :])
                 kept, given = None, text
+                detokenizer.settle(tokens)
             else:
                 kept = place, settled
         if kept is not None:  # it ended within a character

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from random import Random
 
 import pytest
 from tokenizers import Tokenizer, decoders, models, normalizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from engine import Engine, Sampling
+from engine.inference.detokenizer import Detokenizer
 from engine.inference.request import Request
 from engine.inference.sampler import Sampler
 from engine.inference.sequence import Sequence
@@ -167,3 +169,26 @@ def test_what_ends_a_turn_is_no_text(tiny: Tiny, tmp_path: Path) -> None:
     tokenizer.chat_template = CHAT.replace("<|end|>", "<turn>")
     chat = Chat(tokenizer)
     assert chat.end == [tokenizer.convert_tokens_to_ids("<turn>")]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_long_text_is_decoded_in_a_window(tmp_path: Path, kind: str) -> None:
+    tokenizer, random = KINDS[kind](tmp_path), Random(1)
+    text = " ".join(random.choice(list(TEXTS.values())) for _ in range(60))
+    ids = tokenizer(text, add_special_tokens=False).input_ids
+    decoded: list[int] = []
+
+    def decode(tokens: list[int]) -> str:
+        decoded.append(len(tokens))
+        return tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+
+    chat, detokenizer, given = Chat(tokenizer), Detokenizer(decode), ""
+    for count in range(1, len(ids) + 1):
+        tokens = ids[:count]
+        found = detokenizer.text(tokens)
+        assert found == tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        settled = chat.settled(found, tokens, given)
+        if settled == found:
+            given = found
+            detokenizer.settle(tokens)
+    assert len(ids) > 500 and max(decoded) < 200
