@@ -174,7 +174,7 @@ def test_deleting_takes_all_of_it_and_nothing_else(comparisons, tiny_engine, com
     comparisons.delete(made)
     comparisons.delete(other)
     assert counts(store) == before
-    with pytest.raises(InputError, match="gone"):
+    with pytest.raises(InputError, match="was deleted"):
         comparisons.tables.plan(made)
 
 

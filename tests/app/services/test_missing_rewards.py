@@ -208,5 +208,5 @@ def test_a_reward_that_nothing_calibrates_ends_no_comparison(comparisons, tiny, 
     rows = comparisons.tables.completions(comparison, 0)
     json.dumps(comparison_chart.prompt_value(answers.plan, 0, rows, styles, objectives), allow_nan=False)
     assert "never" in comparison_chart.interrupted(2, answers.plan, None, answers.missing)
-    with pytest.raises(InputError, match="gone"):
+    with pytest.raises(InputError, match="was deleted"):
         comparisons.tables.plan(comparison + 1)

@@ -56,7 +56,7 @@ def test_at_another_temperature_everything_still_adds_up(small: Callable[[int, i
 def test_a_bank_that_was_stopped_goes_on(small: Callable[[int, int], Small], tmp_path: Path) -> None:
     some, seen = small(2, 0), []
     file = file_of(some, tmp_path)
-    with pytest.raises(InputError, match="it was stopped; what was sampled is kept"):
+    with pytest.raises(InputError, match="bank: stopped; the sampled responses are kept"):
         collect(
             some.engine, PROMPTS, 40, SAMPLING, file=file,
             progress=lambda done, wanted: seen.append(done), stopped=lambda: bool(seen) and seen[-1] >= 80,
@@ -83,7 +83,7 @@ def test_stop_does_not_wait_for_the_responses_under_way(
     hold = lambda batch, drawn: (begun.set(), held.wait(10), step(batch, drawn), ended.append(batch))[2]  # noqa: E731
     monkeypatch.setattr(Batch, "step", hold)
     try:
-        with pytest.raises(InputError, match="it was stopped"):
+        with pytest.raises(InputError, match="bank: stopped"):
             collect(small(2, 0).engine, PROMPTS[:1], 1, SAMPLING, stopped=begun.is_set)
         assert not ended, "it waited for a token"
     finally:

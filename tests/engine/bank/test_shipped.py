@@ -69,7 +69,7 @@ def test_a_shipped_bank_is_read_and_a_stale_one_is_not(small: Callable[[int, int
 def test_rounds_that_some_prompts_lack_are_left_out(small: Callable[[int, int], Small], tmp_path: Path) -> None:
     engine, seen = small(2, 0).engine, []
     file = BankFile(engine.config, SAMPLING, proposals(engine), folder=tmp_path)
-    with pytest.raises(InputError, match="it was stopped"):
+    with pytest.raises(InputError, match="bank: stopped"):
         collect(
             engine, PROMPTS[:2], 400, SAMPLING, file=file,
             progress=lambda done, wanted: seen.append(done), stopped=lambda: seen[-1] >= 12,

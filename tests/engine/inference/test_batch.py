@@ -65,7 +65,7 @@ def alone(engine: Engine, sequence: Sequence, seed: int, static: bool) -> Sequen
 
 @pytest.mark.parametrize("static", [False, True], ids=["exact", "static"])
 @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
-@given(mixture_schedule=st.lists(st.one_of(joins, steps, steps, steers, cancels, moves), min_size=4, max_size=16))
+@given(plan=st.lists(st.one_of(joins, steps, steps, steers, cancels, moves), min_size=4, max_size=16))
 def test_every_sequence_is_what_it_would_be_alone(tiny_engine: Engine, static: bool, plan: list) -> None:
     batch = Batch(tiny_engine.policy_set, static=static)
     every: list[tuple[Sequence, int]] = []

@@ -276,8 +276,8 @@ def test_panels_read_their_prompt_once(tiny_engine: Engine, monkeypatch: pytest.
     monkeypatch.setattr(tiny_engine.policy_set, "read", lambda *args: rendered.append(args) or read(*args))
     mixtures = [tiny_engine.mixture({"plain": 1}), tiny_engine.mixture()]
     requests = tiny_engine.submit_all(PROMPT, mixtures, Sampling(max_new_tokens=4), [1, 2])
+    assert len(rendered) == 1  # before the rewards read it
     together = [request.completion(timeout=60).tokens for request in requests]
-    assert len(rendered) == 1
     each = zip(mixtures, (1, 2), strict=True)
     alone = [
         tiny_engine.submit(PROMPT, one, Sampling(max_new_tokens=4), seed).completion().tokens for one, seed in each

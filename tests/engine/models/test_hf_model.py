@@ -205,7 +205,7 @@ def test_what_is_pushed_needs_a_base_that_others_have(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = MixedPolicy.from_config(tiny.config, WEIGHTS)
-    with pytest.raises(InputError, match=r"push_to_hub: the base is .* push the base first"):
+    with pytest.raises(InputError, match=r"push_to_hub: the base is .* push it first"):
         model.push_to_hub("somebody/mixture")
     # With a base that has a hub id, what would be uploaded is the folder.
     pushed: dict[str, bytes] = {}
