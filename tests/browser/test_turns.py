@@ -59,7 +59,7 @@ def expect_turns(page: Page, *said: str) -> None:
 def reply(page: Page, side: str, *said: str) -> None:
     """Go on from a response; said: what the conversation is then."""
     page.locator(f"#reply-{side}").click()
-    wait_for_status(page, f"goes on from the {side} response")
+    wait_for_status(page, f"continues from the {side} response")
     expect_turns(page, *said)
 
 
@@ -104,7 +104,7 @@ def test_three_turns_right_then_left_rated_back_and_shared(
     wait_for_status(page, "Saved")
     page.locator("#top h1").click()
     page.keyboard.press("5")
-    wait_for_status(page, "goes on from the left response")
+    wait_for_status(page, "continues from the left response")
     expect_turns(page, FIRST, first["right"], SECOND, second["left"])
     assert transcript(page)[3][0].startswith("Left · helpful 25%")
     third = generate(page, THIRD)
