@@ -131,7 +131,7 @@ def enable_wal(db: Database) -> None:
 def check_file(path: Path, needed: Applied | None = None) -> None:
     """Check that a file is a database of this version or an older one, without writing to it or beside it.
 
-    A missing or an empty file passes: it becomes a new database.
+    A missing or an empty file passes, since it becomes a new database, unless the log of another one is beside it.
 
     Args:
         path: The file.
@@ -140,6 +140,13 @@ def check_file(path: Path, needed: Applied | None = None) -> None:
     Raises:
         InputError: if it is not.
     """
+    log_size = size_of(
+        Path(f"{os.path.realpath(path)}-wal")
+    )  # first: a database that is being made is older than its log
+    if log_size and not size_of(path):
+        # SQLite would delete it, with ratings that are only there.
+        reason = f"it is missing or empty, but {path.name}-wal has its newest data; put it back, or move that file away"
+        raise unusable(path, reason)
     try:
         status = path.stat()
     except FileNotFoundError:
@@ -163,6 +170,14 @@ def check_file(path: Path, needed: Applied | None = None) -> None:
         raise unusable(path, f"{problem}: it is not an SQLite database, or damaged")
     if problem:
         raise problem
+
+
+def size_of(path: Path) -> int:
+    """Return the size of a file in bytes, 0 if it cannot be found."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 def in_use(path: Path) -> bool:

@@ -130,6 +130,18 @@ def test_a_database_that_was_killed_before_it_had_tables_opens(tmp_path):
     Store(path).close()
 
 
+@pytest.mark.parametrize("left", ["nothing", "an empty file"])
+def test_a_log_without_its_database_is_not_deleted(tmp_path, left):
+    path, wal = tmp_path / "file.db", tmp_path / "file.db-wal"
+    wal.write_bytes(b"ratings " * 1000)
+    if left == "an empty file":
+        path.touch()
+    before = contents(tmp_path)
+    with pytest.raises(InputError, match=r"file\.db-wal has its newest data"):
+        Store(path)
+    assert contents(tmp_path) == before
+
+
 def test_a_link_and_tables_of_the_users_own_are_no_obstacle(tmp_path, completion):
     ours(tmp_path / "real.db", "create table notes (text)", "alter table ratings add column note text")
     link = tmp_path / "link.db"
