@@ -140,10 +140,10 @@ def check_file(path: Path, needed: Applied | None = None) -> None:
     Raises:
         InputError: if it is not.
     """
-    log_size = size_of(
+    log_size = bytes_in(
         Path(f"{os.path.realpath(path)}-wal")
     )  # first: a database that is being made is older than its log
-    if log_size and not size_of(path):
+    if log_size and not bytes_in(path):
         # SQLite would delete it, with ratings that are only there.
         reason = f"it is missing or empty, but {path.name}-wal has its newest data; put it back, or move that file away"
         raise unusable(path, reason)
@@ -172,7 +172,7 @@ def check_file(path: Path, needed: Applied | None = None) -> None:
         raise problem
 
 
-def size_of(path: Path) -> int:
+def bytes_in(path: Path) -> int:
     """Return the size of a file in bytes, 0 if it cannot be found."""
     try:
         return path.stat().st_size
