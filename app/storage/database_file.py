@@ -140,9 +140,8 @@ def check_file(path: Path, needed: Applied | None = None) -> None:
     Raises:
         InputError: if it is not.
     """
-    log_size = bytes_in(
-        Path(f"{os.path.realpath(path)}-wal")
-    )  # first: a database that is being made is older than its log
+    # The log first: where another process makes the database just now, its file is there before its log.
+    log_size = bytes_in(Path(f"{os.path.realpath(path)}-wal"))
     if log_size and not bytes_in(path):
         # SQLite would delete it, with ratings that are only there.
         reason = f"it is missing or empty, but {path.name}-wal has its newest data; put it back, or move that file away"
