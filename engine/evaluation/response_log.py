@@ -7,18 +7,32 @@ import json
 from pathlib import Path
 from typing import Any
 
+from engine.errors import InputError
 from engine.files import append_line
+
+START = '{"key": '  # of every line
 
 
 class Memo:
-    """JSON values by key, in a file, or only in memory without a path. Only one process may write a file at a time."""
+    """JSON values by key, in a file, or only in memory without a path. Only one process may write a file at a time.
+
+    Raises:
+        InputError: if there is a file that no Memo wrote; nothing is appended to it.
+    """
 
     def __init__(self, path: Path | None = None) -> None:
         self.path = path
         self._values: dict[str, Any] = {}
-        if path is None or not path.is_file():
+        if path is None or not path.exists():
             return
-        for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            text = path.read_text(encoding="utf-8") if path.is_file() else None
+        except UnicodeDecodeError:
+            text = None
+        # A first line that was not written completely is a beginning of START, or begins with it.
+        if text is None or text[: len(START)] != START[: len(text)]:
+            raise InputError(f"{path}: it is no file of responses that a comparison of methods wrote; give a new file")
+        for line in text.splitlines():
             try:
                 row = json.loads(line)
                 self._values[row["key"]] = row["value"]
