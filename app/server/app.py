@@ -19,13 +19,14 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.server.configurations import Configurations, Page, for_visitors
+from app.server.gradio_compat import forget_unread
 from app.services.visitor import visitor_of_scope
 from engine import InputError
 
 UNKNOWN = "There is no such configuration here. The first desk is at the address without /desk and what follows it.\n"
 FOREIGN = "Only this site's own pages may ask for that.\n"
 OWNERS = "Only the owner of this desk can load other configurations or fetch policies.\n"
-SWEEP = 60.0  # seconds between two looks for runs that are no longer needed
+SWEEP = 10.0  # seconds between two looks for what sessions have left behind
 CLOSED = "This desk was closed to make room for another. Open it again from the menu.\n"
 
 
@@ -145,12 +146,13 @@ class Site:
         return {**described, "says": for_visitors(described["says"], file)}
 
     async def sweep(self) -> None:
-        """Remove from all desks, again and again, the runs of sessions that have ended without notice."""
+        """Remove from all desks, again and again, what sessions have left behind that ended without notice."""
         while True:
             await asyncio.sleep(SWEEP)
             for configuration in self.configurations.all.values():
                 if configuration.page:
                     configuration.page.desk.runs.sweep()
+                    forget_unread(configuration.page.app)
 
     @asynccontextmanager
     async def lifespan(self, _: Any) -> AsyncIterator[None]:

@@ -36,4 +36,5 @@ def build_page(desk: Desk, menu: Menu | None = None) -> gr.Blocks:
     # Each look takes Python from the engine.
     blocks._queue.sleep_when_free, blocks._queue.progress_update_sleep_when_free = 0.01, 0.1
     blocks._queue.max_size, blocks.state_session_capacity = WAITING, SESSIONS
+    blocks._queue.pending_messages_per_session.max_size = SESSIONS
     return blocks

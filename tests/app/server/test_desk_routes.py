@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from pathlib import Path
@@ -12,6 +13,7 @@ from gradio.utils import get_upload_folder
 
 from app.server import uploads
 from app.server.desk_app import web_app
+from app.server.gradio_compat import MAX_UNREAD, forget_unread
 from app.server.uploads import UploadRoom, make_room, own_folder
 from app.services.app_state import Desk
 from app.ui.page import KEPT, SESSIONS, WAITING, build_page
@@ -52,7 +54,18 @@ def test_what_gradio_keeps_is_limited(desk: Desk) -> None:
     blocks = build_page(desk)
     assert blocks.delete_cache == KEPT and blocks.state_session_capacity == SESSIONS
     assert blocks._queue.max_size == WAITING
+    assert blocks._queue.pending_messages_per_session.max_size == SESSIONS
     assert KEPT[1] <= 3600 and SESSIONS <= 1000 and WAITING <= 1000
+
+
+def test_results_that_no_page_fetches_are_dropped(client: TestClient) -> None:
+    pending = client.app.routes[-1].app.get_blocks()._queue.pending_messages_per_session
+    for session, count in (("gone", MAX_UNREAD + 1), ("here", MAX_UNREAD)):
+        pending[session] = asyncio.Queue()
+        for number in range(count):
+            pending[session].put_nowait(number)
+    forget_unread(client.app)
+    assert (pending["gone"].qsize(), pending["here"].qsize()) == (0, MAX_UNREAD)
 
 
 def test_uploads_have_a_limit_together(client: TestClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
