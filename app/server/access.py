@@ -72,6 +72,8 @@ def find_access(
     names |= {allowed_name(name) for name in env.get("SPACE_HOST", "").replace(",", " ").split()} if on_space else set()
     if url := urlsplit(root).netloc:
         names.add(allowed_name(url.rpartition("@")[2]))
+    # Behind a proxy on the same machine, everybody's requests come from a loopback address.
+    reached_by_others = trust_proxy or any(not is_loopback(split_host(name)[0]) for name in names)
     any_address = host in ALL_INTERFACES
     if any_address and not allowed:
         names.add(socket.gethostname().lower())
@@ -85,7 +87,7 @@ def find_access(
         trust_proxy=trust_proxy or on_space,
         framed_by=(HUB,) if on_space else (),
         owner_token=owner_token,
-        hosted=bool(owner_token) or on_space or not is_loopback(host),
+        hosted=bool(owner_token) or on_space or reached_by_others or not is_loopback(host),
     )
 
 

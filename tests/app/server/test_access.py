@@ -70,6 +70,10 @@ def test_who_owns_a_desk() -> None:
     assert not find_access("localhost", env={}).hosted
     for host, token, env in (("127.0.0.1", "t" * 16, {}), ("0.0.0.0", "", {}), ("127.0.0.1", "", SPACE)):
         assert find_access(host, owner_token=token, env=env).hosted
+    # Behind a proxy on this machine, too.
+    for settings in ({"allowed": ["mix.org"]}, {"root": "https://mix.org/desk"}, {"trust_proxy": True}):
+        assert find_access("127.0.0.1", env={}, **settings).hosted
+    assert not find_access("127.0.0.1", root="/desk", allowed=["localhost:9000"], env={}).hosted
     with pytest.raises(InputError, match="--owner-token: it has 5 characters; give 16 or more"):
         find_access("127.0.0.1", owner_token="short", env={})
 
