@@ -16,9 +16,10 @@ from app.charts.marks import build_legend
 from app.charts.plotly_component import figure, plotted
 from app.html import caption, message, rewards_table
 from app.schemas.desk_state import DeskState
-from app.services.app_state import Desk, session
+from app.services.app_state import Desk
 from app.services.generation_run import SIDES, Run, new_seed
 from app.services.panel_choice import FADERS, chosen_mixture, chosen_sampling
+from app.services.visitor import session, visitor_of
 from app.ui.balance import Balance, build_expected
 from app.ui.controls import (
     RATINGS,
@@ -209,7 +210,7 @@ class DeskTab:
                 state = controls.read(gathered)
                 seed = self.seed(state)
                 # Reading a long prompt takes a while, and the events of all sessions go through this loop.
-                run = await asyncio.to_thread(self.start, session(request), state, seed)
+                run = await asyncio.to_thread(self.start, session(request), state, seed, visitor_of(request).address)
             except InputError as error:
                 yield outputs.say(str(error), "bad")
                 return
@@ -236,7 +237,9 @@ class DeskTab:
                 side = next((side for side in SIDES if side not in state.panels), SIDES[-1])
                 mixture = chosen_mixture(FADERS, state.mixture, self.desk.engine)
                 sampling, seed = state.tokens_sampling(), self.seed(state) + SIDES.index(side)
-                run = await asyncio.to_thread(self.desk.branch, session(request), side, mixture, sampling, seed)
+                run = await asyncio.to_thread(
+                    self.desk.branch, session(request), side, mixture, sampling, seed, visitor_of(request).address
+                )
             except InputError as error:
                 yield outputs.say(str(error), "bad")
                 return
@@ -312,7 +315,7 @@ class DeskTab:
             outputs.drawer: None,
         }
 
-    def start(self, who: str, state: DeskState, seed: int) -> Run:
+    def start(self, who: str, state: DeskState, seed: int, address: str = "") -> Run:
         """Submit the responses of the open panels. Raises InputError."""
         sampling, engine = state.tokens_sampling(), self.desk.engine
         return self.desk.start(
@@ -322,6 +325,7 @@ class DeskTab:
             {side: chosen_sampling(choice, sampling) for side, choice in state.panels.items()},
             seed,
             steerable=[side for side, choice in state.panels.items() if choice == FADERS],
+            address=address,
         )
 
     def seed(self, state: DeskState) -> int:
@@ -337,7 +341,7 @@ class DeskTab:
     def rating(self, choice: str, outputs: Outputs) -> Callable[..., Changes]:
         def rate(rating_id: str, annotator: str, request: gr.Request) -> Changes:
             try:
-                new = self.desk.rate(session(request), rating_id, choice, annotator)
+                new = self.desk.rate(session(request), rating_id, choice, annotator, visitor_of(request).address)
             except InputError as error:
                 return outputs.say(str(error), "bad")
             except sqlite3.Error as error:
