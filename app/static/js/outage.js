@@ -34,12 +34,11 @@ const lost = () => {
   }
   if (rating.unsaved()) rating.tell();
   // Faders or a target that were not heard have said so already.
-  else if (running || !/cannot be reached/.test(byId("status").textContent)) tell();
+  else if (running || !status.shows("cannot be reached")) tell();
 };
 
 const back = async () => {
-  const said = status.say(status.message(BACK));
-  if (!(await said)) {
+  if (!(await status.say(status.message(BACK)))) {
     reload();
     return;
   }
