@@ -34,10 +34,10 @@ class Steer:
         follower = gr.HTML(
             None,
             html_template="<i></i>",
-            js_on_load="mixdesk.steer.begin(trigger);",
+            js_on_load="mixdesk.status.begin(trigger); mixdesk.steer.begin();",
             elem_id="follower",
         )
-        follower.submit(None, None, [outputs.status], js="() => mixdesk.steer.said()")
+        follower.submit(None, None, [outputs.status], js="() => mixdesk.status.said()")
         self.desk.follow = self.follow
         for side, text in responses.items():
             text.select(
