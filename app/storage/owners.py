@@ -24,7 +24,7 @@ class Owners:
 
     def __init__(self, store: Store, kind: str) -> None:
         self.store, self.kind = store, kind
-        with store.reading() as db:
+        with store.writing() as db:
             schema.apply(db)
 
     def record(self, key: object, browser: str) -> None:
