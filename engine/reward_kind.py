@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, fi
 from typing_extensions import Self
 
 from engine.messages import Prompt
+from engine.names import Label
 from engine.registry import Registry
 
 # (prompt, response text, response tokens if they are known)
@@ -34,7 +35,7 @@ class RewardSettings(BaseModel):
     model_config = ConfigDict(extra="forbid")
     sources: ClassVar[tuple[str, ...]] = ()
 
-    objective: str = Field(min_length=1)
+    objective: Label
     kind: str
     mean: float | None = Field(default=None, allow_inf_nan=False)
     std: float | None = Field(default=None, gt=0, allow_inf_nan=False)
