@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import signal
 import socket
 import sys
 import threading
@@ -61,19 +60,19 @@ def serve(
     if context.invoked_subcommand is not None:
         return
     listener = bind(host, port)
+    from app.server.shutdown import ending_at_once
     from app.server.startup_page import answering
 
-    with answering(listener) as report:
+    with ending_at_once(), answering(listener) as report:
         # Of 800,000 objects that are imported one in seventy becomes garbage: to look through them again and again is
         # a fifth of the start's work. Frozen, they are not looked through later either, while a response is written.
         gc.disable()
-        import uvicorn
-
         from app.server import zero
         from app.server.app import Site
         from app.server.configurations import Configurations, find, read
         from app.server.deployment import find_place
         from app.server.desk_app import web_app
+        from app.server.http_server import LATEST, LATEST_WITH_COPIES, HttpServer
         from app.services.app_state import Desk
         from app.services.policy_fetch import choose_first, fetch_first
         from app.storage.database import Store
@@ -124,16 +123,13 @@ def serve(
     shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host
     url = f"http://{shown}:{listener.getsockname()[1]}"
     say({"url": url, "db": str(store.path)} if as_json else f"Mixdesk is at {url} (Ctrl+C ends it)")
-    # uvicorn stops at these, and then hands them on: to be ended is no error.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: None)
     if on_cpu:
         zero.report()
-    settings = uvicorn.Config(Site(configurations, root_path), log_level="warning", timeout_graceful_shutdown=1)
-    uvicorn.Server(settings).run(sockets=[listener])
-    configurations.close()
+    latest = LATEST_WITH_COPIES if mirror else LATEST
+    HttpServer(Site(configurations, root_path), latest).run(sockets=[listener])
     if mirror:
-        mirror.close()
+        mirror.close()  # first: without a disk that stays, the copies are all that is left of the newest ratings
+    configurations.close()
     store.close()
 
 
