@@ -34,8 +34,8 @@ def end_on_signal(number: int, _: FrameType | None = None) -> None:
 class Deadline:
     """A thread that ends the process with status 0 some seconds after `begin`, unless it has ended before.
 
-    The thread waits from the start: to start one in a signal handler can deadlock, where the signal interrupts the start
-    of another.
+    The thread waits from the beginning: to start one in a signal handler can deadlock, if the signal interrupts the
+    start of another.
     """
 
     def __init__(self, seconds: float) -> None:
