@@ -86,11 +86,11 @@ def serve(
         gc.enable()  # before there are models: what is let go of while they are loaded may be large
 
         place = find_place(db)
-        store = Store(place.db)
         first, *others = config or [choose_first()]
+        files = find(first, others)  # first: a mistake in a configuration leaves no database behind
+        store = Store(place.db)
         if config and (manifest := manifest_of(first)):
             fetch_first(manifest, report)
-        files = find(first, others)
         on_cpu = zero.on_zero()
         mirror = Mirror(place.dataset, place.token) if place.dataset and place.token else None
         if place.warning:
@@ -143,6 +143,8 @@ def export_ratings(
     """Write the ratings to a file."""
     from app.storage.export import export_pairs as write
 
+    if out.exists() and db.exists() and out.samefile(db):
+        raise InputError(f"--out: {out} is the database itself; give another file")
     written = write(db, form, out)
     say(written if as_json else f"{written['rows']} rows from {written['ratings']} ratings in {written['out']}")
 
@@ -169,6 +171,8 @@ def bind(host: str, port: int) -> socket.socket:
         listener.listen()
     except OSError as error:
         raise InputError(f"--port: cannot listen on {host}:{port}: {error.strerror}; give another") from None
+    except UnicodeError:  # a label of a host's name is empty, or too long
+        raise InputError(f"--host: found '{host[:80]}'; give an address, such as 127.0.0.1, or a host's name") from None
     return listener
 
 
