@@ -67,6 +67,8 @@ def serve(
         # Of 800,000 objects that are imported one in seventy becomes garbage: to look through them again and again is
         # a fifth of the start's work. Frozen, they are not looked through later either, while a response is written.
         gc.disable()
+        import uvicorn
+
         from app.server import zero
         from app.server.app import Site
         from app.server.configurations import Configurations, find, read
@@ -126,7 +128,8 @@ def serve(
     if on_cpu:
         zero.report()
     latest = LATEST_WITH_COPIES if mirror else LATEST
-    HttpServer(Site(configurations, root_path), latest).run(sockets=[listener])
+    settings = uvicorn.Config(Site(configurations, root_path), log_level="warning", timeout_graceful_shutdown=1)
+    HttpServer(settings, latest).run(sockets=[listener])
     if mirror:
         mirror.close()  # first: without a disk that stays, the copies are all that is left of the newest ratings
     configurations.close()

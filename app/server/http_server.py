@@ -11,12 +11,10 @@ from collections.abc import Iterator
 from types import FrameType
 
 import uvicorn
-from starlette.types import ASGIApp
 
 from app.server.shutdown import Deadline, end_on_signal
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-GRACE = 1  # seconds that requests under way are given
 LATEST = 1.7  # seconds from the signal until the process ends in any case
 LATEST_WITH_COPIES = 25.0  # the same if ratings are copied to the Hub, where the newest may be the only ones that stay
 
@@ -24,9 +22,9 @@ LATEST_WITH_COPIES = 25.0  # the same if ratings are copied to the Hub, where th
 class HttpServer(uvicorn.Server):
     """uvicorn's server, which stops on a signal, and ends the process at once on a second one."""
 
-    def __init__(self, app: ASGIApp, latest: float = LATEST) -> None:
+    def __init__(self, config: uvicorn.Config, latest: float = LATEST) -> None:
         """latest: seconds from the signal until the process ends, if nothing else has ended it."""
-        super().__init__(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=GRACE))
+        super().__init__(config)
         self.deadline = Deadline(latest)
         logging.getLogger("uvicorn.error").addFilter(is_worth_a_line)
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +17,7 @@ import httpx
 from app.services.panel_choice import FADERS
 from engine.config import DEMO, REFERENCE, load_config
 
+HERE = "127.0.0.1"
 JOIN, PREDICT = "gradio_api/queue/join", "gradio_api/run/predict"
 
 
@@ -34,7 +38,7 @@ class PageMap:
     """The numbers of the page's handlers, which Gradio's API takes, by the button that starts them."""
 
     def __init__(self, config: dict[str, Any]) -> None:
-        """config: what the app answers at /config."""
+        """config: the settings of Gradio that the page holds."""
         self.ids = {one["props"].get("elem_id"): one["id"] for one in config["components"]}
         self.functions = config["dependencies"]
 
@@ -64,21 +68,32 @@ def desk_state(prompt: str, seed: int, tokens: int) -> dict[str, Any]:
 
 
 class Client:
-    """One browser session."""
+    """A browser with one session of the page; `close` ends it."""
 
     def __init__(self, http: httpx.AsyncClient, page: PageMap) -> None:
         self.http, self.page = http, page
         self.session = uuid.uuid4().hex
 
     @classmethod
-    async def open(cls, http: httpx.AsyncClient) -> Client:
-        """Return a client that has read the page's configuration."""
-        answer = await http.get("config")
-        answer.raise_for_status()
-        return cls(http, PageMap(answer.json()))
+    @asynccontextmanager
+    async def open(cls, url: str, address: str = HERE, timeout: float = 120) -> AsyncIterator[Client]:
+        """Open the page in a browser of its own until the block is left.
+
+        Args:
+            url: The app's.
+            address: The loopback address that the browser has; limits count by address.
+            timeout: In seconds, of each step of a request.
+        """
+        async with http_client(url, address, timeout) as http:
+            answer = await http.get("", headers={"Accept": "text/html"})  # gives the browser its cookie, too
+            answer.raise_for_status()
+            config = re.search(r"window\.gradio_config = (\{.*?\});</script>", answer.text, re.DOTALL)
+            if config is None:
+                raise ValueError("the page has no settings of Gradio")
+            yield cls(http, PageMap(json.loads(config[1])))
 
     def again(self) -> Client:
-        """Return another session of the same page."""
+        """Return another session in the same browser."""
         return Client(self.http, self.page)
 
     def generate_body(self, prompt: str, seed: int, tokens: int) -> dict[str, Any]:
@@ -142,17 +157,23 @@ class Client:
                         answer.texts[sides[number]] += content["rest"]
         return answer
 
-    async def rate(self, choice: str = "left") -> str | None:
-        """Rate the session's pair; return the rating's id once the page would show that it is saved, else None."""
+    async def rate(self, choice: str = "left") -> tuple[str | None, str]:
+        """Rate the session's pair.
+
+        Returns:
+            The rating's id once the page would show that it is saved, else None; and what the page would show.
+        """
         rating = uuid.uuid4().hex
         function, trigger = self.page.clicked(f"rate-{choice}")
         body = {"data": [rating, "hostile"], "fn_index": function, "session_hash": self.session, "trigger_id": trigger}
         answer = await self.http.post(PREDICT, json=body)
         answer.raise_for_status()
-        return rating if "Saved:" in str(answer.json()["data"][0]) else None
+        said = str(answer.json()["data"][0])
+        return (rating if "Saved:" in said else None), said
 
 
-def http_client(url: str, timeout: float = 120) -> httpx.AsyncClient:
-    """Return an HTTP client for the app, with any number of connections."""
+def http_client(url: str, address: str = HERE, timeout: float = 120) -> httpx.AsyncClient:
+    """Return an HTTP client for the app, with cookies of its own and any number of connections."""
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=100)
-    return httpx.AsyncClient(base_url=url, timeout=timeout, limits=limits)
+    transport = httpx.AsyncHTTPTransport(local_address=address, limits=limits)
+    return httpx.AsyncClient(base_url=url, timeout=timeout, transport=transport)

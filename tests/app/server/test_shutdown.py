@@ -22,6 +22,7 @@ SOON = 15  # seconds: what takes for ever without the bounds, on a machine that 
 # An app whose responses never end, some of which cannot be cancelled either; it prints a line once it listens.
 STUBBORN = """
 import asyncio, sys, threading, time
+import uvicorn
 from app.__main__ import bind
 from app.server.http_server import HttpServer
 
@@ -43,7 +44,8 @@ async def app(scope, receive, send):
 
 if len(sys.argv) > 3:
     threading.Thread(target=time.sleep, args=[3600]).start()  # not a daemon: Python waits for it at the end
-HttpServer(app, float(sys.argv[2])).run(sockets=[bind("127.0.0.1", int(sys.argv[1]))])
+config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1)
+HttpServer(config, float(sys.argv[2])).run(sockets=[bind("127.0.0.1", int(sys.argv[1]))])
 print("stopped", flush=True)
 """
 

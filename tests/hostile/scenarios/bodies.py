@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 
-from tests.hostile.client import JOIN, PREDICT, Client, http_client
+from tests.hostile.client import JOIN, PREDICT, Client
 from tests.hostile.process import AppProcess
 from tests.hostile.result import Result
 
@@ -91,8 +91,8 @@ async def cut_off(http: httpx.AsyncClient, path: str, headers: dict[str, str], r
 async def run(app: AppProcess, scale: float) -> Result:
     """Send all bodies; with a scale above 1, that often."""
     result = Result(before=app.memory())
-    async with http_client(app.url, timeout=60) as http:
-        client = await Client.open(http)
+    async with Client.open(app.url, timeout=60) as client:
+        http = client.http
         for _ in range(max(1, round(scale))):
             for case in cases(client):
                 began = time.monotonic()

@@ -10,19 +10,27 @@ import httpx
 
 from engine import Engine
 from engine.config import DEMO, REFERENCE
-from tests.hostile.client import Answer, Client, RefusedError, http_client
+from tests.hostile.client import Answer, Client, RefusedError
 from tests.hostile.process import AppProcess
 from tests.hostile.result import Result
 
 CLIENTS, SECONDS, TOKENS = 32, 60.0, 12
 PROMPTS = ["How do I clean a pan?", "How do I store herbs?", "What removes a stain?", "When do I water a fern?"]
 SEEDS = 4
+HONEST = "127.0.0.2"  # the honest client's address
 PATIENCE = 30.0  # seconds for another client's first token
 
 
-async def flood(client: Client, number: int, until: float, answers: list[tuple[str, int, Answer]], refused: list[str],
+async def flood(url: str, number: int, until: float, answers: list[tuple[str, int, Answer]], refused: list[str],
                 result: Result) -> None:  # fmt: skip
-    """Generate until the time is over."""
+    """Generate in a browser until the time is over."""
+    async with Client.open(url) as client:
+        await generate(client, number, until, answers, refused, result)
+
+
+async def generate(client: Client, number: int, until: float, answers: list[tuple[str, int, Answer]],
+                   refused: list[str], result: Result) -> None:  # fmt: skip
+    """Generate until the time is over; each response is kept in `answers`."""
     turn = number
     while time.monotonic() < until:
         prompt, seed = PROMPTS[turn % len(PROMPTS)], 10 * (turn // len(PROMPTS) % SEEDS)
@@ -68,12 +76,11 @@ async def run(app: AppProcess, scale: float) -> Result:
     result = Result(before=app.memory())
     answers: list[tuple[str, int, Answer]] = []
     refused: list[str] = []
-    async with http_client(app.url) as http:
-        first = await Client.open(http)
+    async with Client.open(app.url, HONEST) as other:
         until = time.monotonic() + SECONDS * min(scale, 1)
         count = max(1, round(CLIENTS * scale))
-        floods = (flood(first.again(), i, until, answers, refused, result) for i in range(count))
-        await asyncio.gather(*floods, honest(first, until, result))
+        floods = (flood(app.url, i, until, answers, refused, result) for i in range(count))
+        await asyncio.gather(*floods, honest(other, until, result))
     result.after = app.memory()
     right = await asyncio.to_thread(expected, {(prompt, seed) for prompt, seed, _ in answers})
     for prompt, seed, answer in answers:

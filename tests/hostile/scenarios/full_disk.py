@@ -5,13 +5,26 @@ The app gets a limit on the size of its files: a small disk could be mounted by 
 
 from __future__ import annotations
 
-from tests.hostile.client import Client, http_client
+from tests.hostile.client import Client
 from tests.hostile.process import AppProcess
 from tests.hostile.result import Result
 
 ROOM = 48 * 1024  # bytes that the database may grow by
-MOST = 400  # ratings
+BROWSERS, RATINGS = 10, 50  # with an address each: ratings are limited by address
 PROMPT = "How do I clean a pan? " * 60
+
+
+async def fill(client: Client, number: int, confirmed: set[str], refused: list[str]) -> None:
+    """Rate until three ratings in a row are refused, or as often as one address may."""
+    for seed in range(RATINGS):
+        await client.generate(f"{PROMPT}{number} {seed}", seed, tokens=4)
+        rating, said = await client.rate()
+        if rating:
+            confirmed.add(rating)
+        else:
+            refused.append(said)
+        if len(refused) == 3:
+            return
 
 
 async def run(app: AppProcess, scale: float) -> Result:
@@ -19,30 +32,25 @@ async def run(app: AppProcess, scale: float) -> Result:
     app.stop()
     app.longest_file = app.db.stat().st_size + ROOM
     await app.start()
-    result, confirmed, full = Result(before=app.memory()), set[str](), 0
-    async with http_client(app.url) as http:
-        client = await Client.open(http)
-        for seed in range(max(10, round(MOST * scale))):
-            await client.generate(f"{PROMPT}{seed}", seed, tokens=4)
-            rating = await client.rate()
-            if rating:
-                confirmed.add(rating)
-            full += rating is None
-            if full == 3:
+    result, confirmed, refused = Result(before=app.memory()), set[str](), list[str]()
+    for number in range(max(1, round(BROWSERS * scale))):
+        async with Client.open(app.url, f"127.0.2.{number + 1}") as client:
+            await fill(client, number, confirmed, refused)
+            if refused:
+                answer = await client.again().generate("How do I store herbs?")
+                result.check(all(answer.texts.values()), "no response comes while the disk is full")
                 break
-        result.check(full > 0, f"the disk was not full after {len(confirmed)} ratings")
-        answer = await client.again().generate("How do I store herbs?")
-        result.check(all(answer.texts.values()), "no response comes while the disk is full")
+    result.check(bool(refused), f"the disk was not full after {len(confirmed)} ratings")
+    result.check(all("Not saved" in said for said in refused), f"a rating was refused by “{refused[:1]}”")
     result.after = app.memory()
     app.stop()
     lost = confirmed - app.stored()
     result.check(not lost, f"{len(lost)} of {len(confirmed)} confirmed ratings are lost")
     app.longest_file = None
     await app.start()
-    async with http_client(app.url) as http:
-        client = await Client.open(http)
+    async with Client.open(app.url) as client:
         await client.generate("How do I clean a pan?")
-        rating = await client.rate()
+        rating, _ = await client.rate()
         result.check(rating is not None and rating in app.stored(), "nothing can be stored once there is room again")
     result.notes.append(f"{len(confirmed)} ratings were confirmed before the disk was full")
     return result

@@ -8,7 +8,7 @@ import time
 
 import httpx
 
-from tests.hostile.client import Client, RefusedError, http_client
+from tests.hostile.client import Client, RefusedError
 from tests.hostile.process import AppProcess
 from tests.hostile.result import Result
 
@@ -22,12 +22,12 @@ async def rate_again_and_again(app: AppProcess, number: int, confirmed: set[str]
     seed = number
     while True:
         try:
-            async with http_client(app.url, timeout=30) as http:
-                client = await Client.open(http)
+            async with Client.open(app.url, f"127.0.1.{number + 1}", timeout=30) as client:
                 while True:
                     began = time.monotonic()
                     await client.generate(f"How do I clean a pan? {seed}", seed, tokens=3)
-                    if rating := await client.rate():
+                    rating, _ = await client.rate()
+                    if rating:
                         confirmed.add(rating)
                         result.latencies.append(time.monotonic() - began)
                     seed += 100

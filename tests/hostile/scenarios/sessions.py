@@ -7,11 +7,12 @@ import time
 
 import httpx
 
-from tests.hostile.client import JOIN, Client, RefusedError, http_client
+from tests.hostile.client import JOIN, Client, RefusedError
 from tests.hostile.process import AppProcess
 from tests.hostile.result import Result
 
 SESSIONS, AT_ONCE = 1000, 20
+HONEST = "127.0.0.2"  # the honest client's address
 GROWTH = 300 * 2**20  # bytes: what the app may have more than before
 PATIENCE = 300.0  # seconds until what is under way must be over
 
@@ -33,14 +34,13 @@ async def abandon(client: Client, number: int, result: Result, refused: list[int
 async def run(app: AppProcess, scale: float) -> Result:
     """Abandon the sessions, then serve an honest client."""
     refused: list[int] = []
-    async with http_client(app.url) as http:
-        honest = await Client.open(http)
+    async with Client.open(app.url, HONEST) as honest, Client.open(app.url) as other:
         await honest.generate("How do I clean a pan?")  # what is allocated once is there
         result, room = Result(before=app.memory()), asyncio.Semaphore(AT_ONCE)
 
         async def one(number: int) -> None:
             async with room:
-                await abandon(honest.again(), number, result, refused)
+                await abandon(other.again(), number, result, refused)
 
         await asyncio.gather(*(one(number) for number in range(max(1, round(SESSIONS * scale)))))
         began, answer = time.monotonic(), None

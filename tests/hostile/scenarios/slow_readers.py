@@ -9,11 +9,12 @@ import time
 
 import httpx
 
-from tests.hostile.client import JOIN, Client, RefusedError, http_client
+from tests.hostile.client import JOIN, Client, RefusedError
 from tests.hostile.process import AppProcess
 from tests.hostile.result import Result
 
 READERS, HALF_OPEN, SECONDS = 16, 100, 30.0
+HONEST = "127.0.0.2"  # the honest client's address
 PATIENCE = 30.0  # seconds for an honest client's whole response
 HALF = b"POST /gradio_api/queue/join HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
 STARTS = [b"", b"GET / HT", HALF, HALF + b'Content-Length: 5000\r\n\r\n{"data": [']
@@ -27,7 +28,9 @@ async def read_slowly(app: AppProcess, client: Client) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", app.port, limit=64)
     try:
         path = f"/gradio_api/queue/data?session_hash={client.session}"
-        writer.write(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{app.port}\r\n\r\n".encode())
+        cookies = "; ".join(f"{name}={value}" for name, value in client.http.cookies.items())
+        head = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{app.port}\r\nCookie: {cookies}\r\n\r\n"
+        writer.write(head.encode())
         while await reader.read(1):
             await asyncio.sleep(1)
     finally:
@@ -47,9 +50,8 @@ async def hold(app: AppProcess, start: bytes) -> None:
 async def run(app: AppProcess, scale: float) -> Result:
     """Hold the connections, and serve an honest client meanwhile."""
     result = Result(before=app.memory())
-    async with http_client(app.url) as http:
-        honest = await Client.open(http)
-        held = [asyncio.create_task(read_slowly(app, honest.again())) for _ in range(max(1, round(READERS * scale)))]
+    async with Client.open(app.url) as slow, Client.open(app.url, HONEST) as honest:
+        held = [asyncio.create_task(read_slowly(app, slow.again())) for _ in range(max(1, round(READERS * scale)))]
         held += [
             asyncio.create_task(hold(app, STARTS[i % len(STARTS)])) for i in range(max(1, round(HALF_OPEN * scale)))
         ]
@@ -66,6 +68,6 @@ async def run(app: AppProcess, scale: float) -> Result:
         for task in held:
             task.cancel()
         await asyncio.gather(*held, return_exceptions=True)
-        result.check((await http.get("")).status_code == 200, "the page does not come afterwards")
+        result.check((await honest.http.get("")).status_code == 200, "the page does not come afterwards")
     result.after = app.memory()
     return result
