@@ -36,7 +36,7 @@ ENGINE: list[tuple[str, str]] = [
     (f"generate --config {NOBODY}/x.yaml --prompt mix", "--config: "),
     ("generate --config {tmp}/pipe --prompt mix", "not a regular file"),
     ("generate --config {prompts} --prompt mix", "expected a mapping with name, base, policies"),
-    ("generate --config {tmp}/ratings.db --prompt mix", "; give"),
+    ("generate --config {tmp}/ratings.db --prompt mix", "save it as UTF-8"),
     ("generate --config {tiny} --prompt '   '", "prompt: it is empty"),
     ("generate --config {tiny} --prompt \udc80", "half a character"),
     (GENERATE + "--temperature nan", "temperature: found nan; give a number from 0"),
@@ -76,7 +76,6 @@ ENGINE: list[tuple[str, str]] = [
     (MESSAGES + "empty.json", "it has no messages; give one at least"),
     (MESSAGES + "system.json", "the role is 'system', expected 'user'"),
     ("generate --config {tiny} --messages -", "stdin: not JSON"),
-    ("score --config {tiny} --prompt mix --response ''", "response: it is empty; give some text"),
     ("score --config {tiny} --prompt mix --response \udc80", "response: it holds half a character"),
     ("solve --config {tiny}", "prompts: found nothing, expected a file; or give --prompts"),
     (SOLVE + "--method alchemy", "no method is called 'alchemy'"),
@@ -145,7 +144,7 @@ APP: list[tuple[str, str]] = [
     ("start", "No such command 'start'"),
     ("export", "Missing option '--out'"),
     ("export --db {tmp}/gone.db --out {tmp}/out", "no such database"),
-    ("export --db {prompts} --out {tmp}/out", "; give"),
+    ("export --db {prompts} --out {tmp}/out", "cannot read it as a database"),
     ("export --db {tmp} --out {tmp}/out", "; give"),
     (EXPORT + "--format xml", "--format: found 'xml'; give one of"),
     (EXPORT + "--format", "requires an argument"),
@@ -190,11 +189,11 @@ def free_port() -> str:
 
 
 def written(folder: str) -> dict[str, tuple[int, int]]:
-    """Every file in the folder, with its size and time."""
+    """Every file in the folder, with its size and time; SQLite may make two beside a database that it reads."""
     return {
         str(path): (path.lstat().st_size, path.lstat().st_mtime_ns)
         for path in Path(folder).rglob("*")
-        if path.is_file()
+        if path.is_file() and not path.name.endswith(("-shm", "-wal"))
     }
 
 
