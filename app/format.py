@@ -24,16 +24,20 @@ def in_short(mixture: Mixture) -> str:
     weights = [(name, weight) for name, weight in mixture.weights.items() if weight > 0]
     said = weights[0][0] if len(weights) == 1 else ", ".join(f"{name} {weight:.0%}" for name, weight in weights)
     if len(weights) > 1:
-        said += f" · {mixture.rule}" + (f" {mixture.exponent:g}" if mixture.takes_exponent else "")
+        said += f" · {rule_in_short(mixture)}"
     if mixture.gain != 1:
         said += f" · gain {mixture.gain:g}"
     return said
 
 
+def rule_in_short(mixture: Mixture) -> str:
+    """Return a mixture's rule, with its exponent where that matters."""
+    return mixture.rule + (f" {mixture.exponent:g}" if mixture.takes_exponent else "")
+
+
 def settings_in_short(mixture: Mixture) -> str:
     """Return a mixture's rule and gain on one line where they are not the usual ones, else ""."""
-    rule = mixture.rule + (f" {mixture.exponent:g}" if mixture.takes_exponent else "")
-    parts = [rule] if mixture.rule != DEFAULT_RULE else []
+    parts = [rule_in_short(mixture)] if mixture.rule != DEFAULT_RULE else []
     return ", ".join([*parts, f"gain {mixture.gain:g}"] if mixture.gain != 1 else parts)
 
 

@@ -17,6 +17,7 @@ from engine import InputError, Sampling
 from engine.messages import Prompt
 
 LONGEST = 1_000_000  # characters of a link
+UNREADABLE = "The page's settings cannot be read: reload the page."
 
 
 class MixtureState(BaseModel):
@@ -113,7 +114,7 @@ def read_state(text: str) -> DeskState:
     except ValidationError as error:
         if "hex escape" in str(error):
             raise InputError("prompt: it has half a character (a lone surrogate); type it again") from None
-        raise InputError("The page's settings cannot be read: reload the page.") from None
+        raise InputError(UNREADABLE) from None
 
 
 def json_schema() -> str:

@@ -11,7 +11,7 @@ import gradio as gr
 
 from app.html import fader_head, message, mixture_bar
 from app.schemas import conversation
-from app.schemas.desk_state import DeskState, read_state
+from app.schemas.desk_state import UNREADABLE, DeskState, read_state
 from app.services.generation_run import RATED
 from app.ui.balance_menu import BalanceMenu, build_balance_menu
 from app.ui.faders import build_channels, build_marks
@@ -82,10 +82,13 @@ class Controls:
         Raises:
             InputError: if it is malformed or out of range.
         """
-        return self.checked(read_state(gathered))
+        state = self.checked(read_state(gathered))
+        if not state.panels or set(self.sampling) - set(state.sampling):
+            raise InputError(UNREADABLE)
+        return state
 
     def checked(self, state: DeskState, of: str = "") -> DeskState:
-        """Return a state with all of this desk's policies.
+        """Return a state with all of this desk's policies, and without panels that it does not have.
 
         Args:
             state: A state.
@@ -94,13 +97,14 @@ class Controls:
         Raises:
             InputError: if it does not fit this desk.
         """
-        for side, choice in state.panels.items():
-            if side in self.mixtures and choice not in [value for _, value in self.mixtures[side].choices]:
+        panels = {side: choice for side, choice in state.panels.items() if side in self.mixtures}
+        for side, choice in panels.items():
+            if choice not in [value for _, value in self.mixtures[side].choices]:
                 raise InputError(f"{of}this desk has no mixture “{choice[:40]}” for its {side} panel.")
         for name, slider in self.sampling.items():
             if name in state.sampling:
                 check_range(slider, state.sampling[name], f"{of}{slider.label}")
-        return state.model_copy(update={"mixture": self.mixture.checked(state.mixture, of)})
+        return state.model_copy(update={"mixture": self.mixture.checked(state.mixture, of), "panels": panels})
 
     def changes(self, state: DeskState) -> Changes:
         """Return updates that set the components to a checked state; settings that it lacks stay."""

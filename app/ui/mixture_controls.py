@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 from pydantic import ValidationError
 
-from app.schemas.desk_state import MixtureState
+from app.schemas.desk_state import UNREADABLE, MixtureState
 from app.schemas.solo_mute_lock import Channels
 from engine import RULES, InputError
 
@@ -56,7 +56,7 @@ class MixtureControls:
                 exponent=float(values[self.exponent]),
             )
         except (TypeError, ValidationError):
-            raise InputError("The page's settings cannot be read: reload the page.") from None
+            raise InputError(UNREADABLE) from None
         return self.checked(state)
 
     def checked(self, state: MixtureState, of: str = "") -> MixtureState:

@@ -98,16 +98,9 @@ class Setting:
                 self.memo[keys[i]] = {"what": what, **completion.as_dict()}
         return [
             Completion(
-                *(
-                    prompt,
-                    kept["text"],
-                    kept["tokens"],
-                    mixture,
-                    sampling,
-                    seed,
-                    FinishReason(kept["finish_reason"]),
-                    [],
-                ),
+                *(prompt, kept["text"], kept["tokens"], mixture, sampling, seed),
+                finish_reason=FinishReason(kept["finish_reason"]),
+                trace=[],
                 rewards=kept["rewards"],
                 missing_rewards=kept["missing_rewards"],
                 date=kept["date"],

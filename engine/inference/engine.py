@@ -192,7 +192,7 @@ class Engine:
         """
         samplings = sampling if isinstance(sampling, list) else [sampling] * len(mixtures)
         date = self.policy_set.now()
-        prompt_ids = self.check_prompt(prompt, max(one.max_new_tokens for one in samplings), date=date)
+        prompt_ids = self.check_prompt(prompt, max((one.max_new_tokens for one in samplings), default=1), date=date)
         shared: dict[str, Any] = {"date": date, "prompt_ids": prompt_ids}
         shared |= {"time_limit": time_limit, "top_logprobs": top_logprobs}
         requests = [self._request(prompt, *each, **shared) for each in zip(mixtures, samplings, seeds, strict=True)]

@@ -49,9 +49,8 @@ class Sequence:
     drawn_with: list[Mixture] = field(default_factory=list)  # of each token
     finish_reason: FinishReason | None = None
     error: Exception | None = None
-    mixture_schedule: Mapping[int, Mixture] = field(
-        default_factory=dict
-    )  # {token's place: what it and the rest come from}
+    # {token's place: what it and the rest come from}
+    mixture_schedule: Mapping[int, Mixture] = field(default_factory=dict)
     soup_mixture: Mixture | None = None  # with a soup: what its row was computed from
     record: Record | None = None
     prefix_length: int = 0  # how many of the tokens were given, and not drawn
