@@ -12,6 +12,7 @@ from pydantic import (
     ConfigDict,
     Field,
     PrivateAttr,
+    SerializeAsAny,
     field_validator,
     model_validator,
 )
@@ -114,7 +115,7 @@ class Config(Settings):
     reference: ReferenceSettings | None = None
     chat_template_kwargs: dict[str, Any] = {}  # further arguments of the chat template, such as enable_thinking: false
     policies: list[PolicySettings] = Field(min_length=1)
-    rewards: list[RewardSettings] = []
+    rewards: list[SerializeAsAny[RewardSettings]] = []  # each with the keys of its kind
     prompts: str | None = None
     _file: Path = PrivateAttr(default=Path())
 

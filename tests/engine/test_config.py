@@ -13,7 +13,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from engine import Engine, InputError
-from engine.config import DEMO, load_config
+from engine.config import DEMO, Config, load_config
 from tests.conftest import Tiny, make_adapter, make_base, make_tokenizer
 
 POLICY = {"name": "plain", "objective": "plain", "adapter": "plain"}
@@ -161,3 +161,10 @@ def test_the_written_configuration_round_trips(tiny: Tiny) -> None:
     config = load_config(tiny.config)
     assert [p.name for p in config.policies] == ["plain", "stabilized", "narrow"]
     assert yaml.safe_load(tiny.config.read_text())["base"] == "base"
+
+
+def test_a_configuration_as_values_has_the_keys_of_every_reward() -> None:
+    config = load_config(DEMO)
+    values = config.model_dump()
+    assert values["rewards"][0]["model"] == config.rewards[0].model_dump()["model"]
+    assert Config.model_validate(values).rewards == config.rewards
