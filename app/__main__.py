@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import signal
 import socket
 import sys
 import threading
@@ -61,9 +60,10 @@ def serve(
     if context.invoked_subcommand is not None:
         return
     listener = bind(host, port)
+    from app.server.shutdown import ending_at_once
     from app.server.startup_page import answering
 
-    with answering(listener) as report:
+    with ending_at_once(), answering(listener) as report:
         # Of 800,000 objects that are imported one in seventy becomes garbage: to look through them again and again is
         # a fifth of the start's work. Frozen, they are not looked through later either, while a response is written.
         gc.disable()
@@ -74,6 +74,7 @@ def serve(
         from app.server.configurations import Configurations, find, read
         from app.server.deployment import find_place
         from app.server.desk_app import web_app
+        from app.server.http_server import LATEST, LATEST_WITH_COPIES, HttpServer
         from app.services.app_state import Desk
         from app.services.policy_fetch import choose_first, fetch_first
         from app.storage.database import Store
@@ -87,11 +88,11 @@ def serve(
         gc.enable()  # before there are models: what is let go of while they are loaded may be large
 
         place = find_place(db)
-        store = Store(place.db)
         first, *others = config or [choose_first()]
+        files = find(first, others)  # first: a mistake in a configuration leaves no database behind
+        store = Store(place.db)
         if config and (manifest := manifest_of(first)):
             fetch_first(manifest, report)
-        files = find(first, others)
         on_cpu = zero.on_zero()
         mirror = Mirror(place.dataset, place.token) if place.dataset and place.token else None
         if place.warning:
@@ -124,16 +125,14 @@ def serve(
     shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host
     url = f"http://{shown}:{listener.getsockname()[1]}"
     say({"url": url, "db": str(store.path)} if as_json else f"Mixdesk is at {url} (Ctrl+C ends it)")
-    # uvicorn stops at these, and then hands them on: to be ended is no error.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: None)
     if on_cpu:
         zero.report()
+    latest = LATEST_WITH_COPIES if mirror else LATEST
     settings = uvicorn.Config(Site(configurations, root_path), log_level="warning", timeout_graceful_shutdown=1)
-    uvicorn.Server(settings).run(sockets=[listener])
-    configurations.close()
+    HttpServer(settings, latest).run(sockets=[listener])
     if mirror:
-        mirror.close()
+        mirror.close()  # first: without a disk that stays, the copies are all that is left of the newest ratings
+    configurations.close()
     store.close()
 
 
@@ -147,6 +146,8 @@ def export_ratings(
     """Write the ratings to a file."""
     from app.storage.export import export_pairs as write
 
+    if out.exists() and db.exists() and out.samefile(db):
+        raise InputError(f"--out: {out} is the database itself; give another file")
     written = write(db, form, out)
     say(written if as_json else f"{written['rows']} rows from {written['ratings']} ratings in {written['out']}")
 
@@ -173,6 +174,8 @@ def bind(host: str, port: int) -> socket.socket:
         listener.listen()
     except OSError as error:
         raise InputError(f"--port: cannot listen on {host}:{port}: {error.strerror}; give another") from None
+    except UnicodeError:  # a label of a host's name is empty, or too long
+        raise InputError(f"--host: found '{host[:80]}'; give an address, such as 127.0.0.1, or a host's name") from None
     return listener
 
 

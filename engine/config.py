@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -20,10 +21,17 @@ from pydantic import (
 from engine.config_errors import read_model
 from engine.errors import InputError, one_line
 from engine.model_cache import fetched
+from engine.names import LONGEST, FileName, Label
 from engine.reward_kind import REWARD_KINDS, RewardSettings
 
 DEMO = Path(__file__).parent.parent / "data" / "configs" / "demo.yaml"
 REFERENCE = "reference"
+# Names that no policy has, since others have them where policies are named.
+RESERVED = {
+    REFERENCE: "the policy that the others were tuned from",
+    "even": "the mixture of all policies alike, where responses are sampled once (engine/bank)",
+}
+MAX_SETTINGS = 1000  # values of chat_template_kwargs, all lists and mappings in it written out
 # Arguments of `apply_chat_template` that no configuration sets.
 OURS = {
     *("add_generation_prompt", "chat_template", "continue_final_message", "conversation", "max_length", "messages"),
@@ -48,6 +56,32 @@ def check_adapter(adapter: Any) -> Any:
     if not several or not all(isinstance(name, str) and name for name in several) or len(set(several)) < len(several):
         raise ValueError("an adapter's path or hub id, or a list of them, each once")
     return adapter
+
+
+def check_plain(value: Any) -> None:
+    """Check that a value from YAML can be written as JSON: texts, finite numbers, and few of them.
+
+    Raises:
+        ValueError: it cannot. An alias counts as often as it is used: aliases of aliases would fill the memory.
+    """
+    stack, count = [value], 0
+    while stack:
+        one = stack.pop()
+        count += 1
+        if count > MAX_SETTINGS:
+            raise ValueError(f"up to {MAX_SETTINGS:,} values")
+        if isinstance(one, dict):
+            if not all(isinstance(key, str) for key in one):
+                raise ValueError("texts as keys; put them in quotes")
+            stack += one.values()
+        elif isinstance(one, list):
+            stack += one
+        elif isinstance(one, float) and not math.isfinite(one):
+            raise ValueError("finite numbers")
+        elif not isinstance(one, str | int | float | bool | None):
+            raise ValueError(
+                f"texts, numbers, true and false, lists and mappings of them, without {type(one).__name__}"
+            )
 
 
 # One adapter, or several stacked ones, which add up on the base.
@@ -80,8 +114,8 @@ class ReferenceSettings(Adapted):
 class PolicySettings(Adapted):
     """A component policy: adapters on the base, a full model, or the reference under another prompt."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9_.-]+$")
-    objective: str = Field(min_length=1)
+    name: str = Field(pattern=r"^[A-Za-z0-9_.-]+$", max_length=LONGEST)
+    objective: Label
     model: str | None = None
     system_prompt: str | None = None
     prefix: str | None = None
@@ -89,9 +123,9 @@ class PolicySettings(Adapted):
     @field_validator("name")
     @classmethod
     def not_reserved(cls, name: str) -> str:
-        """Reject the name of the reference."""
-        if name == REFERENCE:
-            raise ValueError(f"another name: '{REFERENCE}' is the policy that the others were tuned from")
+        """Reject names that mean something else."""
+        if name in RESERVED:
+            raise ValueError(f"another name: '{name}' is {RESERVED[name]}")
         return name
 
     @model_validator(mode="after")
@@ -107,7 +141,7 @@ class PolicySettings(Adapted):
 class Config(Settings):
     """A configuration file. Paths are absolute; other models and adapters are Hugging Face ids."""
 
-    name: str
+    name: FileName
     about: str = ""  # what the policies are and know, in a sentence, where better ones can be fetched
     base: str
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -125,6 +159,7 @@ class Config(Settings):
         """Reject arguments of the chat template that Mixdesk sets itself."""
         if taken := sorted(OURS & set(settings)):
             raise ValueError(f"arguments of the template itself, without {taken[0]}, which Mixdesk gives")
+        check_plain(settings)
         return settings
 
     @model_validator(mode="after")
@@ -217,11 +252,12 @@ def load_config(file: str | Path = DEMO) -> Config:
     """Read and check a configuration file. Raises InputError naming the file, the key, the value found and expected."""
     try:
         file = Path(file).expanduser().resolve()
+        is_folder, exists = file.is_dir(), file.exists()
     except (OSError, RuntimeError, ValueError) as error:
         raise InputError(f"--config: {one_line(error)}; give the path of a YAML configuration") from None
-    if file.is_dir():
+    if is_folder:
         raise InputError(f"{file}: a folder; give --config the path of a YAML configuration in it")
-    if not file.is_file():
+    if not exists:
         raise InputError(f"{file}: no such file; give --config the path of a YAML configuration")
     config = read_model(file, Config, "name, base, policies")
     config._file = file

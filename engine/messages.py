@@ -61,6 +61,11 @@ def check_text(text: str, what: str, remedy: str) -> None:
     """
     if not text.strip():
         raise InputError(f"{what}: it is empty; {remedy}")
+    check_encoding(text, what)
+
+
+def check_encoding(text: str, what: str) -> None:
+    """Raise InputError, which begins with `what`, if a text has a lone surrogate, which no tokenizer can encode."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -4,17 +4,40 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Annotated, Any, ClassVar, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    field_validator,
+    model_validator,
+)
 from typing_extensions import Self
 
 from engine.messages import Prompt
+from engine.names import Label
 from engine.registry import Registry
 
 # (prompt, response text, response tokens if they are known)
 Scored = tuple[Prompt, str, "list[int] | None"]
 Scorer = Callable[[list[Scored]], list[float]]
+
+
+def not_a_truth_value(value: Any) -> Any:
+    """Return a number from YAML as it is.
+
+    Raises:
+        ValueError: it is yes, no, true or false, which would be 1 or 0.
+    """
+    if isinstance(value, bool):
+        raise ValueError("a valid number")
+    return value
+
+
+Number = Annotated[float, BeforeValidator(not_a_truth_value)]
 
 
 class RewardSettings(BaseModel):
@@ -34,10 +57,10 @@ class RewardSettings(BaseModel):
     model_config = ConfigDict(extra="forbid")
     sources: ClassVar[tuple[str, ...]] = ()
 
-    objective: str = Field(min_length=1)
+    objective: Label
     kind: str
-    mean: float | None = Field(default=None, allow_inf_nan=False)
-    std: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    mean: Number | None = Field(default=None, allow_inf_nan=False)
+    std: Number | None = Field(default=None, gt=0, allow_inf_nan=False)
 
     def __new__(cls, **values: Any) -> Self:
         """Create an instance of the class of the kind."""

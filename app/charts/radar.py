@@ -107,8 +107,11 @@ def radar_layout(objectives: tuple[str, ...], colours: tuple[str, ...]) -> dict[
 def angles_of(objectives: Sequence[str]) -> list[float]:
     """Return the angle of each axis in degrees.
 
-    No axis is horizontal, so that labels stand above or below the plot, where there is room.
+    No axis is horizontal, so that labels stand above or below the plot, where there is room. A configuration without
+    rewards has no axes.
     """
+    if not objectives:
+        return []
     first = 90 + (180 / len(objectives) if len(objectives) % 4 == 0 else 0)
     return [(first - 360 * i / len(objectives)) % 360 for i in range(len(objectives))]
 

@@ -20,7 +20,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-import yaml
 from fastapi import FastAPI
 
 from app.server.gradio_compat import keep_apart
@@ -30,6 +29,8 @@ from app.ui.header import Choice, Menu
 from engine import InputError
 from engine.config import Config, load_config
 from engine.models.hub import check_hub
+from engine.names import check_label
+from engine.yaml_file import peek_yaml
 
 T = TypeVar("T")
 log = logging.getLogger("mixdesk")
@@ -182,9 +183,12 @@ class Configurations:
         if len(choices) == 1 or self.loaded == 1:
             choices = []
         raw = peek(configuration.file)
-        about = raw.get("about", "") if isinstance(raw, dict) else ""
+        about = raw.get("about") if isinstance(raw, dict) else None
         fetchables = [other for slug, other in self.fetching.all.items() if slug != configuration.slug]
-        offers = [replace(other.offer, about=about, opens=self.loaded > 1) for other in fetchables]
+        offers = [
+            replace(other.offer, about=about if isinstance(about, str) else "", opens=self.loaded > 1)
+            for other in fetchables
+        ]
         if not choices and not offers:
             return self.build_app(desk, None, root)
         home = "../" * configuration.path.count("/") or "./"
@@ -274,12 +278,18 @@ async def aside(call: Callable[[], T]) -> T:
 def find(first: Path, others: Sequence[Path] = ()) -> list[Path]:
     """Return the files of the menu: the first, the named ones, and the other configurations in the first one's folder.
 
+    A file in that folder that is broken, unreadable or no file at all is left out, whatever it is.
+
     Raises:
         InputError: if a named file is not a valid configuration.
     """
     named = [load_config(file).file for file in (first, *others)]
-    beside = sorted(file for kind in ("*.yaml", "*.yml") for file in named[0].parent.glob(kind) if looks_like_one(file))
-    return list(dict.fromkeys([*named, *beside]))
+    try:
+        there = sorted(file for kind in ("*.yaml", "*.yml") for file in named[0].parent.glob(kind))
+    except OSError as error:
+        log.warning("%s cannot be listed: %s; the menu has the named configurations", named[0].parent, error.strerror)
+        there = []
+    return list(dict.fromkeys([*named, *filter(looks_like_one, there)]))
 
 
 def looks_like_one(file: Path) -> bool:
@@ -290,17 +300,22 @@ def looks_like_one(file: Path) -> bool:
 
 def peek(file: Path) -> Any:
     """Return a YAML file's content, or None if it cannot be read or is too large."""
-    try:
-        return yaml.safe_load(file.read_text(encoding="utf-8")) if file.stat().st_size <= LARGEST else None
-    except (OSError, ValueError, RecursionError, yaml.YAMLError):
-        return None
+    return peek_yaml(file, LARGEST)
 
 
 def name_of(file: Path) -> str:
-    """Return a configuration's name, or its file's stem if it has none."""
+    """Return a configuration's name; its file's stem, with ? for what is no text, if it has none that can be shown."""
     raw = peek(file)
     name = raw.get("name") if isinstance(raw, dict) else None
-    return name if isinstance(name, str) and name.strip() else file.stem
+    try:
+        return check_label(name) if isinstance(name, str) else shown_stem(file)
+    except ValueError:
+        return shown_stem(file)
+
+
+def shown_stem(file: Path) -> str:
+    """Return a file's name without its suffix, as text that a page can have: file names may be any bytes."""
+    return file.stem.encode("utf-8", "replace").decode()
 
 
 def slug_of(name: str, taken: dict[str, Any]) -> str:

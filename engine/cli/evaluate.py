@@ -60,8 +60,11 @@ def evaluate_command(
 
     check_column(prompts, column)
     sampling = Sampling(max_new_tokens, temperature, min_p=min_p)
-    if not methods and (judges or responses):
+    if methods is None and (judges or responses):
         raise InputError("--judges and --responses are for --methods; add it, or leave them out")
+    if solve_with < 1 or limit < 0:
+        raise InputError(f"--solve-with must be 1 or more, and --limit 0 or more; found {solve_with} and {limit}")
+    kept = Memo(responses)
     asked = read_prompts(prompts, column) if prompts else None
     second = load_config(judges).rewards if judges else []
     own = [reward.kind for reward in second if REWARD_KINDS[reward.kind].of_policy]
@@ -72,7 +75,7 @@ def evaluate_command(
         if asked is None and not engine.config.prompts:
             raise InputError(f"{config}: prompts: found nothing, expected a file; or give --prompts")
         asked = asked or read_prompts(engine.config.prompts or "")
-        if methods:
+        if methods is not None:
             first, rest = asked[:solve_with], asked[solve_with:][: limit or None]
             if not first or not rest:
                 raise InputError(
@@ -80,14 +83,13 @@ def evaluate_command(
                     "to compare on; give more prompts, or another --solve-with"
                 )
             judge = RewardSet(second, engine.policy_set) if second else None
-            kept = Memo(responses)
             result: Any = baselines.compare(engine, rest, first, sampling, methods, seed, judges=judge, memo=kept)
         else:
             result = run(engine, asked, sampling, seed)
     if json:
         print_json(result)
         return
-    if methods:
+    if methods is not None:
         typer.echo(baselines.win_rate_table(result))
         return
     typer.echo(f"{result['n_prompts']} prompts at temperature {temperature:g}")

@@ -42,6 +42,8 @@ def run(app: typer.Typer, name: str, arguments: list[str] | None = None) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return 130
     except Exception as error:
+        if isinstance(error, RuntimeError) and "home directory" in str(error):  # of pathlib, for ~somebody/file
+            return mistake("a path begins with ~ and the name of a user who has no home here; give the whole path")
         # typer's usage errors: their class lives in click, or in typer, by its version.
         if hasattr(error, "format_message"):
             return mistake(f"{error.format_message()} (see {name} --help)")

@@ -159,7 +159,7 @@ def solve_bank(
 
     sampling = Sampling(**settings)
     asked = read_prompts(prompts, column) if prompts else None
-    with Engine.from_config(config) as engine, tqdm(desc="sampling", unit="response") as bar:
+    with Engine.from_config(config) as engine, tqdm(desc="sampling", unit="response", delay=1) as bar:
         if asked is None and not engine.config.prompts:
             raise InputError(f"{config}: prompts: found nothing, expected a file; or give --prompts")
         asked = (asked or read_prompts(engine.config.prompts or ""))[:limit]

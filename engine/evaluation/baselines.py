@@ -314,9 +314,9 @@ def compare(
     objectives = engine.reward_set.objectives
     if not objectives:
         raise InputError(f"{engine.config.file}: rewards: found none, expected at least one to evaluate with")
+    methods = chosen_methods(engine, names)  # first: a mistake in the names is found before anything is sampled
     calibrated(engine, prompts=solve_prompts)
     setting = Setting(engine, prompts, solve_prompts, sampling, seed, responses, memo or Memo(), judges)
-    methods = chosen_methods(engine, names)
     theirs = setting.standard(setting.opponents)  # [prompts, OPPONENTS, R]
     judged_theirs = setting.judged(setting.opponents) if judges else np.zeros(0)
     found: dict[str, dict[str, Any]] = {}

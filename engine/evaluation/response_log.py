@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from engine.errors import InputError
 from engine.files import append_line
 
 
@@ -16,9 +17,15 @@ class Memo:
     def __init__(self, path: Path | None = None) -> None:
         self.path = path
         self._values: dict[str, Any] = {}
-        if path is None or not path.is_file():
+        if path is None or not path.exists():
             return
-        for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except UnicodeDecodeError:
+            raise InputError(f"{path}: not a text file; give one that --responses wrote, or a new one") from None
+        except OSError as error:
+            raise InputError(f"{path}: {error.strerror}; give a file that --responses wrote, or a new one") from None
+        for line in lines:
             try:
                 row = json.loads(line)
                 self._values[row["key"]] = row["value"]

@@ -5,6 +5,7 @@ The manifest of `qwen.yaml` is `fetch/qwen.yaml` beside it.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path, PurePosixPath
 from typing import Annotated
 
@@ -101,7 +102,7 @@ class Manifest(Settings):
     def two_parts(cls, folder: str) -> str:
         """Reject a folder that is not organisation/repository."""
         parts = PurePosixPath(folder).parts
-        if len(parts) != 2 or any(part.startswith((".", "/")) for part in parts):
+        if len(parts) != 2 or not all(re.fullmatch(r"[A-Za-z0-9][\w.-]*", part) for part in parts):
             raise ValueError("organisation/repository")
         return folder
 
@@ -165,7 +166,11 @@ def load_manifest(file: Path) -> Manifest:
 def manifest_of(config: Path) -> Manifest | None:
     """Return the manifest of a configuration's file, if it has one. Raises InputError if it is malformed."""
     file = config.parent / FOLDER / config.name
-    return load_manifest(file) if file.is_file() else None
+    try:
+        exists = file.is_file()
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read: {error.strerror}; give this user access to the folder") from None
+    return load_manifest(file) if exists else None
 
 
 def manifests(folder: Path = CONFIGS) -> list[Manifest]:

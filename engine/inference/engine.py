@@ -21,7 +21,7 @@ from engine.inference.scheduler import Scheduler
 from engine.inference.self_test import check_decoding
 from engine.inference.sequence import Record, Sequence
 from engine.inference.smc import check_particles
-from engine.messages import Prompt, check_messages, messages_of
+from engine.messages import Prompt, check_encoding, check_messages, messages_of
 from engine.models.hub import check_hub
 from engine.models.policy_set import Policy, PolicySet
 from engine.reward_kind import Scored
@@ -308,6 +308,8 @@ class Engine:
             InputError: the prompt is not valid, or the response is empty or too long for the models.
         """
         prompt, date = check_messages(prompt), check_date(date)
+        if isinstance(response, str):
+            check_encoding(response, "response")
         self.check_prompt(prompt, 1)
         tokens = self.policy_set.response_ids(response) if isinstance(response, str) else response
         if not tokens:

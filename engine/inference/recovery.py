@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+import torch
+
 from engine.errors import InputError
 from engine.inference.batch import Batch
 
@@ -15,8 +17,18 @@ log = logging.getLogger("mixdesk")
 MOST_FAILURES = 3  # failed steps after which a request fails, though it succeeds alone
 
 
+def is_out_of_memory(error: Exception) -> bool:
+    """Return whether an error says that memory ran out, on a GPU or on the CPU, where torch has no class for it."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+    )
+
+
 def handle_out_of_memory(scheduler: Scheduler, error: Exception) -> None:
-    """Halve the number of rows that are decoded together; a request that does not fit alone fails."""
+    """Halve the number of rows that are decoded together; a request that does not fit alone fails.
+
+    The number grows again as steps succeed: see `RowLimit`.
+    """
     running = list(scheduler.running)
     if not running:
         scheduler.requeue([])
@@ -31,8 +43,11 @@ def handle_out_of_memory(scheduler: Scheduler, error: Exception) -> None:
         )
         scheduler.finish(running[0])
         return
-    log.warning("out of memory with %d rows: no more than %d at once from now on (%s)", rows, rows // 2, error)
-    scheduler.batch.max_rows = max(1, rows // 2)
+    scheduler.batch.max_rows = scheduler.row_limit.shrink(scheduler.batch.max_rows, rows)
+    log.warning(
+        "out of memory with %d rows: no more than %d at once, and a quarter more after %d steps without this (%s)",
+        rows, scheduler.batch.max_rows, scheduler.row_limit.patience, error,
+    )  # fmt: skip
     scheduler.requeue(running)
 
 

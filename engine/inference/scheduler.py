@@ -14,14 +14,13 @@ from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import Future
 from typing import TypeVar
 
-import torch
-
 from engine.inference import recovery
 from engine.inference.batch import Batch
 from engine.inference.fair_queue import FairQueue
 from engine.inference.finish_reason import FinishReason
 from engine.inference.request import Request
 from engine.inference.reward_worker import RewardWorker
+from engine.inference.row_limit import RowLimit
 from engine.inference.sequence import Sequence
 from engine.models.policy_set import PolicySet
 from engine.reward_kind import Scored
@@ -38,6 +37,7 @@ class Scheduler:
 
     Attributes:
         batch: the sequences that are being decoded.
+        row_limit: how the batch's largest number of rows recovers after running out of memory.
         queue: requests that wait for room in the batch.
         running: requests in the batch, in the order of their admission.
         reward_worker: computes the rewards of finished responses.
@@ -47,6 +47,7 @@ class Scheduler:
     def __init__(self, policy_set: PolicySet, reward_set: RewardSet) -> None:
         self.policy_set = policy_set
         self.batch = Batch(policy_set)
+        self.row_limit = RowLimit()
         self.queue: FairQueue[Request] = FairQueue()
         self.running: dict[Request, None] = {}
         self.reward_worker = RewardWorker(reward_set, policy_set, self.post)
@@ -167,15 +168,17 @@ class Scheduler:
                 if not self._run_jobs():
                     self._jobs.put(None)
             if self.running:
+                rows = self.batch.rows
                 # Tokens are published while the models read them: each is seen a step earlier.
                 self.batch.step(self._publish)
+                self.batch.max_rows = self.row_limit.succeed(self.batch.max_rows, rows)
             for request in self.running:
                 if request.particles:
                     request.particles.resample(self.batch)
         except Exception as error:
             failure = error
         self._publish(resampled=True)
-        if isinstance(failure, torch.OutOfMemoryError):
+        if failure is not None and recovery.is_out_of_memory(failure):
             recovery.handle_out_of_memory(self, failure)
         elif failure is not None:
             recovery.isolate_failure(self, failure)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
@@ -16,6 +17,8 @@ log = logging.getLogger("mixdesk")
 
 def pick_device(device: str) -> torch.device:
     """Return the device of a name; "auto" is a GPU if there is one. Raises InputError if torch sees no GPU."""
+    if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", device):
+        raise InputError(f"device: found '{device}'; give auto, cpu, cuda or cuda:1")
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.startswith("cuda") and not torch.cuda.is_available():

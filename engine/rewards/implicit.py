@@ -9,7 +9,7 @@ from pydantic import Field
 from engine.config import REFERENCE
 from engine.errors import InputError
 from engine.models.policy_set import PolicySet
-from engine.reward_kind import RewardKind, RewardSettings, Scored, Scorer
+from engine.reward_kind import Number, RewardKind, RewardSettings, Scored, Scorer
 
 log = logging.getLogger("mixdesk")
 
@@ -17,7 +17,7 @@ log = logging.getLogger("mixdesk")
 class ImplicitSettings(RewardSettings):
     """The settings of an implicit reward."""
 
-    beta: float = Field(default=0.1, gt=0, allow_inf_nan=False, description="the factor of the log-ratio")
+    beta: Number = Field(default=0.1, gt=0, allow_inf_nan=False, description="the factor of the log-ratio")
 
 
 def implicit(settings: ImplicitSettings, policy_set: PolicySet) -> Scorer:

@@ -1,0 +1,58 @@
+"""The HTTP server: uvicorn, with a bounded end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import threading
+from collections.abc import Iterator
+from types import FrameType
+
+import uvicorn
+
+from app.server.shutdown import Deadline, end_on_signal
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+LATEST = 1.7  # seconds from the signal until the process ends in any case
+LATEST_WITH_COPIES = 25.0  # the same if ratings are copied to the Hub, where the newest may be the only ones that stay
+
+
+class HttpServer(uvicorn.Server):
+    """uvicorn's server, which stops on a signal, and ends the process at once on a second one."""
+
+    def __init__(self, config: uvicorn.Config, latest: float = LATEST) -> None:
+        """latest: seconds from the signal until the process ends, if nothing else has ended it."""
+        super().__init__(config)
+        self.deadline = Deadline(latest)
+        logging.getLogger("uvicorn.error").addFilter(is_worth_a_line)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Stop the server. uvicorn's own handler would hand the signal on afterwards, but to be ended is no error."""
+        if self.should_exit:
+            end_on_signal(sig)
+        self.should_exit = True
+        self.deadline.begin()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Handle signals while the server runs; those after that end the process at once."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        for number in SIGNALS:
+            signal.signal(number, self.handle_exit)
+        try:
+            yield
+        finally:
+            for number in SIGNALS:
+                signal.signal(number, end_on_signal)
+
+
+def is_worth_a_line(record: logging.LogRecord) -> bool:
+    """Return whether a log record is of something else than a response that the server's end has cut off.
+
+    Every open event stream is cut off, and uvicorn would log a traceback for each.
+    """
+    return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))

@@ -1,0 +1,78 @@
+"""Run hostile clients against the real app, and print what came of it.
+
+    python -m tests.hostile [SCENARIO ...] [--scale 1.0]
+
+Every scenario has an app of its own, on the bundled configuration, in a temporary folder; all listens on 127.0.0.1. The
+exit status is 1 if anything failed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tests.hostile.process import AppProcess
+from tests.hostile.result import Result, table
+from tests.hostile.scenarios import bodies, cross_site, flood, full_disk, kills, sessions, slow_readers
+
+SCENARIOS: dict[str, Callable[[AppProcess, float], Awaitable[Result]]] = {
+    "kills": kills.run,
+    "flood": flood.run,
+    "slow-readers": slow_readers.run,
+    "sessions": sessions.run,
+    "bodies": bodies.run,
+    "cross-site": cross_site.run,
+    "full-disk": full_disk.run,
+}
+LIMIT = 1200.0  # seconds of a scenario at scale 1
+STOP = 5.0  # seconds that the app may take to end
+
+
+async def play(name: str, scale: float) -> Result:
+    """Run a scenario against an app of its own."""
+    with tempfile.TemporaryDirectory(prefix="mixdesk-hostile-") as folder:
+        app = AppProcess(Path(folder))
+        result = Result()
+        try:
+            await app.start()
+            result = await asyncio.wait_for(SCENARIOS[name](app, scale), LIMIT * max(scale, 1))
+        except Exception as error:
+            result.check(False, f"{type(error).__name__}: {error}")
+        finally:
+            if app.running:
+                status, seconds = app.stop()
+                result.check(status in (0, 143), f"the app ended with {status}")
+                result.check(seconds < STOP, f"the app took {seconds:.1f} s to end")
+        return result
+
+
+def main(
+    scenarios: Annotated[list[str] | None, typer.Argument(help=f"of {', '.join(SCENARIOS)}; all if none")] = None,
+    scale: Annotated[float, typer.Option(min=0.01, max=100, help="how many times as many clients, kills, ...")] = 1.0,
+) -> None:
+    """Run hostile clients against the real app."""
+    chosen = scenarios or list(SCENARIOS)
+    if unknown := [name for name in chosen if name not in SCENARIOS]:
+        raise typer.BadParameter(f"no scenario is called '{unknown[0]}'; there are {', '.join(SCENARIOS)}")
+    results: list[tuple[str, Result]] = []
+    for name in chosen:
+        typer.echo(f"{name} ...", err=True)
+        results.append((name, asyncio.run(play(name, scale))))
+    typer.echo(table(results))
+    for name, result in results:
+        for line in [*result.notes, *([result.skipped] if result.skipped else [])]:
+            typer.echo(f"{name}: {line}")
+        for failure in result.failures[:20]:
+            typer.echo(f"{name}: FAILED: {failure}")
+        if len(result.failures) > 20:
+            typer.echo(f"{name}: {len(result.failures) - 20} further failures")
+    raise typer.Exit(any(result.failures for _, result in results))
+
+
+if __name__ == "__main__":
+    typer.run(main)
