@@ -54,16 +54,32 @@ def serve(
     root_path: Annotated[
         str, typer.Option(envvar="GRADIO_ROOT_PATH", help="Where a proxy shows the app: /mixdesk, or a whole URL.")
     ] = "",
+    allowed_host: Annotated[
+        list[str] | None,
+        typer.Option(envvar="MIXDESK_ALLOWED_HOSTS", help="A host name by which the app is reached; repeatable."),
+    ] = None,
+    trust_proxy: Annotated[
+        bool,
+        typer.Option(
+            "--trust-proxy", envvar="MIXDESK_TRUST_PROXY", help="Take X-Forwarded-For, -Host and -Proto from a proxy."
+        ),
+    ] = False,
+    owner_token: Annotated[
+        str, typer.Option(envvar="MIXDESK_OWNER_TOKEN", help="A secret: who opens /?owner=SECRET is the owner.")
+    ] = "",
     as_json: Json = False,
 ) -> None:
     """Start the web app."""
     if context.invoked_subcommand is not None:
         return
+    from app.server.access import describe_access, find_access, split_host
+
+    access = find_access(host, root_path, allowed_host or (), trust_proxy, owner_token)
     listener = bind(host, port)
     from app.server.shutdown import ending_at_once
     from app.server.startup_page import answering
 
-    with ending_at_once(), answering(listener) as report:
+    with ending_at_once(), answering(listener, lambda name: access.allows_host(*split_host(name))) as report:
         # Of 800,000 objects that are imported one in seventy becomes garbage: to look through them again and again is
         # a fifth of the start's work. Frozen, they are not looked through later either, while a response is written.
         gc.disable()
@@ -74,7 +90,10 @@ def serve(
         from app.server.configurations import Configurations, find, read
         from app.server.deployment import find_place
         from app.server.desk_app import web_app
+        from app.server.guard import guarded
         from app.server.http_server import LATEST, LATEST_WITH_COPIES, HttpServer
+        from app.server.patient_protocol import KEEP_ALIVE, MAX_HEADERS, PatientProtocol
+        from app.server.uploads import own_folder
         from app.services.app_state import Desk
         from app.services.policy_fetch import choose_first, fetch_first
         from app.storage.database import Store
@@ -87,6 +106,7 @@ def serve(
         gc.freeze()
         gc.enable()  # before there are models: what is let go of while they are loaded may be large
 
+        context.with_resource(own_folder())
         place = find_place(db)
         first, *others = config or [choose_first()]
         files = find(first, others)  # first: a mistake in a configuration leaves no database behind
@@ -101,7 +121,8 @@ def serve(
         def open_desk(settings: Config, report: Callable[[str], None]) -> Desk:
             if on_cpu:
                 settings.device = "cpu"
-            return Desk(Engine(settings, report), store, mirror=mirror, warning=place.warning)
+            engine = Engine(settings, report)
+            return Desk(engine, store, mirror=mirror, warning=place.warning, hosted=access.hosted)
 
         try:
             desk = open_desk(read(files[0]), report)
@@ -125,10 +146,20 @@ def serve(
     shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host
     url = f"http://{shown}:{listener.getsockname()[1]}"
     say({"url": url, "db": str(store.path)} if as_json else f"Mixdesk is at {url} (Ctrl+C ends it)")
+    for line in describe_access(access, host):
+        print(line, file=sys.stderr)
     if on_cpu:
         zero.report()
     latest = LATEST_WITH_COPIES if mirror else LATEST
-    settings = uvicorn.Config(Site(configurations, root_path), log_level="warning", timeout_graceful_shutdown=1)
+    settings = uvicorn.Config(
+        guarded(Site(configurations, root_path), access),
+        http=PatientProtocol,
+        log_level="warning",
+        proxy_headers=False,  # app/server/allowed_hosts.py reads them
+        timeout_keep_alive=KEEP_ALIVE,
+        timeout_graceful_shutdown=1,
+        h11_max_incomplete_event_size=MAX_HEADERS,
+    )
     HttpServer(settings, latest).run(sockets=[listener])
     if mirror:
         mirror.close()  # first: without a disk that stays, the copies are all that is left of the newest ratings

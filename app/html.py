@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from app.format import how_made, signed
+from app.format import how_made, in_short, signed
 from engine import Completion
+
+LONGEST_MIXTURE = 90  # characters: about two lines of a caption
 
 
 def message(text: str, kind: str = "info") -> str:
@@ -45,8 +47,13 @@ def mixture_bar(colours: Sequence[str]) -> str:
 
 
 def caption(completion: Completion) -> str:
-    """Return the line that states how a completion was generated."""
-    return f'<p class="made">{escape(how_made(completion))}</p>'
+    """Return the line that states how a completion was generated; a long mixture is folded."""
+    how, mixture = how_made(completion), in_short(completion.mixture)
+    if len(mixture) <= LONGEST_MIXTURE:
+        return f'<p class="made">{escape(how)}</p>'
+    count = sum(weight > 0 for weight in completion.mixture.weights.values())
+    short = how.replace(mixture, f"{count} policies")
+    return f'<details class="made"><summary>{escape(short)}</summary><p>{escape(mixture)}</p></details>'
 
 
 def rewards_table(

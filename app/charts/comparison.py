@@ -13,7 +13,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from app.charts import radar as radar_chart
-from app.charts.radar import styled
+from app.charts.radar import plot_text, styled, with_label_room
 from app.format import how_made, signed
 from app.html import message
 from app.palette import GRID, TEXT
@@ -244,7 +244,8 @@ def comparison_radar(summary: Summary, styles: Sequence[Look], objectives: Mappi
         for look, means, errors in zip(styles, summary.means, spread, strict=True):
             figure.add_trace(
                 go.Bar(
-                    x=[escape(name) for name in names], y=means, name=escape(look.name), marker={"color": look.colour},
+                    x=[plot_text(name) for name in names], y=means, name=plot_text(look.name),
+                    marker={"color": look.colour},
                     error_y={"array": errors, "color": TEXT}, hovertemplate="%{y:+.2f}σ<extra>%{fullData.name}</extra>",
                 )
             )  # fmt: skip
@@ -271,7 +272,7 @@ def comparison_radar(summary: Summary, styles: Sequence[Look], objectives: Mappi
             )  # fmt: skip
     for look, means, errors in zip(styles, summary.means, spread, strict=True):
         text = [
-            f"{escape(look.name)}, {escape(name)}<br>{signed(mean)}σ ± {error:.2f}"
+            f"{plot_text(look.name)}, {plot_text(name)}<br>{signed(mean)}σ ± {error:.2f}"
             for name, mean, error in zip(names, means, errors, strict=True)
         ]
         figure.add_trace(
@@ -286,9 +287,9 @@ def comparison_radar(summary: Summary, styles: Sequence[Look], objectives: Mappi
             "bgcolor": "rgba(0,0,0,0)",
             "angularaxis": {
                 "tickvals": angles,
-                "ticktext": [f'<span style="color:{c}">●</span> {escape(name)}' for name, c in objectives.items()],
+                **radar_chart.axis_labels(names, list(objectives.values())),
                 "gridcolor": GRID, "linecolor": GRID, "ticks": "outside", "ticklen": 8,
-                "tickcolor": "rgba(0,0,0,0)", "tickfont": {"size": 13},
+                "tickcolor": "rgba(0,0,0,0)",
             },
             "radialaxis": {
                 "range": [bottom - 0.4, top], "dtick": 0.5, "showticklabels": False, "gridcolor": GRID,
@@ -296,7 +297,7 @@ def comparison_radar(summary: Summary, styles: Sequence[Look], objectives: Mappi
             },
         }
     )  # fmt: skip
-    return styled(figure)
+    return with_label_room(styled(figure), names)
 
 
 def faint(colour: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from html import escape
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from app.charts.marks import SHAPES, Mark
-from app.charts.radar import styled
+from app.charts.radar import plot_text, styled
 from app.palette import GRID, TEXT
 from engine.solvers import bsmd, mpo
 from engine.solvers.pareto import Front, undominated
@@ -72,7 +71,7 @@ def parallel(
     for mark in marks:
         figure.add_trace(mark_trace(mark, list(range(size)), [mark.rewards.get(name) for name in objectives], True))
     figure.update_xaxes(
-        tickvals=list(range(size)), ticktext=[escape(name) for name in objectives], range=[-0.2, size - 0.8],
+        tickvals=list(range(size)), ticktext=[plot_text(name) for name in objectives], range=[-0.2, size - 0.8],
         **{**AXIS, "gridcolor": "rgba(128,128,128,0.6)", "zeroline": False, "tickfont": {"size": 13}},
     )  # fmt: skip
     figure.update_yaxes(
@@ -129,8 +128,8 @@ def scatter(
     figure.update_xaxes(**axes)
     figure.update_yaxes(**axes)
     for i in range(size):
-        figure.update_xaxes(title={"text": escape(objectives[i]), "font": {"size": 13}}, row=size, col=i + 1)
-        figure.update_yaxes(title={"text": escape(objectives[i + 1]), "font": {"size": 13}}, row=i + 1, col=1)
+        figure.update_xaxes(title={"text": plot_text(objectives[i]), "font": {"size": 13}}, row=size, col=i + 1)
+        figure.update_yaxes(title={"text": plot_text(objectives[i + 1]), "font": {"size": 13}}, row=i + 1, col=1)
     finished(figure, policies, objectives, {"l": 54, "t": 10, "b": 44})
     return figure.update_layout(showlegend=True)
 
@@ -212,7 +211,7 @@ def groups(
     ]
     best = [
         (
-            f"mostly {escape(name)}",
+            f"mostly {plot_text(name)}",
             front.efficient & (heaviest == i),
             {"color": colours[i], "size": 5, "symbol": "circle", "opacity": 0.7},
         )
@@ -224,10 +223,10 @@ def groups(
 def point_hover(front: Front, rows: np.ndarray, policies: Sequence[str], objectives: Sequence[str]) -> dict[str, Any]:
     """Return the trace keywords that attach weights, rewards and bank share to each point and display them on hover."""
     data = np.column_stack([front.weights, front.rewards, front.ess_fraction])[rows]
-    lines = [f"{escape(name)} %{{customdata[{i}]:.0%}}" for i, name in enumerate(policies)]
+    lines = [f"{plot_text(name)} %{{customdata[{i}]:.0%}}" for i, name in enumerate(policies)]
     lines.append("")
     places = enumerate(objectives, len(policies))
-    lines += [f"{escape(name)} %{{customdata[{i}]:+.2f}}σ" for i, name in places]
+    lines += [f"{plot_text(name)} %{{customdata[{i}]:+.2f}}σ" for i, name in places]
     lines.append(f"%{{customdata[{len(policies) + len(objectives)}]:.0%}} of the bank counts")
     return {
         "customdata": data.round(3).tolist(),
@@ -238,14 +237,14 @@ def point_hover(front: Front, rows: np.ndarray, policies: Sequence[str], objecti
 
 def label(name: str, colour: str) -> str:
     """Return an axis title as HTML: a dot in the policy's colour and its escaped name."""
-    return f'<span style="color:{colour}">●</span> {escape(name)}'
+    return f'<span style="color:{colour}">●</span> {plot_text(name)}'
 
 
 def finished(
     figure: go.Figure, policies: Sequence[str], objectives: Sequence[str], margin: dict[str, int]
 ) -> go.Figure:
     """Apply the common layout, and store the names of a point's numbers in the figure's metadata for the script."""
-    names = {"policies": [*map(escape, policies)], "rewards": [*map(escape, objectives)]}
+    names = {"policies": [*map(plot_text, policies)], "rewards": [*map(plot_text, objectives)]}
     legend = {"x": 1, "y": 1, "xanchor": "right", "yanchor": "top", "font": {"size": 12, "color": TEXT}}
     styled(figure).update_layout(
         height=600, margin={"l": 40, "r": 16, "t": 20, "b": 40, **margin},

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from html import escape
+from math import ceil
 from typing import Any
 
 import plotly.graph_objects as go
 
 from app.palette import EXPECTED, GRID, GUESS, LINES, TEXT
 
+# What of a label fits beside the radar where it is narrowest, in average characters; and lines above or below it.
+LABEL_WIDTH, LABEL_LINES = 9.0, 4
+LABEL_SIZE, SMALL_LABEL_SIZE, LINE_HEIGHT = 13, 12, 16  # pixels
+BAR_LABEL_WIDTH = 13.0
 REACH = 3.0  # the radar ends at this many standard deviations from the reference
 
 
@@ -74,21 +81,17 @@ def radar(objectives: Sequence[str], colours: Sequence[str], sides: Mapping[str,
 @lru_cache
 def radar_layout(objectives: tuple[str, ...], colours: tuple[str, ...]) -> dict[str, Any]:
     """Return the radar's layout; cached, since building it with plotly is slow."""
-    labels = [
-        f'<span style="color:{shade}">●</span> {escape(name)}' for name, shade in zip(objectives, colours, strict=True)
-    ]
     figure = go.Figure().update_layout(
         polar={
             "bgcolor": "rgba(0,0,0,0)",
             "angularaxis": {
                 "tickvals": angles_of(objectives),
-                "ticktext": labels,
+                **axis_labels(objectives, colours),
                 "gridcolor": GRID,
                 "linecolor": GRID,
                 "ticks": "outside",
                 "ticklen": 8,
                 "tickcolor": "rgba(0,0,0,0)",
-                "tickfont": {"size": 13},
             },
             # One ring a standard deviation; the ring at 0 is the reference's own.
             "radialaxis": {
@@ -101,7 +104,71 @@ def radar_layout(objectives: tuple[str, ...], colours: tuple[str, ...]) -> dict[
             },
         },
     )
-    return plot_layout(figure)
+    return json.loads(with_label_room(styled(figure), objectives).to_json())["layout"]
+
+
+def axis_labels(objectives: Sequence[str], colours: Sequence[str]) -> dict[str, Any]:
+    """Return the labels of a radar's axes and their font, as properties of its angular axis."""
+    lines = [label_lines(name, LABEL_WIDTH) for name in objectives]
+    small = any(len(of_name) > 1 for of_name in lines)
+    return {
+        "ticktext": [
+            f'<span style="color:{colour}">●</span> {"<br>".join(map(plot_text, of_name))}'
+            for of_name, colour in zip(lines, colours, strict=True)
+        ],
+        "tickfont": {"size": SMALL_LABEL_SIZE if small else LABEL_SIZE},
+    }
+
+
+def with_label_room(figure: go.Figure, objectives: Sequence[str]) -> go.Figure:
+    """Make room for `axis_labels` above and below a radar and return it."""
+    more = LINE_HEIGHT * (max((len(label_lines(name, LABEL_WIDTH)) for name in objectives), default=1) - 1)
+    margin = figure.layout.margin
+    return figure.update_layout(margin={"t": margin.t + more, "b": margin.b + more})
+
+
+def label_lines(name: str, width: float) -> list[str]:
+    """Return a name in lines for the label of an axis, broken after spaces and punctuation where that is possible.
+
+    Args:
+        name: The name; what exceeds `LABEL_LINES` lines is replaced by "…".
+        width: Greatest width of a line, in average characters.
+    """
+    if text_width(name) <= width:
+        return [name]
+    lines = [""]
+    for part in re.findall(r"[^\s_/.:-]*[\s_/.:-]*", name):
+        if text_width(lines[-1] + part.rstrip()) <= width:
+            lines[-1] += part
+            continue
+        if lines[-1]:
+            lines.append("")
+        # A word that fits no line is broken into equal pieces.
+        size = ceil(len(part) / ceil(text_width(part.rstrip()) / width))
+        pieces = [part[i : i + size] for i in range(0, len(part), size)]
+        lines = [*lines[:-1], *pieces]
+    lines = [line.strip() for line in lines if line.strip()]
+    if len(lines) > LABEL_LINES:
+        lines = [*lines[: LABEL_LINES - 1], f"{lines[LABEL_LINES - 1]}…"]
+    return lines
+
+
+def text_width(text: str) -> float:
+    """Return about how wide a text is, in average characters."""
+
+    def width(character: str) -> float:
+        if unicodedata.east_asian_width(character) in "WF":
+            return 2.0
+        if character in "fijlrt'.,:;!|()[] ":
+            return 0.6
+        return 1.4 if character.isupper() or character in "mw@%" else 1.0
+
+    return sum(map(width, text))
+
+
+def plot_text(text: str) -> str:
+    """Return a text for plotly, which reads a kind of HTML, without the entities for quotes."""
+    return escape(text, quote=False)
 
 
 def angles_of(objectives: Sequence[str]) -> list[float]:
@@ -126,7 +193,7 @@ def expected(
     detail = [f"{radar_hover('Expected', name, rewards)} (± {errors[name]:.1f})" for name in known]
     common = {"name": "Expected", "hovertemplate": "%{text}<extra></extra>"}
     if len(objectives) < 3:
-        bar = {"type": "bar", "x": [escape(name) for name in known], "y": reach, "textposition": "none"}
+        bar = {"type": "bar", "x": [plot_text(name) for name in known], "y": reach, "textposition": "none"}
         outline = {"color": line.fill, "line": {"color": line.colour, "width": 1}}
         return {**common, **bar, "text": detail, "marker": outline}
     every = angles_of(objectives)
@@ -153,7 +220,7 @@ def bars(objectives: Sequence[str], sides: Mapping[str, SideRewards]) -> list[di
         traces.append(
             {
                 "type": "bar",
-                "x": [escape(name) for name in known],
+                "x": [plot_text(name) for name in known],
                 "y": [max(-REACH, min(REACH, rewards.standard[name])) for name in known],
                 "name": side,
                 "marker": {"color": LINES[side].colour},
@@ -169,7 +236,11 @@ def bars(objectives: Sequence[str], sides: Mapping[str, SideRewards]) -> list[di
 def bars_layout(objectives: tuple[str, ...]) -> dict[str, Any]:
     """Return the layout of the bars; cached."""
     figure = go.Figure()
-    figure.update_xaxes(categoryorder="array", categoryarray=[escape(name) for name in objectives])
+    names = [plot_text(name) for name in objectives]
+    labels = ["<br>".join(map(plot_text, label_lines(name, BAR_LABEL_WIDTH))) for name in objectives]
+    figure.update_xaxes(
+        categoryorder="array", categoryarray=names, tickvals=names, ticktext=labels, tickangle=0, automargin="height"
+    )
     figure.update_yaxes(range=[-REACH, REACH], gridcolor=GRID, zerolinecolor=TEXT, title="σ from the reference")
     return plot_layout(figure)
 
@@ -177,7 +248,7 @@ def bars_layout(objectives: tuple[str, ...]) -> dict[str, Any]:
 def radar_hover(side: str, objective: str, rewards: SideRewards) -> str:
     """Return the hover text of one reward."""
     return (
-        f"{side}, {escape(objective)}<br>reward {rewards.raw[objective]:.2f}"
+        f"{side}, {plot_text(objective)}<br>reward {rewards.raw[objective]:.2f}"
         f"<br>{rewards.standard[objective]:+.1f}σ from the reference"
     )
 

@@ -19,10 +19,14 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.server.configurations import Configurations, Page, for_visitors
+from app.server.gradio_compat import forget_unread
+from app.services.visitor import visitor_of_scope
 from engine import InputError
 
 UNKNOWN = "There is no such configuration here. The first desk is at the address without /desk and what follows it.\n"
 FOREIGN = "Only this site's own pages may ask for that.\n"
+OWNERS = "Only the owner of this desk can load other configurations or fetch policies.\n"
+SWEEP = 10.0  # seconds between two looks for what sessions have left behind
 CLOSED = "This desk was closed to make room for another. Open it again from the menu.\n"
 
 
@@ -97,13 +101,16 @@ class Site:
         return answer_request(configuration.described()) if configuration else PlainTextResponse(UNKNOWN, 404)
 
     async def ask(self, request: Request) -> Response:
-        """Start loading a configuration and return its state as JSON; 403 for a request from another site."""
+        """Start loading a configuration and return its state as JSON; 403 unless the owner asks, on this site."""
         configuration = self.configurations.all.get(request.path_params["slug"])
         if configuration is None:
             return PlainTextResponse(UNKNOWN, 404)
         # Another site's page may not fill this machine's memory.
         if is_foreign(request):
             return PlainTextResponse(FOREIGN, 403)
+        # One that is loaded, or being loaded, costs nothing more.
+        if configuration.state in ("closed", "failed") and not visitor_of_scope(request.scope).owner:
+            return PlainTextResponse(OWNERS, 403)
         self.configurations.ask(configuration)
         return answer_request(configuration.described())
 
@@ -125,6 +132,8 @@ class Site:
             return PlainTextResponse("There is nothing to fetch for that configuration.\n", 404)
         if is_foreign(request):  # nor its disk
             return PlainTextResponse(FOREIGN, 403)
+        if not visitor_of_scope(request.scope).owner:
+            return PlainTextResponse(OWNERS, 403)
         try:
             change(slug)
         except InputError as error:
@@ -136,6 +145,15 @@ class Site:
         file = self.configurations.all[slug].file
         return {**described, "says": for_visitors(described["says"], file)}
 
+    async def sweep(self) -> None:
+        """Remove from all desks, again and again, what sessions have left behind that ended without notice."""
+        while True:
+            await asyncio.sleep(SWEEP)
+            for configuration in self.configurations.all.values():
+                if configuration.page:
+                    configuration.page.desk.runs.sweep()
+                    forget_unread(configuration.page.app)
+
     @asynccontextmanager
     async def lifespan(self, _: Any) -> AsyncIterator[None]:
         """Start the first desk's application and resume interrupted downloads; close all pages at shutdown."""
@@ -143,9 +161,11 @@ class Site:
         assert first is not None
         await self.configurations.start(first)
         self.configurations.take_up_fetches()
+        sweeping = asyncio.create_task(self.sweep())
         try:
             yield
         finally:
+            sweeping.cancel()
             async with AsyncExitStack() as ending:
                 for configuration in self.configurations.all.values():
                     if configuration.page:

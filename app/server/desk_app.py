@@ -6,6 +6,7 @@ import gradio as gr
 from fastapi import FastAPI
 
 from app.charts.plotly_component import serve_library
+from app.server.desk_routes import DeskRoutes
 from app.server.scripts import serve_scripts, style_sheets
 from app.server.steer import serve_steering
 from app.server.stream import serve_text
@@ -22,6 +23,7 @@ def web_app(blocks: gr.Blocks, desk: Desk, root: str = "") -> FastAPI:
     interferes.
     """
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    app.add_middleware(DeskRoutes, desk=desk)
     serve_library(app)
     serve_scripts(app)
     serve_exports(app, desk.comparisons.tables)

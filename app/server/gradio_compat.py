@@ -1,4 +1,4 @@
-"""What relies on Gradio's internals: a context for each thread, and scripts in front of Gradio's own."""
+"""What relies on Gradio's internals: a context for each thread, scripts in front of Gradio's own, unread messages."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from collections.abc import Callable
 from typing import Any
 
 import gradio.routes
+from fastapi import FastAPI
 from gradio.context import Context
 from jinja2 import BaseLoader, Environment, TemplateNotFound
 
 PAGE = "frontend/index.html"
 GRADIO = '<script type="module"'  # where Gradio's own begin, in its page
+MAX_UNREAD = 500  # messages of a session
 
 
 def of_thread(own: threading.local, name: str, default: Any) -> property:
@@ -71,3 +73,18 @@ def load_before_gradio(tags: Callable[[], str]) -> None:
     if not isinstance(environment.loader, PageLoader):
         assert environment.loader is not None
         environment.loader = PageLoader(environment.loader, tags)
+
+
+def forget_unread(app: FastAPI) -> None:
+    """Drop the messages of sessions that do not read them, of all pages that are mounted in an application.
+
+    Gradio keeps the results of a session's events until its page fetches them, however many there are.
+    """
+    for route in app.routes:
+        blocks = getattr(getattr(route, "app", None), "blocks", None)
+        if blocks is None:
+            continue
+        for messages in list(blocks._queue.pending_messages_per_session.values()):
+            if messages.qsize() > MAX_UNREAD:
+                while not messages.empty():
+                    messages.get_nowait()

@@ -62,13 +62,16 @@ PAGE = Template("""<!doctype html>
 
 
 class Answer(BaseHTTPRequestHandler):
-    """Handler that answers every request with 503 and the progress."""
+    """Handler that answers every request with 503 and the progress, or 421 where another site's name was used."""
 
     server: Loading
     timeout = 10  # seconds for a request to come
 
     def do_GET(self) -> None:
         """Send the progress as HTML or plain text, as the Accept header prefers."""
+        if not self.server.allows(self.headers.get("Host", "")):
+            self.close_connection = True
+            return self.send_error(HTTPStatus.MISDIRECTED_REQUEST)
         words, seconds = f"Mixdesk is starting: {self.server.says}.", f"{time.monotonic() - self.server.began:.0f} s"
         page = "text/html" in self.headers.get("Accept", "")
         text = PAGE.substitute(words=escape(words), seconds=seconds) if page else f"{words} {seconds}\n"
@@ -81,6 +84,7 @@ class Answer(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)
+        return None
 
     do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = do_GET  # noqa: N815
 
@@ -89,9 +93,10 @@ class Answer(BaseHTTPRequestHandler):
 
 
 class Loading(ThreadingHTTPServer):
-    """Server on an existing socket. `says` is what is being loaded; `began` is the start time."""
+    """Server on an existing socket. `says` is what is being loaded, `began` the start time; `allows` checks a host."""
 
-    def __init__(self, listener: socket.socket) -> None:
+    def __init__(self, listener: socket.socket, allows: Callable[[str], bool]) -> None:
+        self.allows = allows
         super().__init__(("", 0), Answer, bind_and_activate=False)
         self.socket.close()  # its own, which is not used
         self.socket = listener
@@ -107,13 +112,19 @@ class Loading(ThreadingHTTPServer):
 
 
 @contextmanager
-def answering(listener: socket.socket) -> Iterator[Callable[[str], None]]:
+def answering(
+    listener: socket.socket, allows: Callable[[str], bool] = lambda host: True
+) -> Iterator[Callable[[str], None]]:
     """Answer requests on this listening socket with the latest progress until the block is left.
 
     Yields a function that sets the progress text. The socket stays open and listening: connections that arrive before
     the next server accepts wait instead of being refused.
+
+    Args:
+        listener: The socket.
+        allows: Returns whether a Host header names this app.
     """
-    server = Loading(listener)
+    server = Loading(listener, allows)
     # How often it looks whether the block was left.
     threading.Thread(target=server.serve_forever, args=(0.05,), name="mixdesk-loading-page", daemon=True).start()
     try:

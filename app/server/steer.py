@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import FastAPI, HTTPException
+from fastapi import FastAPI, HTTPException, Request
 from pydantic import BaseModel
 
 from app.schemas.desk_state import MixtureState
 from app.services.app_state import Desk
+from app.services.visitor import visitor_of_scope
 
 
 class SteerQuestion(BaseModel):
@@ -27,8 +28,9 @@ def serve_steering(app: FastAPI, desk: Desk) -> None:
     """Add the route POST /steer, which answers 422 to a malformed request."""
 
     @app.post("/steer")
-    async def steer(asked: SteerQuestion) -> dict[str, Any]:
+    async def steer(asked: SteerQuestion, request: Request) -> dict[str, Any]:
+        run = desk.find(asked.run, visitor_of_scope(request.scope))
         try:
-            return await desk.follow(asked.run, asked.turn, asked.mixture)
+            return await desk.follow(run.id if run else "", asked.turn, asked.mixture)
         except ValueError as error:
             raise HTTPException(422, str(error)) from None

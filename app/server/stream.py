@@ -6,6 +6,7 @@ A Gradio event would take ten times as long per update, on the server and in the
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 
 from fastapi import FastAPI, Request, Response
@@ -13,6 +14,7 @@ from fastapi.responses import PlainTextResponse, StreamingResponse
 
 from app.services.app_state import Desk
 from app.services.generation_run import Run
+from app.services.visitor import visitor_of_scope
 
 GONE = "These responses are no longer here.\n"
 # To be sent at once, whatever is in between.
@@ -24,13 +26,13 @@ PATIENCE = 10  # seconds: a text without a reader for this long ends
 def serve_text(app: FastAPI, desk: Desk) -> None:
     """Add the route GET /text/{run}.
 
-    A run's id is random and sent only to its own page, so knowing it is permission to read.
+    A run's id is random and sent only to its own page; another browser cannot read it even if it knows the id.
     """
 
     @app.get("/text/{run}")
     async def text(run: str, request: Request, at: int = 0) -> Response:
         """Stream the lines from number `at` on; the last-event-id header of a reconnecting browser takes precedence."""
-        found = desk.find(run)
+        found = desk.find(run, visitor_of_scope(request.scope))
         if found is None:
             return PlainTextResponse(GONE, 404)
         last = request.headers.get("last-event-id", "")
@@ -54,6 +56,7 @@ async def events(run: Run, at: int) -> AsyncIterator[str]:
         yield f"event: end\ndata: {run.begun}\n\n"
     finally:
         run.readers -= 1
+        run.used = time.monotonic()
         if not run.done:
             asyncio.get_running_loop().call_later(PATIENCE, stop_unread, run)
 

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
-
-import gradio as gr
 
 from app import palette
 from app.schemas.desk_state import MixtureState
 from app.services.bank_service import Expected
 from app.services.comparison_jobs import Comparisons
 from app.services.generation_run import TIME_LIMIT, Run
+from app.services.rate_limit import RateLimit
 from app.services.response_reader import TOP_LOGPROBS, Response
+from app.services.run_table import RunTable
+from app.services.visitor import Visitor, is_session_of
 from app.storage.database import Store
 from app.storage.hub_backup import Mirror
 from engine import Engine, InputError, Mixture, Sampling
 from engine.messages import Prompt
 
 log = logging.getLogger("mixdesk")
+
+RATINGS = 60  # a minute from one network address
 
 
 @dataclass
@@ -30,11 +34,13 @@ class Desk:
 
     engine: Engine
     store: Store
-    runs: dict[str, Run] = field(default_factory=dict)
+    runs: RunTable = field(default_factory=RunTable)
     mirror: Mirror | None = None  # where copies of the ratings go
     warning: str = ""  # what the page's owner should know
+    hosted: bool = True  # whether there are visitors who do not own it
     expected: Expected = field(init=False)
     comparisons: Comparisons = field(init=False)
+    ratings: RateLimit = field(default_factory=lambda: RateLimit(RATINGS))
     # Steer.follow of the desk's page; known once that is built.
     follow: Callable[[str, int, MixtureState], Awaitable[dict[str, Any]]] = field(init=False)
 
@@ -75,9 +81,17 @@ class Desk:
         """Names of the policies, in the configuration's order."""
         return [policy.name for policy in self.engine.config.policies]
 
-    def find(self, id: str) -> Run | None:
-        """Return the run with this id if it is its session's newest, else None."""
-        return next((run for run in list(self.runs.values()) if run.id == id), None)
+    def find(self, id: str, visitor: Visitor | None = None) -> Run | None:
+        """Return the run with this id if it is its session's newest, else None.
+
+        Args:
+            id: The run's id.
+            visitor: If given, only a run of the visitor's own browser is returned.
+        """
+        for session, run in list(self.runs.items()):
+            if run.id == id:
+                return run if visitor is None or is_session_of(visitor, session) else None
+        return None
 
     def start(
         self,
@@ -87,6 +101,7 @@ class Desk:
         sampling: Sampling | Mapping[str, Sampling],
         seed: int,
         steerable: Collection[str] = (),
+        address: str = "",
     ) -> Run:
         """Submit the responses of a new run, which replaces the session's last one.
 
@@ -100,17 +115,19 @@ class Desk:
             sampling: For all panels, or {panel: sampling}.
             seed: The first panel's seed.
             steerable: The panels that follow the faders.
+            address: The session's network address; all sessions of an address share one turn in the engine's queue.
 
         Raises:
-            InputError: if the engine rejects a request.
+            InputError: if the engine rejects a request, or the desk has no room for another run.
         """
+        self.runs.make_room(session)
         self.stop(session)
         requests = self.engine.submit_all(
             prompt,
             list(mixtures.values()),
             sampling if isinstance(sampling, Sampling) else [sampling[side] for side in mixtures],
             [seed + i for i in range(len(mixtures))],
-            client=session,
+            client=(address, session),
             time_limit=TIME_LIMIT,
             top_logprobs=TOP_LOGPROBS,
         )
@@ -123,7 +140,9 @@ class Desk:
         run = self.runs[session] = Run(prompt, dict(zip(mixtures, responses, strict=True)))
         return run
 
-    def branch(self, session: str, side: str, mixture: Mixture, sampling: Sampling, seed: int) -> Run:
+    def branch(
+        self, session: str, side: str, mixture: Mixture, sampling: Sampling, seed: int, address: str = ""
+    ) -> Run:
         """Continue the inspected response in another panel, from before the chosen token, with this mixture.
 
         Raises:
@@ -135,7 +154,7 @@ class Desk:
         before, place = run.chosen
         request = self.engine.submit(
             *(run.prompt, mixture, sampling, seed),
-            client=session,
+            client=(address, session),
             time_limit=TIME_LIMIT,
             tokens=before.tokens[:place],
             top_logprobs=TOP_LOGPROBS,
@@ -149,14 +168,14 @@ class Desk:
         if run := self.runs.get(session):
             run.cancel()
 
-    def rate(self, session: str, rating_id: str, choice: str, annotator: str) -> bool:
+    def rate(self, session: str, rating_id: str, choice: str, annotator: str, address: str = "") -> bool:
         """Store the session's rating of its first two responses.
 
         Returns:
             False if the run or this rating id was stored before.
 
         Raises:
-            InputError: if the responses are not ready, or the store rejects the rating.
+            InputError: if the responses are not ready, the store rejects the rating, or too many came from `address`.
         """
         run = self.runs.get(session)
         if run is None:
@@ -165,6 +184,10 @@ class Desk:
             raise InputError("rating: both responses must be there; wait for them, or stop them")
         if run.choice is not None:
             return False
+        if address and not self.ratings.allow(address):
+            raise InputError(
+                f"rating: more than {RATINGS} came from your address within a minute; try again in a minute"
+            )
         new = self.store.rate(
             rating_id,
             run.completions["left"],
@@ -173,7 +196,7 @@ class Desk:
             annotator,
             model=self.engine.config.name,
         )
-        run.choice = choice
+        run.choice, run.used = choice, time.monotonic()
         if new:
             self.copy(rating_id)
         return new
@@ -197,8 +220,3 @@ class Desk:
         """Stop and remove the run of a session that has ended."""
         self.stop(session)
         self.runs.pop(session, None)
-
-
-def session(request: gr.Request) -> str:
-    """Return the id of the browser session that sent the request."""
-    return str(request.session_hash)

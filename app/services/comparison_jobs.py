@@ -10,8 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from app.services.visitor import ANYBODY, Visitor
 from app.storage.comparisons import ComparisonTables, Plan, Scale
 from app.storage.database import Store
+from app.storage.owners import Owners
 from engine import Engine, InputError, Mixture, Sampling
 from engine.bank.calibration import Calibration
 from engine.evaluation.comparison import MAX_MIXTURES, answers
@@ -20,6 +22,7 @@ from engine.prompts import PromptSet
 log = logging.getLogger("mixdesk")
 
 AT_ONCE = 2  # comparisons; more would only share the same engine
+MAX_STORED = 500  # comparisons
 
 
 @dataclass
@@ -29,6 +32,7 @@ class ComparisonJob:
     comparison: int
     wanted: int  # prompts
     done: int
+    address: str = ""  # network address of who started it
     at_first: int = field(init=False)
     unscored: list[dict[str, Any]] = field(default_factory=list)  # completions that lacked a reward when it began
     mended: int = 0  # of those, the ones that were scored again
@@ -47,10 +51,14 @@ class ComparisonJob:
 
 
 class Comparisons:
-    """All comparisons of a store, and the running ones. Thread-safe."""
+    """All comparisons of a store, and the running ones. Thread-safe.
+
+    A comparison is stopped, resumed, deleted and exported by the browser that started it, or by the desk's owner.
+    """
 
     def __init__(self, store: Store) -> None:
         self.tables = ComparisonTables(store)
+        self.owners = Owners(store, "comparison")
         self.jobs: dict[int, ComparisonJob] = {}  # under way
         self.failures: dict[int, str] = {}  # why the last try ended
         self._lock = threading.Lock()
@@ -63,11 +71,12 @@ class Comparisons:
         sampling: Sampling,
         seed: int = 0,
         most: int | None = None,
+        visitor: Visitor = ANYBODY,
     ) -> int:
         """Start a comparison on the first `most` prompts, or on all, and return its id.
 
         Raises:
-            InputError: if an argument is invalid or too many comparisons are running; nothing is stored then.
+            InputError: if an argument is invalid, or too many comparisons run or are stored; nothing is stored then.
         """
         if len(mixtures) < 2:
             raise InputError("Mixtures: choose two or more; the first is the one to win against.")
@@ -90,19 +99,25 @@ class Comparisons:
                 raise InputError(f"{prompts.name}, line {line}: {error}") from None
         plan = Plan(engine.config.name, prompts.name, dict(mixtures), chosen, sampling, seed, comparison_scale(engine))
         with self._lock:
-            self._room()
+            self._room(visitor)
+            with self.tables.store.reading() as db:
+                stored = db.table("comparisons").count
+            if stored >= MAX_STORED:
+                raise InputError(f"There are {stored} comparisons, and no room for more: delete one first.")
             comparison = self.tables.add(plan)
-            self._begin(engine, comparison, plan)
+            self.owners.record(comparison, visitor.browser)
+            self._begin(engine, comparison, plan, visitor)
         return comparison
 
-    def resume(self, engine: Engine, comparison: int) -> None:
+    def resume(self, engine: Engine, comparison: int, visitor: Visitor = ANYBODY) -> None:
         """Resume a stopped or interrupted comparison: generate missing responses and compute missing rewards.
 
         Stored responses are kept. Does nothing if it is running.
 
         Raises:
-            InputError: if it belongs to another configuration, or too many comparisons are running.
+            InputError: if it belongs to another configuration or browser, or too many comparisons are running.
         """
+        self.check_owner(comparison, visitor)
         with self._lock:
             if comparison in self.jobs:
                 return
@@ -114,25 +129,40 @@ class Comparisons:
                 )
             for mixture in plan.mixtures.values():
                 engine.mixture(**mixture.as_dict())
-            self._room()
-            self._begin(engine, comparison, plan)
+            self._room(visitor)
+            self._begin(engine, comparison, plan, visitor)
 
-    def stop(self, comparison: int) -> None:
-        """Stop a running comparison; its finished responses are kept."""
+    def stop(self, comparison: int, visitor: Visitor = ANYBODY) -> None:
+        """Stop a running comparison; its finished responses are kept.
+
+        Raises:
+            InputError: if another browser started it.
+        """
+        self.check_owner(comparison, visitor)
         if job := self.jobs.get(comparison):
             job.stopping.set()
 
-    def delete(self, comparison: int) -> None:
+    def delete(self, comparison: int, visitor: Visitor = ANYBODY) -> None:
         """Delete a comparison and its responses.
 
         Raises:
-            InputError: if it is running.
+            InputError: if it is running, or another browser started it.
         """
+        self.check_owner(comparison, visitor)
         with self._lock:
             if comparison in self.jobs:
                 raise InputError("This comparison is under way: stop it first, then delete it.")
             self.tables.delete(comparison)
+            self.owners.forget(comparison)
             self.failures.pop(comparison, None)
+
+    def check_owner(self, comparison: int, visitor: Visitor) -> None:
+        """Raise InputError if the visitor may not change or export a comparison."""
+        if not visitor.owner and not self.owners.made(comparison, visitor.browser):
+            raise InputError(
+                "This comparison was started in another browser: only there, or by the desk's owner, is it stopped, "
+                "resumed, deleted or exported."
+            )
 
     def close(self) -> None:
         """Stop all comparisons and wait until their finished responses are stored."""
@@ -141,13 +171,15 @@ class Comparisons:
             if job.thread:
                 job.thread.join()
 
-    def _room(self) -> None:
+    def _room(self, visitor: Visitor) -> None:
+        if not visitor.owner and any(job.address == visitor.address for job in self.jobs.values()):
+            raise InputError("A comparison from your address is under way: wait for it, or stop it.")
         if len(self.jobs) >= AT_ONCE:
             raise InputError(f"{AT_ONCE} comparisons are under way: wait for one, or stop it.")
 
-    def _begin(self, engine: Engine, comparison: int, plan: Plan) -> None:
+    def _begin(self, engine: Engine, comparison: int, plan: Plan, visitor: Visitor) -> None:
         missing = self.tables.missing(comparison)
-        job = ComparisonJob(comparison, len(plan.prompts), len(plan.prompts) - len(missing))
+        job = ComparisonJob(comparison, len(plan.prompts), len(plan.prompts) - len(missing), visitor.address)
         job.unscored = self.tables.unscored(comparison, engine.reward_set.objectives)
         self.jobs[comparison] = job
         self.failures.pop(comparison, None)

@@ -8,6 +8,7 @@ import json
 import logging
 import random
 import secrets
+import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from typing import Any
 
@@ -34,6 +35,7 @@ class Run:
         self.turn = 0  # of the newest question that steered it
         self.readers = 0  # connections that its text is sent to
         self.replaced = False  # whether its session has asked for another since
+        self.used = time.monotonic()  # when it was last generated, read, steered or rated
         self._lines: list[str] = []  # what the page draws
         self._every: list[Response] = []  # also those whose panel has another by now
         self._listeners: list[Callable[[], None]] = []
@@ -45,6 +47,7 @@ class Run:
         if side in self.responses:
             self.responses[side].request.cancel()
         self.responses[side] = response
+        self.used = time.monotonic()
         number = len(self._every)
         self._every.append(response)
         self._lines.append(written([number, side]))
@@ -82,6 +85,11 @@ class Run:
         return all(response.over for response in list(self.responses.values()))
 
     @property
+    def idle(self) -> bool:
+        """True when it is done and its text is not being sent."""
+        return self.done and not self.readers
+
+    @property
     def ahead(self) -> int | None:
         """Number of requests before it in the engine's queue; None once it is being generated."""
         places = [response.request.ahead for response in list(self.responses.values())]
@@ -109,6 +117,7 @@ class Run:
         Raises:
             InputError: if the engine rejects the mixture.
         """
+        self.used = time.monotonic()
         for response in list(self.responses.values()):
             response.steer(mixture)
 

@@ -9,50 +9,11 @@ from datetime import datetime, timezone
 from typing import Any
 
 import numpy as np
-from sqlite_utils import Database, Migrations
+from sqlite_utils import Database
 
 from app.storage.database import Store, prompt_id, put_rewards, read_completion
 from engine import Completion, InputError, Mixture, Sampling
 from engine.rewards.missing import Rewards
-
-schema = Migrations("mixdesk-comparisons")
-
-
-@schema()
-def m001_first(db: Database) -> None:
-    """comparisons, and in their order their mixtures, prompts and completions."""
-    comparisons = {
-        "id": int,
-        "model": str,
-        "source": str,
-        "scale": str,
-        "max_new_tokens": int,
-        "temperature": float,
-        "seed": int,
-        "created_at": str,
-        "finished_at": str,
-    }
-    db.table("comparisons").create(comparisons, pk="id", not_null=comparisons.keys() - {"finished_at"}, strict=True)
-    own = {"comparison_id": int, "place": int}
-    add_part(db, "comparison_mixtures", {**own, "name": str, "mixture_id": int}, ("comparison_id", "place"))
-    add_part(db, "comparison_prompts", {**own, "prompt_id": int}, ("comparison_id", "place"))
-    answered = {**own, "mixture_place": int, "completion_id": int}
-    add_part(db, "comparison_completions", answered, ("comparison_id", "place", "mixture_place"))
-
-
-def add_part(db: Database, name: str, columns: Mapping[str, type], key: tuple[str, ...]) -> None:
-    """Create a table of a comparison's parts; its last column references another table."""
-    other = list(columns)[-1]
-    db.table(name).create(
-        dict(columns),
-        pk=key,
-        foreign_keys=[("comparison_id", "comparisons", "id"), (other, f"{other.removesuffix('_id')}s", "id")],
-        not_null=set(columns),
-        strict=True,
-    )
-    # Deleting asks who else has this prompt or this completion.
-    db.table(name).create_index([other])
-
 
 Scale = dict[str, tuple[float, float]]  # by objective; NaN until it is calibrated
 
@@ -119,8 +80,6 @@ class ComparisonTables:
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        with store.reading() as db:
-            schema.apply(db)
 
     def add(self, plan: Plan) -> int:
         """Store a plan in one transaction and return its id."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sqlite3
 import threading
@@ -15,36 +16,73 @@ from typing import Any
 
 from sqlite_utils import Database
 
-from app.storage.migrations import schema
+from app.storage.database_file import (
+    FIRST,
+    check_file,
+    check_identity,
+    check_schema,
+    clear_errors,
+    connect,
+    enable_wal,
+    identity,
+    in_use,
+    unusable,
+)
+from app.storage.migrations import SCHEMAS
 from engine import Completion, InputError, Sampling
 from engine.messages import Prompt, last_of, messages_of
+from engine.rewards.missing import Rewards, finite
 
 CHOICES = ("left", "right", "tie", "both_bad")
+IDLE = 4  # reading connections that are kept for later
 
 
 class Store:
-    """The ratings in an SQLite file, created if it is missing. Thread-safe: one connection, one lock.
+    """The ratings in an SQLite file, created if it is missing.
+
+    Thread-safe: one connection and one lock for writing, and a connection for each reading at a time, so that reading
+    does not wait for a write.
 
     Raises:
-        InputError: if the file cannot be opened or written, or is not an SQLite database.
+        InputError: if the file cannot be opened or written, or is not a database of this version or an older one; it is
+            left as it was then.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path).expanduser().absolute()
         self._lock = threading.Lock()
+        self._idle: list[Database] = []  # reading connections
+        self._open = True
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"{self.path}: cannot make its folder: {error.strerror}; give another --db") from None
+        check_file(self.path)
         try:
-            self.db = Database(sqlite3.connect(self.path, timeout=10, check_same_thread=False))
-            self.db.enable_wal()
+            self.db = connect(self.path)
+        except sqlite3.Error as error:
+            raise unusable(self.path, str(error)) from None
+        try:
+            enable_wal(self.db)
             # With FULL every commit is on the disk before it returns: a confirmed rating survives a power cut.
             self.db.execute("PRAGMA synchronous = FULL")
             self.db.execute("PRAGMA foreign_keys = ON")
-            schema.apply(self.db)
+            if any(migrations.pending(self.db) for migrations in SCHEMAS):
+                self._migrate()
         except sqlite3.Error as error:
-            raise InputError(f"{self.path}: cannot use it as the database: {error}; give another --db") from None
+            self.db.close()
+            raise unusable(self.path, str(error)) from None
+        except BaseException:
+            self.db.close()
+            raise
+        self._identity = identity(self.path)
+
+    def _migrate(self) -> None:
+        # One transaction: another process that opens the file at the same time waits, and then has nothing to do.
+        with Transaction(self.db.conn):
+            check_schema(self.db, self.path)
+            for migrations in SCHEMAS:
+                migrations.apply(self.db)
 
     def rate(
         self,
@@ -81,7 +119,7 @@ class Store:
         if left.prompt != right.prompt:
             raise InputError("rating: the two responses answer different prompts; rate two of one prompt")
         now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
-        with self._lock, self._transaction():
+        with self.writing():
             if self.db.table("ratings").count_where("id = ?", [rating_id]):
                 return False
             self.db.table("annotators").insert({"id": annotator, "created_at": now}, ignore=True)
@@ -104,13 +142,13 @@ class Store:
         Raises:
             InputError: if there is none with this id.
         """
-        with self._lock:
-            return read_completion(self.db, completion_id)
+        with self.reading() as db:
+            return read_completion(db, completion_id)
 
     def pairs(self) -> Iterator[dict[str, Any]]:
         """Yield every rating, oldest first, with both completions in full."""
-        with self._lock:
-            rows = list(read_pairs(self.db))
+        with self.reading() as db:
+            rows = list(read_pairs(db))
         yield from rows
 
     def pair(self, rating_id: str) -> dict[str, Any]:
@@ -119,41 +157,73 @@ class Store:
         Raises:
             InputError: if there is none with this id.
         """
-        with self._lock:
-            found = next(read_pairs(self.db, rating_id), None)
+        with self.reading() as db:
+            found = next(read_pairs(db, rating_id), None)
         if found is None:
             raise InputError(f"rating: there is none with id {rating_id}")
         return found
 
     @contextmanager
     def held(self, write: bool = False) -> Iterator[Database]:
-        """Hold the database's lock; with `write`, within a transaction."""
-        with self._lock:
-            if not write:
-                yield self.db
-                return
-            with self._transaction():
-                yield self.db
-
-    def close(self) -> None:
-        """Close the connection."""
-        with self._lock:
-            self.db.close()
-
-    def _transaction(self) -> Transaction:
-        return Transaction(self.db.conn)
+        """Hold a connection for reading; with `write`, the one for writing, within a transaction."""
+        with self.writing() if write else self.reading() as db:
+            yield db
 
     @contextmanager
     def writing(self) -> Iterator[Database]:
-        """Hold the database within a transaction, for modules with their own tables in this file."""
-        with self._lock, self._transaction():
-            yield self.db
+        """Hold the database within a transaction, for modules with their own tables in this file.
+
+        Raises:
+            StoreError: if the file cannot be written, or is no longer the one that was opened.
+        """
+        with self._lock, clear_errors(self.path, "Not saved"):
+            check_identity(self.path, self._identity, "Not saved")
+            with Transaction(self.db.conn):
+                yield self.db
+            # A file that was replaced meanwhile has not what was committed.
+            check_identity(self.path, self._identity, "Not saved")
 
     @contextmanager
     def reading(self) -> Iterator[Database]:
-        """Hold the database's lock, for reading."""
+        """Hold a connection for reading that sees the database as it is now, whatever is written meanwhile.
+
+        Raises:
+            StoreError: if the file cannot be read, or is no longer the one that was opened.
+        """
+        with clear_errors(self.path, "Not read"):
+            check_identity(self.path, self._identity, "Not read")
+            db = self._reader()
+            try:
+                db.execute("BEGIN")
+                yield db
+                db.execute("COMMIT")
+            except BaseException:
+                db.close()
+                raise
+            self._put_back(db)
+
+    def _reader(self) -> Database:
+        if not self._open:
+            raise sqlite3.ProgrammingError("Cannot operate on a closed database.")
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return connect(self.path, "mode=ro")
+
+    def _put_back(self, db: Database) -> None:
+        if self._open and len(self._idle) < IDLE:
+            self._idle.append(db)
+        else:
+            db.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._open = False
         with self._lock:
-            yield self.db
+            # The writing connection last, since only it can remove the files beside the database.
+            while self._idle:
+                self._idle.pop().close()
+            self.db.close()
 
     def insert(self, completion: Completion, model: str, now: str) -> int:
         """Insert a completion and its rewards within the caller's transaction, and return its id."""
@@ -179,18 +249,24 @@ class Store:
 
 
 def put_rewards(db: Database, completion_id: int, rewards: Mapping[str, float], missing: Mapping[str, str]) -> None:
-    """Add rewards and reasons to a completion within the caller's transaction; a new reward removes its reason."""
+    """Add rewards and reasons to a completion within the caller's transaction; a new reward removes its reason.
+
+    A reward that is not a finite number is missing, for that reason.
+    """
+    stored = Rewards(missing=missing)
+    for objective, value in rewards.items():
+        stored.put(objective, finite(value))
     db.conn.executemany(
         "insert or replace into rewards (completion_id, objective, value) values (?, ?, ?)",
-        [(completion_id, objective, value) for objective, value in rewards.items()],
+        [(completion_id, objective, value) for objective, value in stored.items()],
     )
     db.conn.executemany(
         "delete from missing_rewards where completion_id = ? and objective = ?",
-        [(completion_id, objective) for objective in rewards],
+        [(completion_id, objective) for objective in stored],
     )
     db.conn.executemany(
         "insert or replace into missing_rewards (completion_id, objective, reason) values (?, ?, ?)",
-        [(completion_id, objective, reason) for objective, reason in missing.items()],
+        [(completion_id, objective, reason) for objective, reason in stored.missing.items()],
     )
 
 
@@ -227,21 +303,32 @@ class Transaction:
 
 
 def open_to_read(path: str | Path) -> Database:
-    """Open an existing store read-only, even while an app writes to it.
+    """Open an existing store for reading, even while an app writes to it. Older versions' databases stay as they are.
 
     Raises:
-        InputError: if the file is missing, or not a database of Mixdesk's.
+        InputError: if the file is missing, or not a database of this version of Mixdesk's or an older one.
     """
     path = Path(path).expanduser().absolute()
     if not path.is_file():
         raise InputError(f"{path}: no such database; give --db the file that the app was started with")
+    check_file(path, FIRST)
     try:
-        db = Database(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=10))
+        db = connect(path, reading_options(path))
+        db.execute("PRAGMA query_only = ON")
         if not db.table("ratings").exists():
             raise InputError(f"{path}: it holds no ratings table; give --db a database that Mixdesk made")
     except sqlite3.Error as error:
         raise InputError(f"{path}: cannot read it as a database: {error}") from None
     return db
+
+
+def reading_options(path: Path) -> str:
+    """Return how to connect to a database for reading, as options of an SQLite URI."""
+    if os.access(Path(os.path.realpath(path)).parent, os.W_OK):
+        # With mode=ro, SQLite would leave its -wal and -shm files behind.
+        return "mode=rw"
+    # In a folder that cannot be written SQLite cannot make these files, and without them it refuses to read.
+    return "mode=ro" if in_use(path) else "immutable=1"
 
 
 def read_pairs(db: Database, rating_id: str | None = None) -> Iterator[dict[str, Any]]:

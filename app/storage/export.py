@@ -5,15 +5,20 @@ from __future__ import annotations
 import csv
 import json
 import os
+import sqlite3
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any, TextIO
 
 from app.storage.database import open_to_read, read_pairs
+from app.storage.database_file import COMPANIONS, remedy
 from engine import InputError
+from engine.files import check_target, replacing
 from engine.messages import last_of, messages_of
 
 Pair = dict[str, Any]
+MAGIC = b"SQLite format 3\0"  # the first bytes of every database
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 
 
@@ -101,20 +106,36 @@ def export_pairs(db: str | Path, form: str, out: str | Path) -> dict[str, Any]:
     """
     if form not in FORMATS:
         raise InputError(f"--format: found '{form}'; give one of {', '.join(FORMATS)}")
-    out = Path(out).expanduser().absolute()
-    source = open_to_read(db)
+    db, out = Path(db).expanduser().absolute(), Path(out).expanduser().absolute()
     try:
-        pairs = list(read_pairs(source))
-    finally:
-        source.close()
-    # Written beside and moved into place, so that a failure leaves an older export whole.
-    partial = out.with_name(out.name + ".partial")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("w", encoding="utf-8", newline="") as file:
+        check_target(out)
+        check_apart(out, db)
+        with closing(open_to_read(db)) as source:
+            pairs = list(read_pairs(source))
+        with replacing(out) as partial, partial.open("w", encoding="utf-8", newline="") as file:
             rows = FORMATS[form](pairs, file)
-        os.replace(partial, out)
+    except sqlite3.Error as error:
+        raise InputError(f"{db}: the database says “{error}”; {remedy(error)}") from None
     except OSError as error:
-        partial.unlink(missing_ok=True) if partial.parent.is_dir() else None
         raise InputError(f"--out: cannot write {out}: {error.strerror}; give another file") from None
     return {"ratings": len(pairs), "rows": rows, "format": form, "out": str(out)}
+
+
+def check_apart(out: Path, db: Path) -> None:
+    """Check that an export does not replace its database, a file that SQLite keeps beside it, or another database.
+
+    Raises:
+        InputError: if it does.
+        OSError: if the existing output file cannot be read.
+    """
+    real = os.path.realpath(db)
+    for suffix in ("", *COMPANIONS):
+        own = Path(f"{real}{suffix}")
+        # The same file by another name: a symbolic or a hard link.
+        if Path(os.path.realpath(out)) == own or (out.exists() and own.exists() and out.samefile(own)):
+            raise InputError(f"--out: {out} belongs to the database of --db; give another file")
+    if not out.exists():
+        return
+    with out.open("rb") as file:
+        if file.read(len(MAGIC)) == MAGIC:
+            raise InputError(f"--out: {out} is an SQLite database, which an export does not replace; give another file")

@@ -15,6 +15,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from app.storage.export import uniform_weights
 from engine import InputError
 from engine.errors import one_line
+from engine.files import append_line
 
 log = logging.getLogger("mixdesk")
 
@@ -56,8 +57,8 @@ class Mirror:
         A write error is only logged, since the store has the rating.
         """
         try:
-            with self.scheduler.lock, self.file.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(uniform_weights(pair), ensure_ascii=False) + "\n")
+            with self.scheduler.lock:
+                append_line(self.file, json.dumps(uniform_weights(pair), ensure_ascii=False))
         except OSError:
             log.exception("a rating is in the store, but not in what is pushed to the dataset")
 

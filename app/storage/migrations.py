@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from sqlite_utils import Database, Migrations
 
 schema = Migrations("mixdesk")
@@ -119,3 +121,45 @@ def m008_missing_rewards(db: Database) -> None:
         not_null=missing.keys(),
         strict=True,
     )
+
+
+comparison_schema = Migrations("mixdesk-comparisons")
+
+
+@comparison_schema(name="m001_first")
+def m001_comparisons(db: Database) -> None:
+    """Create comparisons, and in their order their mixtures, prompts and completions."""
+    comparisons = {
+        "id": int,
+        "model": str,
+        "source": str,
+        "scale": str,
+        "max_new_tokens": int,
+        "temperature": float,
+        "seed": int,
+        "created_at": str,
+        "finished_at": str,
+    }
+    db.table("comparisons").create(comparisons, pk="id", not_null=comparisons.keys() - {"finished_at"}, strict=True)
+    own = {"comparison_id": int, "place": int}
+    add_part(db, "comparison_mixtures", {**own, "name": str, "mixture_id": int}, ("comparison_id", "place"))
+    add_part(db, "comparison_prompts", {**own, "prompt_id": int}, ("comparison_id", "place"))
+    answered = {**own, "mixture_place": int, "completion_id": int}
+    add_part(db, "comparison_completions", answered, ("comparison_id", "place", "mixture_place"))
+
+
+def add_part(db: Database, name: str, columns: Mapping[str, type], key: tuple[str, ...]) -> None:
+    """Create a table of a comparison's parts; its last column references another table."""
+    other = list(columns)[-1]
+    db.table(name).create(
+        dict(columns),
+        pk=key,
+        foreign_keys=[("comparison_id", "comparisons", "id"), (other, f"{other.removesuffix('_id')}s", "id")],
+        not_null=set(columns),
+        strict=True,
+    )
+    # Deleting asks who else has this prompt or this completion.
+    db.table(name).create_index([other])
+
+
+SCHEMAS = (schema, comparison_schema)

@@ -17,9 +17,10 @@ from app.charts.marks import MarkLegend, find_marks, rewards_mark
 from app.format import signed
 from app.html import expected_line, message
 from app.schemas.desk_state import MixtureState
-from app.services.app_state import Desk, session
+from app.services.app_state import Desk
 from app.services.balance_choices import BY_POLICIES, FLOORS
 from app.services.bank_service import Reading, faders_of, in_words
+from app.services.visitor import session
 from app.ui.balance_menu import BalanceMenu, read_floors
 from app.ui.controls import Controls, Outputs
 from app.ui.mixture_controls import Changes, Values

@@ -17,6 +17,7 @@ from app.format import settings_in_short
 from app.html import message
 from app.services.app_state import Desk
 from app.services.panel_choice import FADERS, POLICY, UNIFORM, chosen_mixture
+from app.services.visitor import visitor_of
 from app.storage.comparisons import Entry
 from app.ui.controls import Steering
 from app.ui.mixture_controls import Changes, Values
@@ -220,7 +221,7 @@ class CompareTab:
             name += f" ({extra})"
         return name, mixture
 
-    async def starting(self, values: Values) -> Changes:
+    async def starting(self, values: Values, request: gr.Request) -> Changes:
         """Start a comparison with the form's settings and show it."""
         try:
             prompts = values[self.given.file] if values[self.prompts] == "file" else self.bundled
@@ -235,26 +236,28 @@ class CompareTab:
             most = None if text in ("", "all") else max(0, int(parse_count(text, "how many", whole=True)))
             seed = int(parse_count(values[self.seed], "seed", whole=True))
             # Reading a thousand prompts takes a while, and the events of all sessions go through this loop.
-            made = await asyncio.to_thread(
-                self.comparisons.start, self.desk.engine, prompts, mixtures, sampling, seed, most
-            )
+            asked = prompts, mixtures, sampling, seed, most, visitor_of(request)
+            made = await asyncio.to_thread(self.comparisons.start, self.desk.engine, *asked)
         except InputError as error:
             return {self.status: message(str(error), "bad")}
         return {**await self.refresh(made), self.status: ""}
 
-    async def resuming(self, comparison: int | None) -> Changes:
+    async def resuming(self, comparison: int | None, request: gr.Request) -> Changes:
         """Resume the chosen comparison."""
         try:
             if comparison is not None:
-                await asyncio.to_thread(self.comparisons.resume, self.desk.engine, comparison)
+                who = visitor_of(request)
+                await asyncio.to_thread(self.comparisons.resume, self.desk.engine, comparison, who)
         except InputError as error:
             return {self.status: message(str(error), "bad")}
         return {**await self.refresh(comparison), self.status: ""}
 
-    def stopping(self, comparison: int | None) -> Changes:
+    def stopping(self, comparison: int | None, request: gr.Request) -> Changes:
         """Stop the chosen comparison."""
-        if comparison is not None:
-            self.comparisons.stop(comparison)
+        try:
+            self.comparisons.stop(comparison or 0, visitor_of(request))
+        except InputError as error:
+            return {self.status: message(str(error), "bad")}
         return {self.status: message("Stopping; what is finished is kept.")}
 
     def asking(self, comparison: int | None) -> Changes:
@@ -266,11 +269,11 @@ class CompareTab:
         said = f"Delete this comparison with its {responses} responses? That cannot be undone."
         return {self.confirm: gr.Row(visible=True), self.question: message(said)}
 
-    async def deleting(self, comparison: int | None) -> Changes:
+    async def deleting(self, comparison: int | None, request: gr.Request) -> Changes:
         """Delete the chosen comparison and show the newest."""
         try:
             if comparison is not None:
-                await asyncio.to_thread(self.comparisons.delete, comparison)
+                await asyncio.to_thread(self.comparisons.delete, comparison, visitor_of(request))
         except InputError as error:
             return {self.status: message(str(error), "bad"), self.confirm: gr.Row(visible=False)}
         return {**await self.refresh(None), self.status: message("Deleted.", "good")}

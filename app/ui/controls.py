@@ -229,7 +229,7 @@ class More:
 def build_more(longest: int) -> More:
     """Build the advanced settings; `longest` is the maximum of max new tokens."""
     with gr.Accordion(labelled("More", "more"), open=False, elem_id="more"):
-        rule = gr.Dropdown(list(RULES), value=DEFAULT_RULE, label="Rule", filterable=False)
+        rule = gr.Dropdown(list(RULES), value=DEFAULT_RULE, label="Rule", filterable=False, elem_id="rule")
         exponent = gr.Slider(
             -5,
             5,

@@ -13,7 +13,8 @@ import gradio as gr
 
 from app.format import in_short
 from app.schemas import conversation
-from app.services.app_state import Desk, session
+from app.services.app_state import Desk
+from app.services.visitor import session
 from app.ui.controls import Controls, Outputs
 from app.ui.mixture_controls import Changes, Values
 from app.ui.shortcuts import labelled

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -16,9 +15,10 @@ from app.charts.marks import build_legend
 from app.charts.plotly_component import figure, plotted
 from app.html import caption, message, rewards_table
 from app.schemas.desk_state import DeskState
-from app.services.app_state import Desk, session
+from app.services.app_state import Desk
 from app.services.generation_run import SIDES, Run, new_seed
 from app.services.panel_choice import FADERS, chosen_mixture, chosen_sampling
+from app.services.visitor import session, visitor_of
 from app.ui.balance import Balance, build_expected
 from app.ui.controls import (
     RATINGS,
@@ -35,6 +35,8 @@ from app.ui.faders import build_history, connect_history
 from app.ui.mixture_controls import Changes, MixtureControls
 from app.ui.panels import build_panels
 from app.ui.radar_target import build_target
+from app.ui.rating import RatingButtons
+from app.ui.restore import Restore
 from app.ui.saved_mixtures import Keeping, build_keeping
 from app.ui.share import Sharing, build_sharing
 from app.ui.shortcuts import labelled
@@ -47,6 +49,7 @@ from engine.prompts import read_prompts
 log = logging.getLogger("mixdesk")
 
 EXAMPLES = 6
+RATEABLE_FOR = 600  # seconds: the responses of a closed page, which may have been loaded again after an outage
 RADAR_HINT = (
     "Outward is better. The dashed ring is what the reference usually gets; each ring is one standard deviation."
 )
@@ -134,6 +137,7 @@ class DeskTab:
         connect_history(mixture, undo, redo)
         Keeping(self.desk, controls, status, keeping).connect()
         Sharing(self.desk, controls, status, sharing).connect()
+        Restore(controls, outputs).connect()
         return Steering(mixture, status, tabs)
 
     def radar(self, run: Run | None) -> Any:
@@ -150,8 +154,8 @@ class DeskTab:
 
     def connect(self, controls: Controls, outputs: Outputs, go_on: gr.Button) -> None:
         annotator = gr.BrowserState(None, storage_key="mixdesk-annotator", secret="mixdesk")
-        rating_id = gr.Textbox(visible="hidden", elem_id="rating-id", label="Rating id")
-        controls.gather(outputs.generate.click, "mixdesk.newRating();").then(
+        RatingButtons(self.desk, outputs).connect(annotator)
+        controls.gather(outputs.generate.click, "mixdesk.rating.begin();").then(
             self.generating(controls, outputs),
             inputs=[controls.gathered],
             outputs=[*outputs.all(), controls.seed],
@@ -171,16 +175,6 @@ class DeskTab:
         )
         outputs.run.change(None, [outputs.run], js="(stage) => mixdesk.text.follow(stage)")
         outputs.stop.click(self.stop, queue=False, api_visibility="private")
-        for choice, button in outputs.ratings.items():
-            button.click(
-                self.rating(choice, outputs),
-                inputs=[rating_id, annotator],
-                outputs=[outputs.status, *outputs.ratings.values()],
-                js="(_, annotator) => [mixdesk.ratingId, annotator]",
-                show_progress="hidden",
-                queue=False,
-                api_visibility="private",
-            )
         blocks = gr.context.Context.root_block
         assert blocks is not None
         blocks.load(
@@ -209,7 +203,7 @@ class DeskTab:
                 state = controls.read(gathered)
                 seed = self.seed(state)
                 # Reading a long prompt takes a while, and the events of all sessions go through this loop.
-                run = await asyncio.to_thread(self.start, session(request), state, seed)
+                run = await asyncio.to_thread(self.start, session(request), state, seed, visitor_of(request).address)
             except InputError as error:
                 yield outputs.say(str(error), "bad")
                 return
@@ -236,7 +230,9 @@ class DeskTab:
                 side = next((side for side in SIDES if side not in state.panels), SIDES[-1])
                 mixture = chosen_mixture(FADERS, state.mixture, self.desk.engine)
                 sampling, seed = state.tokens_sampling(), self.seed(state) + SIDES.index(side)
-                run = await asyncio.to_thread(self.desk.branch, session(request), side, mixture, sampling, seed)
+                run = await asyncio.to_thread(
+                    self.desk.branch, session(request), side, mixture, sampling, seed, visitor_of(request).address
+                )
             except InputError as error:
                 yield outputs.say(str(error), "bad")
                 return
@@ -312,7 +308,7 @@ class DeskTab:
             outputs.drawer: None,
         }
 
-    def start(self, who: str, state: DeskState, seed: int) -> Run:
+    def start(self, who: str, state: DeskState, seed: int, address: str = "") -> Run:
         """Submit the responses of the open panels. Raises InputError."""
         sampling, engine = state.tokens_sampling(), self.desk.engine
         return self.desk.start(
@@ -322,6 +318,7 @@ class DeskTab:
             {side: chosen_sampling(choice, sampling) for side, choice in state.panels.items()},
             seed,
             steerable=[side for side, choice in state.panels.items() if choice == FADERS],
+            address=address,
         )
 
     def seed(self, state: DeskState) -> int:
@@ -331,25 +328,17 @@ class DeskTab:
     def stop(self, request: gr.Request) -> None:
         self.desk.stop(session(request))
 
-    def leave(self, request: gr.Request) -> None:
-        self.desk.forget(session(request))
+    async def leave(self, request: gr.Request) -> None:
+        """Stop what is under way for a page that is closed; keep its responses for a rating that comes late."""
+        who = session(request)
+        self.desk.stop(who)
+        if run := self.desk.runs.get(who):
+            asyncio.get_running_loop().call_later(RATEABLE_FOR, self.drop, who, run)
 
-    def rating(self, choice: str, outputs: Outputs) -> Callable[..., Changes]:
-        def rate(rating_id: str, annotator: str, request: gr.Request) -> Changes:
-            try:
-                new = self.desk.rate(session(request), rating_id, choice, annotator)
-            except InputError as error:
-                return outputs.say(str(error), "bad")
-            except sqlite3.Error as error:
-                log.exception("a rating could not be stored")
-                return outputs.say(f"Not saved: the database says “{error}”. Press the button again to retry.", "bad")
-            said = RATINGS[choice].lower()
-            closed = {button: gr.Button(interactive=False) for button in outputs.ratings.values()}
-            if not new:
-                return {**closed, **outputs.say("This pair was saved before; generate again to rate another.")}
-            return {**closed, **outputs.say(f"Saved: {said}.", "good")}
-
-        return rate
+    def drop(self, who: str, run: Run) -> None:
+        """Forget a session's run, unless it has another by now."""
+        if self.desk.runs.get(who) is run:
+            self.desk.forget(who)
 
 
 def build_desk_tab(desk: Desk, tab: gr.Tab, tabs: gr.Tabs) -> Steering:

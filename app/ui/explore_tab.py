@@ -15,9 +15,10 @@ from app.charts.marks import Mark, find_marks
 from app.charts.plotly_component import figure, plotted
 from app.html import message
 from app.schemas.solo_mute_lock import Channels
-from app.services.app_state import Desk, session
+from app.services.app_state import Desk
 from app.services.balance_choices import BY_REWARDS
 from app.services.bank_service import faders_of, in_words
+from app.services.visitor import session
 from app.ui.balance_menu import read_floors
 from app.ui.controls import Steering
 from app.ui.mixture_controls import Changes, Values

@@ -12,6 +12,7 @@ from app.services.offer import Offer
 from app.ui.help import help_button, help_dialog
 
 TAGLINE = "Mix language-model policies while they write, and say which mixture is better."
+LOCAL = "Everybody at this desk is its owner."
 
 
 @dataclass(frozen=True)
@@ -40,17 +41,16 @@ class Menu:
     offers: Sequence[Offer] = ()
 
 
-def build_header(warning: str = "", menu: Menu | None = None, notes: Sequence[str] = ()) -> None:
+def build_header(warning: str = "", menu: Menu | None = None, notes: Sequence[str] = (), hosted: bool = True) -> None:
     """Build the notices and the title line; app/static/js/configurations.js operates them.
 
     The notices come first, so that the tabs find the title line in its usual place.
     """
     notices = warning_line(warning) + offer_lines(menu) + loading_line(menu)
     gr.HTML(notices, elem_id="notices", elem_classes=["warned"] if warning else None)
-    gr.HTML(
-        f"<header><h1>Mixdesk</h1>{menu_of(menu)}{notes_of(notes)}{help_button()}<p>{TAGLINE}</p></header>{help_dialog()}",
-        elem_id="top",
-    )
+    tagline = TAGLINE if hosted else f"{TAGLINE} {LOCAL}"
+    title = f"<h1>Mixdesk</h1>{menu_of(menu)}{notes_of(notes)}{help_button()}<p>{tagline}</p>"
+    gr.HTML(f"<header>{title}</header>{help_dialog()}", elem_id="top")
 
 
 def warning_line(warning: str) -> str:

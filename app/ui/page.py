@@ -10,12 +10,15 @@ from app.ui.header import Menu, build_header
 from app.ui.shortcuts import labelled
 
 UPLOAD = "24mb"  # the most that is taken in at all; app and engine say what each kind of file may have
+KEPT = 600, 3600  # seconds: every so often, uploaded files older than this are deleted
+WAITING = 500  # events in Gradio's queue: beyond it, the page says that the desk is busy
+SESSIONS = 500  # whose state Gradio keeps, such as uploaded prompts; the longest unused are forgotten
 
 
 def build_page(desk: Desk, menu: Menu | None = None) -> gr.Blocks:
     """Build the page of a desk."""
-    with gr.Blocks(title="Mixdesk", fill_width=True, analytics_enabled=False) as blocks:
-        build_header(desk.warning, menu, desk.engine.notes)
+    with gr.Blocks(title="Mixdesk", fill_width=True, analytics_enabled=False, delete_cache=KEPT) as blocks:
+        build_header(desk.warning, menu, desk.engine.notes, desk.hosted)
         with gr.Tabs(elem_id="tabs", overflow_behavior="wrap") as tabs:
             with gr.Tab(labelled("Desk", "desk-tab"), id="desk", elem_id="desk-tab") as first:
                 steering = desk_tab.build_desk_tab(desk, first, tabs)
@@ -32,4 +35,6 @@ def build_page(desk: Desk, menu: Menu | None = None) -> gr.Blocks:
     # Gradio looks a thousand times a second whether an event has come, and a hundred times whether one has progressed.
     # Each look takes Python from the engine.
     blocks._queue.sleep_when_free, blocks._queue.progress_update_sleep_when_free = 0.01, 0.1
+    blocks._queue.max_size, blocks.state_session_capacity = WAITING, SESSIONS
+    blocks._queue.pending_messages_per_session.max_size = SESSIONS
     return blocks

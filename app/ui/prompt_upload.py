@@ -81,6 +81,8 @@ class PromptUpload:
                 self.column: gr.Dropdown(choices=error.columns, value=None, visible=True),
                 self.status: message(f"{name}: choose the column that the prompts are in."),
             }
+        except FileNotFoundError:
+            return {self.status: message(f"{name} was uploaded too long ago: upload it again.", "bad")}
         except (InputError, OSError) as error:
             return {self.status: message(str(error), "bad")}
         twice = f"; {prompts.duplicates} that came twice are left out" if prompts.duplicates else ""

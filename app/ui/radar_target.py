@@ -68,7 +68,6 @@ def build_target(desk: Desk, controls: Controls, status: gr.HTML) -> None:
     handles.select(
         None, [*faders, mixture.channels], faders, js=f"(...values) => mixdesk.target.placed({names}, values)"
     )
-    handles.submit(None, None, [status], js="() => mixdesk.target.said()")
 
 
 def answer_target(desk: Desk, mixture: MixtureControls, given: dict[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,8 @@ import gradio as gr
 
 from app.html import message
 from app.services.app_state import Desk
+from app.services.visitor import Visitor, visitor_of
+from app.storage.owners import Owners
 from app.storage.saved_mixtures import SavedMixtures, TakenError, clean
 from app.ui.controls import Controls
 from app.ui.mixture_controls import Changes, Values
@@ -19,6 +21,8 @@ from app.ui.shortcuts import labelled
 from engine import InputError
 
 log = logging.getLogger("mixdesk")
+
+MAX_SAVED = 500  # mixtures
 
 
 @dataclass
@@ -52,11 +56,15 @@ def build_keeping() -> KeepingParts:
 
 
 class Keeping:
-    """Handlers of saved mixtures. All users of the desk share one list."""
+    """Handlers of saved mixtures.
+
+    All users of the desk share one list. A mixture is replaced or deleted by the browser that saved it, or the owner.
+    """
 
     def __init__(self, desk: Desk, controls: Controls, status: gr.HTML, parts: KeepingParts) -> None:
         self.controls, self.status, self.parts = controls, status, parts
         self.saved = SavedMixtures(desk.store)
+        self.owners = Owners(desk.store, "mixture")
 
     def connect(self) -> None:
         """Register the event handlers."""
@@ -83,12 +91,12 @@ class Keeping:
         """Return an update of the box with the current names."""
         return gr.Dropdown(choices=self.saved.names())
 
-    def with_errors_shown(self, handler: Callable[[Values], Changes]) -> Callable[[Values], Changes]:
+    def with_errors_shown(self, handler: Callable[[Values, Visitor], Changes]) -> Callable[..., Changes]:
         """Wrap a handler so that its errors appear in the status line."""
 
-        def handle(values: Values) -> Changes:
+        def handle(values: Values, request: gr.Request) -> Changes:
             try:
-                return handler(values)
+                return handler(values, visitor_of(request))
             except InputError as error:
                 return {**self.asked(), self.status: message(str(error), "bad")}
             except sqlite3.Error as error:
@@ -106,36 +114,54 @@ class Keeping:
             **{yes: gr.Button(visible=yes is button) for yes in (parts.replace, parts.remove)},
         }
 
-    def save(self, replace: bool) -> Callable[[Values], Changes]:
+    def check_owner(self, name: str, visitor: Visitor) -> None:
+        """Raise InputError if the visitor may not replace or delete a mixture."""
+        if not visitor.owner and not self.owners.made(name, visitor.browser):
+            raise InputError(
+                f"“{name}” was saved in another browser: only there, or by the desk's owner, is it replaced or deleted."
+            )
+
+    def save(self, replace: bool) -> Callable[[Values, Visitor], Changes]:
         """Return the handler of Save, or of Replace."""
 
-        def save(values: Values) -> Changes:
+        def save(values: Values, visitor: Visitor) -> Changes:
+            name, known = clean(values[self.parts.name]), self.saved.names()
+            if name in known and replace:
+                self.check_owner(name, visitor)
+            elif name not in known and len(known) >= MAX_SAVED:
+                raise InputError(f"There are {len(known)} saved mixtures, and no room for more: delete one first.")
             try:
-                name = self.saved.save(values[self.parts.name], self.controls.mixture.state(values), replace)
+                self.saved.save(name, self.controls.mixture.state(values), replace)
             except TakenError as taken:
+                self.check_owner(name, visitor)
                 return self.asked(f"{taken} Replace it?", self.parts.replace)
+            if name not in known:
+                self.owners.record(name, visitor.browser)
             how = "Saved over the old one" if replace else "Saved"
             chosen = gr.Dropdown(choices=self.saved.names(), value=name)
             return {**self.asked(), self.parts.name: chosen, self.status: message(f"{how}: “{name}”.", "good")}
 
         return save
 
-    def load(self, values: Values) -> Changes:
+    def load(self, values: Values, _: Visitor) -> Changes:
         """Set the controls to the chosen mixture."""
         name = values[self.parts.name]
         mixture = self.controls.mixture
         changes = mixture.changes(mixture.checked(self.saved.load(name), f"“{name}”: "))
         return {**self.asked(), **changes, self.status: message(f"The faders are at “{name}”.")}
 
-    def ask_to_delete(self, values: Values) -> Changes:
+    def ask_to_delete(self, values: Values, visitor: Visitor) -> Changes:
         """Ask for confirmation before the chosen mixture is deleted."""
         name = clean(values[self.parts.name])
         self.saved.load(name)
+        self.check_owner(name, visitor)
         return self.asked(f"Delete “{name}” for all users?", self.parts.remove)
 
-    def delete(self, values: Values) -> Changes:
+    def delete(self, values: Values, visitor: Visitor) -> Changes:
         """Delete the chosen mixture."""
         name = values[self.parts.name]
+        self.check_owner(name, visitor)
         self.saved.delete(name)
+        self.owners.forget(name)
         rest = gr.Dropdown(choices=self.saved.names(), value=None)
         return {**self.asked(), self.parts.name: rest, self.status: message(f"Deleted: “{name}”.")}

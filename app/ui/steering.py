@@ -9,9 +9,10 @@ import gradio as gr
 
 from app.html import message
 from app.schemas.desk_state import MixtureState
-from app.services.app_state import Desk, session
+from app.services.app_state import Desk
 from app.services.generation_run import SIDES, Run
 from app.services.panel_choice import FADERS, chosen_mixture
+from app.services.visitor import session
 from app.ui.balance import Balance
 from app.ui.controls import Controls, Outputs
 from app.ui.mixture_controls import Changes, Values
@@ -33,10 +34,10 @@ class Steer:
         follower = gr.HTML(
             None,
             html_template="<i></i>",
-            js_on_load="mixdesk.steer.begin(trigger);",
+            js_on_load="mixdesk.status.begin(trigger); mixdesk.steer.begin();",
             elem_id="follower",
         )
-        follower.submit(None, None, [outputs.status], js="() => mixdesk.steer.said()")
+        follower.submit(None, None, [outputs.status], js="() => mixdesk.status.said()")
         self.desk.follow = self.follow
         for side, text in responses.items():
             text.select(

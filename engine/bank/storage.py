@@ -14,7 +14,8 @@ from typing import Any
 import platformdirs
 
 from engine.config import Config
-from engine.files import append_line
+from engine.errors import InputError
+from engine.files import append_line, write_text
 from engine.models.config_fingerprint import config_fingerprint
 from engine.rules.mixture import Mixture
 from engine.sampling import Sampling
@@ -59,11 +60,19 @@ class BankFile:
         return {**read_units(self.shipped), **read_units(self.path)}
 
     def ship(self, prompts: list[str]) -> None:
-        """Write the responses to these prompts beside the configuration, to be used wherever its files are the same."""
+        """Write the responses to these prompts beside the configuration, to be used wherever its files are the same.
+
+        Raises:
+            InputError: if the file cannot be written; an older one is left as it was.
+        """
         units = {unit: rows for unit, rows in self.read().items() if unit[0] in prompts}
-        self.shipped.parent.mkdir(parents=True, exist_ok=True)
         lines = [line_of(unit, [shortened(row) for row in rows]) + "\n" for unit, rows in units.items()]
-        self.shipped.write_text("".join(lines), encoding="utf-8")
+        try:
+            write_text(self.shipped, "".join(lines))
+        except OSError as error:
+            raise InputError(
+                f"{self.shipped}: cannot write the bank: {error.strerror}; make room, or make its folder writable"
+            ) from None
 
     def add(self, unit: Unit, responses: list[dict[str, Any]]) -> None:
         """Append the responses of a unit to the file in the cache; when read, the last line of a unit counts."""

@@ -71,6 +71,7 @@ def evaluate_command(
     if judges and (not second or own):
         found = f"one of kind '{own[0]}', which is a policy's own" if own else "none"
         raise InputError(f"{judges}: rewards: expected at least one to judge with; found {found}")
+    kept = Memo(responses)
     with Engine.from_config(config) as engine:
         if asked is None and not engine.config.prompts:
             raise InputError(f"{config}: prompts: found nothing, expected a file; or give --prompts")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -13,6 +14,8 @@ import typer
 
 from engine.errors import InputError
 
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)  # the user's to mend, whatever was being written
+
 
 def run(app: typer.Typer, name: str, arguments: list[str] | None = None) -> int:
     """Run a command line, and return its exit status.
@@ -23,8 +26,8 @@ def run(app: typer.Typer, name: str, arguments: list[str] | None = None) -> int:
         arguments: The arguments; those of the process if None.
 
     Returns:
-        0 if successful or the command's own status, 2 for invalid input (one line on stderr), 130 after Ctrl+C, 1 for
-        any other error.
+        0 if successful or the command's own status, 2 for invalid input or a full disk (one line on stderr), 130 after
+        Ctrl+C, 1 for any other error.
     """
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(message)s")
     log = logging.getLogger("mixdesk")
@@ -41,6 +44,13 @@ def run(app: typer.Typer, name: str, arguments: list[str] | None = None) -> int:
         return mistake(str(error))
     except (KeyboardInterrupt, typer.Abort):
         return 130
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            log.exception("unexpected")
+            return 1
+        return mistake(
+            f"{error.filename or 'the output'}: cannot write: {error.strerror}; make room, or write elsewhere"
+        )
     except Exception as error:
         if isinstance(error, RuntimeError) and "home directory" in str(error):  # of pathlib, for ~somebody/file
             return mistake("a path begins with ~ and the name of a user who has no home here; give the whole path")

@@ -10,9 +10,15 @@ from typing import Any
 from engine.errors import InputError
 from engine.files import append_line
 
+START = '{"key": '  # of every line
+
 
 class Memo:
-    """JSON values by key, in a file, or only in memory without a path. Only one process may write a file at a time."""
+    """JSON values by key, in a file, or only in memory without a path. Only one process may write a file at a time.
+
+    Raises:
+        InputError: if there is a file that no Memo wrote; nothing is appended to it.
+    """
 
     def __init__(self, path: Path | None = None) -> None:
         self.path = path
@@ -20,12 +26,15 @@ class Memo:
         if path is None or not path.exists():
             return
         try:
-            lines = path.read_text(encoding="utf-8").splitlines()
+            text = path.read_text(encoding="utf-8")
         except UnicodeDecodeError:
-            raise InputError(f"{path}: not a text file; give one that --responses wrote, or a new one") from None
+            text = None
         except OSError as error:
             raise InputError(f"{path}: {error.strerror}; give a file that --responses wrote, or a new one") from None
-        for line in lines:
+        # A first line that was not written completely is a beginning of START, or begins with it.
+        if text is None or text[: len(START)] != START[: len(text)]:
+            raise InputError(f"{path}: not a file that --responses wrote; give one that it wrote, or a new one")
+        for line in text.splitlines():
             try:
                 row = json.loads(line)
                 self._values[row["key"]] = row["value"]

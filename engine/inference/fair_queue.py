@@ -12,71 +12,128 @@ T = TypeVar("T")
 class FairQueue(Generic[T]):
     """A round-robin queue over clients; each client's items are served in the order in which they were put.
 
-    A client with a thousand items does not delay a client with one.
+    A client with a thousand items does not delay a client with one. A client that is a tuple (group, member) shares its
+    group's turns: a group with a thousand members does not delay another group, and within the group its members take
+    turns.
     """
 
     def __init__(self) -> None:
         self._lock = threading.RLock()  # one thread puts and takes, any may ask who comes before
-        self._by_client: OrderedDict[object, deque[T]] = OrderedDict()
+        self._by_group: OrderedDict[object, RoundRobin[T]] = OrderedDict()
 
     def __len__(self) -> int:
         with self._lock:
-            return sum(len(items) for items in self._by_client.values())
+            return sum(len(members) for members in self._by_group.values())
 
     def put(self, client: object, item: T, first: bool = False) -> None:
         """Add an item of a client.
 
         Args:
-            client: the client.
+            client: the client; a tuple (group, member) for one of several that share their turns.
             item: the item.
             first: put the item before the client's others, and a new client before all others; for requests that were
                 running already.
         """
+        group = client[0] if isinstance(client, tuple) else client
         with self._lock:
-            if client not in self._by_client:
-                self._by_client[client] = deque()
+            if group not in self._by_group:
+                self._by_group[group] = RoundRobin()
                 if first:
-                    self._by_client.move_to_end(client, last=False)
-            if first:
-                self._by_client[client].appendleft(item)
-            else:
-                self._by_client[client].append(item)
+                    self._by_group.move_to_end(group, last=False)
+            self._by_group[group].put(client, item, first)
 
     def peek(self) -> T:
         """Return the next item without removing it. Raises IndexError if the queue is empty."""
-        if not self._by_client:
+        if not self._by_group:
             raise IndexError("the queue is empty")
-        return next(iter(self._by_client.values()))[0]
+        return next(iter(self._by_group.values())).peek()
 
     def pop(self) -> T:
         """Remove and return the next item; its client moves to the end of the round."""
         with self._lock:
-            client, items = next(iter(self._by_client.items()))
-            item = items.popleft()
-            if items:
-                self._by_client.move_to_end(client)
+            group, members = next(iter(self._by_group.items()))
+            item = members.pop()
+            if len(members):
+                self._by_group.move_to_end(group)
             else:
-                del self._by_client[client]
+                del self._by_group[group]
             return item
 
     def remove(self, item: T) -> bool:
         """Remove an item, and return whether it was in the queue."""
         with self._lock:
-            for client, items in self._by_client.items():
-                if item in items:
-                    items.remove(item)
-                    if not items:
-                        del self._by_client[client]
+            for group, members in self._by_group.items():
+                if members.remove(item):
+                    if not len(members):
+                        del self._by_group[group]
                     return True
             return False
 
     def ahead(self, item: T) -> int:
         """Return the number of items ahead of an item; -1 if it is not in the queue."""
         with self._lock:
-            queues = [list(items) for items in self._by_client.values()]
-            for own, items in enumerate(queues):
-                if item in items:
-                    turn = items.index(item)
-                    # Each client before it in the round has one turn more.
-                    return turn + sum(min(len(other), turn + (i < own)) for i, other in enumerate(queues) if i != own)
+            groups = list(self._by_group.values())
+            for place, members in enumerate(groups):
+                if (turn := members.ahead(item)) >= 0:
+                    return turn + turns_between(turn, place, [len(other) for other in groups])
             return -1
+
+
+class RoundRobin(Generic[T]):
+    """The items of one group's members, which take turns."""
+
+    def __init__(self) -> None:
+        self._by_member: OrderedDict[object, deque[T]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return sum(len(items) for items in self._by_member.values())
+
+    def put(self, member: object, item: T, first: bool = False) -> None:
+        """Add an item of a member; `first` is that of `FairQueue.put`."""
+        if member not in self._by_member:
+            self._by_member[member] = deque()
+            if first:
+                self._by_member.move_to_end(member, last=False)
+        if first:
+            self._by_member[member].appendleft(item)
+        else:
+            self._by_member[member].append(item)
+
+    def peek(self) -> T:
+        """Return the next item without removing it."""
+        return next(iter(self._by_member.values()))[0]
+
+    def pop(self) -> T:
+        """Remove and return the next item; its member moves to the end of the round."""
+        member, items = next(iter(self._by_member.items()))
+        item = items.popleft()
+        if items:
+            self._by_member.move_to_end(member)
+        else:
+            del self._by_member[member]
+        return item
+
+    def remove(self, item: T) -> bool:
+        """Remove an item, and return whether it was there."""
+        for member, items in self._by_member.items():
+            if item in items:
+                items.remove(item)
+                if not items:
+                    del self._by_member[member]
+                return True
+        return False
+
+    def ahead(self, item: T) -> int:
+        """Return the number of the group's items ahead of an item; -1 if it is not there."""
+        queues = list(self._by_member.values())
+        for place, items in enumerate(queues):
+            if item in items:
+                turn = items.index(item)
+                return turn + turns_between(turn, place, [len(other) for other in queues])
+        return -1
+
+
+def turns_between(turn: int, place: int, sizes: list[int]) -> int:
+    """Return how many items of others come before the item number `turn` of the queue at `place` in the round."""
+    # Each queue before it in the round has one turn more.
+    return sum(min(size, turn + (i < place)) for i, size in enumerate(sizes) if i != place)

@@ -16,6 +16,7 @@ import torch
 
 from engine.config import Config
 from engine.errors import InputError
+from engine.files import write_json
 from engine.messages import Prompt, messages_of
 from engine.models.config_fingerprint import config_fingerprint
 from engine.models.policy_set import PolicySet
@@ -86,8 +87,7 @@ class Familiarity:
         threshold = max(FLOOR, torch.tensor(measured).quantile(QUANTILE).item())
         if time.monotonic() - began > SLOW:
             try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text(json.dumps(threshold), encoding="utf-8")
+                write_json(path, threshold)
             except OSError as error:
                 log.info("the threshold of unfamiliar prompts is not kept: %s", error)
         return threshold

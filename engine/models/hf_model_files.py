@@ -17,6 +17,7 @@ from transformers import GenerationConfig, PreTrainedConfig, PreTrainedTokenizer
 
 from engine.config import Adapted, Config, load_config
 from engine.errors import InputError
+from engine.files import filling
 from engine.models.adapter_files import adapter_folder
 from engine.rules.mixture import Mixture
 
@@ -56,32 +57,33 @@ def write_folder(
     tokenizer: PreTrainedTokenizerBase,
     generation_config: GenerationConfig | None,
 ) -> None:
-    """Write a folder. Raises InputError if it cannot be written."""
+    """Write a folder; an older one is left as it was if that fails. Raises InputError if it cannot be written."""
     folder, config = Path(folder), saved.config
     policies = [policy for policy in config.policies if policy.name in saved.policies]
     settings: dict[str, Any] = {"name": config.name, "base": config.base, "dtype": config.dtype}
     if config.chat_template_kwargs:
         settings["chat_template_kwargs"] = config.chat_template_kwargs
+    mixture = saved.mixture.as_dict()
+    known = {policy.name for policy in policies} | {"reference"}
+    mixture["weights"] = {name: weight for name, weight in mixture["weights"].items() if name in known}
+    about = {
+        "model_type": MixedPolicyConfig.model_type,
+        "architectures": ["MixedPolicy"],
+        "format": FORMAT,
+        "mixture": mixture,
+        "trace": saved.trace,
+    }
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if config.reference:
-            settings["reference"] = keep_adapter(folder, "reference", config.reference)
-        settings["policies"] = [keep_adapter(folder, policy.name, policy) for policy in policies]
-        (folder / YAML).write_text(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True), encoding="utf-8")
-        mixture = saved.mixture.as_dict()
-        known = {policy.name for policy in policies} | {"reference"}
-        mixture["weights"] = {name: weight for name, weight in mixture["weights"].items() if name in known}
-        about = {
-            "model_type": MixedPolicyConfig.model_type,
-            "architectures": ["MixedPolicy"],
-            "format": FORMAT,
-            "mixture": mixture,
-            "trace": saved.trace,
-        }
-        (folder / CONFIG).write_text(json.dumps(about, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-        tokenizer.save_pretrained(folder)
-        if generation_config is not None:
-            generation_config.save_pretrained(folder)
+        with filling(folder) as partial:
+            if config.reference:
+                settings["reference"] = keep_adapter(partial, "reference", config.reference)
+            settings["policies"] = [keep_adapter(partial, policy.name, policy) for policy in policies]
+            text = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
+            (partial / YAML).write_text(text, encoding="utf-8")
+            (partial / CONFIG).write_text(json.dumps(about, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+            tokenizer.save_pretrained(partial)
+            if generation_config is not None:
+                generation_config.save_pretrained(partial)
     except OSError as error:
         raise InputError(f"save_pretrained: cannot write {folder}: {error.strerror}; give another folder") from None
 
@@ -96,7 +98,7 @@ def keep_adapter(folder: Path, name: str, settings: Adapted) -> dict[str, Any]:
         (folder / place).mkdir(exist_ok=True)
         for pattern in ADAPTER_FILES:
             for file in found.glob(pattern):
-                if file.is_file() and file.parent.resolve() != (folder / place).resolve():
+                if file.is_file():
                     shutil.copyfile(file, folder / place / file.name)
         places.append(place)
         about = folder / place / "adapter_config.json"

@@ -40,6 +40,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from engine.errors import InputError, one_line
+from engine.files import filling
 from engine.messages import Message, Prompt, joined, messages_of
 from engine.models.chat_template import chat_of
 
@@ -84,8 +85,6 @@ class Head:
 
 def save_head(folder: str | Path, head: Head) -> None:
     """Write `head.json` and `head.safetensors` into a folder, which is made if it is missing."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     settings = {
         "format": FORMAT,
         "base": head.base,
@@ -94,12 +93,11 @@ def save_head(folder: str | Path, head: Head) -> None:
         "hidden_size": head.hidden_size,
         "on": head.on,
     }
-    (folder / "head.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
     tensors = {"weight": head.weight, "bias": head.bias}
-    save_file(
-        {name: value.detach().float().cpu().contiguous() for name, value in tensors.items()},
-        folder / "head.safetensors",
-    )
+    tensors = {name: value.detach().float().cpu().contiguous() for name, value in tensors.items()}
+    with filling(Path(folder)) as partial:
+        (partial / "head.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        save_file(tensors, partial / "head.safetensors")
 
 
 def read_head(source: str | Path) -> Head:

@@ -21,6 +21,9 @@ export const accordionButton = (id) => `#${id} > button`;
 /** The field of a text box or a dropdown. @param {string} id @returns {any} */
 export const field = (id) => document.querySelector(`#${id} textarea, #${id} input`);
 
+/** The element that a component of HTML draws its value in. @param {string} id @returns {any} */
+export const html = (id) => document.querySelector(`#${id} [id^="html-"]`) ?? byId(id);
+
 /** The element that all of the page is in. @returns {any} */
 export const main = () => document.querySelector("main");
 
@@ -57,3 +60,41 @@ export const OPEN_DROPDOWN = "[role=combobox][aria-expanded=true]";
 
 /** A handler's answer that changes a component's properties. @param {Record<string, any>} properties */
 export const update = (properties) => ({ __type__: "update", ...properties });
+
+// ---------------------------------------------------------------------------------------------------- the connection
+
+/** The start of the server that this page is from. @returns {any} */
+export const pageServer = () => /** @type {any} */ (window).gradio_config?.app_id;
+
+/** The start of the server that is there now; null where it has no desk at this address. @param {AbortSignal} signal */
+export const askServer = async (signal) => {
+  const answer = await fetch("gradio_api/app_id", { cache: "no-store", signal });
+  if (answer.status >= 500) throw new Error(answer.statusText); // a proxy's, whose server is away
+  return answer.ok ? (await answer.json()).app_id : null;
+};
+
+/** Call a function whenever a request finds no server. Gradio only shows a toast then, and hears no event any more until it
+ * has loaded the page again. @param {() => void} failed */
+export const onFailedRequest = (failed) => {
+  const ask = window.fetch;
+  window.fetch = async (...request) => {
+    try {
+      const answer = await ask(...request);
+      if (answer.status >= 502) failed();
+      return answer;
+    } catch (error) {
+      if (error.name !== "AbortError") failed();
+      throw error;
+    }
+  };
+};
+
+/** What a component shows, in place of the value that its events told last: while the server is away they tell nothing.
+ * @param {string} id @param {any} value its type is the component's */
+export const shownValue = (id, value) => {
+  const inputs = /** @type {any} */ (byId(id))?.querySelectorAll("textarea, input") ?? [];
+  const find = (type) => [...inputs].find((input) => input.type === type);
+  if (typeof value === "number") return Number(find("range")?.value ?? value);
+  if (typeof value === "boolean") return find("checkbox")?.checked ?? value;
+  return inputs[0]?.value ?? value;
+};

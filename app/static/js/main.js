@@ -2,7 +2,8 @@
 // The page's scripts: what each of them listens to, and the object that Gradio's handlers in Python call.
 import * as configurations from "./configurations.js";
 import { compare, listen as listenOnCompare } from "./compare.js";
-import { byId, press, uuid } from "./dom.js";
+import * as connection from "./connection.js";
+import { press, uuid } from "./dom.js";
 import * as drawer from "./drawer.js";
 import * as explore from "./explore.js";
 import * as fetching from "./fetching.js";
@@ -13,10 +14,14 @@ import * as marks from "./marks.js";
 import * as state from "./math/state.js";
 import * as mixer from "./mixer.js";
 import * as offer from "./offer.js";
+import * as outage from "./outage.js";
 import * as panels from "./panels.js";
+import * as rating from "./rating.js";
 import * as ratings from "./ratings.js";
+import * as restore from "./restore.js";
 import * as sharing from "./sharing.js";
 import * as shortcuts from "./shortcuts.js";
+import * as status from "./status.js";
 import { steer } from "./steer.js";
 import * as target from "./target.js";
 import * as text from "./text.js";
@@ -25,22 +30,30 @@ import * as trace from "./trace.js";
 import * as turns from "./turns.js";
 
 const mixdesk = {
-  ratingId: "", // of the responses that are generated next
   get chosen() { return figures.chosen(); },
   figure: figures.figure,
   underlay: figures.underlay,
-  newRating: () => { mixdesk.ratingId = uuid(); byId("stage").dataset.asked = "true"; },
   ready: () => {
     document.querySelectorAll(".chip").forEach((/** @type {any} */ chip) => { chip.title = chip.textContent.trim(); });
     panels.show("left,right");
     turns.ready();
-    sharing.open();
+    if (restore.due()) {
+      restore.press();
+    } else {
+      sharing.open();
+      mixdesk.filled();
+    }
+  },
+  // What is kept from before a reload is there.
+  filled: () => {
+    restore.start();
+    rating.resend();
     document.body.dataset.ready = "true";
     (window.requestIdleCallback ?? setTimeout)(figures.begin); // a button that is pressed at once comes first
     tour.greet();
   },
   uuid,
-  compare, drawer, marks, mixer, offer, panels, ratings, sharing, state, steer, target, text, trace, turns,
+  compare, drawer, marks, mixer, offer, panels, rating, ratings, restore, sharing, state, status, steer, target, text, trace, turns,
 };
 Object.assign(window, { mixdesk });
 
@@ -59,6 +72,7 @@ const listenOnDesk = () => {
 figures.prefetch();
 // In this order: of two listeners to the same event, the first may keep it from the second.
 for (const listen of [
-  listenOnDesk, shortcuts.listen, listenOnCompare, configurations.listen, drawer.listen, explore.listen, fetching.listen,
-  focus.listen, help.listen, marks.listen, mixer.listen, sharing.listen, target.listen, tour.listen, trace.listen,
+  connection.listen, outage.listen, rating.listen, listenOnDesk, shortcuts.listen, listenOnCompare, configurations.listen,
+  drawer.listen, explore.listen, fetching.listen, focus.listen, help.listen, marks.listen, mixer.listen, restore.listen,
+  sharing.listen, target.listen, tour.listen, trace.listen,
 ]) listen();

@@ -123,6 +123,9 @@ const note = () => {
   target.note(now);
   settle();
 };
+/** The mixture as the page has it; null before it is filled in. */
+export const state = () => now;
+
 // A gesture that the server answers lasts until the answer is there.
 export const hold = (value) => {
   waiting = value;

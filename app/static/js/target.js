@@ -6,6 +6,7 @@ import * as marks from "./marks.js";
 import { signed } from "./math/format.js";
 import { clamp, goalOf, polarScale, samePositions } from "./math/target.js";
 import * as mixer from "./mixer.js";
+import * as status from "./status.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 const STEP = 0.1, LEAP = 0.5; // standard deviations by key
@@ -22,7 +23,6 @@ let drag = null; // {axis, pointer, grip, at, moved, saved: the target before, f
 let now = null; // the state of the page
 /** @type {Record<string, number> | null} */
 let positions = null; // the faders that the newest answer moves
-let sentence = "";
 let wanted = 0, cancelled = 0, busy = false, arriving = false, timer = /** @type {any} */ (0), due = 0;
 
 const made = (kind, attributes, parent) => {
@@ -97,10 +97,6 @@ const move = (where) => {
   arriving = !stands();
   trigger("select");
 };
-const say = (text) => {
-  sentence = text;
-  trigger("submit");
-};
 const solve = async () => {
   wanted += 1;
   mixer.hold(true);
@@ -117,7 +113,7 @@ const solve = async () => {
     }
     if (mine !== cancelled || !target) continue;
     if (answer.faders) move(answer.faders);
-    if (!quick && asked === wanted) say(answer.said);
+    if (!quick && asked === wanted) status.say(answer.said);
   }
   busy = false;
   settled();
@@ -268,7 +264,6 @@ export const heard = (mixture) => { now &&= mixture; };
 /** The faders' values after the newest answer.
  * @param {string[]} names of the policies @param {any[]} values of the faders and channels */
 export const placed = (names, values) => mixer.placed(values, names.map((name, i) => positions?.[name] ?? values[i]));
-export const said = () => sentence;
 
 export const listen = () => {
   document.addEventListener("figure-drawn", (event) => {

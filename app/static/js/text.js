@@ -1,5 +1,6 @@
 // @ts-check
 // The text of the responses as it is written: server-sent events of app/server/stream.py, which trace.js draws.
+import { suspect } from "./connection.js";
 import { steer } from "./steer.js";
 import * as trace from "./trace.js";
 
@@ -34,6 +35,7 @@ const listen = () => {
   // A browser asks again by itself where a connection broke, but not where it was refused.
   mine.onerror = () => {
     if (mine.readyState === EventSource.CLOSED) trace.lost(LOST);
+    suspect();
   };
 };
 

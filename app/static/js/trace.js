@@ -1,7 +1,7 @@
 // @ts-check
 // Responses as tokens: what is new is added to what is there. Text is text: nothing here makes HTML of it.
 import { byId } from "./dom.js";
-import { main } from "./gradio.js";
+import { html, main } from "./gradio.js";
 import { signed } from "./math/format.js";
 import { chartLines, strongest } from "./math/trace.js";
 
@@ -67,7 +67,7 @@ export const panel = (side, element, accents, trigger) => {
 };
 
 const clear = (panel) => {
-  Object.assign(panel, { kept: 0, pushes: [], sums: panel.accents.map(() => [0]), note: "", end: !narrow.matches });
+  Object.assign(panel, { kept: 0, pushes: [], sums: panel.accents.map(() => [0]), note: "", before: "", end: !narrow.matches });
   panel.root.querySelector(".tokens").replaceChildren();
   draw(panel, []);
 };
@@ -101,6 +101,21 @@ export const lost = (why) => {
   for (const panel of Object.values(panels)) if (!panel.pushes.length) draw(panel, [{ note: why }]);
 };
 
+// What a reload keeps: the text of each response, and its caption.
+export const texts = () => Object.entries(panels).map(([side, { root }]) => ({
+  side, text: root.querySelector(".tokens").textContent, caption: html(`caption-${side}`).textContent.trim(),
+}));
+/** Show a response of the page before this one, as text. @param {string} side @param {string} text */
+export const restore = (side, text) => {
+  const panel = panels[side];
+  panel.before = text;
+  panel.root.querySelector(".tokens").textContent = text;
+  draw(panel, []);
+};
+// The captions of the responses that are not finished.
+export const unfinished = () => (byId("panels").dataset.open ?? "").split(" ")
+  .map((side) => html(`caption-${side}`)).filter((caption) => caption && !caption.textContent.trim());
+
 const draw = (panel, lines) => {
   const { root } = panel, tokens = root.querySelector(".tokens"), fresh = document.createDocumentFragment();
   for (const said of lines) {
@@ -117,7 +132,7 @@ const draw = (panel, lines) => {
   tokens.append(fresh);
   const empty = root.querySelector(".empty");
   empty.textContent = panel.note || "The response appears here.";
-  empty.hidden = panel.pushes.length > 0;
+  empty.hidden = panel.pushes.length > 0 || Boolean(panel.before);
   if (on) chart(root.closest("[data-side]"), panel);
 };
 

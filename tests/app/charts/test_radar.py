@@ -61,3 +61,28 @@ def test_names_are_text():
 def test_colours_are_enough_for_any_number_of_objectives():
     assert len({palette.colour(i) for i in range(8)}) == 8
     assert palette.colour(1000) in palette.COLOURS
+
+
+def test_a_long_name_is_broken_into_lines_of_the_label():
+    names = ["helpful", "instruction-following", "factual accuracy of all the medical advice that is given"]
+    layout = radar_chart.radar(names, COLOURS[:3], {})["layout"]
+    labels = layout["polar"]["angularaxis"]["ticktext"]
+    assert labels[0].endswith("> helpful")
+    for label in labels:
+        *_, text = label.split("</span> ")
+        lines = text.split("<br>")
+        assert len(lines) <= radar_chart.LABEL_LINES
+        assert all(len(line) <= radar_chart.LABEL_WIDTH + 1 for line in lines)
+    assert labels[1].replace("<br>", "").endswith("instruction-following"), "nothing is left out where there is room"
+    assert labels[2].endswith("…")
+    short = radar_chart.radar(OBJECTIVES, COLOURS, {})["layout"]
+    assert layout["margin"]["t"] > short["margin"]["t"] == 30
+    assert all("<br>" not in label for label in short["polar"]["angularaxis"]["ticktext"])
+
+
+def test_quotes_are_no_entities():
+    names = ['says "no"', "it's", "c & d"]
+    for few in (names, names[:2]):
+        shown = json.dumps(radar_chart.radar(few, COLOURS[: len(few)], {}))
+        assert "&quot;" not in shown and "&#x27;" not in shown
+    assert "c &amp; d" in json.dumps(radar_chart.radar(names, COLOURS[:3], {}))

@@ -277,3 +277,13 @@ def test_a_file_beside_it_that_is_nested_too_deeply_is_not_in_the_menu(tmp_path:
     file = tmp_path / "deep.yaml"
     file.write_text("name: " + "[" * 3000)
     assert not looks_like_one(file)
+
+
+def test_the_site_removes_runs_of_sessions_that_ended_without_notice(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    swept = threading.Event()
+    monkeypatch.setattr("app.server.app.SWEEP", 0.01)
+    scene["one"].page.desk.runs = type("Runs", (), {"sweep": lambda self: swept.set()})()
+    with TestClient(scene.site):
+        assert swept.wait(20)

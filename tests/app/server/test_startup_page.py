@@ -106,3 +106,14 @@ def test_a_mistake_found_while_loading_ends_the_app_as_ever(tiny, start):
     assert process.returncode == 2
     assert len(said.splitlines()) == 1, said
     assert said.startswith("error: ")
+
+
+def test_another_sites_name_shows_no_progress() -> None:
+    listener = bind("127.0.0.1", 0)
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
+    with listener, answering(listener, lambda host: host.startswith("127.0.0.1")):
+        assert ask(url)[0] == 503
+        request = urllib.request.Request(url, headers={"Host": "evil.example"})
+        with pytest.raises(HTTPError) as refused:
+            urllib.request.urlopen(request, timeout=10)
+        assert refused.value.code == 421

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from app import html
+from engine import Mixture
 
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(1)> \"' ${1}"
 
@@ -27,3 +28,11 @@ def test_the_table_marks_the_higher_reward(completion):
     table = html.rewards_table(["helpful", "concise"], {"helpful": "#000", "concise": "#111"}, sides)
     assert html.rewards_table(["a"], {"a": "#000"}, {"left": completion(rewards={"a": -0.001})}).count("<td>0.00<")
     assert "<b>2.00</b>" in table and "<td>−1.00</td>" in table and "<td>–</td>" in table
+
+
+def test_a_long_mixture_is_folded_in_the_caption(completion):
+    names = [f"a policy with the long name {i}" for i in range(8)]
+    said = html.caption(completion(mixture=Mixture(dict.fromkeys(names, 1 / 8))))
+    summary, _, rest = said.partition("</summary>")
+    assert "8 policies · 3 tokens" in summary and names[0] not in summary
+    assert all(name in rest for name in names)

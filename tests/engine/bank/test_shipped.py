@@ -64,6 +64,12 @@ def test_a_shipped_bank_is_read_and_a_stale_one_is_not(small: Callable[[int, int
         assert stale.read() == {}
     finally:
         file.shipped.unlink()
+    file.shipped.mkdir()
+    try:
+        with pytest.raises(InputError, match=r"cannot write the bank: Is a directory"):
+            file.ship(PROMPTS[:2])
+    finally:
+        file.shipped.rmdir()
 
 
 def test_rounds_that_some_prompts_lack_are_left_out(small: Callable[[int, int], Small], tmp_path: Path) -> None:

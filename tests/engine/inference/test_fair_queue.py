@@ -50,3 +50,31 @@ def test_leaving_the_queue() -> None:
     assert taken(queue) == ["b1"]
     with pytest.raises(IndexError):
         queue.peek()
+
+
+def test_members_of_a_group_share_its_turns() -> None:
+    """A client cannot get more turns by more sessions."""
+    queue: FairQueue[str] = FairQueue()
+    for session in range(3):
+        for number in range(2):
+            queue.put(("many", session), f"m{session}{number}")
+    for item in ("o1", "o2", "o3"):
+        queue.put(("one", 0), item)
+    queue.put("alone", "a1")
+    order = ["m00", "o1", "a1", "m10", "o2", "m20", "o3", "m01", "m11", "m21"]
+    assert [queue.ahead(item) for item in order] == list(range(10))
+    assert queue.remove("m10") and len(queue) == 9
+    assert taken(queue) == ["m00", "o1", "a1", "m11", "o2", "m20", "o3", "m01", "m21"]
+
+
+def test_the_place_within_groups_is_right_after_some_turns() -> None:
+    queue: FairQueue[str] = FairQueue()
+    for number in range(30):
+        queue.put((number % 3, number % 7), f"i{number}")
+    for _ in range(11):
+        queue.pop()
+    queue.put((5, 0), "new")
+    waiting = [f"i{number}" for number in range(30) if queue.ahead(f"i{number}") >= 0] + ["new"]
+    ahead = {item: queue.ahead(item) for item in waiting}
+    order = taken(queue)
+    assert ahead == {item: order.index(item) for item in order}

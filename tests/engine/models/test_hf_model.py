@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import errno
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -167,6 +168,28 @@ def test_a_prompted_policy_alone_is_the_base_under_its_prompt(tiny: Tiny, prompt
 def logits(model: torch.nn.Module, given: torch.Tensor) -> torch.Tensor:
     with torch.no_grad():
         return model(given).logits.log_softmax(-1)
+
+
+def test_a_folder_that_cannot_be_written_completely_stays_as_it_was(
+    prompted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = MixedPolicy.from_config(prompted, {"plain": 0.6, "told": 0.4}).eval()
+    folder = tmp_path / "saved"
+    model.save_pretrained(folder)
+
+    def contents() -> dict[Path, bytes]:
+        return {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    before = contents()
+    monkeypatch.setattr(type(model.tokenizer), "save_pretrained", full)
+    model.mixture = model.mix({"plain": 1.0})
+    for place in (folder, tmp_path / "new"):
+        with pytest.raises(InputError, match="No space left on device; give another folder"):
+            model.save_pretrained(place)
+    assert contents() == before and [path.name for path in tmp_path.iterdir()] == ["saved"]
 
 
 def test_a_saved_folder_is_the_mixture(tiny: Tiny, prompted: Path, tmp_path: Path) -> None:

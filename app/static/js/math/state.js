@@ -41,6 +41,13 @@ export const deskState = (paths, values) => {
   return { ...state, prompt: prompt ?? "", seed: seed ?? "", panels: Object.fromEntries(choices) };
 };
 
+/** The value of the choice that a dropdown shows; `value` where labels do not tell. @param {[string, any][]} choices
+ * labels and values @param {any} value the one that is known @param {string} label the one that is shown */
+export const chosen = (choices, value, label) => {
+  const same = choices.filter(([name]) => name === label).map(([, one]) => one);
+  return same.includes(value) || !same.length ? value : same[0];
+};
+
 /** The values of components with this state. @param {Path[]} paths @param {any} state @returns {any[]} */
 export const toValues = (paths, state) =>
   paths.map((path) => {
