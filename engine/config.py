@@ -253,7 +253,9 @@ def load_config(file: str | Path = DEMO) -> Config:
     try:
         file = Path(file).expanduser().resolve()
         is_folder, exists = file.is_dir(), file.exists()
-    except (OSError, RuntimeError, ValueError) as error:
+    except OSError as error:
+        raise InputError(f"--config: {file}: {error.strerror}; give the path of a YAML configuration") from None
+    except (RuntimeError, ValueError) as error:
         raise InputError(f"--config: {one_line(error)}; give the path of a YAML configuration") from None
     if is_folder:
         raise InputError(f"{file}: a folder; give --config the path of a YAML configuration in it")

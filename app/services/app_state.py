@@ -135,9 +135,11 @@ class Desk:
             Response(request, self.policies, side in steerable)
             for side, request in zip(mixtures, requests, strict=True)
         ]
+        run = Run(prompt, dict(zip(mixtures, responses, strict=True)))
         if before := self.runs.get(session):
-            before.replaced = True
-        run = self.runs[session] = Run(prompt, dict(zip(mixtures, responses, strict=True)))
+            before.replaced, run.previous = True, before.left
+            before.cancel()  # again: it may have begun after `stop`
+        self.runs[session] = run
         return run
 
     def branch(

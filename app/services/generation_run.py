@@ -21,6 +21,7 @@ log = logging.getLogger("mixdesk")
 SIDES = ("left", "right", "third", "fourth")  # the panels; the first two are rated
 RATED = SIDES[:2]
 TIME_LIMIT = 120.0  # seconds: a response that takes longer ends as it is, and makes room for others
+TURN = 2.0  # seconds that a run waits at most for the one that it replaced
 
 
 class Run:
@@ -35,6 +36,8 @@ class Run:
         self.turn = 0  # of the newest question that steered it
         self.readers = 0  # connections that its text is sent to
         self.replaced = False  # whether its session has asked for another since
+        self.left = asyncio.Event()  # set when the event of the page that shows it has ended
+        self.previous: asyncio.Event | None = None  # `left` of the run that it replaced
         self.used = time.monotonic()  # when it was last generated, read, steered or rated
         self._lines: list[str] = []  # what the page draws
         self._every: list[Response] = []  # also those whose panel has another by now
@@ -110,6 +113,12 @@ class Run:
         """Cancel all responses; their tokens so far are kept."""
         for response in list(self.responses.values()):
             response.request.cancel()
+
+    async def wait_for_turn(self) -> None:
+        """Wait until the event that shows the replaced run has ended: what came last is what the page shows."""
+        if self.previous is not None:
+            with contextlib.suppress(asyncio.TimeoutError):  # if its page was closed, nothing says so
+                await asyncio.wait_for(self.previous.wait(), TURN)
 
     def steer(self, mixture: Mixture) -> None:
         """Switch the responses that follow the faders to this mixture.

@@ -207,18 +207,22 @@ class DeskTab:
             except InputError as error:
                 yield outputs.say(str(error), "bad")
                 return
-            if run.replaced:
-                return
-            yield {
-                outputs.run: run.stage,
-                **dict.fromkeys(outputs.captions.values(), ""),
-                **outputs.buttons(running=True, rateable=False),
-                **outputs.say("Generating…"),
-                outputs.drawer: None,
-                controls.seed: str(seed),
-            }
-            async for changes in self.following(run, list(run.responses), outputs, restarts):
-                yield changes
+            try:
+                await run.wait_for_turn()
+                if run.replaced:
+                    return
+                yield {
+                    outputs.run: run.stage,
+                    **dict.fromkeys(outputs.captions.values(), ""),
+                    **outputs.buttons(running=True, rateable=False),
+                    **outputs.say("Generating…"),
+                    outputs.drawer: None,
+                    controls.seed: str(seed),
+                }
+                async for changes in self.following(run, list(run.responses), outputs, restarts):
+                    yield changes
+            finally:
+                run.left.set()
 
         return generate
 
