@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
 import threading
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
@@ -17,9 +18,10 @@ from app.services.generation_run import TIME_LIMIT, Run
 from app.services.rate_limit import RateLimit
 from app.services.response_reader import TOP_LOGPROBS, Response
 from app.services.run_table import RunTable
-from app.services.visitor import Visitor, is_session_of
+from app.services.visitor import Visitor, browser_of, is_session_of
 from app.storage.database import Store
 from app.storage.hub_backup import Mirror
+from app.storage.unrated import Unrated
 from engine import Engine, InputError, Mixture, Sampling
 from engine.messages import Prompt
 
@@ -40,6 +42,7 @@ class Desk:
     hosted: bool = True  # whether there are visitors who do not own it
     expected: Expected = field(init=False)
     comparisons: Comparisons = field(init=False)
+    unrated: Unrated = field(init=False)
     ratings: RateLimit = field(default_factory=lambda: RateLimit(RATINGS))
     # Steer.follow of the desk's page; known once that is built.
     follow: Callable[[str, int, MixtureState], Awaitable[dict[str, Any]]] = field(init=False)
@@ -47,6 +50,7 @@ class Desk:
     def __post_init__(self) -> None:
         self.expected = Expected(self.engine)
         self.comparisons = Comparisons(self.store)
+        self.unrated = Unrated(self.store)
 
     @property
     def colours(self) -> dict[str, str]:
@@ -136,6 +140,7 @@ class Desk:
             for side, request in zip(mixtures, requests, strict=True)
         ]
         run = Run(prompt, dict(zip(mixtures, responses, strict=True)))
+        run.browser = browser_of(session)
         if before := self.runs.get(session):
             before.replaced, run.previous = True, before.left
             before.cancel()  # again: it may have begun after `stop`
@@ -186,10 +191,7 @@ class Desk:
             raise InputError("rating: both responses must be there; wait for them, or stop them")
         if run.choice is not None:
             return False
-        if address and not self.ratings.allow(address):
-            raise InputError(
-                f"rating: more than {RATINGS} came from your address within a minute; try again in a minute"
-            )
+        self.check_rate(address)
         new = self.store.rate(
             rating_id,
             run.completions["left"],
@@ -197,11 +199,42 @@ class Desk:
             choice,
             annotator,
             model=self.engine.config.name,
+            run=run.id,
         )
         run.choice, run.used = choice, time.monotonic()
         if new:
             self.copy(rating_id)
         return new
+
+    def keep_unrated(self, run: Run) -> None:
+        """Store a run's pair, so that it can be rated after a restart of the app."""
+        try:
+            done = run.completions
+            self.unrated.keep(run.id, run.browser, done["left"], done["right"], self.engine.config.name)
+        except sqlite3.Error:
+            log.exception("a pair could not be kept for a rating after a restart")
+
+    def rate_kept(self, run: str, browser: str, rating_id: str, choice: str, annotator: str, address: str) -> bool:
+        """Store a rating of a pair that was kept, and return whether there is such a pair of this browser.
+
+        Raises:
+            InputError: if the store rejects the rating, or too many came from `address`.
+        """
+        found = self.unrated.find(run, browser)
+        if found is None:
+            return False
+        self.check_rate(address)
+        left, right, model = found
+        if self.store.rate(rating_id, left, right, choice, annotator, model=model, run=run):
+            self.copy(rating_id)
+        return True
+
+    def check_rate(self, address: str) -> None:
+        """Raise InputError if too many ratings came from a network address."""
+        if address and not self.ratings.allow(address):
+            raise InputError(
+                f"rating: more than {RATINGS} came from your address within a minute; try again in a minute"
+            )
 
     def copy(self, rating_id: str) -> None:
         """Queue a stored rating for the copies on the Hub, if there are any."""

@@ -31,6 +31,7 @@ class Run:
         self.id = secrets.token_urlsafe(16)
         self.prompt = prompt
         self.responses: dict[str, Response] = {}
+        self.browser = ""  # id of the browser that may rate it
         self.choice: str | None = None  # what it was rated
         self.chosen: tuple[Response, int] | None = None  # the inspected token: its response and index
         self.turn = 0  # of the newest question that steered it

@@ -57,6 +57,11 @@ def session_of(visitor: Visitor, session_hash: str) -> str:
     return f"{visitor.browser}:{session_hash}" if visitor.browser else session_hash
 
 
+def browser_of(session: str) -> str:
+    """Return the id of a session's browser, "" for a client without cookies."""
+    return session.rpartition(":")[0]
+
+
 def is_session_of(visitor: Visitor, session: str) -> bool:
     """Return whether a session, as `session` returns it, is this visitor's browser's."""
     return session.startswith(f"{visitor.browser}:") if visitor.browser else ":" not in session

@@ -93,6 +93,7 @@ class Store:
         annotator: str,
         objective: str | None = None,
         model: str = "",
+        run: str = "",
     ) -> bool:
         """Store a rating with both completions and their rewards in one transaction, committed on return.
 
@@ -104,6 +105,7 @@ class Store:
             annotator: The annotator's id.
             objective: The rated objective; None is overall.
             model: Name of the configuration that generated the completions.
+            run: Id of the run whose kept pair is removed (app/storage/unrated.py).
 
         Returns:
             Whether the rating is new.
@@ -122,6 +124,7 @@ class Store:
         with self.writing():
             if self.db.table("ratings").count_where("id = ?", [rating_id]):
                 return False
+            self.db.execute("delete from unrated where run = ?", [run])
             self.db.table("annotators").insert({"id": annotator, "created_at": now}, ignore=True)
             self.db.table("ratings").insert(
                 {

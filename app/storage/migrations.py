@@ -123,6 +123,13 @@ def m008_missing_rewards(db: Database) -> None:
     )
 
 
+@schema()
+def m009_unrated(db: Database) -> None:
+    """Create the pairs that may still be rated (app/storage/unrated.py); pair: JSON of both completions."""
+    unrated = {"run": str, "browser": str, "model": str, "pair": str, "created_at": str}
+    db.table("unrated").create(unrated, pk="run", not_null=unrated.keys(), strict=True)
+
+
 comparison_schema = Migrations("mixdesk-comparisons")
 
 
@@ -162,4 +169,15 @@ def add_part(db: Database, name: str, columns: Mapping[str, type], key: tuple[st
     db.table(name).create_index([other])
 
 
-SCHEMAS = (schema, comparison_schema)
+owner_schema = Migrations("mixdesk-owners")
+
+
+@owner_schema(name="m001_first")
+def m001_owners(db: Database) -> None:
+    """Create owners: the browser that made a saved mixture (by name) or a comparison (by number)."""
+    db.table("owners").create(
+        {"kind": str, "key": str, "browser": str}, pk=("kind", "key"), not_null={"browser"}, strict=True
+    )
+
+
+SCHEMAS = (schema, comparison_schema, owner_schema)

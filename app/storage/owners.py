@@ -4,19 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from sqlite_utils import Database, Migrations
-
 from app.storage.database import Store
-
-schema = Migrations("mixdesk-owners")
-
-
-@schema()
-def m001_first(db: Database) -> None:
-    """Create owners: the browser that made a saved mixture (by name) or a comparison (by number)."""
-    db.table("owners").create(
-        {"kind": str, "key": str, "browser": str}, pk=("kind", "key"), not_null={"browser"}, strict=True
-    )
 
 
 class Owners:
@@ -24,8 +12,6 @@ class Owners:
 
     def __init__(self, store: Store, kind: str) -> None:
         self.store, self.kind = store, kind
-        with store.writing() as db:
-            schema.apply(db)
 
     def record(self, key: object, browser: str) -> None:
         """Store which browser made a thing; a client without an id ("") makes things that only the owner changes."""

@@ -289,6 +289,8 @@ class DeskTab:
                 failed = "The engine had to restart, and is ready now. Press Generate to try again."
             yield {**idle, **outputs.say(failed, "bad")}
             return
+        if run.done and run.rateable and run.choice is None:
+            await asyncio.to_thread(self.desk.keep_unrated, run)
         yield {
             **(self.results(run, outputs) if len(run.completions) > shown else {}),
             **outputs.buttons(not run.done, run.done and run.rateable and run.choice is None, run.answered),

@@ -74,17 +74,24 @@ class RatingButtons:
     def stored(self, who: str, rating_id: str, choice: str, annotator: str, address: str) -> Changes:
         """Store a rating of a session's newest run, and return updates that say so."""
         outputs = self.outputs
-        try:
-            new = self.desk.rate(who, rating_id, choice, annotator, address)
-        except InputError as error:
-            return outputs.say(str(error), "bad")
-        except sqlite3.Error as error:
-            log.exception("a rating could not be stored")
-            return outputs.say(f"Not saved: the database says “{error}”. Press the button again to retry.", "bad")
+        new, refusal = self.attempt(lambda: self.desk.rate(who, rating_id, choice, annotator, address))
+        if refusal:
+            return refusal
         closed = {button: gr.Button(interactive=False) for button in outputs.ratings.values()}
         if not new:
             return {**closed, **outputs.say("This pair was saved before; generate again to rate another.")}
         return {**closed, **outputs.say(f"Saved: {RATINGS[choice].lower()}.", "good")}
+
+    def attempt(self, store: Callable[[], bool]) -> tuple[bool, Changes]:
+        """Return what a function returns that stores a rating, and updates that say why it could not."""
+        try:
+            return store(), {}
+        except InputError as error:
+            return False, self.outputs.say(str(error), "bad")
+        except sqlite3.Error as error:
+            log.exception("a rating could not be stored")
+            said = f"Not saved: the database says “{error}”. Press the button again to retry."
+            return False, self.outputs.say(said, "bad")
 
     def resent(self, unsaved: str, annotator: str, request: gr.Request) -> Changes:
         """Store a rating that the page sends again, if the server still has its responses."""
@@ -98,12 +105,20 @@ class RatingButtons:
         # A page that was loaded again has another session.
         visitor, runs = visitor_of(request), list(self.desk.runs.items())
         own = (who for who, run in runs if run.id == rating.run and is_session_of(visitor, who))
-        if (who := next(own, None)) is None:
-            return self.outputs.say(
-                f"Not saved: “{label}”. The server restarted and lost the responses; generate again to rate.",
-                "bad",
+        if (who := next(own, None)) is not None:
+            return self.stored(who, rating.id, rating.choice, annotator, visitor.address)
+        found, refusal = self.attempt(
+            lambda: self.desk.rate_kept(
+                *(rating.run, visitor.browser, rating.id, rating.choice, annotator, visitor.address)
             )
-        return self.stored(who, rating.id, rating.choice, annotator, visitor.address)
+        )
+        if refusal:
+            return refusal
+        if found:
+            return self.outputs.say(f"Saved: {label}.", "good")
+        return self.outputs.say(
+            f"Not saved: “{label}”. The server restarted and lost the responses; generate again to rate.", "bad"
+        )
 
     def known(self, rating_id: str) -> str | None:
         """Return the choice of a stored rating; None if there is no rating with this id."""

@@ -6,13 +6,14 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from app.services.app_state import Desk
+from app.storage.database import open_to_read, read_pairs
 from engine import Engine
 from tests.browser.conftest import TOURED, unfold
 from tests.browser.serving import ROOT, Relay, free_port, served
@@ -160,11 +161,14 @@ def test_a_rating_when_the_server_was_started_again(browser: Browser, tmp_path: 
         expect(page.locator(status)).to_have_text(UNSAVED)
         with process(port, db):
             page.wait_for_function(UNMARKED, timeout=120_000)
-            expect(page.locator(status)).to_contain_text("Not saved: “left is better”. The server restarted")
-            # Said once.
+            expect(page.locator(status)).to_have_text("Saved: left is better.")
+            # Sent once.
             page.reload()
             ready(page)
             expect(page.locator(status)).to_contain_text("as it was before the reload")
+    with closing(open_to_read(db)) as stored:
+        (pair,) = read_pairs(stored)
+    assert pair["choice"] == "left" and pair["left"]["text"] and pair["right"]["rewards"]
 
 
 def test_a_rating_while_the_network_is_away(page: Page, place: tuple[Relay, Desk]) -> None:
