@@ -26,14 +26,15 @@ class Memo:
         if path is None or not path.exists():
             return
         try:
-            text = path.read_text(encoding="utf-8")
+            text = path.read_text(encoding="utf-8") if path.is_file() else "a folder or a device"
         except UnicodeDecodeError:
-            text = None
+            text = "no text"
         except OSError as error:
-            raise InputError(f"{path}: {error.strerror}; give a file that --responses wrote, or a new one") from None
+            raise InputError(f"{path}: {error.strerror}; give a file that --responses wrote, or a new file") from None
         # A first line that was not written completely is a beginning of START, or begins with it.
-        if text is None or text[: len(START)] != START[: len(text)]:
-            raise InputError(f"{path}: not a file that --responses wrote; give one that it wrote, or a new one")
+        first = text.partition("\n")[0]
+        if first[: len(START)] != START[: len(first)]:
+            raise InputError(f"{path}: not a file that --responses wrote; give one that it wrote, or a new file")
         for line in text.splitlines():
             try:
                 row = json.loads(line)

@@ -150,7 +150,7 @@ def test_responses_are_not_appended_to_another_file(tmp_path):
     folder.mkdir()
     data.write_bytes(b"SQLite format 3\0\xff\xfe")
     for path in (prompts, folder, data, Path("/dev/full")):
-        with pytest.raises(InputError, match="give a new file") as raised:
+        with pytest.raises(InputError, match="a new file") as raised:
             Memo(path)
         assert str(path) in str(raised.value)
     assert prompts.read_text() == "What is red?\n"

@@ -69,11 +69,13 @@ def test_results_that_no_page_fetches_are_dropped(client: TestClient) -> None:
 
 
 def test_uploads_have_a_limit_together(client: TestClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    folder = tmp_path / "uploads"
+    folder.mkdir()
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(folder))
     monkeypatch.setattr(uploads, "MAX_UPLOADS", 1000)
     file = {"files": ("a.txt", b"x" * 1200)}
     assert client.post("/gradio_api/upload", files=file).status_code == 200
-    (tmp_path / "full").write_bytes(b"x" * 1200)
+    (folder / "full").write_bytes(b"x" * 1200)
     answer = client.post("/gradio_api/upload", files=file)
     assert answer.status_code == 507 and len(answer.text.splitlines()) == 1
 
