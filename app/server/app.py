@@ -19,9 +19,10 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.server.configurations import Configurations, Page, for_visitors
-from app.server.gradio_compat import forget_unread
+from app.server.gradio_compat import forget_abandoned, forget_unread
 from app.services.visitor import visitor_of_scope
 from engine import InputError
+from engine.inference.heap import trim_heap
 
 UNKNOWN = "There is no such configuration here. The first desk is at the address without /desk and what follows it.\n"
 FOREIGN = "Only this site's own pages may ask for that.\n"
@@ -153,6 +154,8 @@ class Site:
                 if configuration.page:
                     configuration.page.desk.runs.sweep()
                     forget_unread(configuration.page.app)
+                    if forget_abandoned(configuration.page.app, configuration.page.desk.runs.open_hashes):
+                        await asyncio.to_thread(trim_heap)
 
     @asynccontextmanager
     async def lifespan(self, _: Any) -> AsyncIterator[None]:

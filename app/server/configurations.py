@@ -22,7 +22,7 @@ from typing import Any, Literal, TypeVar
 
 from fastapi import FastAPI
 
-from app.server.gradio_compat import keep_apart
+from app.server.gradio_compat import keep_apart, keep_less
 from app.services.app_state import Desk
 from app.services.policy_fetch import Fetching, check_memory
 from app.ui.header import Choice, Menu
@@ -96,6 +96,7 @@ class Configurations:
             root: Public path or URL of the site.
         """
         keep_apart()
+        keep_less()
         self.all: dict[str, Configuration] = {}
         self.open_desk, self.build_app, self.loaded, self.root = open_desk, build_app, loaded, root.rstrip("/")
         for file in files:

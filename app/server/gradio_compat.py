@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Container
+from datetime import datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import gradio.routes
+import gradio.state_holder
 from fastapi import FastAPI
 from gradio.context import Context
+from gradio.state_holder import SessionState
 from jinja2 import BaseLoader, Environment, TemplateNotFound
 
 PAGE = "frontend/index.html"
 GRADIO = '<script type="module"'  # where Gradio's own begin, in its page
 MAX_UNREAD = 500  # messages of a session
+ABANDONED = 60.0  # seconds
 
 
 def of_thread(own: threading.local, name: str, default: Any) -> property:
@@ -44,6 +49,21 @@ def keep_apart() -> None:
     for name, module in list(sys.modules.items()):
         if name.startswith("gradio.") and vars(module).get("Context") is Context:
             setattr(module, "Context", ThreadContext)  # noqa: B010
+
+
+class SmallSession(SessionState):
+    """Gradio's state of a session, without a copy of the settings of all components.
+
+    Gradio keeps that copy, half a megabyte, for deep links, which the page does not have.
+    """
+
+    def __init__(self, blocks: Any) -> None:
+        super().__init__(SimpleNamespace(default_config=blocks.default_config, blocks=()))  # type: ignore[arg-type]
+
+
+def keep_less() -> None:
+    """Replace Gradio's state of a session by `SmallSession`."""
+    gradio.state_holder.SessionState = SmallSession  # type: ignore[misc]
 
 
 class PageLoader(BaseLoader):
@@ -80,11 +100,44 @@ def forget_unread(app: FastAPI) -> None:
 
     Gradio keeps the results of a session's events until its page fetches them, however many there are.
     """
-    for route in app.routes:
-        blocks = getattr(getattr(route, "app", None), "blocks", None)
-        if blocks is None:
-            continue
-        for messages in list(blocks._queue.pending_messages_per_session.values()):
+    for page in pages_of(app):
+        for messages in list(page.blocks._queue.pending_messages_per_session.values()):
             if messages.qsize() > MAX_UNREAD:
                 while not messages.empty():
                     messages.get_nowait()
+
+
+def forget_abandoned(app: FastAPI, open_sessions: Container[str]) -> int:
+    """Drop the state and messages of sessions that have no open page and have done nothing for `ABANDONED` seconds.
+
+    Gradio deletes the state of a session after its page is closed; a client that
+    never opened the page's heartbeat has none that could be closed.
+
+    Args:
+        app: The application in which the pages are mounted.
+        open_sessions: Gradio's hashes of the sessions whose page is open.
+
+    Returns:
+        The number of sessions that were dropped.
+    """
+    dropped = 0
+    oldest = datetime.now() - timedelta(seconds=ABANDONED)
+    for page in pages_of(app):
+        queue, states = page.blocks._queue, page.state_holder
+        waiting = [event for events in queue.event_queue_per_concurrency_id.values() for event in events.queue]
+        handled = [event for events in queue.active_jobs if events for event in events]
+        busy = {event.session_hash for event in [*waiting, *handled]}
+        for session, used in list(states.time_last_used.items()):
+            if used < oldest and session not in open_sessions and session not in busy:
+                states.session_data.pop(session, None)
+                states.time_last_used.pop(session, None)
+                queue.pending_messages_per_session.pop(session, None)
+                queue.pending_event_ids_session.pop(session, None)
+                dropped += 1
+    return dropped
+
+
+def pages_of(app: FastAPI) -> list[Any]:
+    """Return Gradio's applications that are mounted in an application."""
+    apps = [getattr(route, "app", None) for route in app.routes]
+    return [page for page in apps if getattr(page, "blocks", None) is not None]

@@ -5,7 +5,6 @@ A Gradio event would take ten times as long per update, on the server and in the
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncIterator
 
@@ -13,14 +12,13 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import PlainTextResponse, StreamingResponse
 
 from app.services.app_state import Desk
-from app.services.generation_run import Run
+from app.services.generation_run import LEFT_FOR, Run
 from app.services.visitor import visitor_of_scope
 
 GONE = "These responses are no longer here.\n"
 # To be sent at once, whatever is in between.
 HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 RETRY = 500  # ms until a browser whose connection broke asks again
-PATIENCE = 10  # seconds: a text without a reader for this long ends
 
 
 def serve_text(app: FastAPI, desk: Desk) -> None:
@@ -44,7 +42,7 @@ async def events(run: Run, at: int) -> AsyncIterator[str]:
     """Yield server-sent events with the run's lines from number `at` on.
 
     Each message is a JSON array of lines, with the number of lines so far as its id. The final event holds the number
-    of responses. If the last reader leaves early, generation stops after `PATIENCE` seconds.
+    of responses.
     """
     run.readers += 1
     try:
@@ -58,10 +56,4 @@ async def events(run: Run, at: int) -> AsyncIterator[str]:
         run.readers -= 1
         run.used = time.monotonic()
         if not run.done:
-            asyncio.get_running_loop().call_later(PATIENCE, stop_unread, run)
-
-
-def stop_unread(run: Run) -> None:
-    """Cancel a run that is not finished and has no readers."""
-    if not run.readers and not run.done:
-        run.cancel()
+            run.stop_if_unread(LEFT_FOR)

@@ -124,7 +124,7 @@ class Desk:
         Raises:
             InputError: if the engine rejects a request, or the desk has no room for another run.
         """
-        self.runs.make_room(session)
+        self.runs.make_room(session, address)
         self.stop(session)
         requests = self.engine.submit_all(
             prompt,
@@ -140,7 +140,7 @@ class Desk:
             for side, request in zip(mixtures, requests, strict=True)
         ]
         run = Run(prompt, dict(zip(mixtures, responses, strict=True)))
-        run.browser = browser_of(session)
+        run.browser, run.address = browser_of(session), address
         if before := self.runs.get(session):
             before.replaced, run.previous = True, before.left
             before.cancel()  # again: it may have begun after `stop`

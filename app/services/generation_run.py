@@ -21,6 +21,8 @@ log = logging.getLogger("mixdesk")
 SIDES = ("left", "right", "third", "fourth")  # the panels; the first two are rated
 RATED = SIDES[:2]
 TIME_LIMIT = 120.0  # seconds: a response that takes longer ends as it is, and makes room for others
+# Seconds without a reader after which a run is stopped: since the last one left, and since its start.
+LEFT_FOR, UNREAD_FOR = 10.0, 30.0
 TURN = 2.0  # seconds that a run waits at most for the one that it replaced
 
 
@@ -31,7 +33,7 @@ class Run:
         self.id = secrets.token_urlsafe(16)
         self.prompt = prompt
         self.responses: dict[str, Response] = {}
-        self.browser = ""  # id of the browser that may rate it
+        self.browser, self.address = "", ""  # of the browser that may rate it
         self.choice: str | None = None  # what it was rated
         self.chosen: tuple[Response, int] | None = None  # the inspected token: its response and index
         self.turn = 0  # of the newest question that steered it
@@ -120,6 +122,15 @@ class Run:
         if self.previous is not None:
             with contextlib.suppress(asyncio.TimeoutError):  # if its page was closed, nothing says so
                 await asyncio.wait_for(self.previous.wait(), TURN)
+
+    def stop_if_unread(self, after: float) -> None:
+        """Cancel the run some seconds from now if it has no readers then. Called on the server's event loop."""
+
+        def stop() -> None:
+            if not self.readers and not self.done:
+                self.cancel()
+
+        asyncio.get_running_loop().call_later(after, stop)
 
     def steer(self, mixture: Mixture) -> None:
         """Switch the responses that follow the faders to this mixture.

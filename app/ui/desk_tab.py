@@ -16,7 +16,7 @@ from app.charts.plotly_component import figure, plotted
 from app.html import caption, message, rewards_table
 from app.schemas.desk_state import DeskState
 from app.services.app_state import Desk
-from app.services.generation_run import SIDES, Run, new_seed
+from app.services.generation_run import SIDES, UNREAD_FOR, Run, new_seed
 from app.services.panel_choice import FADERS, chosen_mixture, chosen_sampling
 from app.services.visitor import session, visitor_of
 from app.ui.balance import Balance, build_expected
@@ -207,6 +207,7 @@ class DeskTab:
             except InputError as error:
                 yield outputs.say(str(error), "bad")
                 return
+            run.stop_if_unread(UNREAD_FOR)  # its own page reads it at once
             try:
                 await run.wait_for_turn()
                 if run.replaced:

@@ -12,6 +12,7 @@ from app.ui.shortcuts import labelled
 UPLOAD = "24mb"  # the most that is taken in at all; app and engine say what each kind of file may have
 KEPT = 600, 3600  # seconds: every so often, uploaded files older than this are deleted
 WAITING = 500  # events in Gradio's queue: beyond it, the page says that the desk is busy
+AT_ONCE = 500  # events that are handled at once; most wait for the engine, which has a queue of its own
 SESSIONS = 500  # whose state Gradio keeps, such as uploaded prompts; the longest unused are forgotten
 
 
@@ -35,6 +36,7 @@ def build_page(desk: Desk, menu: Menu | None = None) -> gr.Blocks:
     # Gradio looks a thousand times a second whether an event has come, and a hundred times whether one has progressed.
     # Each look takes Python from the engine.
     blocks._queue.sleep_when_free, blocks._queue.progress_update_sleep_when_free = 0.01, 0.1
+    blocks._queue.max_thread_count = AT_ONCE
     blocks._queue.max_size, blocks.state_session_capacity = WAITING, SESSIONS
     blocks._queue.pending_messages_per_session.max_size = SESSIONS
     return blocks

@@ -143,7 +143,7 @@ class Engine:
                 the mixture needs are computed.
             rewards: compute the rewards of the finished response.
             client: the sender; queued requests are admitted round-robin over clients. A request without one counts as
-                a client of its own.
+                a client of its own; see `Scheduler.submit` for a tuple.
             time_limit: seconds from now after which the response is cut off with finish_reason 'time'.
             steered: {token index: mixture from that token on}, as in `Completion.steered`. It reproduces a steered
                 completion, except one that was steered between a soup and another rule: there the soup has read the

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict, deque
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
+
+
+def group_of(client: object) -> object:
+    """Return the group of a client that is a tuple (group, member); other clients are groups of their own."""
+    return client[0] if isinstance(client, tuple) else client
 
 
 class FairQueue(Generic[T]):
@@ -34,7 +40,7 @@ class FairQueue(Generic[T]):
             first: put the item before the client's others, and a new client before all others; for requests that were
                 running already.
         """
-        group = client[0] if isinstance(client, tuple) else client
+        group = group_of(client)
         with self._lock:
             if group not in self._by_group:
                 self._by_group[group] = RoundRobin()
@@ -42,16 +48,28 @@ class FairQueue(Generic[T]):
                     self._by_group.move_to_end(group, last=False)
             self._by_group[group].put(client, item, first)
 
-    def peek(self) -> T:
-        """Return the next item without removing it. Raises IndexError if the queue is empty."""
-        if not self._by_group:
-            raise IndexError("the queue is empty")
-        return next(iter(self._by_group.values())).peek()
+    def peek(self, allowed: Callable[[T], bool] = lambda _: True) -> T:
+        """Return the next item without removing it.
 
-    def pop(self) -> T:
-        """Remove and return the next item; its client moves to the end of the round."""
+        Args:
+            allowed: whether an item may be next; a group whose next item may not is skipped and keeps its turn.
+
+        Raises:
+            IndexError: there is none.
+        """
         with self._lock:
-            group, members = next(iter(self._by_group.items()))
+            return self._next(allowed)[1].peek()
+
+    def _next(self, allowed: Callable[[T], bool]) -> tuple[object, RoundRobin[T]]:
+        for group, members in self._by_group.items():
+            if allowed(members.peek()):
+                return group, members
+        raise IndexError("the queue has no item that is allowed")
+
+    def pop(self, allowed: Callable[[T], bool] = lambda _: True) -> T:
+        """Remove and return the item that `peek` returns; its client moves to the end of the round."""
+        with self._lock:
+            group, members = self._next(allowed)
             item = members.pop()
             if len(members):
                 self._by_group.move_to_end(group)

@@ -34,6 +34,7 @@ class Request:
         self._scheduler = scheduler
         self.sequence = sequence  # with particles the chosen one, once they are all finished
         self.particles = Particles(sequence, seed) if sequence.sampling.particles > 1 else None
+        self.group: object = None  # of clients that share their part of the batch; None without limit
         self._target = sequence.mixture  # what it is to be drawn from, by all that was asked so far
         self._seed = seed
         self.with_rewards = rewards

@@ -10,14 +10,16 @@ import logging
 import queue
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import Future
 from typing import TypeVar
 
 from engine.inference import recovery
 from engine.inference.batch import Batch
-from engine.inference.fair_queue import FairQueue
+from engine.inference.fair_queue import FairQueue, group_of
 from engine.inference.finish_reason import FinishReason
+from engine.inference.heap import trim_heap
 from engine.inference.request import Request
 from engine.inference.reward_worker import RewardWorker
 from engine.inference.row_limit import RowLimit
@@ -29,6 +31,8 @@ from engine.rewards.reward_set import RewardSet
 from engine.rules.mixture import Mixture
 
 T = TypeVar("T")
+IDLE = 2.0  # seconds without work after which freed memory is returned
+SHARE = 0.5  # of the batch's rows: the most that one group of clients gets, so that another is admitted at once
 log = logging.getLogger("mixdesk")
 
 
@@ -54,6 +58,7 @@ class Scheduler:
         self.restarts = 0
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._closed = False
+        self._used = False  # whether memory may have been freed since it was last returned
         self._worker = threading.Thread(target=self._work, name="mixdesk-engine", daemon=True)
         self._worker.start()
 
@@ -70,9 +75,12 @@ class Scheduler:
         Args:
             requests: the requests to queue.
             client: the sender; requests are admitted round-robin over clients. Without one, each request counts as a
-                client of its own.
+                client of its own. A tuple (group, member) is one of several that share their turns and, together, have
+                at most `SHARE` of the batch's rows, or one request that needs more.
         """
         requests = list(requests)
+        for request in requests:
+            request.group = group_of(client) if isinstance(client, tuple) else None
 
         def put() -> None:
             for request in requests:
@@ -146,9 +154,13 @@ class Scheduler:
         while True:
             idle = not self.running and not self.reward_worker.due and not len(self.queue)
             try:
-                job = self._jobs.get(block=idle)
+                job = self._jobs.get(idle, IDLE if self._used else None)
             except queue.Empty:
-                return True
+                if not idle:
+                    return True
+                trim_heap()
+                self._used = False
+                continue
             if job is None:
                 return False
             try:
@@ -158,6 +170,7 @@ class Scheduler:
 
     def _step(self) -> None:
         """Admit requests, draw a token for each running sequence, publish it, and compute a few rewards."""
+        self._used = True
         self._expire()
         admitted = self._admit()
         failure: Exception | None = None
@@ -193,14 +206,30 @@ class Scheduler:
     def _admit(self) -> list[Sequence]:
         """Move requests from the queue to `running` while they fit, and return their sequences."""
         admitted: list[Sequence] = []
-        while len(self.queue):
+        if not len(self.queue):
+            return admitted
+        rows: Counter[object] = Counter()  # of each group
+        for request in self.running:
+            rows[request.group] += rows_of(request)
+
+        def has_share(request: Request) -> bool:
+            if request.group is None or not rows[request.group]:
+                return True
+            return rows[request.group] + rows_of(request) <= SHARE * self.batch.max_rows
+
+        while True:
+            try:
+                request = self.queue.peek(has_share)
+            except IndexError:
+                return admitted
             # Particles that were requeued may be finished in part.
-            sequences = [seq for seq in self.queue.peek().sequences if seq.finish_reason is None]
+            sequences = [seq for seq in request.sequences if seq.finish_reason is None]
             if (self.running or admitted) and not self.batch.fits([*admitted, *sequences]):
-                break
-            self.running[self.queue.pop()] = None
+                return admitted
+            self.queue.pop(has_share)
+            self.running[request] = None
+            rows[request.group] += rows_of(request)
             admitted += sequences
-        return admitted
 
     # ---------------------------------------- worker: tokens, and the end of a response
 
@@ -297,3 +326,8 @@ class Scheduler:
             # Rewards that are computed on the other thread arrive as a job.
             if self.reward_worker.responses and not self.reward_worker.due and (job := self._jobs.get()):
                 job()
+
+
+def rows_of(request: Request) -> int:
+    """Return the number of rows that a request has, or will have, in the batch."""
+    return sum(len(seq.policies) for seq in request.sequences)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from fastapi.testclient import TestClient
@@ -13,7 +15,7 @@ from gradio.utils import get_upload_folder
 
 from app.server import uploads
 from app.server.desk_app import web_app
-from app.server.gradio_compat import MAX_UNREAD, forget_unread
+from app.server.gradio_compat import ABANDONED, MAX_UNREAD, forget_abandoned, forget_unread
 from app.server.uploads import UploadRoom, make_room, own_folder
 from app.services.app_state import Desk
 from app.ui.page import KEPT, SESSIONS, WAITING, build_page
@@ -56,6 +58,25 @@ def test_what_gradio_keeps_is_limited(desk: Desk) -> None:
     assert blocks._queue.max_size == WAITING
     assert blocks._queue.pending_messages_per_session.max_size == SESSIONS
     assert KEPT[1] <= 3600 and SESSIONS <= 1000 and WAITING <= 1000
+
+
+def test_what_gradio_keeps_of_abandoned_sessions_is_dropped(client: TestClient) -> None:
+    page = client.app.routes[-1].app
+    queue, states = page.get_blocks()._queue, page.state_holder
+    sessions = ("gone", "open", "new", "busy")
+    for session in sessions:
+        assert states[session]
+        queue.pending_messages_per_session[session] = asyncio.Queue()
+        queue.pending_event_ids_session[session] = {"event"}
+        if session != "new":
+            states.time_last_used[session] -= timedelta(seconds=ABANDONED + 1)
+    job = [SimpleNamespace(session_hash="busy")]
+    queue.active_jobs = [None, job]
+    forget_abandoned(client.app, {"open"})
+    left = set(sessions) - {"gone"}
+    assert set(states.session_data) & set(sessions) == set(states.time_last_used) & set(sessions) == left
+    assert left == set(queue.pending_messages_per_session) & set(sessions)
+    assert left == set(queue.pending_event_ids_session) & set(sessions)
 
 
 def test_results_that_no_page_fetches_are_dropped(client: TestClient) -> None:

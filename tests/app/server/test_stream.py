@@ -103,7 +103,7 @@ def test_a_text_that_nobody_reads_ends(desk: Desk, monkeypatch: pytest.MonkeyPat
             pass
         return run
 
-    monkeypatch.setattr(stream, "PATIENCE", 0.05)
+    monkeypatch.setattr(stream, "LEFT_FOR", 0.05)
     step = Batch.step
     monkeypatch.setattr(Batch, "step", lambda batch, drawn: (time.sleep(0.005), step(batch, drawn))[1])
     assert asyncio.run(scene(back=False)).completions["left"].finish_reason == "stopped"

@@ -16,7 +16,7 @@ def make_run(age: float = 0.0, readers: int = 0, done: bool = True) -> Run:
     run.used -= age
     run.readers = readers
     if not done:
-        run.responses["left"] = type("Writing", (), {"over": False})()
+        run.responses["left"] = type("Writing", (), {"over": False, "count": 0})()
     return run
 
 
@@ -81,3 +81,42 @@ def test_a_desk_keeps_few_runs(store, tiny_engine: Engine, monkeypatch: pytest.M
     with pytest.raises(InputError, match="taken by responses under way"):
         desk.start("new", "mix", mixtures, Sampling(max_new_tokens=1), 1)
     assert list(desk.runs) == ["session 5", "session 6", "session 7"]
+
+
+def sized(run: Run, tokens: int) -> Run:
+    run.responses["left"] = type("Finished", (), {"over": True, "count": tokens})()
+    return run
+
+
+def test_long_responses_leave_fewer_runs() -> None:
+    runs = RunTable()
+    runs |= {f"{age}": sized(make_run(age=age), run_table.MAX_TOKENS // 4) for age in range(8)}
+    runs["read"] = sized(make_run(age=9, readers=1), run_table.MAX_TOKENS)
+    runs.began("6")
+    runs.sweep()
+    assert set(runs) == {"0", "1", "2", "3", "6", "read"}
+    runs |= {f"open {age}": sized(make_run(age=age / 100), run_table.MAX_TOKENS) for age in range(5)}
+    for age in range(5):
+        runs.began(f"open {age}")
+    runs.sweep()
+    assert set(runs) == {"open 0", "open 1", "open 2", "read"}
+
+
+@pytest.mark.parametrize(("kind", "limit"), [("browser", 8), ("network address", 40)])
+def test_a_visitor_has_a_number_of_runs_under_way(kind: str, limit: int) -> None:
+    def begin(runs: RunTable, number: int, visitor: str = "one") -> Run:
+        browser, address = (visitor, "") if kind == "browser" else (f"browser {number}", visitor)
+        session = f"{browser}:{number}"
+        runs.make_room(session, address)
+        run = runs[session] = make_run(done=False)
+        run.browser, run.address = browser, address
+        return run
+
+    runs = RunTable()
+    first, *_ = [begin(runs, number) for number in range(limit)]
+    with pytest.raises(InputError, match=f"^{limit} runs of yours are under way, which is the most for one {kind}"):
+        begin(runs, limit)
+    begin(runs, limit - 1)  # it replaces its own
+    begin(runs, limit, "another")
+    first.responses["left"].over = True
+    begin(runs, limit + 1)

@@ -78,3 +78,15 @@ def test_the_place_within_groups_is_right_after_some_turns() -> None:
     ahead = {item: queue.ahead(item) for item in waiting}
     order = taken(queue)
     assert ahead == {item: order.index(item) for item in order}
+
+
+def test_a_group_that_may_not_is_skipped_and_keeps_its_turn() -> None:
+    queue: FairQueue[str] = FairQueue()
+    for client, item in [(("many", 0), "m1"), (("many", 1), "m2"), (("one", 0), "o1"), ("alone", "a1")]:
+        queue.put(client, item)
+    others = lambda item: not item.startswith("m")  # noqa: E731
+    assert queue.peek(others) == "o1"
+    assert [queue.pop(others), queue.pop(others)] == ["o1", "a1"]
+    with pytest.raises(IndexError):
+        queue.peek(others)
+    assert taken(queue) == ["m1", "m2"]

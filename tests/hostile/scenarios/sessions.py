@@ -15,6 +15,8 @@ SESSIONS, AT_ONCE = 1000, 20
 HONEST = "127.0.0.2"  # the honest client's address
 GROWTH = 150 * 2**20  # bytes: what the app may have more than before
 PATIENCE = 300.0  # seconds until what is under way must be over
+BROWSER = 8  # runs of a browser that are under way at most
+SETTLE = 80.0  # seconds until what Gradio keeps of abandoned sessions is dropped
 FIRST = 3.0  # seconds until an honest client's first token
 
 
@@ -32,11 +34,22 @@ async def abandon(client: Client, number: int, result: Result, refused: list[int
         refused.append(answer.status_code)
 
 
+async def quiet(app: AppProcess) -> None:
+    """Wait until the app does nothing any more."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        began, before = app.cpu_seconds(), time.monotonic()
+        await asyncio.sleep(3)
+        if app.cpu_seconds() - began < 0.2 * (time.monotonic() - before):
+            return
+
+
 async def run(app: AppProcess, scale: float) -> Result:
     """Abandon the sessions, then serve an honest client."""
     refused: list[int] = []
     async with Client.open(app.url, HONEST) as honest, Client.open(app.url) as other:
-        await honest.generate("How do I clean a pan?")  # what is allocated once is there
+        # What a full batch allocates once is there before.
+        await asyncio.gather(*(honest.again().generate("How do I clean a pan?", i, 256) for i in range(BROWSER)))
         result, room = Result(before=app.memory()), asyncio.Semaphore(AT_ONCE)
 
         async def one(number: int) -> None:
@@ -59,6 +72,8 @@ async def run(app: AppProcess, scale: float) -> Result:
             f"an honest client's first token took {first:.2f} s, its response {waited:.1f} s, while those were queued; "
             f"{len(refused)} were refused"
         )
+    await quiet(app)
+    await asyncio.sleep(SETTLE)
     result.after = app.memory()
     grown = result.after - result.before
     result.check(grown < GROWTH, f"the memory has grown by {grown / 2**20:.0f} MiB")
