@@ -23,7 +23,7 @@ def web_app(blocks: gr.Blocks, desk: Desk, root: str = "") -> FastAPI:
     interferes.
     """
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    app.add_middleware(DeskRoutes, desk=desk)
+    app.add_middleware(DeskRoutes, desk=desk, handlers=blocks.fns)
     serve_library(app)
     serve_scripts(app)
     serve_exports(app, desk.comparisons.tables)

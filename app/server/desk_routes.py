@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Container
+from typing import Any
 
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from app.server.own_sessions import BODY
 from app.server.request_limits import refuse_body
 from app.server.uploads import UploadRoom
 from app.services.app_state import Desk
@@ -17,21 +20,39 @@ API = "/gradio_api/"
 # What the page itself uses. The others describe, monitor or edit the app, or fetch from elsewhere.
 USED = frozenset(
     (
-        *("app_id", "cancel", "heartbeat", "info", "login_check", "queue", "reset", "run", "startup-events"),
+        *(
+            "app_id",
+            "cancel",
+            "component_server",
+            "heartbeat",
+            "info",
+            "login_check",
+            "queue",
+            "reset",
+            "run",
+            "startup-events",
+        ),
         *("theme.css", "upload", "upload_progress", "user"),
     )
 )
 CLOSED = re.compile(r"/(?:docs|redoc|openapi\.json|monitoring|login|logout)(?:/.*)?")
 EXPORTS = "/comparisons/"
 NUMBER = re.compile(r"\d{1,18}", re.ASCII)
+HANDLED = re.compile(rf"{API}(?:queue/join|run/[^/]+)/?")
+NO_HANDLER = "The page has no such handler: load it again.\n"
 NOT_HERE = "There is no such page here.\n"
 
 
 class DeskRoutes:
     """ASGI middleware around one desk's application."""
 
-    def __init__(self, app: ASGIApp, desk: Desk) -> None:
-        self.app, self.desk, self.uploads = app, desk, UploadRoom()
+    def __init__(self, app: ASGIApp, desk: Desk, handlers: Container[int] | None = None) -> None:
+        """handlers: the numbers of the page's handlers; any number passes if None."""
+        self.app, self.desk, self.handlers, self.uploads = app, desk, handlers, UploadRoom()
+
+    def has_handler(self, number: Any) -> bool:
+        """Return whether a request's handler is one of the page's."""
+        return self.handlers is None or (type(number) is int and number in self.handlers)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -42,6 +63,9 @@ class DeskRoutes:
         visitor = visitor_of_scope(scope)
         if path.rstrip("/") == f"{API}upload" and (refusal := self.uploads.refusal(visitor.address)):
             return await refuse_body(receive, send, *refusal)
+        body = scope.get(BODY)
+        if HANDLED.fullmatch(path) and isinstance(body, dict) and not self.has_handler(body.get("fn_index")):
+            return await PlainTextResponse(NO_HANDLER, 404)(scope, receive, send)
         if path.startswith(EXPORTS):
             number = path.removeprefix(EXPORTS).partition(".")[0]
             if not NUMBER.fullmatch(number):

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
+from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.services.visitor import visitor_of_scope
@@ -21,7 +22,14 @@ from app.services.visitor import visitor_of_scope
 # Where a request names its session: in its path, its query, or its JSON body.
 IN_PATH = re.compile(r"(.*/gradio_api/heartbeat/)([^/]+)/?")
 IN_QUERY = re.compile(r".*/gradio_api/queue/data/?")
-IN_BODY = re.compile(r".*/gradio_api/(?:queue/join|run/[^/]+|cancel|reset)/?")
+IN_BODY = re.compile(r".*/gradio_api/(?:queue/join|run/[^/]+|component_server|cancel|reset)/?")
+CHECKED = re.compile(r".*/steer/?")  # JSON that names no session
+BODY = "mixdesk.body"  # of a request's ASGI scope: its JSON
+MALFORMED = "The request's JSON has {}.\n"
+
+
+class MalformedError(Exception):
+    """A body's JSON cannot be processed; the message says what it has."""
 
 
 class OwnSessions:
@@ -47,13 +55,20 @@ class OwnSessions:
                 query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
                 changed = [(name, own(value) if name == "session_hash" else value) for name, value in query]
                 scope = {**scope, "query_string": urlencode(changed).encode()}
-            elif scope["method"] == "POST" and IN_BODY.fullmatch(path):
-                scope, receive = await with_body(scope, receive, own)
+            elif scope["method"] == "POST" and (IN_BODY.fullmatch(path) or CHECKED.fullmatch(path)):
+                try:
+                    scope, receive = await with_body(scope, receive, own if IN_BODY.fullmatch(path) else str)
+                except MalformedError as error:
+                    return await PlainTextResponse(MALFORMED.format(error), 400)(scope, receive, send)
         return await self.app(scope, receive, send)
 
 
 async def with_body(scope: Scope, receive: Receive, own: Callable[[str], str]) -> tuple[Scope, Receive]:
-    """Return a request whose JSON body names the session by its own hash; other bodies are left as they are."""
+    """Return a request whose JSON body names the session by its own hash; other bodies are left as they are.
+
+    Raises:
+        MalformedError: if the JSON has values that no answer can hold.
+    """
     body = b""
     more = True
     while more:
@@ -62,10 +77,8 @@ async def with_body(scope: Scope, receive: Receive, own: Callable[[str], str]) -
             return scope, replay(message, receive)
         body += message.get("body", b"")
         more = message.get("more_body", False)
-    try:
-        value: Any = json.loads(body)
-    except (ValueError, RecursionError):
-        value = None
+    value = parse_json(body)
+    scope = {**scope, BODY: value}
     if isinstance(value, dict) and isinstance(value.get("session_hash"), str):
         value["session_hash"] = own(value["session_hash"])
         body = json.dumps(value).encode()
@@ -74,6 +87,26 @@ async def with_body(scope: Scope, receive: Receive, own: Callable[[str], str]) -
         ]
         scope = {**scope, "headers": [*headers, (b"content-length", str(len(body)).encode())]}
     return scope, replay({"type": "http.request", "body": body, "more_body": False}, receive)
+
+
+def parse_json(body: bytes) -> Any:
+    """Return a body's JSON, or None if it is something else, which the application refuses by itself.
+
+    Raises:
+        MalformedError: if it has a NaN, an infinity, or half of a surrogate pair, on which the application would fail.
+    """
+
+    def refuse(name: str) -> None:
+        raise MalformedError(f"the number {name}")
+
+    try:
+        value = json.loads(body, parse_constant=refuse)
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise MalformedError("half of a surrogate pair") from None
+    except (ValueError, RecursionError):
+        return None
+    return value
 
 
 def replay(first: Message, receive: Receive) -> Receive:

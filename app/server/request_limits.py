@@ -44,6 +44,7 @@ class BodyLimit:
         if length.isdecimal() and int(length) > limit:
             return await refuse_body(receive, send, TOO_LARGE.format(limit=limit), 413)
         size, complete, refusal, started = 0, False, ("", 0), False
+        has_body = bool(length) or "transfer-encoding" in Headers(scope=scope)
 
         async def receive_counted() -> Message:
             nonlocal size, complete, refusal
@@ -65,9 +66,14 @@ class BodyLimit:
 
         async def send_unless_refused(message: Message) -> None:
             nonlocal started
-            if not refusal[1] or started:
+            if refusal[1] and not started:
+                return
+            if message["type"] == "http.response.start":
                 started = True
-                await send(message)
+                if not complete and has_body:
+                    # Else the server would read, and count for nothing, however much the client goes on sending.
+                    message = {**message, "headers": [*message.get("headers", []), (b"connection", b"close")]}
+            await send(message)
 
         try:
             await self.app(scope, receive_counted, send_unless_refused)

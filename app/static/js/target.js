@@ -108,9 +108,8 @@ const solve = async () => {
     let answer;
     try {
       answer = await server.aim({ mixture: target.mixture, goal: target.goal, quick });
-    } catch {
-      answer = { faders: null, said: FAILED };
-    }
+    } catch { /* the server cannot be reached */ }
+    answer ??= { faders: null, said: FAILED }; // nor where Gradio has no answer
     if (mine !== cancelled || !target) continue;
     if (answer.faders) move(answer.faders);
     if (!quick && asked === wanted) status.say(answer.said);

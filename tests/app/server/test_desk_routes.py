@@ -20,6 +20,7 @@ from app.server.uploads import UploadRoom, make_room, own_folder
 from app.services.app_state import Desk
 from app.ui.page import KEPT, SESSIONS, WAITING, build_page
 from engine import Engine
+from tests.app.server.guarding import app_of, browsing
 
 
 @pytest.fixture
@@ -147,3 +148,21 @@ def test_a_session_is_open_while_its_heartbeat_lasts(desk: Desk) -> None:
 
     Plain(DeskRoutes(answered, desk)).get("/gradio_api/heartbeat/abc")
     assert seen == [{"abc": 1}] and not desk.runs.open
+
+
+@pytest.mark.parametrize("number", [10**6, -1, None, "1", True, 1.5])
+@pytest.mark.parametrize("path", ["queue/join", "run/predict"])
+def test_unknown_handlers_are_refused(desk: Desk, path: str, number: object) -> None:
+    body = {"data": [], "fn_index": number, "session_hash": "a"}
+    with browsing(app_of(desk)) as client:
+        answer = client.post(f"/gradio_api/{path}", json=body)
+    assert answer.status_code == 404 and answer.text == "The page has no such handler: load it again.\n"
+
+
+@pytest.mark.parametrize("path", ["steer", "gradio_api/queue/join", "gradio_api/component_server"])
+@pytest.mark.parametrize("value", ["NaN", "-Infinity", '"\\ud800"', '{"\\udfff": 1}'])
+def test_json_that_no_answer_can_hold_is_refused(desk: Desk, path: str, value: str) -> None:
+    with browsing(app_of(desk)) as client:
+        answer = client.post(f"/{path}", content=f'{{"run": {value}}}', headers={"Content-Type": "application/json"})
+    assert answer.status_code == 400 and answer.text.startswith("The request's JSON has ")
+    assert len(answer.text.splitlines()) == 1
