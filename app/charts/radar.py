@@ -18,7 +18,8 @@ from app.palette import EXPECTED, GRID, GUESS, LINES, TEXT
 
 # What of a label fits beside the radar where it is narrowest, in average characters; and lines above or below it.
 LABEL_WIDTH, LABEL_LINES = 9.0, 4
-LABEL_SIZE, SMALL_LABEL_SIZE, LINE_HEIGHT = 13, 12, 16  # pixels
+LABEL_SIZE, SMALL_LABEL_SIZE, LINE_HEIGHT = 13, 11, 15  # pixels
+SIDE_ROOM = 76  # pixels beside a radar for a line of `LABEL_WIDTH`
 BAR_LABEL_WIDTH = 13.0
 REACH = 3.0  # the radar ends at this many standard deviations from the reference
 
@@ -121,10 +122,12 @@ def axis_labels(objectives: Sequence[str], colours: Sequence[str]) -> dict[str, 
 
 
 def with_label_room(figure: go.Figure, objectives: Sequence[str]) -> go.Figure:
-    """Make room for `axis_labels` above and below a radar and return it."""
+    """Make room for `axis_labels` around a radar and return it."""
     more = LINE_HEIGHT * (max((len(label_lines(name, LABEL_WIDTH)) for name in objectives), default=1) - 1)
     margin = figure.layout.margin
-    return figure.update_layout(margin={"t": margin.t + more, "b": margin.b + more})
+    # An axis that points sideways has its whole label beside the circle.
+    sides = max(margin.l, SIDE_ROOM) if more else margin.l
+    return figure.update_layout(margin={"t": margin.t + more, "b": margin.b + more, "l": sides, "r": sides})
 
 
 def label_lines(name: str, width: float) -> list[str]:

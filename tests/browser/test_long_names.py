@@ -108,7 +108,8 @@ def test_the_page_with_long_names(page: Page) -> None:
         assert not overlap(one, two), "labels on the radar"
 
     page.locator("#generate").click()
-    page.wait_for_selector("#response-left .token[data-place='3']")
+    for side in ("left", "right"):
+        page.wait_for_selector(f"#response-{side} .token[data-place='1']")
     page.locator("#stop").click()
     wait_until_done(page)
     expect(page.locator("#caption-left summary")).to_contain_text("8 policies")
@@ -124,7 +125,8 @@ def test_the_page_with_long_names(page: Page) -> None:
     for _ in range(2):
         page.locator("#add-panel").click()
     page.locator("#generate").click()
-    page.wait_for_selector("#response-left .token[data-place='3']")
+    for side in ("left", "right"):
+        page.wait_for_selector(f"#response-{side} .token[data-place='1']")
     page.locator("#stop").click()
     wait_until_done(page)
     for side in ("left", "right", "third", "fourth"):
