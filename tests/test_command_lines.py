@@ -87,7 +87,7 @@ ENGINE: list[tuple[str, str]] = [
     (SOLVE + "--method target --target nothing=1", "no reward is for 'nothing'"),
     (SOLVE + "--method target --floor plain", "expected name=number"),
     (SOLVE + "--method nash", "--method nash needs --ratings"),
-    (SOLVE + "--method nash --ratings {tmp}", "not a file that --responses wrote; give"),
+    (SOLVE + "--method nash --ratings {tmp}", "Is a directory; give"),
     (SOLVE + "--method nash --ratings {prompts}", "line 1: not a rating"),
     (SOLVE + "--ratings {prompts}", "--ratings is for --method nash"),
     ("solve --config {tiny} --prompts {tmp}", "Is a directory; give a file of prompts"),

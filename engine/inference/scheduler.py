@@ -32,6 +32,7 @@ from engine.rules.mixture import Mixture
 
 T = TypeVar("T")
 IDLE = 2.0  # seconds without work after which freed memory is returned
+SHARED_FROM = 64  # rows of a batch: a smaller one is one client's at a time
 SHARE = 0.5  # of the batch's rows: the most that one group of clients gets, so that another is admitted at once
 log = logging.getLogger("mixdesk")
 
@@ -213,9 +214,10 @@ class Scheduler:
             rows[request.group] += rows_of(request)
 
         def has_share(request: Request) -> bool:
-            if request.group is None or not rows[request.group]:
+            most = self.batch.max_rows
+            if request.group is None or most < SHARED_FROM or not rows[request.group]:
                 return True
-            return rows[request.group] + rows_of(request) <= SHARE * self.batch.max_rows
+            return rows[request.group] + rows_of(request) <= SHARE * most
 
         while True:
             try:

@@ -39,7 +39,7 @@ class Served:
         rewards = [{"objective": name, **function} for name in ("plain", "stabilized", "narrow")]
         first = tiny.write("first.yaml", rewards=rewards)
         policies = [{"name": "narrow", "objective": "narrow", "adapter": "narrow"}]
-        other = tiny.write("other.yaml", name="Other <i>one</i>", policies=policies, rewards=rewards)
+        other = tiny.write("other.yaml", name="Other <i>one", policies=policies, rewards=rewards)
         broken = tiny.write("broken.yaml", name="broken", base="someone/who-is-not-there")
         self.store = Store(folder / "mixdesk.db")
         self.held = threading.Event()
@@ -100,21 +100,21 @@ def test_another_configuration_while_others_go_on(served: Served, browser: Brows
         served.held.clear()
         page.locator("#configurations summary").click()
         expect(page.locator("#configurations button")).to_have_text(
-            ["tinyloaded", "Other <i>one</i>", "broken"], use_inner_text=False
+            ["tinyloaded", "Other <i>one", "broken"], use_inner_text=False
         )
         shoot(page, "menu")
         page.locator("#configurations button", has_text="Other").click()
         expect(page.locator("#loading")).to_contain_text("loading the reward stabilized. 1 s")
-        assert page.locator("#loading").inner_text().startswith("Opening Other <i>one</i>: loading")
+        assert page.locator("#loading").inner_text().startswith("Opening Other <i>one: loading")
         shoot(page, "loading")
         generate(stays)
         expect(stays.locator("#status")).to_contain_text("Which is better?", timeout=30_000)
         served.held.set()
-        page.wait_for_url(f"{served.url}/desk/other-i-one-i/")
+        page.wait_for_url(f"{served.url}/desk/other-i-one/")
         page.wait_for_selector("#radar .polarlayer")
         page.wait_for_function("document.body.dataset.ready")
         assert policies(page) == ["narrow"]
-        expect(page.locator("#configurations summary")).to_have_text("Other <i>one</i>")
+        expect(page.locator("#configurations summary")).to_have_text("Other <i>one")
         shoot(page, "other")
 
         # Both are there at once, and rated by one person's browser and by another's.
@@ -123,7 +123,7 @@ def test_another_configuration_while_others_go_on(served: Served, browser: Brows
         for window in (page, stays):
             window.keyboard.press("1")
             expect(window.locator("#status")).to_contain_text("Saved")
-        assert {pair["left"]["model"] for pair in served.store.pairs()} == {"tiny", "Other <i>one</i>"}
+        assert {pair["left"]["model"] for pair in served.store.pairs()} == {"tiny", "Other <i>one"}
         choose(page, "tiny")
         page.wait_for_url(f"{served.url}/")
         page.wait_for_function("document.body.dataset.ready")
@@ -154,17 +154,17 @@ def test_one_that_cannot_be_loaded_says_why_and_the_desk_stays(served: Served, b
 
 
 def test_a_desk_that_was_closed_says_so_and_opens_again(served: Served, browser: Browser) -> None:
-    with opened(browser, f"{served.url}/?load=other-i-one-i") as page:
-        page.wait_for_url(f"{served.url}/desk/other-i-one-i/")
+    with opened(browser, f"{served.url}/?load=other-i-one") as page:
+        page.wait_for_url(f"{served.url}/desk/other-i-one/")
         page.wait_for_function("document.body.dataset.ready")
-        configuration = served.configurations.all["other-i-one-i"]
+        configuration = served.configurations.all["other-i-one"]
         loop = served.server.servers[0].get_loop()
         asyncio.run_coroutine_threadsafe(served.configurations._close(configuration), loop).result(30)
         page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
         page.evaluate("document.body.dataset.closed = true")  # on the page that was, not on the one to come
         page.get_by_role("button", name="Open it again").click()
         page.wait_for_function("document.body.dataset.ready && !document.body.dataset.closed")
-        assert configuration.state == "ready" and page.url == f"{served.url}/desk/other-i-one-i/"
+        assert configuration.state == "ready" and page.url == f"{served.url}/desk/other-i-one/"
 
 
 def test_the_warning_is_text_and_hidden_for_the_visit(served: Served, browser: Browser) -> None:

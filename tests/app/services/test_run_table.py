@@ -95,7 +95,7 @@ def test_long_responses_leave_fewer_runs() -> None:
     runs.began("6")
     runs.sweep()
     assert set(runs) == {"0", "1", "2", "3", "6", "read"}
-    runs |= {f"open {age}": sized(make_run(age=age / 100), run_table.MAX_TOKENS) for age in range(5)}
+    runs |= {f"open {age}": sized(make_run(age=age / 100), run_table.MAX_OPEN_TOKENS // 3) for age in range(5)}
     for age in range(5):
         runs.began(f"open {age}")
     runs.sweep()

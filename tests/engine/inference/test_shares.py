@@ -7,10 +7,16 @@ import time
 import pytest
 
 from engine import Engine, Request, Sampling
+from engine.inference import scheduler as scheduling
 from engine.inference.batch import Batch
 from engine.inference.scheduler import SHARE
 
 ROWS = 12
+
+
+@pytest.fixture(autouse=True)
+def shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scheduling, "SHARED_FROM", 1)
 
 
 def test_a_group_leaves_room_for_another(tiny_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
