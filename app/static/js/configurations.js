@@ -33,6 +33,9 @@ const goTo = (path) => {
 
 let following = ""; // the configuration that the person waits for
 
+/** Whether the page is about to go to another configuration. */
+export const opening = () => Boolean(following);
+
 /** Open a configuration, and go there when it is loaded. @param {string} slug */
 export const open = async (slug) => {
   following = slug;

@@ -1,5 +1,6 @@
 // @ts-check
 // What the page shows while the server cannot be reached, and how it works again after.
+import { opening } from "./configurations.js";
 import * as connection from "./connection.js";
 import { byId, make } from "./dom.js";
 import * as rating from "./rating.js";
@@ -54,10 +55,10 @@ const back = async () => {
 // The server knows nothing of this page any more, or Gradio has given up: only a new page can be answered.
 const reload = async () => {
   restore.save();
-  // A page that does not come would be lost.
+  // A page that does not come would be lost, and so would a configuration that is being opened.
   for (;;) {
     const page = await fetch(location.href, { cache: "no-store" }).catch(() => null);
-    if (page?.ok) break;
+    if (page?.ok && !opening()) break;
     await new Promise((resolve) => setTimeout(resolve, 1000));
   }
   location.reload();
