@@ -81,6 +81,7 @@ async def run(app: AppProcess, scale: float) -> Result:
         count = max(1, round(CLIENTS * scale))
         floods = (flood(app.url, i, until, answers, refused, result) for i in range(count))
         await asyncio.gather(*floods, honest(other, until, result))
+    await asyncio.sleep(10)  # freed memory is returned when the engine has been idle for a while
     result.after = app.memory()
     right = await asyncio.to_thread(expected, {(prompt, seed) for prompt, seed, _ in answers})
     for prompt, seed, answer in answers:
