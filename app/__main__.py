@@ -177,8 +177,6 @@ def export_ratings(
     """Write the ratings to a file."""
     from app.storage.export import export_pairs as write
 
-    if out.exists() and db.exists() and out.samefile(db):
-        raise InputError(f"--out: {out} is the database itself; give another file")
     written = write(db, form, out)
     say(written if as_json else f"{written['rows']} rows from {written['ratings']} ratings in {written['out']}")
 

@@ -133,7 +133,8 @@ def check_apart(out: Path, db: Path) -> None:
         own = Path(f"{real}{suffix}")
         # The same file by another name: a symbolic or a hard link.
         if Path(os.path.realpath(out)) == own or (out.exists() and own.exists() and out.samefile(own)):
-            raise InputError(f"--out: {out} belongs to the database of --db; give another file")
+            what = "belongs to the database of --db" if suffix else "is the database itself"
+            raise InputError(f"--out: {out} {what}; give another file")
     if not out.exists():
         return
     with out.open("rb") as file:

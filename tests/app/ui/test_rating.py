@@ -65,22 +65,16 @@ def test_the_choice_that_was_stored_is_reported(desk: Desk, buttons: RatingButto
     assert [pair["choice"] for pair in desk.store.pairs()] == ["tie"]
 
 
-def test_a_rating_that_comes_after_a_restart_is_stored(desk: Desk, tiny_engine: Engine) -> None:
+def test_a_rating_that_comes_after_a_restart_is_stored(desk: Desk, buttons: RatingButtons, tiny_engine: Engine) -> None:
     run = finished(desk)
     desk.keep_unrated(run)
-    after = Desk(tiny_engine, desk.store)
-    with gr.Blocks():
-        one = gr.HTML()
-        ratings = {choice: gr.Button() for choice in RATINGS}
-        outputs = Outputs(gr.Textbox(), {}, one, one, gr.HTML(), one, *[gr.Button() for _ in range(3)], ratings, {}, [])
+    after = RatingButtons(Desk(tiny_engine, desk.store), buttons.outputs)
     for _ in range(2):
-        assert "Saved: right is better." in resent(
-            RatingButtons(after, outputs), id="rating-1", choice="right", run=run.id
-        )
+        assert "Saved: right is better." in resent(after, id="rating-1", choice="right", run=run.id)
     (pair,) = desk.store.pairs()
     assert pair["choice"] == "right" and pair["left"]["text"] == run.completions["left"].text
     assert pair["right"]["rewards"] == run.completions["right"].rewards
-    assert "Not saved" in resent(RatingButtons(after, outputs), id="rating-2", choice="left", run=run.id)
+    assert "Not saved" in resent(after, id="rating-2", choice="left", run=run.id)
 
 
 def test_responses_that_are_gone_are_reported(desk: Desk, buttons: RatingButtons) -> None:
