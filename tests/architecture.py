@@ -16,7 +16,19 @@ ROOT = Path(__file__).parent.parent
 # The rooms of each package, from the bottom up: a room imports from itself and from those before it. The empty name is
 # the package's own modules, except for those that are the entry points above all rooms.
 ROOMS = {
-    "engine": ["", "fetching", "rules", "models", "rewards", "inference", "bank", "solvers", "evaluation", "cli"],
+    "engine": [
+        "",
+        "fetching",
+        "rules",
+        "models",
+        "rewards",
+        "inference",
+        "bank",
+        "solvers",
+        "votes",
+        "evaluation",
+        "cli",
+    ],
     "app": ["", "schemas", "storage", "services", "charts", "ui", "server"],
 }
 ABOVE = {"engine", "engine.__main__", "app.__main__"}

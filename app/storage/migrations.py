@@ -180,4 +180,124 @@ def m001_owners(db: Database) -> None:
     )
 
 
-SCHEMAS = (schema, comparison_schema, owner_schema)
+study_schema = Migrations("mixdesk-studies")
+
+
+@study_schema(name="m001_first")
+def m001_studies(db: Database) -> None:
+    """Create studies (app/schemas/study.py), and what annotators are given and answer.
+
+    Ids are random text, except those of comparisons. A system that was imported has no mixture, and an item of imported
+    votes has no completions: `prompt_key` groups the items of one prompt. Training and gold items have texts of their
+    own. `expected` is JSON: {question: [verdicts]}. An assignment's `probability` is the one with which its item was
+    chosen. An answer's `choice` is about the sides as they were seen: `swapped` is 1 if the second was on the left.
+    """
+    studies = {
+        "id": str,
+        "name": str,
+        "state": str,
+        "model": str,
+        "source": str,
+        "settings": str,
+        "comparison_id": int,
+        "owns_comparison": int,
+        "created_at": str,
+        "opened_at": str,
+        "closed_at": str,
+    }
+    optional = {"comparison_id", "opened_at", "closed_at"}
+    create(db, "studies", studies, ("id",), optional, comparison_id="comparisons")
+    systems = {"study_id": str, "place": int, "name": str, "mixture_id": int}
+    create(
+        db, "study_systems", systems, ("study_id", "place"), {"mixture_id"}, study_id="studies", mixture_id="mixtures"
+    )
+    items = {
+        "id": str,
+        "study_id": str,
+        "place": int,
+        "kind": str,
+        "prompt_key": str,
+        "prompt_id": int,
+        "first_system": int,
+        "second_system": int,
+        "first_id": int,
+        "second_id": int,
+        "first_text": str,
+        "second_text": str,
+        "expected": str,
+        "feedback": str,
+        "wanted": int,
+    }
+    optional = {"prompt_id", "first_system", "second_system", "first_id", "second_id", "first_text", "second_text"}
+    own = {"study_id": "studies", "prompt_id": "prompts", "first_id": "completions", "second_id": "completions"}
+    create(db, "study_items", items, ("id",), optional, **own)
+    db.table("study_items").create_index(["study_id", "kind", "place"])
+    for column in ("prompt_id", "first_id", "second_id"):
+        db.table("study_items").create_index([column])
+    invitations = {
+        "id": str,
+        "study_id": str,
+        "digest": str,
+        "name": str,
+        "most": int,
+        "created_at": str,
+        "revoked_at": str,
+    }
+    create(db, "study_invitations", invitations, ("id",), {"most", "revoked_at"}, study_id="studies")
+    db.table("study_invitations").create_index(["study_id", "digest"], unique=True)
+    annotators = {
+        "id": str,
+        "study_id": str,
+        "name": str,
+        "joined_by": str,
+        "invitation_id": str,
+        "key": str,
+        "attempts": int,
+        "read_at": str,
+        "passed_at": str,
+        "created_at": str,
+    }
+    optional = {"invitation_id", "read_at", "passed_at"}
+    create(db, "study_annotators", annotators, ("id",), optional, study_id="studies", invitation_id="study_invitations")
+    db.table("study_annotators").create_index(["study_id", "key"], unique=True)
+    assignments = {
+        "id": str,
+        "study_id": str,
+        "item_id": str,
+        "annotator_id": str,
+        "kind": str,
+        "attempt": int,
+        "swapped": int,
+        "probability": float,
+        "state": str,
+        "leased_at": str,
+        "expires_at": str,
+        "answered_at": str,
+        "seconds": float,
+        "comment": str,
+        "flagged": int,
+    }
+    own = {"study_id": "studies", "item_id": "study_items", "annotator_id": "study_annotators"}
+    create(db, "study_assignments", assignments, ("id",), {"answered_at", "seconds"}, **own)
+    # A person gets an item once of a kind, and in training once an attempt.
+    db.table("study_assignments").create_index(["annotator_id", "item_id", "kind", "attempt"], unique=True)
+    db.table("study_assignments").create_index(["item_id", "kind", "state"])
+    db.table("study_assignments").create_index(["study_id", "state", "expires_at"])
+    answers = {"assignment_id": str, "question": str, "choice": str}
+    create(db, "study_answers", answers, ("assignment_id", "question"), set(), assignment_id="study_assignments")
+
+
+def create(
+    db: Database, name: str, columns: Mapping[str, type], key: tuple[str, ...], optional: set[str], **references: str
+) -> None:
+    """Create a strict table whose columns are not null but for the optional ones; references: {column: table}."""
+    db.table(name).create(
+        dict(columns),
+        pk=key if len(key) > 1 else key[0],
+        foreign_keys=[(column, table, "id") for column, table in references.items()],
+        not_null=columns.keys() - optional,
+        strict=True,
+    )
+
+
+SCHEMAS = (schema, comparison_schema, owner_schema, study_schema)
