@@ -1,8 +1,8 @@
 """A study: what annotators are asked, about which pairs of responses, and how often each pair is rated.
 
-A *study* compares two to six *systems* (mixtures; in imported votes, any names). An *item* is a pair of responses to one
-prompt, by two systems, the first and the second. An *assignment* gives an item to an annotator, with the sides swapped or
-not; its *answers* are one choice for each question.
+A *study* compares two to six *systems* (mixtures; in imported votes, any names). An *item* is a pair of responses to
+one prompt, by two systems, the first and the second. An *assignment* gives an item to an annotator, with the sides
+swapped or not; its *answers* are one choice for each question.
 """
 
 from __future__ import annotations
