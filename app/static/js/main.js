@@ -17,8 +17,8 @@ import * as offer from "./offer.js";
 import * as outage from "./outage.js";
 import * as panels from "./panels.js";
 import * as rating from "./rating.js";
-import * as ratings from "./ratings.js";
 import * as restore from "./restore.js";
+import { results } from "./results.js";
 import * as sharing from "./sharing.js";
 import * as shortcuts from "./shortcuts.js";
 import * as status from "./status.js";
@@ -53,7 +53,7 @@ const mixdesk = {
     tour.greet();
   },
   uuid,
-  compare, drawer, marks, mixer, offer, panels, rating, ratings, restore, sharing, state, status, steer, target, text, trace, turns,
+  compare, drawer, marks, mixer, offer, panels, rating, restore, results, sharing, state, status, steer, target, text, trace, turns,
 };
 Object.assign(window, { mixdesk });
 
