@@ -130,8 +130,8 @@ const showEnd = (phase) => {
     showNotice({
       title: "Thank you, that was all.",
       text: "Every answer is saved. You can close this page.",
-      primary: answered ? ["Change my last answer", undo] : undefined,
-      secondary: ["Look for more pairs", begin],
+      secondary: answered ? ["Change my last answer", undo] : undefined,
+      other: ["Look for more pairs", begin],
     });
   } else if (phase === "failed") {
     showNotice({ title: "The training was not passed", text: "Thank you for your time. There are no pairs for you in this study." });
@@ -221,18 +221,26 @@ const send = () => {
     const before = state.progress.training.attempt;
     const stored = await deliver();
     if (!stored) return receive(await server.ask("next", {}, { waiting: RELEASED }));
-    showProgress(stored.progress, assignment.training);
+    showProgress(assignment.training ? duringFeedback(stored, before) : stored.progress, assignment.training);
     const go = () => proceed(stored, assignment.training, before);
     if (!stored.feedback) return go();
     setFeedback(stored.feedback);
-    state.go = () => busily(go);
+    state.shownAt = performance.now();
+    state.go = () => { if (performance.now() - state.shownAt >= GUARD) busily(go); };
   });
+};
+
+/** The progress of a training whose last answer was just given: the next attempt begins after its feedback.
+ * @param {any} stored @param {number} attempt */
+const duringFeedback = ({ phase, progress }, attempt) => {
+  const over = phase !== "training" || progress.training.attempt > attempt;
+  return over ? { ...progress, training: { ...progress.training, done: progress.training.total, attempt } } : progress;
 };
 
 /** Go on after an answer. @param {any} stored what the server says @param {boolean} training @param {number} attempt */
 const proceed = async ({ phase, progress }, training, attempt) => {
   const next = async () => receive(await server.ask("next", {}, { waiting: RELEASED }));
-  const resume = /** @type {[string, () => void]} */ (["Go on", () => busily(next)]);
+  const resume = /** @type {import("./screens.js").Button} */ (["Go on", () => busily(next)]);
   if (training && phase === "work") {
     state.assignment = null;
     showProgress(progress, false);

@@ -49,8 +49,10 @@ export const showPair = ({ prompt, a, b }, title) => {
 export const fit = () => {
   const turns = byId("turns");
   if (byId("prompt").classList.contains("expanded")) return;
+  byId("prompt").classList.remove("long");
   const long = turns.scrollHeight > turns.clientHeight + 4;
   show("expand", long);
+  byId("prompt").classList.toggle("long", long);
   if (long) turns.tabIndex = 0;
   else turns.removeAttribute("tabindex");
   const last = turns.lastElementChild;
@@ -78,6 +80,7 @@ export const showSheet = (sheet) => {
   [...document.querySelectorAll(".step")].forEach((step, i) => {
     if (i === at) step.setAttribute("aria-current", "step");
     else step.removeAttribute("aria-current");
+    if (i === at) step.scrollIntoView({ block: "nearest", inline: "nearest" });
     step.querySelector("b").textContent = shortChoice(answers[keys[i]]);
   });
   byId("send").setAttribute("aria-disabled", String(!isComplete(sheet)));
@@ -108,5 +111,8 @@ export const listen = () => {
     expand(byId("expand").getAttribute("aria-expanded") === "false");
     fit();
   });
+  for (const jump of document.querySelectorAll(".jump")) {
+    jump.addEventListener("click", () => byId(jump.dataset.to).scrollIntoView({ block: "start" }));
+  }
   window.addEventListener("resize", fit);
 };

@@ -15,18 +15,18 @@ export const showScreen = (name) => {
   byId(`${name}-title`)?.focus({ preventScroll: true });
 };
 
-/** A heading, a sentence and up to two buttons.
- * @typedef {{title: string, text: string, primary?: [string, () => void], secondary?: [string, () => void]}} Notice */
+/** @typedef {[string, () => void]} Button its words, and what it does */
+/** A heading, a sentence and up to three buttons, the first of which Enter presses.
+ * @typedef {{title: string, text: string, primary?: Button, secondary?: Button, other?: Button}} Notice */
 
 /** @param {Notice} notice */
-export const showNotice = ({ title, text, primary, secondary }) => {
+export const showNotice = ({ title, text, primary, secondary, other }) => {
   byId("notice-title").textContent = title;
   byId("notice-text").textContent = text;
-  for (const [id, choice] of /** @type {const} */ ([["notice-primary", primary], ["notice-secondary", secondary]])) {
-    const button = byId(id);
+  for (const [name, choice] of Object.entries({ primary, secondary, other })) {
+    const button = byId(`notice-${name}`);
     show(button, Boolean(choice));
-    button.textContent = choice?.[0] ?? "";
-    button.onclick = choice?.[1] ?? null;
+    [button.textContent, button.onclick] = choice ?? ["", null];
   }
   showScreen("notice");
 };
