@@ -80,9 +80,11 @@ export const showSheet = (sheet) => {
   [...document.querySelectorAll(".step")].forEach((step, i) => {
     if (i === at) step.setAttribute("aria-current", "step");
     else step.removeAttribute("aria-current");
-    if (i === at) step.scrollIntoView({ block: "nearest", inline: "nearest" });
     step.querySelector("b").textContent = shortChoice(answers[keys[i]]);
   });
+  // Sideways only: the page stays where it is.
+  const steps = byId("steps"), step = steps.children[at];
+  if (step) steps.scrollLeft = step.offsetLeft - steps.offsetLeft - (steps.clientWidth - step.clientWidth) / 2;
   byId("send").setAttribute("aria-disabled", String(!isComplete(sheet)));
 };
 
