@@ -6,10 +6,9 @@ import math
 from collections.abc import Sequence
 from html import escape
 
-from engine.votes.intervals import Interval
-
 from app.charts.whiskers import Axis, share, whisker
 from app.services.results import Agreement, Person
+from engine.votes.intervals import Interval
 
 ALPHA = Axis(-0.25, 1.0, (0.0, 0.667, 0.8))
 SHARE = Axis(0.0, 1.0, (0.5,))

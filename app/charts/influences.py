@@ -6,9 +6,8 @@ import math
 from collections.abc import Mapping
 from html import escape
 
-from engine.votes.intervals import Interval
-
 from app.charts.whiskers import Axis, axis_of, share, whisker
+from engine.votes.intervals import Interval
 
 RATE = Axis(0.0, 1.0, (0.0, 0.25, 0.5, 0.75, 1.0))
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from engine.votes.leaderboard import SystemRating
-
 from app.charts.standings_table import bar
 from app.charts.whiskers import Axis, axis_of, share, whisker
 from app.services.results import LeaderGroup, LeaderRow
 from app.services.standings import send
+from engine.votes.leaderboard import SystemRating
 
 KEY = (
     "Rating: 0 is the average system, and 100 points more win 64% of the votes that decide. Whiskers are 95% "
@@ -71,9 +70,7 @@ def group_table(group: LeaderGroup, number: int, policies: Sequence[str], colour
     )
 
 
-def leader_row(
-    row: LeaderRow, axis: Axis, policies: Sequence[str], colours: Mapping[str, str], buttons: bool
-) -> str:
+def leader_row(row: LeaderRow, axis: Axis, policies: Sequence[str], colours: Mapping[str, str], buttons: bool) -> str:
     """Return one row of a group's table."""
     system, shown, name = row.system, row.shown, escape(row.system.system)
     own = shown is not system.adjusted

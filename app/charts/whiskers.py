@@ -33,7 +33,8 @@ class Axis:
     def head(self, spell: str = "{:.0f}") -> str:
         """Return the labels of the ticks, for a column's head."""
         labels = "".join(
-            f'<i style="left:{self.place(tick):.2f}%">{spell.format(tick).replace("-", "−") if tick else "0"}</i>' for tick in self.ticks
+            f'<i style="left:{self.place(tick):.2f}%">{spell.format(tick).replace("-", "−") if tick else "0"}</i>'
+            for tick in self.ticks
         )
         return f'<span class="ticks" aria-hidden="true">{labels}</span>'
 

@@ -190,7 +190,7 @@ def compute_results(
         results,
         groups=groups_of(board, source, wanted.controlled),
         unvoted=[row.system for row in board.systems if not row.votes],
-        cells=cells_of(board),
+        cells=met_pairs(board),
         agreements=agreements_of(tables, source, wanted, votes, policies),
         people=people_of(reports, source),
         controls={control.name: control.coefficient for control in board.controls},
@@ -227,7 +227,7 @@ def groups_of(board: Leaderboard, source: VoteSource, controlled: bool) -> list[
     ]
 
 
-def cells_of(board: Leaderboard) -> list[tuple[int, int, int, int, int]]:
+def met_pairs(board: Leaderboard) -> list[tuple[int, int, int, int, int]]:
     """Return (first system, second system, wins, ties, losses) of each pair that met."""
     wins, ties = board.wins, board.ties
     return [

@@ -241,13 +241,25 @@ def desk_source(tables: StudyVotes, question: str, model: str, policies: list[st
         person = row["annotator_id"]
         kind = "repeat" if (person, item) in seen else "pair"
         seen.add((person, item))
-        ids = [row[f"{side}_id"] for side in sides]
         votes.append(
             StoredVote(
-                item, str(row["prompt_id"]), *places_of_pair, *ids, *texts, row["choice"], int(swapped), kind, 1.0,
-                person, None, row["created_at"],
+                item=item,
+                prompt=str(row["prompt_id"]),
+                first=places_of_pair[0],
+                second=places_of_pair[1],
+                first_id=row[f"{sides[0]}_id"],
+                second_id=row[f"{sides[1]}_id"],
+                first_text=texts[0],
+                second_text=texts[1],
+                choice=row["choice"],
+                swapped=int(swapped),
+                kind=kind,
+                probability=1.0,
+                annotator=person,
+                seconds=None,
+                at=row["created_at"],
             )
-        )  # fmt: skip
+        )
     return VoteSource(
         id=DESK,
         name=DESK_NAME,
@@ -277,7 +289,7 @@ def unique(mixtures: Sequence[Mixture]) -> list[str]:
 # ---------------------------------------------------------------------------------------------------- votes as columns
 
 
-def numbered(values: Iterable[str]) -> tuple[list[str], np.ndarray]:
+def numbers_of(values: Iterable[str]) -> tuple[list[str], np.ndarray]:
     """Return the distinct values in order of appearance, and the number of each value among them."""
     places: dict[str, int] = {}
     numbers = [places.setdefault(value, len(places)) for value in values]
@@ -292,9 +304,9 @@ def votes_of(source: VoteSource, votes: Sequence[StoredVote], texts: dict[int, s
         votes: Those of them that count.
         texts: {completion id: text}, for votes whose rows have no texts of their own.
     """
-    annotators, annotator = numbered(vote.annotator for vote in votes)
-    prompts, prompt = numbered(vote.prompt for vote in votes)
-    items, item = numbered(vote.item for vote in votes)
+    annotators, annotator = numbers_of(vote.annotator for vote in votes)
+    prompts, prompt = numbers_of(vote.prompt for vote in votes)
+    items, item = numbers_of(vote.item for vote in votes)
     inverse = np.array([1 / vote.probability if vote.probability > 0 else 1.0 for vote in votes])
     return Votes(
         systems=[system.name for system in source.systems],

@@ -157,7 +157,7 @@ class StudyVotes:
     def gold(self, study_id: str) -> list[GoldAnswer]:
         """Return the answers to the gold pairs among a study's work."""
         with self.store.reading() as db:
-            return [GoldAnswer(*row[:4], json.loads(row[4] or "{}")) for row in db.execute(GOLD, [study_id])]
+            return [GoldAnswer._make((*row[:4], json.loads(row[4] or "{}"))) for row in db.execute(GOLD, [study_id])]
 
     def pairs(self, study_id: str, first: int, second: int) -> list[dict[str, Any]]:
         """Return the answered assignments of the pairs of two systems, with comments, flags and prompts."""
@@ -213,7 +213,7 @@ def in_parts(db: Database, query: str, ids: Iterable[int | None]) -> Iterator[di
         yield from db.query(f"{query} ({','.join('?' * len(part))})", list(part))
 
 
-def prompts_of(db: Database, ids: Iterable[int | None]) -> dict[int | None, Any]:
+def prompts_of(db: Database, ids: Iterable[int | None]) -> dict[int, Any]:
     """Return {prompt id: its text, or its messages} within the caller's reading."""
     rows = in_parts(db, "select id, text, messages from prompts where id in", ids)
     return {row["id"]: json.loads(row["messages"]) or row["text"] for row in rows}

@@ -146,7 +146,7 @@ class ResultsTab:
         """Register the event handlers."""
         self.seen: gr.State = gr.State({})  # what the page shows: the study, and all that was asked for
         filters = [self.study, self.question, self.person, self.since, self.until, self.excluded, self.gold]
-        asked = {*filters, self.weighted, self.controlled, self.seen}
+        asked: set[Any] = {*filters, self.weighted, self.controlled, self.seen}
         shown = [
             *filters, self.seen, self.about, self.empty, self.content, self.leaders, self.controlled, self.matrix,
             self.matrix_hint, self.people, self.influences, self.imply, self.implied_table, self.standing, self.lottery,

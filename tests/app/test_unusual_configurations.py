@@ -9,6 +9,7 @@ from typing import Any
 
 import gradio as gr
 import pytest
+from app.ui.ratings_tab import RatingsTab
 from starlette.testclient import TestClient
 
 from app.server.desk_app import web_app
@@ -20,7 +21,6 @@ from app.ui.compare_tab import CompareTab
 from app.ui.desk_tab import DeskTab, build_desk_tab
 from app.ui.explore_tab import ExploreTab
 from app.ui.page import build_page
-from app.ui.ratings_tab import RatingsTab
 from engine import Engine, InputError, Sampling
 from engine.config import REFERENCE
 from engine.prompts import PromptSet
