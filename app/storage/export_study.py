@@ -72,7 +72,7 @@ def rated_items(rows: Iterable[dict[str, Any]]) -> list[RatedItem]:
     return list(items.values())
 
 
-def verdicts_of(rows: Iterable[dict[str, Any]], per_vote: bool) -> Iterator[tuple[RatedItem, str]]:
+def decisions(rows: Iterable[dict[str, Any]], per_vote: bool) -> Iterator[tuple[RatedItem, str]]:
     """Yield each item with the majority's verdict, or with `per_vote` with the verdict of each vote."""
     for item in rated_items(rows):
         yield from ((item, verdict) for verdict in (item.verdicts.elements() if per_vote else [item.majority]))
@@ -80,7 +80,7 @@ def verdicts_of(rows: Iterable[dict[str, Any]], per_vote: bool) -> Iterator[tupl
 
 def dpo_rows(rows: Iterable[dict[str, Any]], per_vote: bool = False) -> Iterator[dict[str, Any]]:
     """Yield a study's preferences as `preference` does. Ties are left out, and pairs that are both bad."""
-    for item, verdict in verdicts_of(rows, per_vote):
+    for item, verdict in decisions(rows, per_vote):
         if verdict in ("first", "second"):
             texts = (item.first, item.second)
             yield preference(item.prompt, *(texts if verdict == "first" else texts[::-1]))
@@ -89,7 +89,7 @@ def dpo_rows(rows: Iterable[dict[str, Any]], per_vote: bool = False) -> Iterator
 def unpaired_rows(rows: Iterable[dict[str, Any]], per_vote: bool = False) -> Iterator[dict[str, Any]]:
     """Yield a study's verdicts as `unpaired` does. Ties are left out."""
     sides = {"first": "left", "second": "right"}
-    for item, verdict in verdicts_of(rows, per_vote):
+    for item, verdict in decisions(rows, per_vote):
         yield from unpaired(item.prompt, item.first, item.second, sides.get(verdict, verdict))
 
 
