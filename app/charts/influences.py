@@ -74,10 +74,11 @@ def agreeing_table(title: str, scores: Mapping[str, Interval], colours: Mapping[
         for name, one in scores.items()
         if math.isfinite(one.value)
     )
+    ticks = RATE.head("{:.0%}").replace(">0<", ">0%<")
     return (
         f'<h3>{escape(title)}</h3><div class="scroll" tabindex="0" role="region" aria-label="{escape(title)}">'
         f'<table class="figures-table" style="--grid:{RATE.grid}"><thead><tr><th scope="col">Score</th>'
         '<th scope="col">Agrees</th>'
-        f'<th scope="col" class="wide"><span class="unseen">95% interval</span>{RATE.head("{:.0%}").replace(">0<", ">0%<")}</th>'
+        f'<th scope="col" class="wide"><span class="unseen">95% interval</span>{ticks}</th>'
         f'<th scope="col">Votes</th></tr></thead><tbody>{body}</tbody></table></div>'
     )

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Iterable
 
-from app.storage.study_votes import StudyVotes
+from app.storage.vote_tables import VoteTables
 from engine import Engine, InputError
 from engine.config import REFERENCE
 
@@ -16,7 +16,7 @@ BUDGET = 60.0  # seconds of computing at one press of the button
 class ImpliedRewards:
     """log π_k(y|x) − log π_ref(y|x) of stored responses, for every policy: computed on demand, then kept in memory."""
 
-    def __init__(self, engine: Engine, tables: StudyVotes) -> None:
+    def __init__(self, engine: Engine, tables: VoteTables) -> None:
         self.engine, self.tables = engine, tables
         self.known: dict[int, dict[str, float]] = {}
         self._lock = threading.Lock()

@@ -11,7 +11,7 @@ import numpy as np
 
 from app.services.standings import Standing, standing_from
 from app.services.vote_sources import DESK, GoldScore, VoteFilter, VoteSource, outcome_of, read_source, votes_of
-from app.storage.study_votes import StoredVote, StudyVotes
+from app.storage.vote_tables import StoredVote, VoteTables
 from engine import Mixture
 from engine.solvers.ratings import Rating
 from engine.votes.agreement import krippendorff_alpha
@@ -150,7 +150,7 @@ class Results:
 
 
 def compute_results(
-    tables: StudyVotes,
+    tables: VoteTables,
     source: VoteSource,
     wanted: Wanted,
     policies: list[str],
@@ -261,7 +261,7 @@ def scores_of(votes: Sequence[StoredVote], values: Mapping[int, float]) -> np.nd
 
 
 def agreements_of(
-    tables: StudyVotes, source: VoteSource, wanted: Wanted, votes: Votes, policies: list[str]
+    tables: VoteTables, source: VoteSource, wanted: Wanted, votes: Votes, policies: list[str]
 ) -> list[Agreement]:
     """Return the agreement of people on each question, among the votes that the filters let count."""
     found = []

@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from app.services.vote_sources import DESK, VoteFilter, VoteSource, outcome_of
-from app.storage.study_votes import StoredVote, StudyVotes
+from app.storage.vote_tables import StoredVote, VoteTables
 from engine.votes.table import BOTH_BAD, FIRST, SECOND, TIE
 
 MOST = 200  # items in the dialog
 
 
 def pairs_value(
-    tables: StudyVotes, source: VoteSource, chosen: VoteFilter, first: int, second: int, names: bool = True
+    tables: VoteTables, source: VoteSource, chosen: VoteFilter, first: int, second: int, names: bool = True
 ) -> dict[str, Any]:
     """Return the pairs of two systems for the dialog's script, which inserts every string as text.
 
@@ -90,7 +90,7 @@ def item_value(
 
 
 def comments_of(
-    tables: StudyVotes, source: VoteSource, first: int, second: int
+    tables: VoteTables, source: VoteSource, first: int, second: int
 ) -> dict[tuple[str, str, str], dict[str, Any]]:
     """Return {(item, annotator, kind): row with comment, flag and prompt} of a study's pairs; ratings have none."""
     if source.id == DESK:
@@ -100,7 +100,7 @@ def comments_of(
 
 
 def prompts_of_items(
-    tables: StudyVotes,
+    tables: VoteTables,
     source: VoteSource,
     items: Sequence[Sequence[StoredVote]],
     extra: Mapping[tuple[str, str, str], Mapping[str, Any]],

@@ -12,7 +12,7 @@ import numpy as np
 from app.format import in_short
 from app.schemas.study import OVERALL, Question, StudySettings
 from app.services.text_style import style_differences
-from app.storage.study_votes import GoldAnswer, StoredSystem, StoredVote, StudyHead, StudyVotes, stored_mixture
+from app.storage.vote_tables import GoldAnswer, StoredSystem, StoredVote, StudyHead, VoteTables, stored_mixture
 from engine import InputError, Mixture
 from engine.solvers.nash import group
 from engine.solvers.ratings import LEFT_WINS, Rating, mixture_of
@@ -142,7 +142,7 @@ def outcome_of(choice: str, swapped: int) -> int:
 # ---------------------------------------------------------------------------------------------------- reading a source
 
 
-def read_source(tables: StudyVotes, study: str, question: str, model: str, policies: list[str]) -> VoteSource:
+def read_source(tables: VoteTables, study: str, question: str, model: str, policies: list[str]) -> VoteSource:
     """Return a study with its votes on a question; an unknown question is taken as the first.
 
     Args:
@@ -178,7 +178,7 @@ def read_source(tables: StudyVotes, study: str, question: str, model: str, polic
     )
 
 
-def questions_of(tables: StudyVotes, head: StudyHead) -> dict[str, str]:
+def questions_of(tables: VoteTables, head: StudyHead) -> dict[str, str]:
     """Return {key: text} of a study's questions: those of its settings, then others that have answers."""
     try:
         asked = StudySettings.model_validate(head.settings).questions
@@ -211,7 +211,7 @@ def gold_scores(answers: Iterable[GoldAnswer]) -> dict[str, GoldScore]:
     return {person: GoldScore(right[person], count) for person, count in all_answers.items()}
 
 
-def desk_source(tables: StudyVotes, question: str, model: str, policies: list[str]) -> VoteSource:
+def desk_source(tables: VoteTables, question: str, model: str, policies: list[str]) -> VoteSource:
     """Return the desk's own ratings as a study that is not blind.
 
     Mixtures whose weights agree are one system, as in the lottery. The system that appeared first is a pair's first.

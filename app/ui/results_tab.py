@@ -33,7 +33,7 @@ from app.services.results import Results, Wanted, compute_results
 from app.services.visitor import Visitor, visitor_of
 from app.services.vote_pairs import pairs_value
 from app.services.vote_sources import DESK, DESK_NAME, VoteFilter, VoteSource, read_day, read_source
-from app.storage.study_votes import StudyVotes
+from app.storage.vote_tables import VoteTables
 from app.ui.controls import Steering
 from app.ui.mixture_controls import Changes, Values
 from app.ui.shortcuts import labelled
@@ -59,7 +59,7 @@ class ResultsTab:
     def __init__(self, desk: Desk, steering: Steering) -> None:
         self.desk, self.steering = desk, steering
         self.policies = desk.policies
-        self.tables = StudyVotes(desk.store)
+        self.tables = VoteTables(desk.store)
         self.implied = ImpliedRewards(desk.engine, self.tables)
 
     # ------------------------------------------------------------------------------------------------------ the page

@@ -9,7 +9,6 @@ from typing import Any
 
 import gradio as gr
 import pytest
-from app.ui.ratings_tab import RatingsTab
 from starlette.testclient import TestClient
 
 from app.server.desk_app import web_app
@@ -21,6 +20,7 @@ from app.ui.compare_tab import CompareTab
 from app.ui.desk_tab import DeskTab, build_desk_tab
 from app.ui.explore_tab import ExploreTab
 from app.ui.page import build_page
+from app.ui.results_tab import ResultsTab
 from engine import Engine, InputError, Sampling
 from engine.config import REFERENCE
 from engine.prompts import PromptSet
@@ -96,10 +96,10 @@ def test_responses_are_written_shown_and_rated(desk: Desk) -> None:
     assert desk.rate("me", "some-rating", "left", "anna")
 
 
-def tabs_of(desk: Desk) -> tuple[CompareTab, ExploreTab, RatingsTab]:
+def tabs_of(desk: Desk) -> tuple[CompareTab, ExploreTab, ResultsTab]:
     with gr.Blocks(), gr.Tabs() as tabs, gr.Tab() as tab:
         steering = build_desk_tab(desk, tab, tabs)
-        every = CompareTab(desk, steering), ExploreTab(desk, steering), RatingsTab(desk, steering)
+        every = CompareTab(desk, steering), ExploreTab(desk, steering), ResultsTab(desk, steering)
         for one in every:
             one.build(tab)
     return every

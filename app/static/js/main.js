@@ -54,7 +54,7 @@ const mixdesk = {
     tour.greet();
   },
   uuid,
-choices, compare, drawer, marks, mixer, offer, panels, rating, restore, results, sharing, state, status, steer, target, text, trace, turns,
+  choices, compare, drawer, marks, mixer, offer, panels, rating, restore, results, sharing, state, status, steer, target, text, trace, turns,
 };
 Object.assign(window, { mixdesk });
 

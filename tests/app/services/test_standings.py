@@ -16,7 +16,7 @@ from app.services.results import lottery_of
 from app.services.standings import Standing, empty, on_desk
 from app.services.vote_sources import DESK, read_source
 from app.storage.database import Store
-from app.storage.study_votes import StudyVotes
+from app.storage.vote_tables import VoteTables
 from engine import Mixture
 from engine.rules.mixture import make_mixture
 from tests.app.conftest import make_completion
@@ -34,7 +34,7 @@ def rate(store: Store, pairs: Sequence[tuple[Mixture, Mixture, str]], model: str
 
 
 def standings_of(store: Store, model: str, policies: list[str]) -> Standing:
-    source = read_source(StudyVotes(store), DESK, "", model, policies)
+    source = read_source(VoteTables(store), DESK, "", model, policies)
     found = lottery_of(source, source.votes, policies)
     assert found is not None
     return found
