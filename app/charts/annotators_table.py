@@ -11,7 +11,7 @@ from app.services.results import Agreement, Person
 from engine.votes.intervals import Interval
 
 ALPHA = Axis(-0.25, 1.0, (0.0, 0.667, 0.8))
-SHARE = Axis(0.0, 1.0, (0.5,))
+SHARE = Axis(-0.05, 1.05, (0.5,))
 NONE = "–"
 
 

@@ -9,7 +9,7 @@ from html import escape
 from app.charts.whiskers import Axis, axis_of, share, whisker
 from engine.votes.intervals import Interval
 
-RATE = Axis(0.0, 1.0, (0.0, 0.25, 0.5, 0.75, 1.0))
+RATE = Axis(-0.08, 1.08, (0.0, 0.25, 0.5, 0.75, 1.0))
 
 
 def controls_table(controls: Mapping[str, Interval]) -> str:

@@ -96,6 +96,8 @@ def rank_cell(row: LeaderRow, own: bool) -> str:
         return f'<td class="rank">{row.rank}<small>was {system.rank}</small></td>'
     if not system.provisional:
         return f'<td class="rank">{row.rank}</td>'
+    if system.rank_low == system.rank_high:
+        return f'<td class="rank provisional">{row.rank}</td>'
     ranks = f"{system.rank_low}–{system.rank_high}"
     title = f"Provisional: any rank from {system.rank_low} to {system.rank_high} is within its 95% interval"
     return f'<td class="rank provisional" title="{title}">{row.rank}<small>{ranks}</small></td>'

@@ -29,8 +29,9 @@ NO_REWARDS = (
     "by the configuration’s reward models.</p>"
 )
 NO_IMPLIED = (
-    '<p class="hint">The implied reward of a policy is log π_k/π_ref of a response. It needs responses that this '
-    "configuration generated.</p>"
+    '<p class="hint">The implied reward of a policy is log π_k/π_ref of a response: how much likelier the policy '
+    "makes it "
+    "than the reference does. It needs responses that this configuration generated.</p>"
 )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from engine.votes.intervals import Interval
 
-WIDEST = 2.5  # an axis is at most so many times as long as the values' span: longer whiskers are cut, with an arrow
+WIDEST = 6  # an axis is at most so many times as long as the values' span: longer whiskers are cut, with an arrow
 STEPS = (1, 2, 5, 10)
 
 

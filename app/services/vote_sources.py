@@ -239,7 +239,8 @@ def desk_source(tables: VoteTables, question: str, model: str, policies: list[st
         places_of_pair = sorted((left_place, right_place))
         item = f"{row['prompt_id']}:{places_of_pair}:{hash(tuple(texts)):x}"
         person = row["annotator_id"]
-        kind = "repeat" if (person, item) in seen else "pair"
+        if (person, item) in seen:  # the desk never asks for a repeat: it is a rating like any other
+            item = f"{item}:{row['id']}"
         seen.add((person, item))
         votes.append(
             StoredVote(
@@ -253,7 +254,7 @@ def desk_source(tables: VoteTables, question: str, model: str, policies: list[st
                 second_text=texts[1],
                 choice=row["choice"],
                 swapped=int(swapped),
-                kind=kind,
+                kind="pair",
                 probability=1.0,
                 annotator=person,
                 seconds=None,

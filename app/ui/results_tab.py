@@ -126,8 +126,8 @@ class ResultsTab:
             self.people = gr.HTML("", elem_id="annotators")
         with gr.Column(elem_id="results-influences", elem_classes="view"):
             self.influences = gr.HTML("", elem_id="influences")
-            self.imply = gr.Button("Compute implied rewards", size="sm", elem_id="imply", min_width=200)
             self.implied_table = gr.HTML("", elem_id="implied")
+            self.imply = gr.Button("Compute implied rewards", size="sm", elem_id="imply", min_width=200, scale=0)
         with gr.Column(elem_id="results-lottery", elem_classes="view"):
             self.standing = gr.HTML("", elem_id="standing")
             self.lottery = gr.HTML(
@@ -146,7 +146,8 @@ class ResultsTab:
         """Register the event handlers."""
         self.seen: gr.State = gr.State({})  # what the page shows: the study, and all that was asked for
         filters = [self.study, self.question, self.person, self.since, self.until, self.excluded, self.gold]
-        asked: set[Any] = {*filters, self.weighted, self.controlled, self.seen}
+        self.inputs = [*filters, self.weighted, self.controlled, self.seen]
+        asked: set[Any] = set(self.inputs)
         shown = [
             *filters, self.seen, self.about, self.empty, self.content, self.leaders, self.controlled, self.matrix,
             self.matrix_hint, self.people, self.influences, self.imply, self.implied_table, self.standing, self.lottery,
@@ -339,7 +340,7 @@ class ResultsTab:
     def implied_shown(self, results: Results, own: bool) -> Changes:
         """Return updates of the implied rewards and their button."""
         missing = self.implied.missing(results.responses)
-        table = agreeing_table("Implied rewards", results.implied, self.desk.accents, "" if missing else NO_IMPLIED)
+        table = agreeing_table("Implied rewards", results.implied, self.desk.accents, NO_IMPLIED)
         label = f"Compute implied rewards ({len(missing)} responses)"
         return {self.imply: gr.Button(label, visible=own and bool(missing)), self.implied_table: table}
 

@@ -14,6 +14,7 @@ from starlette.testclient import TestClient
 from app.server.desk_app import web_app
 from app.services import bank_service
 from app.services.app_state import Desk
+from app.services.visitor import ANYBODY
 from app.storage.database import Store
 from app.ui.balance import Balance
 from app.ui.compare_tab import CompareTab
@@ -106,7 +107,7 @@ def tabs_of(desk: Desk) -> tuple[CompareTab, ExploreTab, ResultsTab]:
 
 
 def test_mixtures_are_compared(desk: Desk) -> None:
-    compare, _, ratings = tabs_of(desk)
+    compare, _, results = tabs_of(desk)
     mixtures = {"Uniform": desk.engine.mixture(), "Reference": desk.engine.mixture({REFERENCE: 1.0})}
     number = desk.comparisons.start(desk.engine, PromptSet("two", PROMPTS, [1, 2]), mixtures, SAMPLING, 1)
     job = desk.comparisons.jobs.get(number)
@@ -117,7 +118,7 @@ def test_mixtures_are_compared(desk: Desk) -> None:
     assert [row["prompt"] for row in shown[compare.table]["rows"]] == PROMPTS
     opened = compare.reading(number, 0)
     assert opened and all(response["text"] is not None for response in opened["responses"])
-    assert asyncio.run(ratings.show())
+    assert results.opened({**dict.fromkeys(results.inputs), results.seen: {}}, ANYBODY)
 
 
 def test_a_bank_is_sampled_balanced_and_drawn(desk: Desk) -> None:

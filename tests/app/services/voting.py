@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from app.storage.database import Store
 from engine import Completion, Mixture
@@ -116,18 +114,3 @@ def add_completion(store: Store, completion: Completion, model: str = "here") ->
     with store.writing():
         return store.insert(completion, model, CLOCK.format(1))
 
-
-def llmfao(file: Path) -> tuple[list[Ballot], list[str]]:
-    """Return the votes and the systems of a CSV file with the columns of LLMFAO's."""
-    with file.open(encoding="utf-8", newline="") as lines:
-        rows = list(csv.DictReader(lines))
-    systems = sorted({row[side] for row in rows for side in ("left", "right")})
-    place = {system: i for i, system in enumerate(systems)}
-    ballots = [
-        Ballot(
-            f"{row['prompt']}-{row['left']}-{row['right']}", place[row["left"]], place[row["right"]],
-            row["worker"], row["winner"], prompt=row["prompt"],
-        )
-        for row in rows
-    ]  # fmt: skip
-    return ballots, systems
