@@ -1,6 +1,7 @@
 """The web application: the first desk at /, each other at /desk/<slug>/.
 
-/configurations lists and loads the menu's configurations; /fetch lists, starts and cancels downloads.
+/configurations lists and loads the menu's configurations; /fetch lists, starts and cancels downloads; /annotate/<study>
+is the annotators' page of a study.
 """
 
 from __future__ import annotations
@@ -18,9 +19,12 @@ from starlette.responses import JSONResponse, PlainTextResponse, RedirectRespons
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.server.allowed_hosts import is_foreign
+from app.server.annotate import AnnotateRoutes
 from app.server.configurations import Configurations, Page, for_visitors
 from app.server.gradio_compat import forget_abandoned, forget_unread
 from app.services.visitor import visitor_of_scope
+from app.storage.database import Store
 from engine import InputError
 from engine.inference.heap import trim_heap
 
@@ -41,6 +45,7 @@ class Site:
     def __init__(self, configurations: Configurations, root: str = "") -> None:
         self.configurations = configurations
         self.root = urlsplit(root).path.rstrip("/")
+        self.annotate = AnnotateRoutes(self.store, self.root)
         routes = [
             Route("/configurations", self.show_all),
             Route("/configurations/{slug}", self.show, methods=["GET"]),
@@ -48,6 +53,7 @@ class Site:
             Route("/fetch", self.show_fetches),
             Route("/fetch/{slug}", self.start_fetch, methods=["POST"]),
             Route("/fetch/{slug}", self.cancel_fetch, methods=["DELETE"]),
+            *self.annotate.routes(),
         ]
         self.own = Starlette(routes=routes, lifespan=self.lifespan)
 
@@ -58,7 +64,7 @@ class Site:
         if self.root and (path == self.root or path.startswith(f"{self.root}/")):
             path = path[len(self.root) :] or "/"
         app: ASGIApp
-        if path in ("/configurations", "/fetch") or path.startswith(("/configurations/", "/fetch/")):
+        if path in ("/configurations", "/fetch") or path.startswith(("/configurations/", "/fetch/", "/annotate/")):
             app = self.own
         elif path.startswith("/desk/"):
             _, _, slug, *rest = path.split("/")
@@ -69,6 +75,12 @@ class Site:
             assert page is not None
             app = page.app
         return await app({**scope, "path": path, "raw_path": path.encode(), "root_path": ""}, receive, send)
+
+    def store(self) -> Store:
+        """Return the store, which all desks share."""
+        page = self.configurations.first.page
+        assert page is not None
+        return page.desk.store
 
     def desk(self, slug: str, path: str) -> ASGIApp:
         """Return the ASGI application or response for a configuration's desk.
@@ -173,11 +185,6 @@ class Site:
                 for configuration in self.configurations.all.values():
                     if configuration.page:
                         ending.push_async_callback(configuration.page.running.aclose)
-
-
-def is_foreign(request: Request) -> bool:
-    """Return whether a browser sent the request from a page of another site."""
-    return request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "same-site", "none")
 
 
 def answer_request(value: Any) -> Response:
