@@ -88,7 +88,8 @@ def pairs_line(pairs: StudyPairs, settings: StudySettings) -> str:
         was = "is" if pairs.identical == 1 else "are"
         said.append(f"{counted(pairs.identical, 'pair')} of identical responses {was} left out.")
     if pairs.known:
-        said.append(f"{counted(pairs.known, 'pair')} for training or gold {'is' if pairs.known == 1 else 'are'} not among them.")
+        was = "is" if pairs.known == 1 else "are"
+        said.append(f"{counted(pairs.known, 'pair')} for training or gold {was} not among them.")
     said.append("Read the responses, then open the study.")
     return f'<p class="hint">{escape(" ".join(said))}</p>'
 
@@ -149,19 +150,17 @@ def invitations_table(invitations: Sequence[InvitationEntry]) -> str:
         button = "" if one.revoked_at else act_button("revoke", one.id, "Revoke", f"Revoke the invitation of {name}")
         most = "" if one.most is None else f"{one.most:,}"
         rows.append((name, state, most or "–", short_time(one.created_at), button))
-    return table("Invitations", ("For", "State", "Most pairs", "Made (UTC)", '<span class="unseen">Revoke</span>'), rows)
+    heads = ("For", "State", "Most pairs", "Made (UTC)", '<span class="unseen">Revoke</span>')
+    return table("Invitations", heads, rows)
 
 
 def act_button(act: str, id: str, label: str, name: str) -> str:
     """Return a button that a handler hears of; `name` is escaped already."""
-    return (
-        f'<button type="button" class="act" data-act="{act}" data-id="{escape(id)}" aria-label="{name}">{label}</button>'
-    )
+    data = f'data-act="{act}" data-id="{escape(id)}"'
+    return f'<button type="button" class="act" {data} aria-label="{name}">{label}</button>'
 
 
-def reader_value(
-    place: int, prompts: Sequence[str], row: Mapping[int, StoredResponse], looks: Sequence[Look]
-) -> str:
+def reader_value(place: int, prompts: Sequence[str], row: Mapping[int, StoredResponse], looks: Sequence[Look]) -> str:
     """Return one prompt with all its responses as HTML.
 
     Args:
@@ -189,7 +188,9 @@ def examples_list(examples: Mapping[ItemKind, Sequence[Example]], draft: bool) -
     for kind, there in examples.items():
         for number, example in enumerate(there):
             expected = " or ".join(VERDICT_WORDS[verdict] for verdict in example.expected.get("overall", []))
-            others = ", ".join(f"{key}: {' or '.join(told)}" for key, told in example.expected.items() if key != "overall")
+            others = ", ".join(
+                f"{key}: {' or '.join(verdicts)}" for key, verdicts in example.expected.items() if key != "overall"
+            )
             what = f"Remove {kind.value} pair {number + 1}"
             button = act_button(kind.value, str(number), "Remove", what) if draft else ""
             told = "; ".join(part for part in (expected, others.replace("_", " ")) if part)

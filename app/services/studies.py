@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from app.schemas.study import LONGEST_TEXT, OVERALL, Example, ItemKind, StudySettings, StudyState, Verdict
 from app.services.comparison_jobs import ComparisonJob, Comparisons
 from app.services.study_form import form_of, read_study_form
-from app.services.study_pairs import StudyPairs, study_pairs
+from app.services.study_pairs import StudyPairs, both_orders, study_pairs
 from app.services.visitor import ANYBODY, Visitor
 from app.storage.comparisons import StoredResponse
 from app.storage.database import Store
-from app.storage.studies import StudyEntry, StudyTables
+from app.storage.studies import StudyTables
 from engine import Engine, InputError, Mixture, Sampling
 from engine.names import LONGEST, LONGEST_BYTES, check_label
 from engine.prompts import PromptSet
@@ -188,7 +188,7 @@ class Studies:
         with self._lock:
             settings = self.tables.settings(study)
             there = self._examples(settings, kind)
-            if any((one.prompt, one.first, one.second) == (example.prompt, example.first, example.second) for one in there):
+            if any(both_orders(example)[0] in both_orders(one) for one in there):
                 raise InputError(f"This pair is one of the {kind.value} pairs already.")
             if len(there) >= MAX_EXAMPLES[kind]:
                 raise InputError(f"There are {len(there)} {kind.value} pairs, and no room for more: remove one first.")
@@ -303,7 +303,7 @@ def check_system(name: str) -> None:
     try:
         check_label(name)
     except ValueError as error:
-        raise InputError(f"Mixtures: “{name[:40]}” cannot be a name; give {error}, such as by saving it under one.") from None
+        raise InputError(f"Mixtures: “{name[:40]}” is no name; save it under {error}") from None
 
 
 def copy_name(name: str) -> str:

@@ -271,7 +271,8 @@ class ComparisonTables:
             rows = db.execute(
                 "select a.place, a.mixture_place, a.completion_id, p.text, c.text from comparison_completions a "
                 "join completions c on c.id = a.completion_id join prompts p on p.id = c.prompt_id "
-                "where a.comparison_id = :id and (:place is null or a.place = :place) order by a.place, a.mixture_place",
+                "where a.comparison_id = :id and (:place is null or a.place = :place) "
+                "order by a.place, a.mixture_place",
                 {"id": comparison, "place": place},
             )
             return [StoredResponse(*row) for row in rows.fetchall()]

@@ -21,15 +21,16 @@ from app.ui.owner_only import owner_only
 from app.ui.prompt_upload import PromptUpload
 from app.ui.sampling_fields import SamplingFields, parse_most
 from app.ui.shortcuts import labelled
-from app.ui.study_fields import StudyFields
-from app.ui.study_people_part import StudyPeoplePart
-from app.ui.study_reader import StudyReader
+from app.ui.study_fields import BLANK, StudyFields
+from app.ui.study_page import StudyPage
 
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 FIRST = "24"  # prompts, by default
 COMPARISON = "comparison:"  # followed by its number: a choice of the prompts
 TICK = 2.0  # seconds
-VISITORS = "<p>Studies are made here by the desk's owner. If you were invited to one, open the link that you were sent.</p>"
+VISITORS = (
+    "<p>Studies are made here by the desk's owner. If you were invited to one, open the link that you were sent.</p>"
+)
 ABOUT = """<p>A study shows people two responses at a time and asks which is better; they do not see which mixture wrote
 them. The responses are generated first. You read them, open the study and invite people.</p>"""
 
@@ -64,7 +65,8 @@ class AnnotateTab:
                 with gr.Column(visible=False, elem_id="study-form") as self.form:
                     self.build_form()
                 with gr.Column(visible=False, elem_id="study-page") as self.page:
-                    self.build_page()
+                    self.study = StudyPage(self.desk, self.listing, self.home, self.shown)
+                    self.study.build()
         self.editing: gr.State = gr.State(None)  # the draft that the form changes, or None
         self.seen: gr.State = gr.State({})
         self.timer = gr.Timer(TICK, active=False)
@@ -96,86 +98,42 @@ class AnnotateTab:
             )
             self.cancel = gr.Button("Cancel", elem_id="study-cancel", min_width=90, scale=0)
 
-    def build_page(self) -> None:
-        """Build the page of the chosen study."""
-
-        def button(text: str, name: str, **look: Any) -> gr.Button:
-            return gr.Button(text, size="sm", elem_id=f"study-{name}", min_width=80, scale=0, **look)
-
-        with gr.Row(elem_id="study-head"):
-            self.title = gr.HTML("", elem_id="study-title")
-            self.open = button("Open", "open", variant="primary")
-            self.pause = button("Pause", "pause")
-            self.stop = button(labelled("Stop", "study-stop"), "stop")
-            self.resume = button(labelled("Resume", "study-resume"), "resume")
-            self.edit = button("Edit", "edit")
-            self.duplicate = button("Duplicate", "duplicate")
-            self.close = button("Close…", "close")
-            self.delete = button("Delete…", "delete")
-        with gr.Row(visible=False, elem_id="study-confirm") as self.confirm:
-            self.question = gr.HTML("", elem_id="study-question")
-            self.unwanted = gr.Checkbox(
-                False, label="They are exported, or not needed", visible=False, elem_id="study-unwanted"
-            )
-            self.sure_close = button("Close it", "sure-close", variant="stop")
-            self.sure_delete = button("Delete it", "sure-delete", variant="stop")
-            self.keep = button("Keep it", "keep")
-        self.progress = gr.HTML("", elem_id="study-progress")
-        self.people = StudyPeoplePart(self.desk, self.listing, self.home)
-        self.reader = StudyReader(self.desk, self.listing)
-        self.people.build()
-        self.reader.build()
-
     def connect(self, tab: gr.Tab) -> None:
         """Register the event handlers."""
         quick = {**QUIET, "queue": False}
-        confirming = [self.confirm, self.question, self.unwanted, self.sure_close, self.sure_delete]
         view = [
-            self.visitors, self.content, self.side, self.listing, self.form, self.page, self.title, self.open,
-            self.pause, self.stop, self.resume, self.edit, self.duplicate, self.close, self.delete, *confirming,
-            self.progress, *self.people.outputs(), *self.reader.outputs(), self.seen, self.timer, self.status,
+            self.visitors, self.content, self.side, self.listing, self.form, self.page, *self.study.outputs(),
+            self.seen, self.timer, self.status,
         ]  # fmt: skip
         filled = [
             self.heading, self.about, self.made, self.name, self.create, self.cancel, self.editing,
             *self.fields.components(), self.fields.previewed, self.fields.counted,
         ]  # fmt: skip
-        chosen = {self.listing}
+        chosen: set[Any] = {self.listing}
+        form: set[Any] = {
+            self.editing, self.name, self.given.prompts, self.given.file, self.most, *self.choice.components(),
+            *self.sampling.components(), *self.fields.components(),
+        }  # fmt: skip
 
-        def on(event: Any, handler: Any, inputs: Any, outputs: list[Any], **how: Any) -> None:
+        def on(event: Any, handler: Any, inputs: set[Any], outputs: list[Any], **how: Any) -> None:
             event(owner_only(handler, self.status), inputs, outputs, **{**quick, **how})
 
-        tab.select(self.arriving, chosen, [*view, self.choice.mixtures, self.given.prompts], **quick)
+        tab.select(self.arriving, chosen, [*view, self.choice.mixtures, self.given.prompts, self.cancel], **quick)
         on(self.timer.tick, self.tick, {self.listing, self.seen}, view)
-        on(self.listing.input, lambda values, _: self.shown(values[self.listing]), chosen, view)
-        on(self.new.click, lambda *_: self.blank(), None or set(), [*view, *filled])
-        on(self.edit.click, self.editing_draft, chosen, [*view, *filled])
-        on(self.cancel.click, lambda values, _: self.shown(values[self.listing]), chosen, view)
-        form = {
-            self.editing, self.name, self.given.prompts, self.given.file, self.most, *self.choice.components(),
-            *self.sampling.components(), *self.fields.components(), self.listing,
-        }  # fmt: skip
+        on(self.listing.input, self.choosing, chosen, view)
+        on(self.cancel.click, self.choosing, chosen, view)
+        on(self.new.click, self.blank, {self.editing}, [*view, *filled])
+        on(self.study.edit.click, self.editing_draft, chosen, [*view, *filled])
         on(self.create.click, self.creating, form, [*view, self.editing], queue=True, concurrency_limit=None)
-        on(self.open.click, self.opening, chosen, view)
-        on(self.pause.click, self.pausing, chosen, view)
-        on(self.stop.click, self.stopping, chosen, view)
-        on(self.resume.click, self.resuming, chosen, view)
-        on(self.duplicate.click, self.duplicating, chosen, view)
-        on(self.close.click, lambda values, _: self.ask_to_close(values[self.listing]), chosen, confirming)
-        on(self.delete.click, lambda values, _: self.ask_to_delete(values[self.listing]), chosen, confirming)
-        on(self.sure_close.click, self.closing, chosen, view)
-        on(self.sure_delete.click, self.deleting, {self.listing, self.unwanted}, view)
-        self.keep.click(lambda: gr.Row(visible=False), None, [self.confirm], **quick)
         self.given.prompts.change(
             None,
             [self.given.prompts],
             [self.generated],
             js=f"(chosen) => mixdesk.annotate.hidden((chosen ?? '').startsWith({COMPARISON!r}))",
         )
-        self.given.connect(self.status)
-        self.choice.connect(self.status)
-        self.fields.connect(self.status)
-        self.people.connect(self.status)
-        self.reader.connect(self.status)
+        for part in (self.given, self.choice, self.fields):
+            part.connect(self.status)
+        self.study.connect(self.status, view)
 
     # -------------------------------------------------------------------------------------------------- the form
 
@@ -187,9 +145,10 @@ class AnnotateTab:
             if entry.finished
         ]
 
-    def blank(self) -> Changes:
-        """Return updates that show an empty form."""
+    def blank(self, values: Values, _: Visitor) -> Changes:
+        """Return updates that show the form of a new study, with what was typed before unless that is a draft's."""
         return {
+            **(self.fields.changes(BLANK) if values[self.editing] is not None else {}),
             **self.formed("New study", "Create and generate"),
             self.name: "",
             self.made: gr.Column(visible=True),
@@ -239,77 +198,11 @@ class AnnotateTab:
         settings = self.settings(values, seed)
         prompts, mixtures = self.given.chosen(values), self.choice.chosen(values)
         most = parse_most(values[self.most])
-        return self.shown(
-            self.studies.create(self.desk.engine, settings, prompts, mixtures, sampling, most, visitor)
-        )
+        return self.shown(self.studies.create(self.desk.engine, settings, prompts, mixtures, sampling, most, visitor))
 
     def settings(self, values: Values, seed: int) -> StudySettings:
         """Return the settings in the form."""
         return read_study_form(self.fields.form(values, values[self.name] or "", seed))
-
-    # ------------------------------------------------------------------------------------------------ its states
-
-    def opening(self, values: Values, _: Visitor) -> Changes:
-        """Open the chosen study."""
-        study = values[self.listing]
-        pairs = self.studies.open(study)
-        said = "Open again." if pairs is None else f"Open: {len(pairs.items)} pairs. Invite people, or send them its address."
-        return {**self.shown(study), self.status: message(said, "good")}
-
-    def pausing(self, values: Values, _: Visitor) -> Changes:
-        """Pause the chosen study."""
-        self.studies.pause(values[self.listing])
-        said = message("Paused: nobody gets another pair until it is opened again.", "good")
-        return {**self.shown(values[self.listing]), self.status: said}
-
-    def stopping(self, values: Values, visitor: Visitor) -> Changes:
-        """Stop the generation of the chosen study."""
-        self.studies.stop(values[self.listing], visitor)
-        return {self.status: message("Stopping; what is finished is kept.")}
-
-    def resuming(self, values: Values, visitor: Visitor) -> Changes:
-        """Resume the generation of the chosen study."""
-        self.studies.resume(self.desk.engine, values[self.listing], visitor)
-        return self.shown(values[self.listing])
-
-    def duplicating(self, values: Values, _: Visitor) -> Changes:
-        """Make a draft with the same settings and responses, and show it."""
-        study = self.studies.duplicate(values[self.listing])
-        return {**self.shown(study), self.status: message("A draft with the same settings and responses.", "good")}
-
-    def ask_to_close(self, study: str) -> Changes:
-        """Ask for confirmation before a study is closed."""
-        entry = self.studies.tables.entry(study)
-        rest = f"{entry.wanted - entry.answered:,} of its {entry.wanted:,} ratings are missing. "
-        said = f"Close “{entry.name}” for good? {rest if entry.answered < entry.wanted else ''}It cannot be opened again."
-        return self.asked(said, self.sure_close)
-
-    def ask_to_delete(self, study: str) -> Changes:
-        """Ask for confirmation before a study is deleted: its ratings are exported first."""
-        entry = self.studies.tables.entry(study)
-        if not entry.answered:
-            return self.asked(f"Delete “{entry.name}”? That cannot be undone.", self.sure_delete)
-        said = f"Delete “{entry.name}” with its {study_view.counted(entry.answered, 'rating')}? Export them first."
-        return self.asked(said, self.sure_delete) | {self.unwanted: gr.Checkbox(False, visible=True)}
-
-    def asked(self, question: str, button: gr.Button) -> Changes:
-        """Return updates that show a question with its confirming button."""
-        return {
-            self.confirm: gr.Row(visible=True),
-            self.question: message(question),
-            self.unwanted: gr.Checkbox(False, visible=False),
-            **{yes: gr.Button(visible=yes is button) for yes in (self.sure_close, self.sure_delete)},
-        }
-
-    def closing(self, values: Values, _: Visitor) -> Changes:
-        """Close the chosen study."""
-        self.studies.close(values[self.listing])
-        return {**self.shown(values[self.listing]), self.status: message("Closed.", "good")}
-
-    def deleting(self, values: Values, _: Visitor) -> Changes:
-        """Delete the chosen study and show the newest."""
-        self.studies.delete(values[self.listing], bool(values[self.unwanted]))
-        return {**self.shown(None), self.status: message("Deleted.", "good")}
 
     # --------------------------------------------------------------------------------------------- what is shown
 
@@ -322,6 +215,7 @@ class AnnotateTab:
         return {
             self.content: gr.Row(visible=True),
             **self.choice.listed(),
+            self.cancel: gr.Button(visible=bool(self.studies.tables.listing())),
             self.given.prompts: gr.Dropdown(choices=self.given.choices()),
             **shown,
         }
@@ -334,7 +228,6 @@ class AnnotateTab:
                 self.side: gr.Column(visible=False),
                 self.listing: gr.Radio([], value=None),
                 self.form: gr.Column(visible=True),
-                self.cancel: gr.Button(visible=False),
                 self.page: gr.Column(visible=False),
                 self.timer: gr.Timer(active=False),
                 self.status: "",
@@ -342,22 +235,20 @@ class AnnotateTab:
         entry = next((one for one in entries if one.id == study), entries[0])
         choices = self.labels(entries)
         generation = self.studies.generation(entry.id)
-        settings = self.studies.tables.settings(entry.id)
         return {
             self.side: gr.Column(visible=True),
             self.listing: gr.Radio(choices, value=entry.id),
             self.form: gr.Column(visible=False),
             self.page: gr.Column(visible=True),
-            self.title: study_view.study_heading(entry, settings, self.home),
-            **self.buttons(entry, generation),
-            self.confirm: gr.Row(visible=False),
-            self.progress: self.how_far(entry, generation),
-            **self.people.shown(entry.id),
-            **self.reader.shown(entry.id),
+            **self.study.changes(entry, generation),
             self.seen: self.state_of(entry, generation),
             self.timer: gr.Timer(active=self.moves(entry, generation)),
             self.status: "",
         }
+
+    def choosing(self, values: Values, _: Visitor) -> Changes:
+        """Show the chosen study."""
+        return self.shown(values[self.listing])
 
     def labels(self, entries: list[StudyEntry]) -> list[tuple[str, str]]:
         """Return the list's choices."""
@@ -366,31 +257,6 @@ class AnnotateTab:
             (study_view.study_label(entry, self.studies.generation(entry.id) if entry.id in drafts else None), entry.id)
             for entry in entries
         ]
-
-    def buttons(self, entry: StudyEntry, generation: Generation | None) -> Changes:
-        """Return updates of the buttons: those that can do something with a study in its state."""
-        draft, opened = entry.state is StudyState.DRAFT, entry.state is StudyState.OPEN
-        running = generation is not None and generation.job is not None
-        missing = draft and generation is not None and not generation.finished
-        visible = {
-            self.open: (draft and not missing) or entry.state is StudyState.PAUSED,
-            self.pause: opened,
-            self.stop: running,
-            self.resume: missing and not running,
-            self.edit: draft,
-            self.duplicate: entry.comparison_id is not None,
-            self.close: opened or entry.state is StudyState.PAUSED,
-            self.delete: not running,
-        }
-        return {button: gr.Button(visible=seen) for button, seen in visible.items()}
-
-    def how_far(self, entry: StudyEntry, generation: Generation | None) -> str:
-        """Return the progress of a study as HTML: of its responses, then of its ratings."""
-        if entry.state is not StudyState.DRAFT:
-            return study_view.answers_progress(entry)
-        if generation is not None and not generation.finished:
-            return study_view.generation_progress(generation)
-        return study_view.pairs_line(self.studies.pairs(entry.id), self.studies.tables.settings(entry.id))
 
     @staticmethod
     def moves(entry: StudyEntry, generation: Generation | None) -> bool:
@@ -413,8 +279,8 @@ class AnnotateTab:
         generation = self.studies.generation(entry.id)
         if values[self.seen] != self.state_of(entry, generation):
             return self.shown(study)
-        changes = {self.progress: self.how_far(entry, generation)}
-        return changes if entry.state is StudyState.DRAFT else {**changes, **self.people.counted(study)}
+        changes = {self.study.progress: self.study.how_far(entry, generation)}
+        return changes if entry.state is StudyState.DRAFT else {**changes, **self.study.people.counted(study)}
 
 
 def build_annotate_tab(desk: Desk, tab: gr.Tab, steering: Steering, home: str = "./") -> None:

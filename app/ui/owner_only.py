@@ -15,7 +15,7 @@ from engine import InputError
 
 log = logging.getLogger("mixdesk")
 
-OWNERS_ONLY = "Only the owner of this desk can do that: open it by the owner's link."
+OWNERS_ONLY_LINE = "Only the owner of this desk can do that: open it by the owner's link."
 
 
 def owner_only(handler: Callable[[Values, Visitor], Changes], status: gr.HTML) -> Callable[..., Changes]:
@@ -24,7 +24,7 @@ def owner_only(handler: Callable[[Values, Visitor], Changes], status: gr.HTML) -
     def handle(values: Values, request: gr.Request) -> Changes:
         visitor = visitor_of(request)
         if not visitor.owner:
-            return {status: message(OWNERS_ONLY, "bad")}
+            return {status: message(OWNERS_ONLY_LINE, "bad")}
         try:
             return handler(values, visitor)
         except InputError as error:
@@ -34,3 +34,9 @@ def owner_only(handler: Callable[[Values, Visitor], Changes], status: gr.HTML) -
             return {status: message(f"The database says “{error}”. Press the button again to retry.", "bad")}
 
     return handle
+
+
+def acted(text: str | None) -> tuple[str, str]:
+    """Return the act and the id that a table's button sent (app/static/js/annotate.js): ("revoke", id)."""
+    act, _, id = (text or "").partition(" ")
+    return act, id

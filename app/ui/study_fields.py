@@ -28,6 +28,12 @@ EXAMPLES_HINT = """<p class="hint">JSONL or CSV with <b>prompt</b>, <b>first</b>
 (first, second, tie or both_bad; several as first|tie) and <b>feedback</b>. Pairs of this study can be added when its
 responses are there.</p>"""
 GUIDELINES = "Read the prompt and both responses before you choose."
+# The form of a new study.
+BLANK = StudyForm(
+    name="",
+    guidelines=GUIDELINES,
+    numbers={"wanted": "3", "training_percent": "80", "gold_every": str(GOLD_EVERY)},
+)
 
 
 class StudyFields:
@@ -57,7 +63,7 @@ class StudyFields:
             )
             for i, name in enumerate(self.objectives)
         }
-        self.wanted = self.number("wanted", "Ratings per pair", "3")
+        self.wanted = self.number("wanted", "Ratings per pair", BLANK.numbers["wanted"])
 
     def build_guidelines(self) -> None:
         """Build the guidelines with their preview."""
@@ -129,7 +135,7 @@ class StudyFields:
         self.preview.click(shown, {self.guidelines}, [self.previewed, status], **QUIET)
         for kind, upload in self.uploads.items():
             handler = owner_only(self.uploading(kind), status)
-            inputs = {upload, self.asked, *self.examples.values()}
+            inputs: set[Any] = {upload, self.asked, *self.examples.values()}
             upload.upload(handler, inputs, [self.examples[kind], self.counted, status], **QUIET)
 
     # ------------------------------------------------------------------------------------------------ its contents

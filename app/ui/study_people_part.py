@@ -14,7 +14,7 @@ from app.services.studies import annotator_path
 from app.services.study_form import NUMBERS, parse_whole
 from app.services.visitor import Visitor
 from app.ui.mixture_controls import Changes, Values
-from app.ui.owner_only import owner_only
+from app.ui.owner_only import acted, owner_only
 
 QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 
@@ -89,7 +89,7 @@ class StudyPeoplePart:
 
     def revoking(self, values: Values, _: Visitor) -> Changes:
         """Revoke an invitation."""
-        act, _, invitation = (values[self.acted] or "").partition(" ")
+        act, invitation = acted(values[self.acted])
         known = {one.id for one in self.studies.tables.invitations(values[self.study])}
         if act != "revoke" or invitation not in known:
             return {}

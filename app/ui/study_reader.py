@@ -13,7 +13,7 @@ from app.schemas.study import ItemKind, StudyState
 from app.services.app_state import Desk
 from app.services.visitor import Visitor
 from app.ui.mixture_controls import Changes, Values
-from app.ui.owner_only import owner_only
+from app.ui.owner_only import acted, owner_only
 from engine import InputError
 
 QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
@@ -60,7 +60,8 @@ class StudyReader:
 
     def outputs(self) -> list[Any]:
         """Return the components that `shown` and `read` update."""
-        return [self.part, self.back, self.next, self.text, self.use, self.first, self.second, self.examples, self.place]
+        pair = [self.use, self.first, self.second]
+        return [self.part, self.back, self.next, self.text, *pair, self.examples, self.place]
 
     def connect(self, status: gr.HTML) -> None:
         """Register the handlers, which report in `status`."""
@@ -68,7 +69,7 @@ class StudyReader:
         changed = [*self.outputs(), status]
         for button, step in ((self.back, -1), (self.next, 1)):
             button.click(owner_only(self.stepping(step), status), {self.study, self.place}, changed, **QUIET)
-        inputs = {
+        inputs: set[Any] = {
             self.study, self.place, self.kind, self.first, self.second, self.expected, self.feedback
         }  # fmt: skip
         self.add.click(owner_only(self.using, status), inputs, [*changed, self.feedback], **QUIET)
@@ -97,7 +98,7 @@ class StudyReader:
 
     def removing(self, values: Values, _: Visitor) -> Changes:
         """Remove a training or gold pair."""
-        act, _, number = (values[self.acted] or "").partition(" ")
+        act, number = acted(values[self.acted])
         if act not in (ItemKind.TRAINING.value, ItemKind.GOLD.value) or not number.isdecimal():
             return {}
         self.studies.remove_example(values[self.study], ItemKind(act), int(number))
