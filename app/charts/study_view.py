@@ -49,7 +49,7 @@ def study_label(entry: StudyEntry, generation: Generation | None) -> str:
 
 def study_heading(entry: StudyEntry, settings: StudySettings, home: str) -> str:
     """Return the heading of a study, with its settings and its export links, as HTML."""
-    questions = ", ".join(question.text for question in settings.questions)
+    questions = " · ".join(question.text for question in settings.questions)
     systems = " · ".join(entry.systems)
     links = "".join(
         f'<a href="{escape(home)}studies/{escape(entry.id)}.{form}" download>{label}</a>'

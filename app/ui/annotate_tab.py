@@ -18,14 +18,14 @@ from app.ui.controls import Steering
 from app.ui.mixture_choice import MixtureChoice
 from app.ui.mixture_controls import Changes, Values
 from app.ui.owner_only import owner_only
-from app.ui.prompt_upload import PromptUpload
+from app.ui.prompt_upload import FIRST_PROMPTS, PromptUpload
 from app.ui.sampling_fields import SamplingFields, parse_most
 from app.ui.shortcuts import labelled
 from app.ui.study_fields import BLANK, StudyFields
 from app.ui.study_page import StudyPage
 
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-FIRST = "24"  # prompts, by default
+FIRST_MIXTURES = 3  # by default: with more of them, the pairs are many
 COMPARISON = "comparison:"  # followed by its number: a choice of the prompts
 TICK = 2.0  # seconds
 VISITORS = (
@@ -82,10 +82,10 @@ class AnnotateTab:
                 self.given.build()
                 with gr.Column(elem_classes="study-generated") as self.generated:
                     self.most = gr.Textbox(
-                        FIRST, label="How many (empty for all)", max_lines=1, elem_id="study-prompt-count",
+                        str(FIRST_PROMPTS), label="How many (empty for all)", max_lines=1, elem_id="study-prompt-count",
                         placeholder="all",
                     )  # fmt: skip
-                    self.choice.build("Mixtures")
+                    self.choice.build("Mixtures", FIRST_MIXTURES)
                     with gr.Accordion("Sampling", open=False, elem_id="study-sampling"):
                         self.sampling.build()
             with gr.Column(min_width=260):
@@ -119,7 +119,7 @@ class AnnotateTab:
             event(owner_only(handler, self.status), inputs, outputs, **{**quick, **how})
 
         tab.select(self.arriving, chosen, [*view, self.choice.mixtures, self.given.prompts, self.cancel], **quick)
-        on(self.timer.tick, self.tick, {self.listing, self.seen}, view)
+        on(self.timer.tick, self.tick, {self.listing, self.seen, self.study.reader.place}, view)
         on(self.listing.input, self.choosing, chosen, view)
         on(self.cancel.click, self.choosing, chosen, view)
         on(self.new.click, self.blank, {self.editing}, [*view, *filled])
@@ -220,8 +220,13 @@ class AnnotateTab:
             **shown,
         }
 
-    def shown(self, study: str | None) -> Changes:
-        """Return updates of the list and of this study, or of the newest if it does not exist."""
+    def shown(self, study: str | None, place: int = 0) -> Changes:
+        """Return updates of the list and of this study, or of the newest if it does not exist.
+
+        Args:
+            study: The study's id.
+            place: The prompt whose responses are shown.
+        """
         entries = self.studies.tables.listing()
         if not entries:
             return {
@@ -240,7 +245,7 @@ class AnnotateTab:
             self.listing: gr.Radio(choices, value=entry.id),
             self.form: gr.Column(visible=False),
             self.page: gr.Column(visible=True),
-            **self.study.changes(entry, generation),
+            **self.study.changes(entry, generation, place),
             self.seen: self.state_of(entry, generation),
             self.timer: gr.Timer(active=self.moves(entry, generation)),
             self.status: "",
@@ -271,16 +276,21 @@ class AnnotateTab:
 
     def tick(self, values: Values, _: Visitor) -> Changes:
         """Return updates of the progress; of everything if the study's state has changed."""
-        study = values[self.listing]
+        study, place = values[self.listing], int(values[self.study.reader.place])
         entries = self.studies.tables.listing()
         entry = next((one for one in entries if one.id == study), None)
         if entry is None:
             return self.shown(None)
         generation = self.studies.generation(entry.id)
         if values[self.seen] != self.state_of(entry, generation):
-            return self.shown(study)
-        changes = {self.study.progress: self.study.how_far(entry, generation)}
-        return changes if entry.state is StudyState.DRAFT else {**changes, **self.study.people.counted(study)}
+            return self.shown(study, place)
+        changes = {
+            self.study.progress: self.study.how_far(entry, generation),
+            self.listing: gr.Radio(self.labels(entries), value=study),
+        }
+        if entry.state is StudyState.DRAFT:
+            return {**changes, **self.study.reader.read(study, place)}
+        return {**changes, **self.study.people.counted(study)}
 
 
 def build_annotate_tab(desk: Desk, tab: gr.Tab, steering: Steering, home: str = "./") -> None:

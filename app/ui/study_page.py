@@ -36,7 +36,7 @@ class StudyPage:
             show: Returns updates of the list and of a study, or of the newest.
         """
         self.desk, self.studies, self.listing, self.home, self.show = desk, desk.studies, listing, home, show
-        self.people, self.reader = StudyPeoplePart(desk, listing, home), StudyReader(desk, listing)
+        self.people, self.reader = StudyPeoplePart(desk, listing, home), StudyReader(desk, listing, self.counted)
 
     def build(self) -> None:
         """Build the components within the current Blocks context."""
@@ -63,8 +63,8 @@ class StudyPage:
             self.sure_delete = button("Delete it", "sure-delete", variant="stop")
             self.keep = button("Keep it", "keep")
         self.progress = gr.HTML("", elem_id="study-progress")
-        self.people.build()
         self.reader.build()
+        self.people.build()
 
     def outputs(self) -> list[Any]:
         """Return the components that `changes` updates."""
@@ -95,7 +95,7 @@ class StudyPage:
             button.click(owner_only(ask, status), chosen, [*self.confirming(), status], **QUIET)
         self.keep.click(lambda: gr.Row(visible=False), None, [self.confirm], **QUIET)
         self.people.connect(status)
-        self.reader.connect(status)
+        self.reader.connect(status, [self.progress])
 
     # ------------------------------------------------------------------------------------------------ its states
 
@@ -103,11 +103,7 @@ class StudyPage:
         """Open the chosen study."""
         study = values[self.listing]
         pairs = self.studies.open(study)
-        said = (
-            "Open again."
-            if pairs is None
-            else f"Open: {len(pairs.items)} pairs. Invite people, or send them its address."
-        )
+        said = "Open again." if pairs is None else f"Open, with {len(pairs.items)} pairs. Now invite people."
         return {**self.show(study), self.status: message(said, "good")}
 
     def pausing(self, values: Values, _: Visitor) -> Changes:
@@ -169,8 +165,12 @@ class StudyPage:
 
     # --------------------------------------------------------------------------------------------- what is shown
 
-    def changes(self, entry: StudyEntry, generation: Generation | None) -> Changes:
-        """Return updates that show a study."""
+    def counted(self, study: str) -> Changes:
+        """Return an update of the line with the number of pairs."""
+        return {self.progress: self.how_far(self.studies.tables.entry(study), self.studies.generation(study))}
+
+    def changes(self, entry: StudyEntry, generation: Generation | None, place: int = 0) -> Changes:
+        """Return updates that show a study, with the responses to the prompt at this place."""
         settings = self.studies.tables.settings(entry.id)
         return {
             self.title: study_view.study_heading(entry, settings, self.home),
@@ -178,7 +178,7 @@ class StudyPage:
             self.confirm: gr.Row(visible=False),
             self.progress: self.how_far(entry, generation),
             **self.people.shown(entry.id),
-            **self.reader.shown(entry.id),
+            **self.reader.shown(entry.id, place),
         }
 
     def buttons(self, entry: StudyEntry, generation: Generation | None) -> Changes:

@@ -27,7 +27,7 @@ class StudyPeoplePart:
 
     def build(self) -> None:
         """Build the components within the current Blocks context."""
-        with gr.Accordion("People", open=True, elem_id="study-people"):
+        with gr.Accordion("People", open=False, elem_id="study-people") as self.part:
             with gr.Row(elem_id="study-invite-row", elem_classes="study-row") as self.inviting:
                 self.name = gr.Textbox(
                     label="Invite", placeholder="name, or empty", max_lines=1, elem_id="study-invite-name"
@@ -51,15 +51,16 @@ class StudyPeoplePart:
                 elem_id="study-invitations",
             )
             self.annotators = gr.HTML("", elem_id="study-annotators")
-        self.acted = gr.Textbox(visible="hidden", label="Revoked invitation")
 
     def outputs(self) -> list[Any]:
         """Return the components that `shown` updates."""
-        return [self.inviting, self.link, self.invitations, self.annotators]
+        return [self.part, self.inviting, self.link, self.invitations, self.annotators]
 
     def connect(self, status: gr.HTML) -> None:
         """Register the handlers, which report in `status`."""
         self.status = status
+        # Here, and not in what is shown and hidden: Gradio would show it with the rest.
+        self.acted = gr.Textbox(visible="hidden", label="Revoked invitation")
         gr.on(
             [self.invite.click, self.name.submit],
             owner_only(self.making, status),
@@ -111,6 +112,7 @@ class StudyPeoplePart:
         joinable = (settings.anonymous or settings.sign_in) and entry.state is not StudyState.CLOSED
         address = {"path": self.home + annotator_path(study), "label": "Address for people without an invitation"}
         return {
+            self.part: gr.Accordion(open=entry.state is not StudyState.DRAFT),
             self.inviting: gr.Row(visible=entry.state is not StudyState.CLOSED),
             self.link: address if joinable else None,
             self.invitations: self.listed(study),

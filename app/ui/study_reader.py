@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import gradio as gr
@@ -29,8 +30,9 @@ KINDS = [("Gold", ItemKind.GOLD.value), ("Training", ItemKind.TRAINING.value)]
 class StudyReader:
     """The components and their handlers. `study` holds the id of the study that is shown."""
 
-    def __init__(self, desk: Desk, study: gr.Radio) -> None:
-        self.desk, self.studies, self.study = desk, desk.studies, study
+    def __init__(self, desk: Desk, study: gr.Radio, count: Callable[[str], Changes]) -> None:
+        """Initialise; `count` returns updates of what depends on the training and gold pairs of a study."""
+        self.desk, self.studies, self.study, self.count = desk, desk.studies, study, count
 
     def build(self) -> None:
         """Build the components within the current Blocks context."""
@@ -46,16 +48,13 @@ class StudyReader:
                 self.expected = gr.Dropdown(
                     EXPECTED, value="first", label="Expected", filterable=False, elem_id="study-use-expected"
                 )
-                self.feedback = gr.Textbox(
-                    label="Feedback after the answer, in training", max_lines=2, elem_id="study-use-feedback"
-                )
+                self.feedback = gr.Textbox(label="Feedback, in training", max_lines=2, elem_id="study-use-feedback")
                 self.add = gr.Button("Use this pair", size="sm", elem_id="study-use-add", min_width=110, scale=0)
-        self.examples = gr.HTML(
-            "",
-            js_on_load="element.addEventListener('click', (event) => mixdesk.annotate.act(event, trigger));",
-            elem_id="study-examples",
-        )
-        self.acted = gr.Textbox(visible="hidden", label="Removed pair")
+            self.examples = gr.HTML(
+                "",
+                js_on_load="element.addEventListener('click', (event) => mixdesk.annotate.act(event, trigger));",
+                elem_id="study-examples",
+            )
         self.place: gr.State = gr.State(0)
 
     def outputs(self) -> list[Any]:
@@ -63,10 +62,12 @@ class StudyReader:
         pair = [self.use, self.first, self.second]
         return [self.part, self.back, self.next, self.text, *pair, self.examples, self.place]
 
-    def connect(self, status: gr.HTML) -> None:
-        """Register the handlers, which report in `status`."""
+    def connect(self, status: gr.HTML, counted: list[Any]) -> None:
+        """Register the handlers, which report in `status`. counted: what `count` updates."""
         self.status = status
-        changed = [*self.outputs(), status]
+        # Here, and not in what is shown and hidden: Gradio would show it with the rest.
+        self.acted = gr.Textbox(visible="hidden", label="Removed pair")
+        changed = [*self.outputs(), *counted, status]
         for button, step in ((self.back, -1), (self.next, 1)):
             button.click(owner_only(self.stepping(step), status), {self.study, self.place}, changed, **QUIET)
         inputs: set[Any] = {
@@ -94,15 +95,16 @@ class StudyReader:
         pair = int(values[self.first]), int(values[self.second])
         self.studies.add_example(study, kind, place, pair, [values[self.expected]], values[self.feedback] or "")
         said = message(f"The pair is one of the {kind.value} pairs now.", "good")
-        return {self.examples: self.listed(study), self.feedback: "", self.status: said}
+        return {self.examples: self.listed(study), self.feedback: "", **self.count(study), self.status: said}
 
     def removing(self, values: Values, _: Visitor) -> Changes:
         """Remove a training or gold pair."""
         act, number = acted(values[self.acted])
         if act not in (ItemKind.TRAINING.value, ItemKind.GOLD.value) or not number.isdecimal():
             return {}
-        self.studies.remove_example(values[self.study], ItemKind(act), int(number))
-        return {self.examples: self.listed(values[self.study]), self.status: message("Removed.", "good")}
+        study = values[self.study]
+        self.studies.remove_example(study, ItemKind(act), int(number))
+        return {self.examples: self.listed(study), **self.count(study), self.status: message("Removed.", "good")}
 
     def listed(self, study: str) -> str:
         """Return the training and gold pairs as HTML."""
@@ -110,14 +112,15 @@ class StudyReader:
         examples = {ItemKind.TRAINING: settings.training, ItemKind.GOLD: settings.gold}
         return study_view.examples_list(examples, entry.state is StudyState.DRAFT)
 
-    def shown(self, study: str) -> Changes:
-        """Return updates that show a study's first prompt."""
+    def shown(self, study: str, place: int = 0) -> Changes:
+        """Return updates that show a study, with the responses to the prompt at this place."""
         entry = self.studies.tables.entry(study)
-        choices = [(name, place) for place, name in enumerate(entry.systems)]
+        choices = [(name, system) for system, name in enumerate(entry.systems)]
+        draft = entry.state is StudyState.DRAFT
         return {
-            **self.read(study, 0),
-            self.part: gr.Accordion(visible=entry.comparison_id is not None),
-            self.use: gr.Row(visible=entry.state is StudyState.DRAFT and entry.comparison_id is not None),
+            **self.read(study, place),
+            self.part: gr.Accordion(visible=entry.comparison_id is not None, open=draft),
+            self.use: gr.Row(visible=draft and entry.comparison_id is not None),
             self.first: gr.Dropdown(choices=choices, value=0),
             self.second: gr.Dropdown(choices=choices, value=1),
             self.examples: self.listed(study),
