@@ -252,9 +252,8 @@ class Studies:
         if entry.comparison_id in self.comparisons.jobs:
             raise InputError("The responses of this study are being generated: stop that first, then delete it.")
         if entry.answered and not unwanted:
-            raise InputError(
-                f"“{entry.name}” has {entry.answered} ratings: export them first, or tick that they are not needed."
-            )
+            what, it = ("1 rating", "it") if entry.answered == 1 else (f"{entry.answered:,} ratings", "them")
+            raise InputError(f"“{entry.name}” has {what}: export {it} first, or tick that nobody needs {it}.")
         self.tables.delete(study)
 
     # -------------------------------------------------------------------------------------------------- its people
