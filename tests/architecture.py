@@ -35,14 +35,14 @@ ABOVE = {"engine", "engine.__main__", "app.__main__"}
 BELOW = {"engine": ["app"], "app": []}  # packages that a package may not import
 LONGEST = 400  # lines
 REGISTRIES = {"rules": "RULE", "solvers": "SOLVER"}
-# Words that are also names: the rows of a paper's table, the target that is set on the radar, a link's target.
+# Words that are also names: the rows of a paper's table, the target that is set on the radar, and a link's.
 LABELS = {
     ("engine.evaluation.paper", "mpo"),
     ("engine.evaluation.paper", "maxmin"),
     ("engine.cli.solve", "target"),
     ("app.services.bank_service", "target"),
-    ("app.ui.explore_tab", "target"),
     ("app.services.guidelines", "target"),
+    ("app.ui.explore_tab", "target"),
 }
 DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 MIGRATION = re.compile(r"m\d{3}_")  # the database knows migrations by these names, which are its schema's own

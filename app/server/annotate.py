@@ -1,8 +1,8 @@
 """The annotators' routes of the site: the page of a study, and what it asks for.
 
 A person is recognised by a cookie that scripts cannot read and that no other study or page of the site gets. All
-answers are JSON; an error is {"error": one line}, with 409 if sending the same again cannot help, 429 or 503 if it can, later.
-No answer names a system, a mixture, a seed, or the kind of a pair.
+answers are JSON; an error is {"error": one line}, with 429 or 503 if the same request can succeed later, else with
+another status. No answer names a system, a mixture, a seed, or the kind of a pair.
 """
 
 from __future__ import annotations

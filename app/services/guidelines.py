@@ -1,33 +1,29 @@
-"""A study's guidelines as HTML for the annotators' page."""
+"""Guidelines of a study: Markdown as HTML that can do nothing but be read."""
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
 from markdown_it import MarkdownIt
-from markdown_it.renderer import RendererHTML
 from markdown_it.token import Token
-from markdown_it.utils import OptionsDict
 
 
-def _link_open(
-    renderer: RendererHTML, tokens: Sequence[Token], index: int, options: OptionsDict, _: MutableMapping[str, Any]
-) -> str:
-    tokens[index].attrSet("rel", "noopener nofollow")
-    tokens[index].attrSet("target", "_blank")
-    return renderer.renderToken(tokens, index, options, _)
+def link_open(renderer: Any, tokens: Sequence[Token], index: int, options: Any, _: Any) -> str:
+    """Render a link that opens beside the page, and tells the other site nothing of it."""
+    tokens[index].attrs |= {"rel": "noopener noreferrer nofollow", "target": "_blank"}
+    return str(renderer.renderToken(tokens, index, options, {}))
 
 
 @lru_cache
-def _markdown() -> MarkdownIt:
-    # Text that looks like HTML stays text, and no address runs a script: markdown-it refuses javascript: and its like.
-    markdown = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
-    markdown.add_render_rule("link_open", _link_open)
-    return markdown
+def guidelines_parser() -> MarkdownIt:
+    """Return the parser: CommonMark with tables, without HTML and images. It refuses links to scripts by itself."""
+    parser = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
+    parser.add_render_rule("link_open", link_open)
+    return parser
 
 
 def guidelines_html(text: str) -> str:
-    """Return Markdown as HTML without images, scripts or any HTML of its own; links open in a new tab."""
-    return str(_markdown().render(text))
+    """Return guidelines in Markdown as HTML. HTML in them is shown as text."""
+    return str(guidelines_parser().render(text))

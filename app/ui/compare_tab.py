@@ -6,28 +6,24 @@ import asyncio
 import logging
 import time
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from app.charts import comparison as comparison_chart
 from app.charts.plotly_component import figure, plotted
-from app.format import settings_in_short
 from app.html import message
 from app.services.app_state import Desk
-from app.services.panel_choice import FADERS, POLICY, UNIFORM, chosen_mixture
 from app.services.visitor import visitor_of
 from app.storage.comparisons import Entry
 from app.ui.controls import Steering
+from app.ui.mixture_choice import MixtureChoice
 from app.ui.mixture_controls import Changes, Values
 from app.ui.prompt_upload import PromptUpload
+from app.ui.sampling_fields import SamplingFields, parse_most
 from app.ui.shortcuts import labelled
-from engine import InputError, Mixture, Sampling
-from engine.config import REFERENCE
+from engine import InputError
 from engine.evaluation.comparison import MAX_MIXTURES, summarise
-from engine.inference.parse_mixture import read_mixture
-from engine.prompts import MAX_PROMPTS, PromptSet, read_prompts
 
 log = logging.getLogger("mixdesk")
 
@@ -46,19 +42,9 @@ class CompareTab:
 
     def __init__(self, desk: Desk, steering: Steering) -> None:
         self.desk, self.comparisons = desk, desk.comparisons
-        self.mixture_controls = steering.mixture
-        file = desk.engine.config.prompts
-        self.bundled: PromptSet | None = None
-        if file:
-            every = list(dict.fromkeys(read_prompts(file)))[:MAX_PROMPTS]
-            self.bundled = PromptSet(Path(file).name, every, list(range(1, len(every) + 1)))
-        self.given = PromptUpload(self.bundled)
-        self.choices = [
-            ("Reference", REFERENCE),
-            ("Uniform", UNIFORM),
-            ("Faders, as they stand", FADERS),
-            *((name, f"{POLICY}{name}") for name in desk.policies),
-        ]
+        self.given = PromptUpload(desk.engine, "compare")
+        self.choice = MixtureChoice(desk, steering.mixture, "compare")
+        self.sampling = SamplingFields("compare")
 
     # ------------------------------------------------------------------------------------------------------ the page
 
@@ -79,41 +65,16 @@ class CompareTab:
         """Build the form of a new comparison and the list of comparisons."""
         gr.HTML("<h2>New comparison</h2>")
         self.given.build()
-        self.prompts = self.given.prompts
         self.most = gr.Textbox(
             str(FIRST), label="How many (empty for all)", max_lines=1, elem_id="compare-most", placeholder="all"
         )
-        self.mixtures = gr.Dropdown(
-            self.choices,
-            value=[value for _, value in self.choices if value != FADERS][:MAX_MIXTURES],
-            multiselect=True,
-            max_choices=MAX_MIXTURES,
-            allow_custom_value=True,
-            label="Mixtures (the first is to win against)",
-            elem_id="compare-mixtures",
-        )
-        weights = zip(self.desk.policies, ("0.6", "0.4"), strict=False)
-        example = ", ".join(f"{name}={weight}" for name, weight in weights)
-        with gr.Row(elem_id="compare-typed-row", equal_height=True):
-            self.typed = gr.Textbox(
-                label="Or type weights, rule, gain",
-                max_lines=1,
-                placeholder=example,
-                elem_id="compare-typed",
-                min_width=140,
-            )
-            self.add = gr.Button("Add", size="sm", elem_id="compare-add", min_width=56, scale=0)
-        with gr.Row(elem_id="compare-numbers"):
-            self.temperature = gr.Textbox(
-                "0.7", label="Temperature", max_lines=1, min_width=70, elem_id="compare-temperature"
-            )
-            self.length = gr.Textbox("160", label="Max tokens", max_lines=1, min_width=70, elem_id="compare-length")
-            self.seed = gr.Textbox("1", label="Seed", max_lines=1, min_width=70, elem_id="compare-seed")
+        self.choice.build("Mixtures (the first is to win against)")
+        self.sampling.build()
         self.start = gr.Button(labelled("Compare", "compare-start"), variant="primary", elem_id="compare-start")
         self.status = gr.HTML(
             "",
             html_template='<p role="status" aria-live="polite">${value}</p>',
-            js_on_load="mixdesk.compare.begin(element);",
+            js_on_load="mixdesk.choices.begin(element, 'compare-tab', 'compare-mixtures');",
             elem_id="compare-status",
         )
         self.listing = gr.Radio([], label="Comparisons", visible=False, elem_id="compare-list")
@@ -158,11 +119,11 @@ class CompareTab:
             self.progress, self.wins, self.radar, self.table, self.seen, self.timer, self.status,
         ]  # fmt: skip
         tab.select(self.refresh, [self.listing], view, queue=False, **QUIET)
+        tab.select(self.choice.listed, None, [self.choice.mixtures], queue=False, **QUIET)
         self.listing.input(self.open, [self.listing], view, queue=False, **QUIET)
         self.timer.tick(self.tick, [self.listing, self.seen], view, queue=False, **QUIET)
         asked = {
-            self.prompts, self.given.file, self.most, self.mixtures, self.temperature, self.length, self.seed,
-            *self.mixture_controls.components(),
+            self.given.prompts, self.given.file, self.most, *self.choice.components(), *self.sampling.components()
         }  # fmt: skip
         self.start.click(self.starting, asked, view, concurrency_limit=None, **QUIET)
         self.stop.click(self.stopping, [self.listing], [self.status], queue=False, **QUIET)
@@ -171,14 +132,7 @@ class CompareTab:
         self.spare.click(lambda: gr.Row(visible=False), None, [self.confirm], queue=False, **QUIET)
         self.sure.click(self.deleting, [self.listing], view, queue=False, **QUIET)
         self.given.connect(self.status)
-        gr.on(
-            [self.add.click, self.typed.submit],
-            self.adding,
-            [self.typed, self.mixtures],
-            [self.typed, self.mixtures, self.status],
-            queue=False,
-            **QUIET,
-        )
+        self.choice.connect(self.status)
         place = gr.Number(-1, visible="hidden", label="Prompt")
         self.table.select(
             self.reading,
@@ -191,50 +145,12 @@ class CompareTab:
 
     # ------------------------------------------------------------------------------------------- what is asked for
 
-    def adding(self, typed: str | None, chosen: list[str]) -> Changes:
-        """Add the typed mixture to the chosen ones."""
-        text = (typed or "").strip()
-        try:
-            if not text:
-                raise InputError("Type weights first, such as those that the field shows.")
-            read_mixture(self.desk.engine, text)
-            if len(chosen) >= MAX_MIXTURES:
-                raise InputError(f"There are {MAX_MIXTURES} mixtures already: take one out first.")
-        except InputError as error:
-            return {self.status: message(str(error), "bad")}
-        return {self.typed: "", self.mixtures: list(dict.fromkeys([*chosen, text])), self.status: ""}
-
-    def mixture(self, choice: str, values: Values) -> tuple[str, Mixture]:
-        """Return (name, mixture) of a choice.
-
-        Raises:
-            InputError: if the choice is not a valid mixture.
-        """
-        engine = self.desk.engine
-        if choice not in [value for _, value in self.choices]:
-            return choice, read_mixture(engine, choice)
-        mixture = chosen_mixture(choice, self.mixture_controls.state(values), engine)
-        name = choice.removeprefix(POLICY)
-        if choice in (FADERS, UNIFORM, REFERENCE):
-            name = choice.title()
-        if choice == UNIFORM and (extra := settings_in_short(mixture)):
-            name += f" ({extra})"
-        return name, mixture
-
     async def starting(self, values: Values, request: gr.Request) -> Changes:
         """Start a comparison with the form's settings and show it."""
         try:
-            prompts = values[self.given.file] if values[self.prompts] == "file" else self.bundled
-            if prompts is None:
-                raise InputError("Prompts: there are none yet; upload a file of them.")
-            mixtures = dict(self.mixture(choice, values) for choice in values[self.mixtures] or [])
-            sampling = Sampling(
-                max_new_tokens=int(parse_count(values[self.length], "max tokens", whole=True)),
-                temperature=parse_count(values[self.temperature], "temperature"),
-            )
-            text = (values[self.most] or "").strip().lower()
-            most = None if text in ("", "all") else max(0, int(parse_count(text, "how many", whole=True)))
-            seed = int(parse_count(values[self.seed], "seed", whole=True))
+            prompts, mixtures = self.given.chosen(values), self.choice.chosen(values)
+            sampling, seed = self.sampling.read(values)
+            most = parse_most(values[self.most])
             # Reading a thousand prompts takes a while, and the events of all sessions go through this loop.
             asked = prompts, mixtures, sampling, seed, most, visitor_of(request)
             made = await asyncio.to_thread(self.comparisons.start, self.desk.engine, *asked)
@@ -375,20 +291,6 @@ class CompareTab:
         if entry.finished:
             state = f"{entry.prompts} prompts" + (f", {entry.missing} rewards missing" if entry.missing else "")
         return f"{entry.id} · {entry.source} · {len(entry.mixtures)} mixtures, {state} · {when}"
-
-
-def parse_count(text: str | None, what: str, whole: bool = False) -> float:
-    """Parse a typed number, which may have a decimal comma.
-
-    Raises:
-        InputError: if it is not a number, or not a whole one where `whole` is true.
-    """
-    typed = (text or "").strip().replace(",", ".")
-    try:
-        return int(typed) if whole else float(typed)
-    except ValueError:
-        kind = "a whole number" if whole else "a number"
-        raise InputError(f"{what}: found '{typed[:40] or 'nothing'}'; type {kind}") from None
 
 
 def build_compare_tab(desk: Desk, tab: gr.Tab, steering: Steering) -> None:

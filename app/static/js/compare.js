@@ -1,7 +1,7 @@
 // @ts-check
 // The Compare tab's table and dialog. All that people or models wrote is set as text, never as HTML.
 import { byId, make, pressable } from "./dom.js";
-import { choiceCrosses, inDropdown } from "./gradio.js";
+import { inDropdown } from "./gradio.js";
 import { ALL, LOWEST, barSpan, difference, nextSort, score as scoreOf, selectRows, signed } from "./math/comparison.js";
 import { matches } from "./shortcuts.js";
 
@@ -13,18 +13,6 @@ let chosen = () => {};
 let order = []; // places as they are shown now
 const view = { search: "", reward: ALL, filter: "", sort: null, down: true, limit: STEP };
 
-// Gradio calls the crosses of the chosen mixtures by number, and replaces them now and then.
-const name = () => {
-  for (const { cross, choice } of choiceCrosses("compare-mixtures")) {
-    const label = `Remove ${choice}`;
-    if (cross.ariaLabel !== label) cross.ariaLabel = cross.title = label;
-  }
-};
-compare.begin = (element) => {
-  const tab = element.closest("#compare-tab");
-  new MutationObserver(name).observe(tab, { childList: true, subtree: true, attributeFilter: ["title"] });
-  name();
-};
 const option = (given, label) => make("option", { value: given }, label);
 const swatch = ({ line }) => make("span", { className: "line", style: { "border-top": line } });
 const dot = (colour) => make("span", { className: "dot", style: { "--accent": colour } });
@@ -197,7 +185,7 @@ export const listen = () => {
     const press = (id) => { if (pressable(byId(id))) byId(id).click(); };
     /** @type {any} */
     const target = event.target;
-    if (matches(event, "run")) press("compare-start");
-    else if (matches(event, "stop") && !inDropdown(target) && !target.closest("#compare-mixtures, input[type=search]")) press("compare-stop");
+    if (matches(event, "run")) ["compare-start", "study-create"].forEach(press);
+    else if (matches(event, "stop") && !inDropdown(target) && !target.closest("#compare-mixtures, #study-mixtures, input[type=search]")) ["compare-stop", "study-stop"].forEach(press);
   });
 };
