@@ -13,9 +13,9 @@ export default [
       "no-implicit-globals": "error",
     },
   },
-  { files: ["app/static/js/**"], languageOptions: { globals: globals.browser } },
+  { files: ["app/static/js/**", "app/static/annotate/**"], languageOptions: { globals: globals.browser } },
   // The arithmetic has no page: node tests it.
-  { files: ["app/static/js/math/**"], languageOptions: { globals: Object.fromEntries(Object.keys(globals.browser).map((name) => [name, "off"])) } },
+  { files: ["app/static/js/math/**", "app/static/annotate/state/**"], languageOptions: { globals: Object.fromEntries(Object.keys(globals.browser).map((name) => [name, "off"])) } },
   { files: ["tests/js/**"], languageOptions: { globals: globals.node } },
   {
     // Gradio's class names and ids are known in one module.

@@ -37,13 +37,15 @@ class SecurityHeaders:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        policy = FILE_POLICY if FILES in scope["path"] else self.policy
+        is_file = FILES in scope["path"]
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 kept = [item for item in message.get("headers", []) if not item[0].startswith(b"access-control-")]
                 headers = MutableHeaders(raw=kept)
-                headers["Content-Security-Policy"] = policy
+                # A page without Gradio, such as the annotators', has a stricter policy of its own.
+                if is_file or "content-security-policy" not in headers:
+                    headers["Content-Security-Policy"] = FILE_POLICY if is_file else self.policy
                 headers["X-Content-Type-Options"] = "nosniff"
                 headers["Referrer-Policy"] = "same-origin"
                 message = {**message, "headers": headers.raw}
