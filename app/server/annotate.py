@@ -1,24 +1,24 @@
 """The annotators' routes of the site: the page of a study, and what it asks for.
 
 A person is recognised by a cookie that scripts cannot read and that no other study or page of the site gets. All
-answers are JSON; an error is {"error": one line}, with 409 if sending the same again cannot help, 429 or 503 if it can, later.
-No answer names a system, a mixture, a seed, or the kind of a pair.
+answers are JSON; an error is {"error": one line}, with 429 or 503 if the same request can succeed later, else with
+another status. No answer names a system, a mixture, a seed, or the kind of a pair.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from app.html import escape
 from app.server.allowed_hosts import is_foreign
+from app.server.annotate_page import annotate_asset_route, annotate_notice, annotate_shell
 from app.server.own_sessions import MalformedError, parse_json
 from app.services.guidelines import guidelines_html
 from app.services.rate_limit import RateLimit
@@ -91,12 +91,13 @@ class AnnotateRoutes:
     """The routes below /annotate/.
 
     Args:
-        store: Returns the store.
-        root: Path at which a proxy shows the site.
+        store: The store.
+        root: The public path or URL of the site behind a proxy.
     """
 
-    def __init__(self, store: Callable[[], Store], root: str = "") -> None:
-        self.store, self.root = store, root
+    def __init__(self, store: Store, root: str = "") -> None:
+        self.assignments = Assignments(store)
+        self.root = urlsplit(root).path.rstrip("/")
         self.wrong_secrets, self.unknown_cookies = RateLimit(WRONG_SECRETS), RateLimit(UNKNOWN_COOKIES)
         self.joins, self.requests = RateLimit(JOINS), RateLimit(REQUESTS)
         self.bodies: dict[str, type[Body]] = {
@@ -110,24 +111,20 @@ class AnnotateRoutes:
     def routes(self) -> list[Route]:
         """Return the routes, for the site's own application."""
         return [
+            annotate_asset_route(),
             Route("/annotate/{study}", self.show, methods=["GET"]),
             Route("/annotate/{study}/{action}", self.act, methods=["POST"]),
         ]
-
-    @property
-    def assignments(self) -> Assignments:
-        """The assignments of the site's store."""
-        return Assignments(self.store())
 
     async def show(self, request: Request) -> Response:
         """Return the annotators' page, or 404 with a sentence if there is no such study to be seen."""
         try:
             settings, _ = await run_in_threadpool(self.assignments.overview, request.path_params["study"], None)
         except UnknownStudyError as error:
-            return shell("No such study", str(error), 404)
+            return annotate_notice("No such study", str(error), 404)
         except StoreError as error:
-            return shell("Not available", str(error), 503)
-        return shell(settings.name, "", 200)
+            return annotate_notice("Not available", str(error), 503)
+        return annotate_shell(settings.name)
 
     async def act(self, request: Request) -> Response:
         """Do what the page asks for, and return the answer as JSON."""
@@ -317,12 +314,3 @@ def error_answer(words: str, status: int) -> Response:
     if status in (429, 503):
         answer.headers["Retry-After"] = "60" if status == 429 else "5"
     return answer
-
-
-def shell(title: str, sentence: str, status: int) -> Response:
-    """Return the page without anything in it, until app/static/annotate has one."""
-    page = (
-        '<!doctype html><html lang="en"><meta charset="utf-8">'
-        f"<title>{escape(title)}</title><main><h1>{escape(title)}</h1><p>{escape(sentence)}</p></main></html>"
-    )
-    return HTMLResponse(page, status, headers={"Cache-Control": "no-store"})

@@ -16,8 +16,8 @@ from tests.app.storage.making_studies import StudyScene, example
 def test_each_pair_is_rated_as_often_as_wanted_by_different_people(store) -> None:
     scene = StudyScene(store, prompts=5, wanted=2)
     people = [scene.join(name) for name in ("anna", "bert", "cleo")]
-    done = {person: 0 for person in people}
-    while any([scene.work(person, most=1) for person in people]):
+    done = dict.fromkeys(people, 0)
+    while sum(len(scene.work(person, most=1)) for person in people):
         pass
     for row in scene.rows("state = 'answered'"):
         done[row["annotator_id"]] += 1
@@ -117,10 +117,10 @@ def test_answers_are_checked(store, answers: dict[str, str]) -> None:
     scene = StudyScene(store, tie=False, both_bad=False)
     anna = scene.join()
     mine = scene.next(anna)
-    with pytest.raises(InputError, match="^answers: ") as raised:
+    with pytest.raises(InputError, match=r"^answers: ") as raised:
         scene.assignments.answer(scene.id, anna, mine.id, answers)
     assert "\n" not in str(raised.value)
-    with pytest.raises(InputError, match="^comment: it has 2,001 characters"):
+    with pytest.raises(InputError, match=r"^comment: it has 2,001 characters"):
         scene.answer(anna, mine, comment="x" * 2001)
     assert scene.counts() == [0] * 4
 
@@ -215,7 +215,7 @@ def test_a_pair_that_was_undone_can_be_skipped(store) -> None:
     assert scene.counts() == [1]
 
 
-# ------------------------------------------------------------------------------------------------------- who gets nothing
+# ----------------------------------------------------------------------------------------------------- who gets nothing
 
 
 def test_a_paused_study_gives_out_nothing_and_takes_what_was_given_out(store) -> None:
@@ -284,7 +284,7 @@ def test_a_study_stops_at_its_budget(store) -> None:
     assert scene.tables.entry(scene.id).wanted == 7
 
 
-# ---------------------------------------------------------------------------------------------------------------- training
+# ------------------------------------------------------------------------------------------------------------- training
 
 
 def train(scene: StudyScene, annotator: str, right: int) -> list[bool]:
@@ -324,7 +324,7 @@ def test_training_has_two_attempts(store) -> None:
     assert scene.counts() == [0] * 4
 
 
-# ------------------------------------------------------------------------------------------------------------ many at once
+# --------------------------------------------------------------------------------------------------------- many at once
 
 
 def test_many_at_once_rate_each_pair_exactly_as_often_as_wanted(store) -> None:
@@ -351,7 +351,7 @@ def test_many_at_once_rate_each_pair_exactly_as_often_as_wanted(store) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    while any([scene.work(person) for person in people]):  # who found everything leased had stopped
+    while sum(len(scene.work(person)) for person in people):  # who found everything leased had stopped
         pass
     assert errors == [] and scene.counts() == [3] * 24
     assert set(confirmed) <= {row["id"] for row in scene.rows("state = 'answered'")}

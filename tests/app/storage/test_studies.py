@@ -110,7 +110,7 @@ def test_unknown_studies_are_refused(store) -> None:
         tables.invite("nowhere", "Anna")
 
 
-# ------------------------------------------------------------------------------------------------------------ its people
+# ----------------------------------------------------------------------------------------------------------- its people
 
 
 def test_an_invitation_is_one_persons_on_all_devices(store) -> None:
@@ -151,9 +151,9 @@ def test_a_revoked_invitation_lets_nobody_in_and_keeps_the_answers(store) -> Non
 @pytest.mark.parametrize("name", ["x" * 101, "a\nb", "\u202eabc"])
 def test_names_are_one_line(store, name: str) -> None:
     scene = StudyScene(store)
-    with pytest.raises(InputError, match="^name: give a name"):
+    with pytest.raises(InputError, match=r"^name: give a name"):
         scene.tables.invite(scene.id, name)
-    with pytest.raises(InputError, match="^name: give a name"):
+    with pytest.raises(InputError, match=r"^name: give a name"):
         scene.assignments.join(scene.id, key="k", name=name, joined_by="anonymous")
 
 
@@ -177,11 +177,17 @@ def test_a_browser_is_known_by_a_secret_that_is_not_stored(store) -> None:
 def test_ids_cannot_be_guessed(store) -> None:
     scene = StudyScene(store)
     anna = scene.join()
-    ids = [scene.id, anna, scene.next(anna).id, scene.tables.invite(scene.id, "a")[0], scene.tables.items(scene.id)[0].id]
+    ids = [
+        scene.id,
+        anna,
+        scene.next(anna).id,
+        scene.tables.invite(scene.id, "a")[0],
+        scene.tables.items(scene.id)[0].id,
+    ]
     assert all(len(one) == 16 for one in ids) and len({one[:5] for one in ids}) == len(ids)
 
 
-# ------------------------------------------------------------------------------------------------------------ the end of it
+# -------------------------------------------------------------------------------------------------------- the end of it
 
 
 def fill(scene: StudyScene) -> None:
@@ -249,4 +255,6 @@ def test_a_study_deletes_the_comparison_that_is_its_own(store, completion) -> No
     assert [entry.id for entry in ComparisonTables(store).listing()] == [made], "another study needs it"
     scene.tables.delete(heir)
     assert ComparisonTables(store).listing() == []
-    assert store.db.table("prompts").count == store.db.table("completions").count == store.db.table("rewards").count == 0
+    assert (
+        store.db.table("prompts").count == store.db.table("completions").count == store.db.table("rewards").count == 0
+    )
