@@ -6,7 +6,7 @@ import math
 from html import escape
 from typing import Any
 
-from app.charts.annotators_table import signless
+from app.charts.people_table import signless
 from app.html import message
 from app.services.results import Results
 from app.services.standings import LOSS, WIN, empty

@@ -13,9 +13,9 @@ from typing import Any
 
 import gradio as gr
 
-from app.charts.annotators_table import alpha_table, annotators_table
 from app.charts.influences import agreeing_table, controls_table
 from app.charts.leaderboard import leaderboard_html
+from app.charts.people_table import alpha_table, people_table
 from app.charts.results_summary import (
     NO_IMPLIED,
     NO_REWARDS,
@@ -330,7 +330,7 @@ class ResultsTab:
             self.matrix: matrix_value(results, own),
             self.matrix_hint: matrix_hint(own),
             self.people: alpha_table(results.agreements)
-            + (annotators_table(results.people, source.gold_share) if own else ""),
+            + (people_table(results.people, source.gold_share) if own else ""),
             self.influences: controls_table(results.controls)
             + agreeing_table("Reward models", results.rewards, self.desk.colours, NO_REWARDS),
             **self.implied_shown(results, own),

@@ -113,4 +113,3 @@ def add_completion(store: Store, completion: Completion, model: str = "here") ->
     """Write a completion with its rewards, and return its id."""
     with store.writing():
         return store.insert(completion, model, CLOCK.format(1))
-

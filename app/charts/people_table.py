@@ -50,7 +50,7 @@ def signless(value: float) -> str:
     return f"{round(value, 2) + 0.0:.2f}".replace("-", "−") if math.isfinite(value) else NONE
 
 
-def annotators_table(people: Sequence[Person], gold_share: float) -> str:
+def people_table(people: Sequence[Person], gold_share: float) -> str:
     """Return the table of annotators, the least reliable first."""
     rows = "".join(person_row(person) for person in people)
     return (
