@@ -1,5 +1,6 @@
 // @ts-check
 // The page's scripts: what each of them listens to, and the object that Gradio's handlers in Python call.
+import * as account from "./account.js";
 import * as choices from "./choices.js";
 import * as configurations from "./configurations.js";
 import { compare, listen as listenOnCompare } from "./compare.js";
@@ -35,6 +36,7 @@ const mixdesk = {
   figure: figures.figure,
   underlay: figures.underlay,
   ready: () => {
+    account.show();
     document.querySelectorAll(".chip").forEach((/** @type {any} */ chip) => { chip.title = chip.textContent.trim(); });
     panels.show("left,right");
     turns.ready();
