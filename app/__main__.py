@@ -93,6 +93,7 @@ def serve(
         import uvicorn
 
         from app.server import zero
+        from app.server.annotate import AnnotateRoutes
         from app.server.app import Site
         from app.server.configurations import Configurations, find, read
         from app.server.deployment import find_place
@@ -167,9 +168,10 @@ def serve(
     if on_cpu:
         zero.report()
     latest = LATEST_WITH_COPIES if mirror else LATEST
-    routes = study_routes(store)
+    annotating = AnnotateRoutes(store, root_path, sign_in=signing_in is not None)
+    routes = [*study_routes(store), *annotating.routes()]
     if signing_in:
-        routes += SignIn(signing_in, root_path).routes()
+        routes += SignIn(signing_in, root_path, annotating.join_signed_in).routes()
     settings = uvicorn.Config(
         guarded(Site(configurations, root_path, routes), access),
         http=PatientProtocol,

@@ -1,7 +1,7 @@
 """The web application: the first desk at /, each other at /desk/<slug>/.
 
 /configurations lists and loads the menu's configurations; /fetch lists, starts and cancels downloads. What concerns no
-desk, such as /studies, is given to the site as more routes.
+desk, such as /studies and /annotate, is given to the site as more routes.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, RedirectRespons
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.server.allowed_hosts import is_foreign
 from app.server.configurations import Configurations, Page, for_visitors
 from app.server.gradio_compat import forget_abandoned, forget_unread
 from app.services.visitor import visitor_of_scope
@@ -183,11 +184,6 @@ class Site:
                 for configuration in self.configurations.all.values():
                     if configuration.page:
                         ending.push_async_callback(configuration.page.running.aclose)
-
-
-def is_foreign(request: Request) -> bool:
-    """Return whether a browser sent the request from a page of another site."""
-    return request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "same-site", "none")
 
 
 def answer_request(value: Any) -> Response:

@@ -11,11 +11,12 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import pytest
 from joserfc.jwk import RSAKey
-from starlette.responses import Response
 from starlette.testclient import TestClient
 
+from app.schemas.study import StudyState
 from app.server import sign_in
 from app.server.access import Access, find_access
+from app.server.annotate import AnnotateRoutes
 from app.server.app import Site
 from app.server.guard import guarded
 from app.server.sign_in import SignIn
@@ -24,6 +25,7 @@ from engine import InputError
 from tests.app.server.guarding import PAGE, URL
 from tests.app.server.oidc_provider import CLIENT, SECRET, Provider
 from tests.app.server.test_configurations import Scene
+from tests.app.storage.making_studies import StudyScene
 from tests.browser.serving import running
 
 FROM_PROVIDER = {**PAGE, "Sec-Fetch-Site": "cross-site"}
@@ -57,9 +59,9 @@ def access_of(found: SignInOptions, **settings: Any) -> Access:
 
 @pytest.fixture
 def serve(tiny, store):
-    def app_of(found: SignInOptions, access: Access | None = None, root: str = "", join: Any = None) -> Any:
+    def app_of(found: SignInOptions, access: Access | None = None, root: str = "") -> Any:
         scene = Scene(tiny, store)
-        return guarded(Site(scene.configurations, root, SignIn(found, root, join).routes()), access or access_of(found))
+        return guarded(Site(scene.configurations, root, SignIn(found, root).routes()), access or access_of(found))
 
     return app_of
 
@@ -321,24 +323,72 @@ def test_a_desk_without_sign_in_has_no_such_pages(tiny, store) -> None:
 # ------------------------------------------------------------------------------------------------------------- studies
 
 
-def test_who_comes_from_a_study_joins_it(serve, provider: Provider) -> None:
-    joined = []
+@pytest.fixture
+def annotating(store, tiny, provider: Provider):
+    """Returns (app, study): a site with a study of these settings; `offered`: whether people can sign in at all."""
 
-    def join(request, answer: Response, study: str, account) -> None:
-        if study == "closed":
-            raise InputError("The study is closed.")
-        joined.append((study, account.key, account.name))
-        answer.set_cookie("mixdesk_annotator", "secret")
+    def made(offered: bool = True, **settings: Any) -> tuple[Any, StudyScene]:
+        study, found = StudyScene(store, **settings), options(provider)
+        routes = AnnotateRoutes(store, sign_in=offered)
+        more = [*routes.routes(), *SignIn(found, join=routes.join_signed_in).routes()]
+        return guarded(Site(Scene(tiny, store).configurations, more=more), access_of(found)), study
 
-    with opened(serve(options(provider), join=join)) as client:
-        answer = signed_in(client, "/annotate/some-study")
-        assert joined == [("some-study", "hf:1815", "ada")] and client.cookies["mixdesk_annotator"] == "secret"
-        assert answer.status_code == 200
-        answer = signed_in(client, "/annotate/closed")
-        assert (answer.status_code, answer.text) == (403, "The study is closed.\n")
-        for path in ("/", "/annotate/", "/annotate/static/x/y.js"):
-            signed_in(client, path)
-        assert len(joined) == 1
+    return made
+
+
+def test_an_annotator_joins_by_signing_in(annotating, provider: Provider) -> None:
+    app, study = annotating(sign_in=True)
+    provider.user = {"sub": "7", "preferred_username": "bert"}
+    path = f"/annotate/{study.id}"
+    for browser in range(2):  # the same person on two devices
+        with opened(app) as client:
+            state = client.post(f"{path}/state").json()
+            assert state["phase"] == "join" and state["joining"] == {"anonymous": False, "sign_in": True}
+            answer = signed_in(client, path)
+            assert answer.status_code == 200 and f"url=..{path}" in answer.text
+            (cookie,) = [line for line in answer.headers.get_list("set-cookie") if line.startswith("mixdesk_annotator")]
+            assert "HttpOnly" in cookie and "SameSite=strict" in cookie and f"Path={path}" in cookie
+            state = client.post(f"{path}/state").json()
+            assert state["annotator"] == {"name": "bert"} and state["phase"] != "join"
+            if not browser:
+                assert client.post(f"{path}/next").json()["assignment"]
+            assert not client.get("/login").json()["owner"] and not may_load(client)
+    (annotator,) = study.tables.annotators(study.id)
+    assert (annotator.name, annotator.joined_by) == ("bert", "sign-in")
+    (row,) = study.store.db.query("select key from study_annotators")
+    assert row["key"] == "hf:7"
+    # Another person of the same name is another one.
+    provider.user = {"sub": "8", "preferred_username": "bert"}
+    with opened(app) as client:
+        signed_in(client, path)
+    assert len(study.tables.annotators(study.id)) == 2
+
+
+def test_signing_in_opens_no_study_that_does_not_say_so(annotating, provider: Provider) -> None:
+    app, study = annotating()
+    with opened(app) as client:
+        for path, said in ((f"/annotate/{study.id}", "open the whole link of your invitation"), ("/annotate/none", "")):
+            answer = signed_in(client, path)
+            assert answer.status_code == 403 and said in answer.text and len(answer.text.splitlines()) == 1
+            assert "mixdesk_annotator" not in str(answer.headers) and "mixdesk_owner" not in str(answer.headers)
+        for path in ("/", "/annotate/", "/annotate/static/x/y.js", f"/annotate/{study.id}/next"):
+            assert signed_in(client, path).status_code == 200  # and nobody has joined
+    assert study.tables.annotators(study.id) == []
+
+
+def test_a_study_offers_signing_in_only_where_that_is_configured(annotating) -> None:
+    app, study = annotating(offered=False, sign_in=True)
+    with opened(app) as client:
+        state = client.post(f"/annotate/{study.id}/state").json()
+        assert state["joining"] == {"anonymous": False, "sign_in": False}
+
+
+def test_a_closed_study_is_one_line(annotating) -> None:
+    app, study = annotating(sign_in=True)
+    study.tables.set_state(study.id, StudyState.CLOSED)
+    with opened(app) as client:
+        answer = signed_in(client, f"/annotate/{study.id}")
+        assert answer.status_code == 403 and "is closed" in answer.text
 
 
 # ------------------------------------------------------------------------------------------------------------- options
