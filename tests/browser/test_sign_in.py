@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Page, expect
 
 from app.__main__ import bind
 from app.server.access import find_access
@@ -23,9 +24,16 @@ from app.ui.page import build_page
 from engine import Engine
 from tests.app.server.oidc_provider import CLIENT, SECRET, Provider
 from tests.app.storage.making_studies import StudyScene
-from tests.browser.conftest import opened
+from tests.browser.conftest import TOURED, close
 from tests.browser.serving import running
 from tests.conftest import Tiny
+
+SHOTS = os.environ.get("MIXDESK_SHOTS")  # a folder for pictures, to be looked at
+
+
+def shoot(page: Page, name: str) -> None:
+    if SHOTS:
+        page.screenshot(path=Path(SHOTS) / f"{name}.png")
 
 
 class SignInPlace:
@@ -64,19 +72,35 @@ def hosted(tiny: Tiny, engine: Engine, tmp_path_factory: pytest.TempPathFactory)
 def test_the_owner_signs_in_and_out(hosted: tuple[str, SignInPlace], browser: Browser) -> None:
     url, place = hosted
     place.provider.user = {"sub": "1", "preferred_username": "ada"}
-    with opened(browser, url) as page:
-        account = page.locator("#account")
-        expect(account).to_have_text("Sign in")
-        with page.expect_response(lambda answer: answer.url.startswith(f"{place.provider.url}/authorize")):
-            account.get_by_role("link", name="Sign in").click()
-        page.wait_for_url(f"{url}/")
-        # The cookie, which no other site's page sends, comes with the first request after the provider's answer.
-        expect(account).to_contain_text("ada")
-        assert page.evaluate("fetch('login').then((answer) => answer.json())") == {"name": "ada", "owner": True}
-        assert "mixdesk" not in page.evaluate("document.cookie")
-        page.wait_for_function("document.body.dataset.ready")
-        account.get_by_role("button", name="Sign out").click()
-        expect(account).to_have_text("Sign in")
+    context = browser.new_context(viewport={"width": 1440, "height": 900})
+    context.add_init_script(TOURED)
+    page = context.new_page()
+    wrong: list[str] = []
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
+    page.goto(url)
+    account = page.locator("#account")
+    expect(account).to_have_text("Sign in")
+    shoot(page, "signed-out")
+    with page.expect_request(lambda request: request.url.startswith(f"{place.provider.url}/authorize")):
+        account.get_by_role("link", name="Sign in").click()
+    page.wait_for_url(f"{url}/")
+    # The cookie, which no other site's page sends, comes with the first request after the provider's answer.
+    expect(account).to_contain_text("ada")
+    assert page.evaluate("fetch('login').then((answer) => answer.json())") == {"name": "ada", "owner": True}
+    assert "mixdesk" not in page.evaluate("document.cookie")
+    page.wait_for_function("document.body.dataset.ready")
+    shoot(page, "signed-in")
+    for width in (390, 320):
+        page.set_viewport_size({"width": width, "height": 844})
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        shoot(page, f"signed-in-{width}")
+    page.set_viewport_size({"width": 1440, "height": 900})
+    account.get_by_role("button", name="Sign out").click()
+    expect(account).to_have_text("Sign in")
+    page.wait_for_function("document.body.dataset.ready")
+    close(context)
+    assert not wrong
 
 
 def test_an_annotator_signs_in_from_the_studys_page(hosted: tuple[str, SignInPlace], browser: Browser) -> None:
