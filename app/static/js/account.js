@@ -26,5 +26,5 @@ export const show = async () => {
   if (!name) return place().replaceChildren(...(owner ? [] : [link()]));
   const out = make("button", { type: "button" }, "Sign out");
   out.addEventListener("click", signOut);
-  place().replaceChildren(make("span", { title: owner ? "The owner of this desk" : "" }, name), " ", out);
+  place().replaceChildren(make("span", { title: owner ? "The owner of this desk" : "" }, name), out);
 };
