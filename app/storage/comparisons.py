@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from sqlite_utils import Database
 
-from app.storage.database import Store, prompt_id, put_rewards, read_completion
+from app.storage.database import Store, mixture_id, prompt_id, put_rewards, read_completion
 from engine import Completion, InputError, Mixture, Sampling
 from engine.rewards.missing import Rewards
 
@@ -75,6 +75,25 @@ class ComparisonAnswers:
     missing: dict[tuple[int, int], dict[str, str]] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class StoredResponse:
+    """One response of a comparison.
+
+    Attributes:
+        place: Index of the prompt.
+        mixture: Index of the mixture.
+        completion: Id of the completion.
+        prompt: The prompt.
+        text: The response.
+    """
+
+    place: int
+    mixture: int
+    completion: int
+    prompt: str
+    text: str
+
+
 class ComparisonTables:
     """The tables of comparisons. Thread-safe, like the store."""
 
@@ -95,9 +114,7 @@ class ComparisonTables:
         with self.store.writing() as db:
             made: Any = db.table("comparisons").insert(row).last_pk
             for place, (name, mixture) in enumerate(plan.mixtures.items()):
-                known = db.table("mixtures").lookup(
-                    {**mixture.as_dict(), "weights": json.dumps(mixture.weights, sort_keys=True, ensure_ascii=False)}
-                )
+                known = mixture_id(db, mixture)
                 mixed = {"comparison_id": made, "place": place, "name": name, "mixture_id": known}
                 db.table("comparison_mixtures").insert(mixed)
             db.table("comparison_prompts").insert_all(
@@ -148,24 +165,20 @@ class ComparisonTables:
             db.table("comparisons").update(comparison, {"finished_at": now()})
 
     def delete(self, comparison: int) -> None:
-        """Delete a comparison with its responses, and its prompts that no other row references."""
+        """Delete a comparison with its responses, and its prompts that no other row references.
+
+        Raises:
+            InputError: if a study uses it.
+        """
         with self.store.writing() as db:
-            completions = column(db, "comparison_completions", "completion_id", comparison)
-            prompts = column(db, "comparison_prompts", "prompt_id", comparison)
-            for table in ("comparison_completions", "comparison_prompts", "comparison_mixtures"):
-                db.execute(f"delete from {table} where comparison_id = ?", [comparison])
-            db.execute("delete from comparisons where id = ?", [comparison])
-            for table in ("rewards", "missing_rewards"):
-                db.conn.executemany(f"delete from {table} where completion_id = ?", completions)
-            db.conn.executemany("delete from completions where id = ?", completions)
-            db.conn.executemany(
-                "delete from prompts where id = ?1 and not exists (select 1 from completions where prompt_id = ?1) "
-                "and not exists (select 1 from comparison_prompts where prompt_id = ?1)",
-                prompts,
-            )
+            if studies := studies_with(db, comparison):
+                raise InputError(
+                    f"The study “{studies[0]}” uses this comparison's responses: export and delete the study first."
+                )
+            delete_comparison(db, comparison)
 
     def listing(self) -> list[Entry]:
-        """Return all comparisons, the newest first."""
+        """Return all comparisons, the newest first, without those that were made for a study."""
         with self.store.reading() as db:
             rows = db.query(
                 "select c.id, c.model, c.source, c.created_at, c.finished_at, "
@@ -175,7 +188,8 @@ class ComparisonTables:
                 "(select count(*) from comparison_completions where comparison_id = c.id and mixture_place = 0) "
                 "as answered, "
                 "(select count(*) from comparison_completions a join missing_rewards r using (completion_id) "
-                "where a.comparison_id = c.id) as missing from comparisons c order by c.id desc"
+                "where a.comparison_id = c.id) as missing from comparisons c where not exists "
+                "(select 1 from studies s where s.comparison_id = c.id and s.owns_comparison = 1) order by c.id desc"
             )
             return [
                 Entry(
@@ -242,6 +256,27 @@ class ComparisonTables:
                 rewards[place, mixture, index[objective]] = value
         return ComparisonAnswers(plan, {place for place, _, _ in texts}, written, rewards, missing)
 
+    def progress(self, comparison: int) -> tuple[int, int]:
+        """Return the number of prompts that all mixtures have answered, and the number of prompts."""
+        with self.store.reading() as db:
+            answered = "comparison_id = ? and mixture_place = 0"
+            return (
+                db.table("comparison_completions").count_where(answered, [comparison]),
+                db.table("comparison_prompts").count_where("comparison_id = ?", [comparison]),
+            )
+
+    def responses(self, comparison: int, place: int | None = None) -> list[StoredResponse]:
+        """Return the responses of a comparison so far, of one prompt or of all, by prompt and mixture in order."""
+        with self.store.reading() as db:
+            rows = db.execute(
+                "select a.place, a.mixture_place, a.completion_id, p.text, c.text from comparison_completions a "
+                "join completions c on c.id = a.completion_id join prompts p on p.id = c.prompt_id "
+                "where a.comparison_id = :id and (:place is null or a.place = :place) "
+                "order by a.place, a.mixture_place",
+                {"id": comparison, "place": place},
+            )
+            return [StoredResponse(*row) for row in rows.fetchall()]
+
     def completions(self, comparison: int, place: int | None = None) -> list[dict[str, Any]]:
         """Return full completions with their `place` and `mixture_name`, in order, of one prompt or of all."""
         where = "" if place is None else "and a.place = :place"
@@ -288,6 +323,40 @@ def read_plan(db: Database, comparison: int) -> Plan:
         sampling=Sampling(max_new_tokens=row["max_new_tokens"], temperature=row["temperature"]),
         seed=row["seed"],
         scale={objective: (mean, std) for objective, (mean, std) in scale.items()},
+    )
+
+
+def studies_with(db: Database, comparison: int) -> list[str]:
+    """Return the names of the studies that use a comparison or its responses, the oldest first."""
+    rows = db.execute(
+        "select name from studies s where comparison_id = :id or exists (select 1 from comparison_completions c "
+        "join study_items i on c.completion_id in (i.first_id, i.second_id) where c.comparison_id = :id "
+        "and i.study_id = s.id) order by created_at, rowid",
+        {"id": comparison},
+    )
+    return [name for (name,) in rows]
+
+
+def delete_comparison(db: Database, comparison: int) -> None:
+    """Delete a comparison with its responses and prompts within the caller's transaction."""
+    completions = column(db, "comparison_completions", "completion_id", comparison)
+    prompts = column(db, "comparison_prompts", "prompt_id", comparison)
+    for table in ("comparison_completions", "comparison_prompts", "comparison_mixtures"):
+        db.execute(f"delete from {table} where comparison_id = ?", [comparison])
+    db.execute("delete from comparisons where id = ?", [comparison])
+    for table in ("rewards", "missing_rewards"):
+        db.conn.executemany(f"delete from {table} where completion_id = ?", completions)
+    db.conn.executemany("delete from completions where id = ?", completions)
+    delete_unused_prompts(db, prompts)
+
+
+def delete_unused_prompts(db: Database, prompts: Iterable[tuple[int]]) -> None:
+    """Delete those of these prompts (ids in 1-tuples) that no row references, within the caller's transaction."""
+    db.conn.executemany(
+        "delete from prompts where id = ?1 and not exists (select 1 from completions where prompt_id = ?1) "
+        "and not exists (select 1 from comparison_prompts where prompt_id = ?1) "
+        "and not exists (select 1 from study_items where prompt_id = ?1)",
+        prompts,
     )
 
 
