@@ -29,6 +29,8 @@ class _Items:
         difference: [U], of the item's two systems' log-strengths.
         results: Number of different results, 2 without ties.
         nodes: [K], values of the quadrature.
+        by_item: [U, N], sums votes of an item.
+        by_result: [3 U, N], sums votes of an item with the same result.
     """
 
     item: np.ndarray
@@ -37,6 +39,8 @@ class _Items:
     difference: np.ndarray
     results: int
     nodes: np.ndarray
+    by_item: csr_matrix
+    by_result: csr_matrix
 
 
 def reliabilities(votes: Votes) -> np.ndarray:
@@ -53,6 +57,7 @@ def reliabilities(votes: Votes) -> np.ndarray:
         return np.full(people, USUAL)
     nodes, node_weights = np.polynomial.hermite_e.hermegauss(NODES)
     _, first_vote, item = np.unique(votes.item[countable(votes)], return_index=True, return_inverse=True)
+    units = len(first_vote)
     items = _Items(
         item=item,
         annotator=ballots.annotator,
@@ -60,6 +65,8 @@ def reliabilities(votes: Votes) -> np.ndarray:
         difference=_differences(ballots, len(votes.systems))[first_vote],
         results=NEITHER + bool((ballots.result == NEITHER).any()),
         nodes=nodes,
+        by_item=_summing(item, units),
+        by_result=_summing(ballots.result * units + item, 3 * units),
     )
     number = np.bincount(items.annotator, minlength=people)
     reliability = np.full(people, USUAL)
@@ -68,7 +75,7 @@ def reliabilities(votes: Votes) -> np.ndarray:
         chances = _chances(items, at)
         follows = reliability[items.annotator, None] * chances[items.result, items.item]  # [N, K]
         either = follows + (1 - reliability[items.annotator, None]) / items.results
-        score = np.log(node_weights) + _summed(np.log(either), items.item, len(items.difference))
+        score = np.log(node_weights) + items.by_item @ np.log(either)
         of_node = special.softmax(score, axis=1)
         following = of_node[items.item] * follows / either  # probability of the node, and that the vote follows
         share = np.bincount(items.annotator, following.sum(1), people) + USUAL * USUAL_VOTES
@@ -91,7 +98,7 @@ def _chances(items: _Items, at: np.ndarray) -> np.ndarray:
 def _step(items: _Items, at: np.ndarray, chances: np.ndarray, following: np.ndarray) -> np.ndarray:
     """Return Newton's step of factor, spread and log tie parameter; following: [N, K], weights of votes."""
     units = len(items.difference)
-    counts = _summed(following, items.result * units + items.item, 3 * units).reshape(3, units, -1)
+    counts = (items.by_result @ following).reshape(3, units, -1)
     number = counts.sum(0)
     lead = chances[0] - chances[1]
     pull = (counts[0] - counts[1] - number * lead) / 2
@@ -108,10 +115,9 @@ def _step(items: _Items, at: np.ndarray, chances: np.ndarray, following: np.ndar
     return step / max(1.0, float(np.abs(step).max()))
 
 
-def _summed(values: np.ndarray, index: np.ndarray, number: int) -> np.ndarray:
-    """Return the sums [number, K] of values [N, K] with the same index [N]."""
-    into = csr_matrix((np.ones(len(index)), (index, np.arange(len(index)))), shape=(number, len(index)))
-    return into @ values
+def _summing(index: np.ndarray, number: int) -> csr_matrix:
+    """Return a matrix [number, N] that sums values with the same index [N]."""
+    return csr_matrix((np.ones(len(index)), (index, np.arange(len(index)))), shape=(number, len(index)))
 
 
 def _differences(ballots: Ballots, systems: int) -> np.ndarray:

@@ -89,7 +89,7 @@ def main() -> None:
     print(f"{options.studies} studies each, {len(STRENGTHS)} systems; share of 95% intervals that hold the truth")
     print(f"{'':<48}{'careless':>9}{'plain':>8}{'weighted':>10}{'found':>8}")
     for name, shape in SHAPES.items():
-        for careless in (0, CARELESS):
+        for careless in (CARELESS, 0):
             rng = np.random.default_rng(options.seed)
             studies = [measure(rng, careless, options.resamples, **shape) for _ in range(options.studies)]
             plain, weighted = (np.mean([getattr(study, kind) for study in studies]) for kind in ("plain", "weighted"))
