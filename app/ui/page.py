@@ -19,7 +19,7 @@ SESSIONS = 500  # whose state Gradio keeps, such as uploaded prompts; the longes
 def build_page(desk: Desk, menu: Menu | None = None) -> gr.Blocks:
     """Build the page of a desk."""
     with gr.Blocks(title="Mixdesk", fill_width=True, analytics_enabled=False, delete_cache=KEPT) as blocks:
-        build_header(desk.warning, menu, desk.engine.notes, desk.hosted)
+        build_header(desk.warning, menu, desk.engine.notes, desk.hosted, desk.sign_in)
         with gr.Tabs(elem_id="tabs", overflow_behavior="wrap") as tabs:
             with gr.Tab(labelled("Desk", "desk-tab"), id="desk", elem_id="desk-tab") as first:
                 steering = desk_tab.build_desk_tab(desk, first, tabs)

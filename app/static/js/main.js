@@ -1,5 +1,6 @@
 // @ts-check
 // The page's scripts: what each of them listens to, and the object that Gradio's handlers in Python call.
+import * as account from "./account.js";
 import * as annotate from "./annotate.js";
 import * as choices from "./choices.js";
 import * as configurations from "./configurations.js";
@@ -36,6 +37,7 @@ const mixdesk = {
   figure: figures.figure,
   underlay: figures.underlay,
   ready: () => {
+    account.show();
     document.querySelectorAll(".chip").forEach((/** @type {any} */ chip) => { chip.title = chip.textContent.trim(); });
     panels.show("left,right");
     turns.ready();
