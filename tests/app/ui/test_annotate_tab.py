@@ -64,7 +64,7 @@ def form(tab: AnnotateTab, **changes: Any) -> dict[Any, Any]:
 
 
 def line(changes: dict[Any, Any], tab: AnnotateTab) -> str:
-    return str(changes[tab.status])
+    return unescape(str(changes[tab.status]))
 
 
 def test_every_handler_refuses_a_visitor(desk: Desk, built: tuple[AnnotateTab, list[Any]]) -> None:
