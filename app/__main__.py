@@ -1,4 +1,4 @@
-"""Command line of the web app: `python -m app` serves it, `python -m app export` writes the ratings to a file."""
+"""Command line of the web app: `python -m app` serves it, `export` writes ratings to a file, `import` reads votes."""
 
 from __future__ import annotations
 
@@ -93,6 +93,7 @@ def serve(
         from app.server.guard import guarded
         from app.server.http_server import LATEST, LATEST_WITH_COPIES, HttpServer
         from app.server.patient_protocol import KEEP_ALIVE, MAX_HEADERS, PatientProtocol
+        from app.server.study_downloads import study_routes
         from app.server.uploads import own_folder
         from app.services.app_state import Desk
         from app.services.policy_fetch import choose_first, fetch_first
@@ -152,7 +153,7 @@ def serve(
         zero.report()
     latest = LATEST_WITH_COPIES if mirror else LATEST
     settings = uvicorn.Config(
-        guarded(Site(configurations, root_path), access),
+        guarded(Site(configurations, root_path, study_routes(store)), access),
         http=PatientProtocol,
         log_level="warning",
         proxy_headers=False,  # app/server/allowed_hosts.py reads them
@@ -169,16 +170,61 @@ def serve(
 
 @cli.command("export")
 def export_ratings(
-    out: Annotated[Path, typer.Option(help="The file to write.")],
-    form: Annotated[str, typer.Option("--format", help="trl (messages to prefer), jsonl or csv.")] = "trl",
+    out: Annotated[Path, typer.Option(help="The file to write; for dataset, a folder.")],
+    form: Annotated[
+        str,
+        typer.Option("--format", help="trl (messages to prefer), kto (messages with a label), jsonl or csv."),
+    ] = "trl",
     db: Db = Path("mixdesk.db"),
+    study: Annotated[
+        str,
+        typer.Option(help="A study's id or name, whose votes are written. Its formats include parquet and dataset."),
+    ] = "",
+    names: Annotated[
+        bool, typer.Option("--names", help="Of a study: annotators by their names instead of pseudonyms.")
+    ] = False,
+    per_vote: Annotated[
+        bool, typer.Option("--per-vote", help="Of a study as trl or kto: each vote, not each pair's majority.")
+    ] = False,
+    push: Annotated[
+        str, typer.Option(help="Of a study as dataset: push it to this dataset on the hub, with the token in HF_TOKEN.")
+    ] = "",
     as_json: Json = False,
 ) -> None:
-    """Write the ratings to a file."""
+    """Write the ratings of the desk, or the votes of a study, to a file."""
+    if study:
+        from app.storage.export_study import describe_export, export_study
+
+        exported = export_study(db, study, form, out, names, per_vote, push)
+        say(exported if as_json else describe_export(exported))
+        return
+    if names or per_vote or push:
+        raise InputError("--names, --per-vote and --push are for the votes of a study; give --study its name")
     from app.storage.export import export_pairs as write
 
     written = write(db, form, out)
     say(written if as_json else f"{written['rows']} rows from {written['ratings']} ratings in {written['out']}")
+
+
+@cli.command("import")
+def import_study(
+    file: Annotated[Path, typer.Argument(help="The file of votes: CSV, TSV, JSON lines or Parquet.")],
+    name: Annotated[str, typer.Option(help="The name of the study.")],
+    db: Db = Path("mixdesk.db"),
+    column: Annotated[
+        list[str] | None,
+        typer.Option(help="item, prompt, left, right, winner, annotator or seconds, = and its column; repeatable."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Import votes that were made elsewhere, as a closed study."""
+    from dataclasses import asdict
+
+    from app.storage.import_votes import describe_import, import_file
+    from app.storage.vote_file import named_columns
+
+    imported = import_file(db, file, name, named_columns(column or ()))
+    say(asdict(imported) if as_json else describe_import(imported))
 
 
 def say(what: dict[str, Any] | str) -> None:

@@ -18,6 +18,7 @@ from tests.conftest import Tiny
 GENERATE = "generate --config {tiny} --prompt mix "
 SOLVE = "solve --config {tiny} --prompts {prompts} "
 EVALUATE = "evaluate --config {tiny} --prompts {prompts} "
+IMPORT = "import --name votes --db {tmp}/new.db "
 EXPORT = "export --db {tmp}/ratings.db --out {tmp}/out "
 MESSAGES = "generate --config {tiny} --messages {tmp}/"
 NOBODY = "~nobody-at-all"
@@ -148,10 +149,32 @@ APP: list[tuple[str, str]] = [
     ("export --db {tmp} --out {tmp}/out", "; give"),
     (EXPORT + "--format xml", "--format: found 'xml'; give one of"),
     (EXPORT + "--format", "requires an argument"),
+    (EXPORT + "--format dataset", "--format: found 'dataset'; give one of trl, kto, jsonl, csv"),
+    (EXPORT + "--names", "--names, --per-vote and --push are for the votes of a study"),
+    (EXPORT + "--push me/votes", "--names, --per-vote and --push are for the votes of a study"),
+    (EXPORT + "--study gone", "--study: there is none called 'gone'; the database holds no study"),
+    (EXPORT + "--study gone --format xml", "--format: found 'xml'; give one of trl, kto, jsonl, csv, parquet, dataset"),
+    (EXPORT + "--study gone --push me/votes", "--push: it is for --format dataset, found trl"),
+    (EXPORT + "--study gone --format dataset --push votes", "--push: found 'votes'; give a dataset on the hub"),
+    ("export --db {tmp}/ratings.db --study gone --format dataset --out {tmp}", "holds other files"),
+    ("export --db {tmp}/ratings.db --study gone --format dataset --out {prompts}", "is a file; give a folder"),
     ("export --db {tmp}/ratings.db --out {tmp}", "--out: cannot write"),
     ("export --db {tmp}/ratings.db --out {prompts}/out", "--out: cannot write"),
     ("export --db {tmp}/ratings.db --out {tmp}/ratings.db", "is the database itself; give another file"),
     ("export --db {tmp}/ratings.db --out {tmp}/link.db", "is the database itself; give another file"),
+    ("import", "Missing argument 'file'"),
+    ("import {tmp}/votes.csv", "Missing option '--name'"),
+    (IMPORT + "{tmp}/gone.csv", "No such file or directory; give a file of votes"),
+    (IMPORT + "{tmp}", "Is a directory; give a file of votes"),
+    (IMPORT + "{prompts}", "give a file of votes that ends in .csv"),
+    (IMPORT + "{tmp}/votes.csv", "votes.csv, line 3: winner: found 'nobody'; give left, right, tie, both_bad"),
+    (IMPORT + "{tmp}/votes.csv --column annotator", "--column: found 'annotator', expected what=column"),
+    (IMPORT + "{tmp}/votes.csv --column voter=annotator", "--column: found 'voter=annotator'; give one of item"),
+    (IMPORT + "{tmp}/votes.csv --column winner=best", "it has no column best; found item, left, right, winner"),
+    (IMPORT + "{tmp}/empty.json", "it has no column for the item; found none"),
+    (IMPORT + "{tmp}/deep.json", "not JSON"),
+    ("import {tmp}/one.csv --name '' --db {tmp}/new.db", "--name: found '', expected a name that is not empty"),
+    ("import {tmp}/one.csv --name votes --db {prompts}", "cannot use it as the database"),
     (f"export --db {{tmp}}/ratings.db --out {NOBODY}/out", "a user who has no home here; give the whole path"),
 ]
 
@@ -168,6 +191,8 @@ def place(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[s
         "deep.json": b"[" * 100_000,
         "no-utf8.json": b'[{"role": "user", "content": "\xff"}]',
         "empty.json": b"[]",
+        "votes.csv": b"item,left,right,winner,annotator\nq,x,y,x,anna\nq,x,y,nobody,bert\n",
+        "one.csv": b"item,left,right,winner,annotator\nq,x,y,x,anna\n",
         "system.json": b'[{"role": "system", "content": "be brief"}]',
     }.items():
         (folder / name).write_bytes(content)

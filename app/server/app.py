@@ -1,13 +1,14 @@
 """The web application: the first desk at /, each other at /desk/<slug>/.
 
-/configurations lists and loads the menu's configurations; /fetch lists, starts and cancels downloads.
+/configurations lists and loads the menu's configurations; /fetch lists, starts and cancels downloads. What concerns no
+desk, such as /studies, is given to the site as more routes.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 from urllib.parse import urlsplit
@@ -38,10 +39,18 @@ class Site:
     strips the root from the path, its prefixes and Gradio's do not add up.
     """
 
-    def __init__(self, configurations: Configurations, root: str = "") -> None:
+    def __init__(self, configurations: Configurations, root: str = "", more: Sequence[Route] = ()) -> None:
+        """Make the site's own routes.
+
+        Args:
+            configurations: The desks.
+            root: The public path or URL behind a proxy.
+            more: More routes that belong to no desk. All addresses that begin like one of the site's own are its own.
+        """
         self.configurations = configurations
         self.root = urlsplit(root).path.rstrip("/")
         routes = [
+            *more,
             Route("/configurations", self.show_all),
             Route("/configurations/{slug}", self.show, methods=["GET"]),
             Route("/configurations/{slug}", self.ask, methods=["POST"]),
@@ -50,6 +59,7 @@ class Site:
             Route("/fetch/{slug}", self.cancel_fetch, methods=["DELETE"]),
         ]
         self.own = Starlette(routes=routes, lifespan=self.lifespan)
+        self.beginnings = {route.path.split("/")[1] for route in routes}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -58,7 +68,7 @@ class Site:
         if self.root and (path == self.root or path.startswith(f"{self.root}/")):
             path = path[len(self.root) :] or "/"
         app: ASGIApp
-        if path in ("/configurations", "/fetch") or path.startswith(("/configurations/", "/fetch/")):
+        if path.lstrip("/").partition("/")[0] in self.beginnings:
             app = self.own
         elif path.startswith("/desk/"):
             _, _, slug, *rest = path.split("/")

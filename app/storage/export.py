@@ -15,7 +15,7 @@ from app.storage.database import open_to_read, read_pairs
 from app.storage.database_file import COMPANIONS, remedy
 from engine import InputError
 from engine.files import check_target, replacing
-from engine.messages import last_of, messages_of
+from engine.messages import Prompt, last_of, messages_of
 
 Pair = dict[str, Any]
 MAGIC = b"SQLite format 3\0"  # the first bytes of every database
@@ -23,21 +23,45 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 
 
 def trl_rows(pairs: Iterable[Pair]) -> Iterator[dict[str, Any]]:
-    """Yield prompt, chosen and rejected of the overall ratings that prefer one response.
-
-    Each value is a list of messages, TRL's conversational format; plain texts would be joined without the chat
-    template.
-    """
+    """Yield prompt, chosen and rejected of the overall ratings that prefer one response."""
     for pair in pairs:
         if pair["choice"] not in ("left", "right") or pair["objective"] is not None:
             continue
         texts = [pair[side]["text"] for side in ("left", "right")]
         chosen, rejected = texts if pair["choice"] == "left" else texts[::-1]
-        yield {
-            "prompt": messages_of(pair["prompt"]),
-            "chosen": [{"role": "assistant", "content": chosen}],
-            "rejected": [{"role": "assistant", "content": rejected}],
-        }
+        yield preference(pair["prompt"], chosen, rejected)
+
+
+def kto_rows(pairs: Iterable[Pair]) -> Iterator[dict[str, Any]]:
+    """Yield prompt, completion and label of the overall ratings, two rows each, in TRL's conversational format.
+
+    The label is true for the preferred response, and false for the other one or if both are bad. Ties are left out.
+    """
+    for pair in pairs:
+        if pair["objective"] is None:
+            yield from unpaired(pair["prompt"], pair["left"]["text"], pair["right"]["text"], pair["choice"])
+
+
+def unpaired(prompt: Prompt, left: str, right: str, choice: str) -> Iterator[dict[str, Any]]:
+    """Yield a choice between two responses as rows for KTO and BCO; none for a tie."""
+    if choice == "tie":
+        return
+    for side, text in (("left", left), ("right", right)):
+        completion = [{"role": "assistant", "content": text}]
+        yield {"prompt": messages_of(prompt), "completion": completion, "label": choice == side}
+
+
+def preference(prompt: Prompt, chosen: str, rejected: str) -> dict[str, Any]:
+    """Return a preference as a row for DPO and reward models.
+
+    Each value is a list of messages, TRL's conversational format; plain texts would be joined without the chat
+    template.
+    """
+    return {
+        "prompt": messages_of(prompt),
+        "chosen": [{"role": "assistant", "content": chosen}],
+        "rejected": [{"role": "assistant", "content": rejected}],
+    }
 
 
 def uniform_weights(pair: Pair) -> dict[str, Any]:
@@ -93,6 +117,7 @@ def write_table(rows: list[dict[str, Any]], file: TextIO) -> int:
 
 FORMATS: dict[str, Callable[[Iterable[Pair], TextIO], int]] = {
     "trl": lambda pairs, file: write_lines(trl_rows(pairs), file),
+    "kto": lambda pairs, file: write_lines(kto_rows(pairs), file),
     "jsonl": lambda pairs, file: write_lines(map(uniform_weights, pairs), file),
     "csv": lambda pairs, file: write_table([flat_pairs(uniform_weights(pair)) for pair in pairs], file),
 }

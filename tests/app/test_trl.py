@@ -8,6 +8,8 @@ import pytest
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from app.storage.export import export_pairs
+from app.storage.export_study import export_study
+from tests.app.storage.studies import write_study
 from tests.conftest import Tiny
 
 trl = pytest.importorskip("trl")
@@ -87,6 +89,38 @@ def test_kto(tiny: Tiny, pairs, tmp_path) -> None:
     for place in range(len(PROMPTS)):
         assert rows[tuple(in_template(tokenizer, place, f"good {place}")[1])] is True
         assert rows[tuple(in_template(tokenizer, place, f"bad dog {place}")[1])] is False
+    assert trainer.train().global_step == 2
+
+
+@pytest.fixture
+def labelled(store, completion, tmp_path):
+    """What is exported for KTO of the votes of a study, and of ratings of the desk."""
+    from datasets import load_dataset
+
+    study = write_study(store)
+    store.rate("r", completion("good 9", prompt="mix"), completion("bad dog 9", prompt="mix"), "left", "anna")
+    files = [tmp_path / "study.jsonl", tmp_path / "desk.jsonl"]
+    export_study(store.path, study, "kto", files[0])
+    assert export_pairs(store.path, "kto", files[1])["rows"] == 2
+    return load_dataset("json", data_files=[*map(str, files)], split="train", cache_dir=str(tmp_path / "cache"))
+
+
+@pytest.mark.parametrize("trainer_of", ["KTO", "BCO"])
+def test_unpaired(tiny: Tiny, labelled, tmp_path, trainer_of: str) -> None:
+    if trainer_of == "BCO":
+        experimental = pytest.importorskip("trl.experimental.bco")
+        trainer_class, config = experimental.BCOTrainer, experimental.BCOConfig
+    else:
+        trainer_class, config = trl.KTOTrainer, trl.KTOConfig
+    tokenizer = AutoTokenizer.from_pretrained(tiny.base)
+    trainer = trainer_class(
+        AutoModelForCausalLM.from_pretrained(tiny.base),
+        args=config(**settings(tmp_path)),
+        train_dataset=labelled,
+        processing_class=tokenizer,
+    )
+    # Pair 0 is the first's, 1 the second's, 3 is bad on both sides; the desk's is the left one.
+    assert [row["label"] for row in trainer.train_dataset] == [True, False, False, True, False, False, True, False]
     assert trainer.train().global_step == 2
 
 
