@@ -59,6 +59,15 @@ Verdict = Literal["first", "second", "tie", "both_bad"]  # about an item, whatev
 Text = Annotated[str, Field(max_length=LONGEST_TEXT)]
 
 
+def verdict_of(choice: Choice, swapped: bool) -> Verdict:
+    """Return what a choice says about an item. swapped: whether the second response was on the left."""
+    if choice == "left":
+        return "second" if swapped else "first"
+    if choice == "right":
+        return "first" if swapped else "second"
+    return choice
+
+
 class Question(BaseModel):
     """A question about each pair. `key` is "overall" or an objective."""
 

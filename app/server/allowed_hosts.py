@@ -9,6 +9,7 @@ from __future__ import annotations
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
+from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -75,6 +76,11 @@ def is_foreign_request(method: str, headers: Headers, access: Access, hosts: lis
         return True
     origin = headers.get("origin")
     return origin is not None and not is_own_origin(origin, access, hosts)
+
+
+def is_foreign(request: Request) -> bool:
+    """Return whether a browser sent the request from a page of another site."""
+    return request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "same-site", "none")
 
 
 def is_own_origin(origin: str, access: Access, hosts: list[tuple[str, str]]) -> bool:

@@ -17,6 +17,13 @@ class RateLimit:
         self._times: OrderedDict[str, deque[float]] = OrderedDict()
         self._lock = threading.Lock()
 
+    def is_full(self, key: str) -> bool:
+        """Return whether another event of a key would be refused, without counting one."""
+        with self._lock:
+            times = self._times.get(key, deque())
+            since = time.monotonic() - self.seconds
+            return sum(moment > since for moment in times) >= self.most
+
     def allow(self, key: str) -> bool:
         """Count an event of a key and return True, or return False if there have been too many."""
         now = time.monotonic()

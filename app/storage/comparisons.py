@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from sqlite_utils import Database
 
-from app.storage.database import Store, prompt_id, put_rewards, read_completion
+from app.storage.database import Store, mixture_id, prompt_id, put_rewards, read_completion
 from engine import Completion, InputError, Mixture, Sampling
 from engine.rewards.missing import Rewards
 
@@ -95,9 +95,7 @@ class ComparisonTables:
         with self.store.writing() as db:
             made: Any = db.table("comparisons").insert(row).last_pk
             for place, (name, mixture) in enumerate(plan.mixtures.items()):
-                known = db.table("mixtures").lookup(
-                    {**mixture.as_dict(), "weights": json.dumps(mixture.weights, sort_keys=True, ensure_ascii=False)}
-                )
+                known = mixture_id(db, mixture)
                 mixed = {"comparison_id": made, "place": place, "name": name, "mixture_id": known}
                 db.table("comparison_mixtures").insert(mixed)
             db.table("comparison_prompts").insert_all(
@@ -148,21 +146,17 @@ class ComparisonTables:
             db.table("comparisons").update(comparison, {"finished_at": now()})
 
     def delete(self, comparison: int) -> None:
-        """Delete a comparison with its responses, and its prompts that no other row references."""
+        """Delete a comparison with its responses, and its prompts that no other row references.
+
+        Raises:
+            InputError: if a study uses it.
+        """
         with self.store.writing() as db:
-            completions = column(db, "comparison_completions", "completion_id", comparison)
-            prompts = column(db, "comparison_prompts", "prompt_id", comparison)
-            for table in ("comparison_completions", "comparison_prompts", "comparison_mixtures"):
-                db.execute(f"delete from {table} where comparison_id = ?", [comparison])
-            db.execute("delete from comparisons where id = ?", [comparison])
-            for table in ("rewards", "missing_rewards"):
-                db.conn.executemany(f"delete from {table} where completion_id = ?", completions)
-            db.conn.executemany("delete from completions where id = ?", completions)
-            db.conn.executemany(
-                "delete from prompts where id = ?1 and not exists (select 1 from completions where prompt_id = ?1) "
-                "and not exists (select 1 from comparison_prompts where prompt_id = ?1)",
-                prompts,
-            )
+            if studies := studies_with(db, comparison):
+                raise InputError(
+                    f"The study “{studies[0]}” uses this comparison's responses: export and delete the study first."
+                )
+            delete_comparison(db, comparison)
 
     def listing(self) -> list[Entry]:
         """Return all comparisons, the newest first."""
@@ -288,6 +282,40 @@ def read_plan(db: Database, comparison: int) -> Plan:
         sampling=Sampling(max_new_tokens=row["max_new_tokens"], temperature=row["temperature"]),
         seed=row["seed"],
         scale={objective: (mean, std) for objective, (mean, std) in scale.items()},
+    )
+
+
+def studies_with(db: Database, comparison: int) -> list[str]:
+    """Return the names of the studies that use a comparison or its responses, the oldest first."""
+    rows = db.execute(
+        "select name from studies s where comparison_id = :id or exists (select 1 from comparison_completions c "
+        "join study_items i on c.completion_id in (i.first_id, i.second_id) where c.comparison_id = :id "
+        "and i.study_id = s.id) order by created_at, rowid",
+        {"id": comparison},
+    )
+    return [name for (name,) in rows]
+
+
+def delete_comparison(db: Database, comparison: int) -> None:
+    """Delete a comparison with its responses and prompts within the caller's transaction."""
+    completions = column(db, "comparison_completions", "completion_id", comparison)
+    prompts = column(db, "comparison_prompts", "prompt_id", comparison)
+    for table in ("comparison_completions", "comparison_prompts", "comparison_mixtures"):
+        db.execute(f"delete from {table} where comparison_id = ?", [comparison])
+    db.execute("delete from comparisons where id = ?", [comparison])
+    for table in ("rewards", "missing_rewards"):
+        db.conn.executemany(f"delete from {table} where completion_id = ?", completions)
+    db.conn.executemany("delete from completions where id = ?", completions)
+    delete_unused_prompts(db, prompts)
+
+
+def delete_unused_prompts(db: Database, prompts: Iterable[tuple[int]]) -> None:
+    """Delete those of these prompts (ids in 1-tuples) that no row references, within the caller's transaction."""
+    db.conn.executemany(
+        "delete from prompts where id = ?1 and not exists (select 1 from completions where prompt_id = ?1) "
+        "and not exists (select 1 from comparison_prompts where prompt_id = ?1) "
+        "and not exists (select 1 from study_items where prompt_id = ?1)",
+        prompts,
     )
 
 

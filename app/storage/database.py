@@ -29,7 +29,7 @@ from app.storage.database_file import (
     unusable,
 )
 from app.storage.migrations import SCHEMAS
-from engine import Completion, InputError, Sampling
+from engine import Completion, InputError, Mixture, Sampling
 from engine.messages import Prompt, last_of, messages_of
 from engine.rewards.missing import Rewards, finite
 
@@ -230,11 +230,9 @@ class Store:
 
     def insert(self, completion: Completion, model: str, now: str) -> int:
         """Insert a completion and its rewards within the caller's transaction, and return its id."""
-        mixture = completion.mixture.as_dict()
-        mixture["weights"] = json.dumps(mixture["weights"], sort_keys=True, ensure_ascii=False)
         row = {
             "prompt_id": prompt_id(self.db, completion.prompt),
-            "mixture_id": self.db.table("mixtures").lookup(mixture),
+            "mixture_id": mixture_id(self.db, completion.mixture),
             "model": model,
             "seed": completion.seed,
             **completion.sampling.as_dict(),
@@ -278,6 +276,13 @@ def prompt_id(db: Database, prompt: Prompt) -> int:
     messages = [] if isinstance(prompt, str) else messages_of(prompt)
     row = {"text": last_of(prompt), "messages": json.dumps(messages, sort_keys=True, ensure_ascii=False)}
     found: Any = db.table("prompts").lookup(row)
+    return int(found)
+
+
+def mixture_id(db: Database, mixture: Mixture) -> int:
+    """Return the id of the mixture's row, inserted if it is missing."""
+    weights = json.dumps(mixture.weights, sort_keys=True, ensure_ascii=False)
+    found: Any = db.table("mixtures").lookup({**mixture.as_dict(), "weights": weights})
     return int(found)
 
 

@@ -287,6 +287,14 @@ def m001_studies(db: Database) -> None:
     create(db, "study_answers", answers, ("assignment_id", "question"), set(), assignment_id="study_assignments")
 
 
+@study_schema(name="m002_sessions")
+def m002_sessions(db: Database) -> None:
+    """Create the sessions of annotators: a digest of the secret that a browser has in its cookie."""
+    sessions = {"digest": str, "annotator_id": str, "created_at": str}
+    create(db, "study_sessions", sessions, ("digest",), set(), annotator_id="study_annotators")
+    db.table("study_sessions").create_index(["annotator_id", "created_at"])
+
+
 def create(
     db: Database, name: str, columns: Mapping[str, type], key: tuple[str, ...], optional: set[str], **references: str
 ) -> None:
