@@ -179,7 +179,7 @@ def annotator(browser: Browser, url: str, **look: Any) -> Iterator[Page]:
 def wait_for_pair(page: Page, title: str) -> None:
     """Until this pair is shown and takes an answer."""
     expect(page.locator("#pair-title")).to_have_text(title)
-    page.wait_for_selector("body[data-ready]:not([data-busy])")
+    page.wait_for_selector("body[data-ready]")
 
 
 def join(page: Page, name: str = "Ada") -> None:

@@ -53,11 +53,12 @@ const readDraft = () => {
   try { return JSON.parse(storageOf("sessionStorage")?.getItem(KEY) ?? "null"); } catch { return null; }
 };
 
-/** Run one step at a time. @param {() => Promise<void>} step */
+/** Run one step at a time; the page has `data-ready` while it takes an answer. @param {() => Promise<void>} step */
 const busily = async (step) => {
   if (state.busy) return;
   state.busy = true;
   document.body.toggleAttribute("data-busy", true);
+  delete document.body.dataset.ready;
   tick();
   try {
     await step();
@@ -71,6 +72,7 @@ const busily = async (step) => {
   } finally {
     state.busy = false;
     document.body.toggleAttribute("data-busy", false);
+    setTimeout(() => { if (open()) document.body.dataset.ready = "true"; }, Math.max(0, state.shownAt + GUARD - performance.now()) + 1);
     tick();
   }
 };
@@ -153,8 +155,6 @@ const receive = async ({ phase, progress, assignment }) => {
   showScreen("pair");
   pair.showPair(assignment, pairTitle(progress, training));
   state.shownAt = performance.now();
-  delete document.body.dataset.ready;
-  setTimeout(() => { document.body.dataset.ready = "true"; }, GUARD);
   keepDraft();
 };
 
@@ -296,7 +296,7 @@ const flag = () => {
 const pause = () => {
   if (document.body.dataset.screen !== "pair" || state.busy) return;
   if (state.feedback) return;
-  tick();
+  delete document.body.dataset.ready;
   keepDraft();
   show("pause", false);
   showNotice({
