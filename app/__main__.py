@@ -86,6 +86,7 @@ def serve(
         import uvicorn
 
         from app.server import zero
+        from app.server.annotate import AnnotateRoutes
         from app.server.app import Site
         from app.server.configurations import Configurations, find, read
         from app.server.deployment import find_place
@@ -152,8 +153,9 @@ def serve(
     if on_cpu:
         zero.report()
     latest = LATEST_WITH_COPIES if mirror else LATEST
+    routes = [*study_routes(store), *AnnotateRoutes(store, root_path).routes()]
     settings = uvicorn.Config(
-        guarded(Site(configurations, root_path, study_routes(store)), access),
+        guarded(Site(configurations, root_path, routes), access),
         http=PatientProtocol,
         log_level="warning",
         proxy_headers=False,  # app/server/allowed_hosts.py reads them

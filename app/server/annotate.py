@@ -8,8 +8,8 @@ another status. No answer names a system, a mixture, a seed, or the kind of a pa
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.concurrency import run_in_threadpool
@@ -91,12 +91,13 @@ class AnnotateRoutes:
     """The routes below /annotate/.
 
     Args:
-        store: Returns the store.
-        root: Path at which a proxy shows the site.
+        store: The store.
+        root: The public path or URL of the site behind a proxy.
     """
 
-    def __init__(self, store: Callable[[], Store], root: str = "") -> None:
-        self.store, self.root = store, root
+    def __init__(self, store: Store, root: str = "") -> None:
+        self.assignments = Assignments(store)
+        self.root = urlsplit(root).path.rstrip("/")
         self.wrong_secrets, self.unknown_cookies = RateLimit(WRONG_SECRETS), RateLimit(UNKNOWN_COOKIES)
         self.joins, self.requests = RateLimit(JOINS), RateLimit(REQUESTS)
         self.bodies: dict[str, type[Body]] = {
@@ -114,11 +115,6 @@ class AnnotateRoutes:
             Route("/annotate/{study}", self.show, methods=["GET"]),
             Route("/annotate/{study}/{action}", self.act, methods=["POST"]),
         ]
-
-    @property
-    def assignments(self) -> Assignments:
-        """The assignments of the site's store."""
-        return Assignments(self.store())
 
     async def show(self, request: Request) -> Response:
         """Return the annotators' page, or 404 with a sentence if there is no such study to be seen."""

@@ -1,7 +1,7 @@
 """The web application: the first desk at /, each other at /desk/<slug>/.
 
-/configurations lists and loads the menu's configurations; /fetch lists, starts and cancels downloads; /annotate/<study>
-is the annotators' page of a study. What else concerns no desk, such as /studies, is given to the site as more routes.
+/configurations lists and loads the menu's configurations; /fetch lists, starts and cancels downloads. What concerns no
+desk, such as /studies and /annotate, is given to the site as more routes.
 """
 
 from __future__ import annotations
@@ -20,11 +20,9 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.server.allowed_hosts import is_foreign
-from app.server.annotate import AnnotateRoutes
 from app.server.configurations import Configurations, Page, for_visitors
 from app.server.gradio_compat import forget_abandoned, forget_unread
 from app.services.visitor import visitor_of_scope
-from app.storage.database import Store
 from engine import InputError
 from engine.inference.heap import trim_heap
 
@@ -52,7 +50,6 @@ class Site:
         """
         self.configurations = configurations
         self.root = urlsplit(root).path.rstrip("/")
-        self.annotate = AnnotateRoutes(self.store, self.root)
         routes = [
             *more,
             Route("/configurations", self.show_all),
@@ -61,7 +58,6 @@ class Site:
             Route("/fetch", self.show_fetches),
             Route("/fetch/{slug}", self.start_fetch, methods=["POST"]),
             Route("/fetch/{slug}", self.cancel_fetch, methods=["DELETE"]),
-            *self.annotate.routes(),
         ]
         self.own = Starlette(routes=routes, lifespan=self.lifespan)
         self.beginnings = {route.path.split("/")[1] for route in routes}
@@ -84,12 +80,6 @@ class Site:
             assert page is not None
             app = page.app
         return await app({**scope, "path": path, "raw_path": path.encode(), "root_path": ""}, receive, send)
-
-    def store(self) -> Store:
-        """Return the store, which all desks share."""
-        page = self.configurations.first.page
-        assert page is not None
-        return page.desk.store
 
     def desk(self, slug: str, path: str) -> ASGIApp:
         """Return the ASGI application or response for a configuration's desk.

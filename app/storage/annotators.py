@@ -10,7 +10,7 @@ from sqlite_utils import Database
 
 from app.schemas.study import StudySettings, StudyState
 from app.storage.database import Store
-from app.storage.study_people import check_name
+from app.storage.study_people import check_person
 from app.storage.study_rows import Clock, UnknownStudyError, new_id, secret_digest, stamp, study_row, utc_now
 from engine import InputError
 
@@ -62,7 +62,7 @@ class Annotators:
         Raises:
             InputError: if there is no such study, it lets nobody in any more, or the name is invalid.
         """
-        name, now = check_name(name), stamp(self.clock())
+        name, now = check_person(name), stamp(self.clock())
         with self.store.writing() as db:
             study = study_row(db, study_id)
             check_visible(study)

@@ -59,7 +59,7 @@ class StudyPeople:
         Raises:
             InputError: if the name or the number is invalid.
         """
-        name = check_name(name)
+        name = check_person(name)
         if most is not None and most < 1:
             raise InputError(f"invitation: found {most}; give 1 or more pairs, or none for as many as the settings say")
         invitation, secret = new_id(), secrets.token_urlsafe(18)
@@ -121,7 +121,7 @@ class StudyPeople:
             return [AnnotatorEntry(**row) for row in rows]
 
 
-def check_name(name: str) -> str:
+def check_person(name: str) -> str:
     """Return a person's name without spaces around it; "" is a name, too.
 
     Raises:

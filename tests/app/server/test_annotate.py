@@ -27,7 +27,7 @@ class Annotating:
 
     def __init__(self, store, access=OWNED, root: str = "", **settings: Any) -> None:
         self.scene = StudyScene(store, **settings)
-        self.routes = AnnotateRoutes(lambda: store, root)
+        self.routes = AnnotateRoutes(store, root)
         self.app = guarded(Starlette(routes=self.routes.routes()), access)
 
     @property
