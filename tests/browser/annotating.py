@@ -1,10 +1,14 @@
 """A study for a browser: the annotators' routes behind the site's checks, on a real store, without an engine.
 
-`python -m tests.browser.annotating PORT DATABASE [ROOT]` serves it as a process that can be killed.
+`python -m tests.browser.annotating PORT DATABASE` serves it from a process that is killed and begun again by lines of
+its standard input, without importing everything each time.
 """
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,21 +17,20 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
-from playwright.sync_api import Browser, BrowserContext, Page, expect
+from playwright.sync_api import Browser, Page, expect
 from starlette.applications import Starlette
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.schemas.study import Example, Question, StudySettings, StudyState
 from app.server.access import find_access
 from app.server.annotate import AnnotateRoutes
 from app.server.guard import guarded
-from app.storage.assignments import Assignments
 from app.storage.database import Store
 from app.storage.studies import StudyTables
 from app.storage.study_items import NewItem
 from engine import Mixture
 from tests.browser.conftest import close, is_elsewhere
-from tests.browser.serving import running
+from tests.browser.serving import ROOT, free_port, running
 
 # What no annotator may learn: names, weights and the seed are like nothing else that is sent.
 MIXTURES = {
@@ -138,7 +141,7 @@ def add_study(store: Store, pairs: int = 4, state: StudyState = StudyState.OPEN,
 
 def annotate_app(store: Store, root: str = "") -> ASGIApp:
     """The annotators' routes, as the site has them behind its checks. root: the path where a proxy shows them."""
-    routes = Starlette(routes=AnnotateRoutes(lambda: store, root).routes())
+    routes = Starlette(routes=AnnotateRoutes(store, root).routes())
 
     async def below_root(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and root:
@@ -162,8 +165,8 @@ def annotating(db: Path, root: str = "", **settings: Any) -> Iterator[Place]:
 
 @contextmanager
 def annotator(browser: Browser, url: str, **look: Any) -> Iterator[Page]:
-    """The page of a study in a browser of its own. Errors of scripts, what the policy refuses, and requests to elsewhere
-    fail the test. look: of the browser's context; a laptop's screen by day unless told."""
+    """The page of a study in a browser of its own. Errors of scripts, what the policy refuses, and requests to
+    elsewhere fail the test. look: of the browser's context; a laptop's screen by day unless told."""
     context = browser.new_context(**{"viewport": {"width": 1440, "height": 900}, **look})
     page = context.new_page()
     wrong: list[str] = []
@@ -189,20 +192,72 @@ def join(page: Page, name: str = "Ada") -> None:
     page.keyboard.press("Enter")
 
 
-def resume_in(context: BrowserContext, url: str) -> Page:
-    """The page in another tab of the same browser."""
-    page = context.new_page()
-    page.goto(url)
-    return page
+class Mortal:
+    """A server in a process of its own, which can be killed."""
+
+    def __init__(self, port: int, process: subprocess.Popen[str]) -> None:
+        self.url, self.process = f"http://127.0.0.1:{port}", process
+
+    def tell(self, command: str) -> None:
+        """kill; or start, start before, start after: it dies of the next answer, before or after it has stored it."""
+        assert self.process.stdin and self.process.stdout
+        self.process.stdin.write(f"{command}\n")
+        self.process.stdin.flush()
+        assert self.process.stdout.readline() == f"{command}\n"
 
 
-def progress_of(place: Place, annotator_id: str) -> Any:
-    return Assignments(place.store).progress(place.id, annotator_id)
+@contextmanager
+def mortal(db: Path) -> Iterator[Mortal]:
+    """A server of this database that does not run yet."""
+    port = free_port()
+    command = [sys.executable, "-m", "tests.browser.annotating", str(port), str(db)]
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(command, cwd=ROOT, **pipes)
+    try:
+        yield Mortal(port, process)
+    finally:
+        process.communicate()
+        assert process.returncode == 0
+
+
+def dying(app: ASGIApp, when: str) -> ASGIApp:
+    """The application, whose process is killed by the next answer that it gets: before it is stored, or after that."""
+
+    def die() -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    async def mortal_app(scope: Scope, receive: Receive, send: Send) -> None:
+        answered = scope["type"] == "http" and scope["path"].endswith("/answer")
+        if answered and when == "before":
+            die()
+
+        async def send_or_die(message: Message) -> None:
+            if answered and when == "after":
+                die()
+            await send(message)
+
+        await app(scope, receive, send_or_die)
+
+    return mortal_app
 
 
 def main() -> None:
-    port, db, *root = sys.argv[1:]
-    uvicorn.run(annotate_app(Store(Path(db)), *root), host="127.0.0.1", port=int(port), log_level="warning")
+    port, db = sys.argv[1:]
+    child = 0
+    for line in sys.stdin:
+        command, _, when = line.strip().partition(" ")
+        if child and command == "kill":
+            os.kill(child, signal.SIGKILL)
+        if child:
+            os.waitpid(child, 0)
+            child = 0
+        if command == "start" and not (child := os.fork()):
+            app = dying(annotate_app(Store(Path(db))), when)
+            uvicorn.run(app, host="127.0.0.1", port=int(port), log_level="warning")
+            os._exit(0)
+        print(line, end="", flush=True)
+    if child:
+        os.kill(child, signal.SIGKILL)
 
 
 if __name__ == "__main__":
