@@ -279,22 +279,28 @@ def phone(studio: Studio) -> None:
 
 
 def annotators(studio: Studio) -> None:
-    """The annotators' page, from the invitation to the end, in all looks."""
+    """The annotators' page, from the invitation to the first answer."""
     settings: dict[str, Any] = {"guidelines": GUIDELINES, "training": TRAINING[:1], "training_share": 0.0}
+    wanted = {"": "join guidelines training pair away", "-dark": "pair", "-phone": "guidelines training pair"}
     for look, suffix in LOOKS:
+
+        def take(page: Page, state: str, suffix: str = suffix) -> None:
+            if state in wanted[suffix].split():
+                shoot(page, f"annotate-{state}{suffix}")
+
         with tempfile.TemporaryDirectory() as folder, annotating(Path(folder) / "mixdesk.db", **settings) as place:
             relay = Relay(place.url)
             place.url = relay.url
             with annotator(studio.browser, place.invite(), **look) as page:
-                shoot(page, f"annotate-join{suffix}")
+                take(page, "join")
                 join(page)
                 page.locator("#begin-button").wait_for()
-                shoot(page, f"annotate-guidelines{suffix}")
+                take(page, "guidelines")
                 page.locator("#begin-button").click()
                 wait_for_pair(page, "Training pair 1 of 1")
                 page.keyboard.press("ArrowLeft")
                 page.locator("#feedback").wait_for()
-                shoot(page, f"annotate-training{suffix}")
+                take(page, "training")
                 page.locator("#continue").click()
                 page.locator("#notice-primary").click()
                 wait_for_pair(page, "Pair 1 of 4")
@@ -303,11 +309,11 @@ def annotators(studio: Studio) -> None:
                     page.wait_for_selector("body[data-busy]", state="detached")
                     page.wait_for_selector("body[data-ready]")
                 page.wait_for_timeout(5500)  # the line about the pair that was skipped has gone
-                shoot(page, f"annotate{suffix}")
+                take(page, "pair")
                 relay.cut()
                 page.keyboard.press("ArrowUp")
                 page.locator("#outage").wait_for()
-                shoot(page, f"annotate-away{suffix}")
+                take(page, "away")
                 relay.mend()
                 page.wait_for_selector("body[data-ready], #notice:not([hidden])")
 

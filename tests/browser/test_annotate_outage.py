@@ -34,6 +34,7 @@ def test_a_server_that_is_killed_while_an_answer_is_stored(browser: Browser, tmp
             wait_for_pair(page, "Pair 1 of 4")
             server.tell("kill")
             server.tell(f"start {moment}")
+            wait_for(lambda: answers(place.page))
             page.keyboard.press("ArrowLeft")
             expect(page.locator("#outage-text")).to_have_text(AWAY)
             expect(page.locator("#pair-title")).to_have_text("Pair 1 of 4")

@@ -37,7 +37,7 @@ export const showGuidelines = ({ study, progress }) => {
   fillGuidelines(study);
   show("how-training", total > 0);
   byId("how-training").textContent =
-    `First come ${count(total, "training pair")}: after each you see whether the answer was right. If too few are, you can try them a second time.`;
+    `First ${total === 1 ? "comes" : "come"} ${count(total, "training pair")}: after each you see whether the answer was right. If too few are, you can try a second time.`;
   byId("begin-button").textContent = total > 0 ? "Start the training" : "Start";
   showScreen("guidelines");
 };
