@@ -64,6 +64,8 @@ def test_only_a_draft_is_changed(store) -> None:
     ):
         with pytest.raises(InputError, match=r"“Stew” is open: only a draft can be changed"):
             change()
+    with pytest.raises(InputError, match=r"“Stew” is open: pairs are added to a draft"):
+        scene.tables.add_items(scene.id, [NewItem("p", 0, 1)])
     assert scene.tables.settings(scene.id) == changed and len(scene.tables.items(scene.id)) == 4
 
 
