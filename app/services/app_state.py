@@ -18,6 +18,7 @@ from app.services.generation_run import TIME_LIMIT, Run
 from app.services.rate_limit import RateLimit
 from app.services.response_reader import TOP_LOGPROBS, Response
 from app.services.run_table import RunTable
+from app.services.studies import Studies
 from app.services.visitor import Visitor, browser_of, is_session_of
 from app.storage.database import Store
 from app.storage.hub_backup import Mirror
@@ -42,6 +43,7 @@ class Desk:
     hosted: bool = True  # whether there are visitors who do not own it
     expected: Expected = field(init=False)
     comparisons: Comparisons = field(init=False)
+    studies: Studies = field(init=False)
     unrated: Unrated = field(init=False)
     ratings: RateLimit = field(default_factory=lambda: RateLimit(RATINGS))
     # Steer.follow of the desk's page; known once that is built.
@@ -50,6 +52,7 @@ class Desk:
     def __post_init__(self) -> None:
         self.expected = Expected(self.engine)
         self.comparisons = Comparisons(self.store)
+        self.studies = Studies(self.store, self.comparisons)
         self.unrated = Unrated(self.store)
 
     @property

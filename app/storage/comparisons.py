@@ -75,6 +75,25 @@ class ComparisonAnswers:
     missing: dict[tuple[int, int], dict[str, str]] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class StoredResponse:
+    """One response of a comparison.
+
+    Attributes:
+        place: Index of the prompt.
+        mixture: Index of the mixture.
+        completion: Id of the completion.
+        prompt: The prompt.
+        text: The response.
+    """
+
+    place: int
+    mixture: int
+    completion: int
+    prompt: str
+    text: str
+
+
 class ComparisonTables:
     """The tables of comparisons. Thread-safe, like the store."""
 
@@ -159,7 +178,7 @@ class ComparisonTables:
             delete_comparison(db, comparison)
 
     def listing(self) -> list[Entry]:
-        """Return all comparisons, the newest first."""
+        """Return all comparisons, the newest first, without those that were made for a study."""
         with self.store.reading() as db:
             rows = db.query(
                 "select c.id, c.model, c.source, c.created_at, c.finished_at, "
@@ -169,7 +188,8 @@ class ComparisonTables:
                 "(select count(*) from comparison_completions where comparison_id = c.id and mixture_place = 0) "
                 "as answered, "
                 "(select count(*) from comparison_completions a join missing_rewards r using (completion_id) "
-                "where a.comparison_id = c.id) as missing from comparisons c order by c.id desc"
+                "where a.comparison_id = c.id) as missing from comparisons c where not exists "
+                "(select 1 from studies s where s.comparison_id = c.id and s.owns_comparison = 1) order by c.id desc"
             )
             return [
                 Entry(
@@ -235,6 +255,27 @@ class ComparisonTables:
             if objective in index:
                 rewards[place, mixture, index[objective]] = value
         return ComparisonAnswers(plan, {place for place, _, _ in texts}, written, rewards, missing)
+
+    def progress(self, comparison: int) -> tuple[int, int]:
+        """Return the number of prompts that all mixtures have answered, and the number of prompts."""
+        with self.store.reading() as db:
+            answered = "comparison_id = ? and mixture_place = 0"
+            return (
+                db.table("comparison_completions").count_where(answered, [comparison]),
+                db.table("comparison_prompts").count_where("comparison_id = ?", [comparison]),
+            )
+
+    def responses(self, comparison: int, place: int | None = None) -> list[StoredResponse]:
+        """Return the responses of a comparison so far, of one prompt or of all, by prompt and mixture in order."""
+        with self.store.reading() as db:
+            rows = db.execute(
+                "select a.place, a.mixture_place, a.completion_id, p.text, c.text from comparison_completions a "
+                "join completions c on c.id = a.completion_id join prompts p on p.id = c.prompt_id "
+                "where a.comparison_id = :id and (:place is null or a.place = :place) "
+                "order by a.place, a.mixture_place",
+                {"id": comparison, "place": place},
+            )
+            return [StoredResponse(*row) for row in rows.fetchall()]
 
     def completions(self, comparison: int, place: int | None = None) -> list[dict[str, Any]]:
         """Return full completions with their `place` and `mixture_name`, in order, of one prompt or of all."""

@@ -19,7 +19,7 @@ from app.storage.comparisons import Entry
 from app.ui.controls import Steering
 from app.ui.mixture_choice import MixtureChoice
 from app.ui.mixture_controls import Changes, Values
-from app.ui.prompt_upload import PromptUpload
+from app.ui.prompt_upload import FIRST_PROMPTS, PromptUpload
 from app.ui.sampling_fields import SamplingFields, parse_most
 from app.ui.shortcuts import labelled
 from engine import InputError
@@ -27,7 +27,6 @@ from engine.evaluation.comparison import MAX_MIXTURES, summarise
 
 log = logging.getLogger("mixdesk")
 
-FIRST = 24  # prompts, by default
 EMPTY = f"""<h2>Which mixture is better, and how sure is that?</h2>
 <p>One pair of responses says little. A comparison lets up to {MAX_MIXTURES} mixtures answer the same prompts, scores
 every response with every reward model, and says how often each mixture <b>wins against the first</b>, with 95%
@@ -66,7 +65,7 @@ class CompareTab:
         gr.HTML("<h2>New comparison</h2>")
         self.given.build()
         self.most = gr.Textbox(
-            str(FIRST), label="How many (empty for all)", max_lines=1, elem_id="compare-most", placeholder="all"
+            str(FIRST_PROMPTS), label="How many (empty for all)", max_lines=1, elem_id="compare-most", placeholder="all"
         )
         self.choice.build("Mixtures (the first is to win against)")
         self.sampling.build()

@@ -33,11 +33,11 @@ class MixtureChoice:
             *((name, f"{POLICY}{name}") for name in desk.policies),
         ]
 
-    def build(self, label: str) -> None:
-        """Build the components within the current Blocks context."""
+    def build(self, label: str, first: int = MAX_MIXTURES) -> None:
+        """Build the components within the current Blocks context, with the `first` choices but the faders chosen."""
         self.mixtures = gr.Dropdown(
             self.fixed,
-            value=[value for _, value in self.fixed if value != FADERS][:MAX_MIXTURES],
+            value=[value for _, value in self.fixed if value != FADERS][:first],
             multiselect=True,
             max_choices=MAX_MIXTURES,
             allow_custom_value=True,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gradio as gr
 
 from app.services.app_state import Desk
-from app.ui import compare_tab, desk_tab, explore_tab, ratings_tab
+from app.ui import annotate_tab, compare_tab, desk_tab, explore_tab, ratings_tab
 from app.ui.header import Menu, build_header
 from app.ui.shortcuts import labelled
 
@@ -27,6 +27,8 @@ def build_page(desk: Desk, menu: Menu | None = None) -> gr.Blocks:
                 explore_tab.build_explore_tab(desk, second, steering)
             with gr.Tab(labelled("Compare", "compare-tab"), id="compare", elem_id="compare-tab") as third:
                 compare_tab.build_compare_tab(desk, third, steering)
+            with gr.Tab(labelled("Annotate", "annotate-tab"), id="annotate", elem_id="annotate-tab") as annotating:
+                annotate_tab.build_annotate_tab(desk, annotating, steering, menu.home if menu else "./")
             with gr.Tab(labelled("Ratings", "ratings-tab"), id="ratings-tab", elem_id="ratings-tab") as fourth:
                 ratings_tab.build_ratings_tab(desk, fourth, steering)
     # At every event, also a fader's, Gradio's page copies all that any event's progress might be shown on. Here what is

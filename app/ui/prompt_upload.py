@@ -15,6 +15,7 @@ from engine import Engine, InputError
 from engine.prompt_files import GZ
 from engine.prompts import MAX_BYTES, MAX_PROMPTS, ColumnError, PromptSet, read_prompts, uploaded
 
+FIRST_PROMPTS = 24  # so many are asked, unless the form says otherwise
 HINT = f"""<p class="hint">JSONL, JSON, CSV, TSV, Parquet or text, also gzipped: a <b>prompt</b> on each line, or in a
 column that you choose. Up to {MAX_PROMPTS:,} prompts, UTF-8, {MAX_BYTES // 1_000_000} MB.</p>"""
 

@@ -1,5 +1,6 @@
 // @ts-check
 // The page's scripts: what each of them listens to, and the object that Gradio's handlers in Python call.
+import * as annotate from "./annotate.js";
 import * as choices from "./choices.js";
 import * as configurations from "./configurations.js";
 import { compare, listen as listenOnCompare } from "./compare.js";
@@ -54,7 +55,7 @@ const mixdesk = {
     tour.greet();
   },
   uuid,
-  choices, compare, drawer, marks, mixer, offer, panels, rating, ratings, restore, sharing, state, status, steer, target, text, trace, turns,
+  annotate, choices, compare, drawer, marks, mixer, offer, panels, rating, ratings, restore, sharing, state, status, steer, target, text, trace, turns,
 };
 Object.assign(window, { mixdesk });
 
