@@ -357,6 +357,20 @@ def test_a_link_makes_nobody_an_owner(store) -> None:
     assert seen == [False]
 
 
+LASTING = ("/heartbeat/1", "/queue/data", "/upload_progress")  # requests that last as long as a page is open
+
+
+def every_route(routes: Any, prefix: str = "") -> Iterator[tuple[str, set[str]]]:
+    """Yield (path, methods) of all routes, those of mounted applications and included routers, too."""
+    for route in routes:
+        path = prefix + getattr(route, "path", "").rstrip("/")
+        inner = getattr(route, "routes", None) or getattr(getattr(route, "app", None), "routes", None)
+        if inner:
+            yield from every_route(inner, path)
+        else:
+            yield path or "/", set(getattr(route, "methods", None) or {"GET"})
+
+
 def test_an_annotators_cookie_opens_nothing_of_the_owners(store, tiny_engine) -> None:
     """Every route of the site and of a desk answers a browser with the cookie as it answers one without it."""
     desk = Desk(tiny_engine, store)
@@ -365,33 +379,32 @@ def test_an_annotators_cookie_opens_nothing_of_the_owners(store, tiny_engine) ->
         session = client.cookies[COOKIE]
         site.post(client, "next")
     page = web_app(build_page(desk), desk)
-    scene = SimpleNamespace(
-        all={}, fetching=SimpleNamespace(all={}, missing=str), first=SimpleNamespace(page=SimpleNamespace(app=page))
-    )
+    loaded = SimpleNamespace(page=SimpleNamespace(app=page))
+    scene: Any = SimpleNamespace(all={}, fetching=SimpleNamespace(all={}, missing=str), first=loaded)
     routes = [*study_routes(store), *site.routes.routes()]
     whole = guarded(Site(scene, "", routes), OWNED)
     study = site.scene.id
     values = {"study": study, "form": "csv", "slug": "two", "run": "1", "action": "state", "name": "x", "version": "1"}
     tried, refused = 0, 0
-    for route in [*routes, *Site(scene).own.routes, *page.routes]:
-        path = re.sub(r"\{(\w+)(?::\w+)?\}", lambda found: values.get(found[1], "1"), getattr(route, "path", ""))
-        for method in sorted((getattr(route, "methods", None) or {"GET"}) - {"HEAD"}):
-            if not path or path.endswith(("/heartbeat/1", "/queue/data")) or path.startswith("/annotate/"):
-                continue  # the first two last as long as a page is open
+    for template, methods in every_route([*routes, *Site(scene).own.routes, *page.routes]):
+        path = re.sub(r"\{(\w+)(?::\w+)?\}", lambda found: values.get(found[1], "1"), template)
+        if path.startswith("/annotate/") or path.endswith(LASTING):
+            continue
+        for method in sorted(methods - {"HEAD"}):
             answers = []
             for cookie in ("", f"{COOKIE}={session}"):
-                headers = {"Cookie": cookie, **({"Content-Type": "application/json"} if method == "POST" else {})}
-                with TestClient(whole, base_url=URL, follow_redirects=False, raise_server_exceptions=False) as browser:
-                    answer = browser.request(method, path, headers=headers, content=b"{}" if method == "POST" else None)
+                browser = TestClient(whole, base_url=URL, follow_redirects=False, raise_server_exceptions=False)
+                answer = browser.request(method, path, headers={"Cookie": cookie}, content=b"{}")
                 answers.append((answer.status_code, answer.text if answer.status_code >= 400 else ""))
             assert answers[0] == answers[1], f"{method} {path}"
             tried += 1
             refused += answers[1][0] >= 400
     assert tried > 30 and refused > 10, (tried, refused)
-    with TestClient(whole, base_url=URL) as browser:
-        for form in FORMS:
-            answer = browser.get(f"/studies/{study}.{form}", headers={"Cookie": f"{COOKIE}={session}"})
-            assert answer.status_code == 403, form
+    for form in FORMS:
+        answer = TestClient(whole, base_url=URL).get(
+            f"/studies/{study}.{form}", headers={"Cookie": f"{COOKIE}={session}"}
+        )
+        assert answer.status_code == 403, form
 
 
 def test_requests_of_one_annotator_are_limited(store, monkeypatch: pytest.MonkeyPatch) -> None:
