@@ -67,14 +67,21 @@ def serve(
     owner_token: Annotated[
         str, typer.Option(envvar="MIXDESK_OWNER_TOKEN", help="A secret: who opens /?owner=SECRET is the owner.")
     ] = "",
+    owner: Annotated[
+        list[str] | None,
+        typer.Option(envvar="MIXDESK_OWNERS", help="A Hugging Face user who is the owner by signing in; repeatable."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Start the web app."""
     if context.invoked_subcommand is not None:
         return
     from app.server.access import describe_access, find_access, split_host
+    from app.server.sign_in_options import find_sign_in
 
-    access = find_access(host, root_path, allowed_host or (), trust_proxy, owner_token)
+    signing_in = find_sign_in(owner or ())
+    owners = signing_in.owners if signing_in else ()
+    access = find_access(host, root_path, allowed_host or (), trust_proxy, owner_token, owners=owners)
     listener = bind(host, port)
     from app.server.shutdown import ending_at_once
     from app.server.startup_page import answering
@@ -94,6 +101,7 @@ def serve(
         from app.server.guard import guarded
         from app.server.http_server import LATEST, LATEST_WITH_COPIES, HttpServer
         from app.server.patient_protocol import KEEP_ALIVE, MAX_HEADERS, PatientProtocol
+        from app.server.sign_in import SignIn
         from app.server.study_downloads import study_routes
         from app.server.uploads import own_folder
         from app.services.app_state import Desk
@@ -124,7 +132,14 @@ def serve(
             if on_cpu:
                 settings.device = "cpu"
             engine = Engine(settings, report)
-            return Desk(engine, store, mirror=mirror, warning=place.warning, hosted=access.hosted)
+            return Desk(
+                engine,
+                store,
+                mirror=mirror,
+                warning=place.warning,
+                hosted=access.hosted,
+                sign_in=signing_in is not None,
+            )
 
         try:
             desk = open_desk(read(files[0]), report)
@@ -153,7 +168,10 @@ def serve(
     if on_cpu:
         zero.report()
     latest = LATEST_WITH_COPIES if mirror else LATEST
-    routes = [*study_routes(store), *AnnotateRoutes(store, root_path).routes()]
+    annotating = AnnotateRoutes(store, root_path, sign_in=signing_in is not None)
+    routes = [*study_routes(store), *annotating.routes()]
+    if signing_in:
+        routes += SignIn(signing_in, root_path, annotating.join_signed_in).routes()
     settings = uvicorn.Config(
         guarded(Site(configurations, root_path, routes), access),
         http=PatientProtocol,

@@ -142,6 +142,8 @@ APP: list[tuple[str, str]] = [
     ("--config {tiny} --db {prompts} --port {free}", "cannot use it as the database"),
     ("--config {tiny} --db {prompts}/x.db --port {free}", "cannot make its folder"),
     (f"--config {{tiny}} --db {NOBODY}/x.db --port {{free}}", "a user who has no home here"),
+    ("--owner", "requires an argument"),
+    ("--owner ada --port {free}", "--owner: nobody can sign in here: set OAUTH_CLIENT_ID"),
     ("start", "No such command 'start'"),
     ("export", "Missing option '--out'"),
     ("export --db {tmp}/gone.db --out {tmp}/out", "no such database"),
@@ -202,7 +204,10 @@ def place(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[s
     monkeypatch.chdir(folder)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO()))
-    for name in ("MIXDESK_CONFIG", "MIXDESK_DB", "MIXDESK_LOADED", "PORT", "GRADIO_SERVER_PORT", "GRADIO_SERVER_NAME"):
+    for name in (
+        *("MIXDESK_CONFIG", "MIXDESK_DB", "MIXDESK_LOADED", "PORT", "GRADIO_SERVER_PORT", "GRADIO_SERVER_NAME"),
+        *("OAUTH_CLIENT_ID", "MIXDESK_OWNERS"),
+    ):
         monkeypatch.delenv(name, raising=False)
     return {"tmp": str(folder), "tiny": str(tiny.config), "prompts": str(folder / "prompts.txt"), "free": free_port()}
 

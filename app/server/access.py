@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -28,6 +28,7 @@ class Access:
         framed_by: Origins that may show the desk in a frame.
         owner_token: The secret that makes a browser the owner's; "" if there is none.
         hosted: Whether others than the person at this machine may reach it. Otherwise, everybody is the owner.
+        owners: User names that own it when they have signed in.
     """
 
     names: frozenset[str] = frozenset()
@@ -36,6 +37,7 @@ class Access:
     framed_by: tuple[str, ...] = ()
     owner_token: str = ""
     hosted: bool = False
+    owners: tuple[str, ...] = ()
 
     def allows_host(self, host: str, port: str) -> bool:
         """Return whether a request's Host header, divided by `split_host`, names this desk."""
@@ -53,6 +55,7 @@ def find_access(
     trust_proxy: bool = False,
     owner_token: str = "",
     env: Mapping[str, str] = os.environ,
+    owners: Iterable[str] = (),
 ) -> Access:
     """Return the access of a desk.
 
@@ -63,10 +66,12 @@ def find_access(
         trust_proxy: Whether it is behind a proxy that sets the X-Forwarded headers.
         owner_token: The owner's secret, or "".
         env: Environment variables; `SPACE_HOST` names a Hugging Face Space, which is always behind a proxy.
+        owners: User names that own the desk when they have signed in.
 
     Raises:
         InputError: if a host name or the token is invalid.
     """
+    owners = tuple(sorted(owners))
     names = {allowed_name(name) for entry in allowed for name in entry.replace(",", " ").split()}
     on_space = bool(env.get("SPACE_ID"))
     names |= {allowed_name(name) for name in env.get("SPACE_HOST", "").replace(",", " ").split()} if on_space else set()
@@ -87,7 +92,8 @@ def find_access(
         trust_proxy=trust_proxy or on_space,
         framed_by=(HUB,) if on_space else (),
         owner_token=owner_token,
-        hosted=bool(owner_token) or on_space or reached_by_others or not is_loopback(host),
+        hosted=bool(owner_token or owners) or on_space or reached_by_others or not is_loopback(host),
+        owners=owners,
     )
 
 
@@ -99,7 +105,9 @@ def describe_access(access: Access, host: str) -> list[str]:
     if host in ALL_INTERFACES:
         names = ", ".join(sorted(access.names)) or "no host name"
         lines.append(f"It answers at any IP address of this machine and as {names}; --allowed-host NAME adds a name.")
-    if not access.owner_token:
+    if access.owners:
+        lines.append(f"Owner by signing in: {', '.join(access.owners)}.")
+    elif not access.owner_token:
         lines.append("Nobody can load other configurations here: set MIXDESK_OWNER_TOKEN to have an owner.")
     return lines
 

@@ -22,7 +22,7 @@ from app.server.annotate_page import annotate_asset_route, annotate_notice, anno
 from app.server.own_sessions import MalformedError, parse_json
 from app.services.guidelines import guidelines_html
 from app.services.rate_limit import RateLimit
-from app.services.visitor import visitor_of_scope
+from app.services.visitor import Account, visitor_of_scope
 from app.storage.annotators import Annotator
 from app.storage.answer_checks import LONGEST_COMMENT, Feedback, allowed_choices
 from app.storage.assignments import Assignment, Assignments, RefusedError
@@ -93,10 +93,11 @@ class AnnotateRoutes:
     Args:
         store: The store.
         root: The public path or URL of the site behind a proxy.
+        sign_in: Whether people can sign in here, where a study lets them.
     """
 
-    def __init__(self, store: Store, root: str = "") -> None:
-        self.assignments = Assignments(store)
+    def __init__(self, store: Store, root: str = "", sign_in: bool = False) -> None:
+        self.assignments, self.sign_in = Assignments(store), sign_in
         self.root = urlsplit(root).path.rstrip("/")
         self.wrong_secrets, self.unknown_cookies = RateLimit(WRONG_SECRETS), RateLimit(UNKNOWN_COOKIES)
         self.joins, self.requests = RateLimit(JOINS), RateLimit(REQUESTS)
@@ -212,6 +213,17 @@ class AnnotateRoutes:
             return annotator, ""
         return joined, self.assignments.open_session(joined.id)
 
+    def join_signed_in(self, request: Request, answer: Response, study: str, account: Account) -> None:
+        """Let somebody who has signed in join a study, and give their browser its cookie with an answer.
+
+        Raises:
+            InputError: if the study does not let them in, or too many people join from an address.
+        """
+        if not self.joins.allow(visitor_of_scope(request.scope).address):
+            raise InputError(TOO_MANY_REQUESTS)
+        joined = self.assignments.join_by_sign_in(study, account.key, account.name)
+        self.set_cookie(answer, request, study, self.assignments.open_session(joined.id))
+
     def state(self, study: str, annotator: Annotator | None) -> dict[str, Any]:
         """Return what the page shows to somebody; who has not joined sees no guidelines and no questions."""
         settings, progress = self.assignments.overview(study, annotator.id if annotator else None)
@@ -224,7 +236,7 @@ class AnnotateRoutes:
                 "questions": questions if annotator else [],
                 "choices": allowed_choices(settings),
             },
-            "joining": {"anonymous": settings.anonymous, "sign_in": settings.sign_in},
+            "joining": {"anonymous": settings.anonymous, "sign_in": settings.sign_in and self.sign_in},
             "annotator": {"name": annotator.name} if annotator else None,
         }
 

@@ -7,6 +7,7 @@ import re
 import secrets
 from urllib.parse import parse_qsl, urlencode
 
+from itsdangerous import BadSignature, URLSafeTimedSerializer
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import cookie_parser
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
@@ -14,9 +15,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.server.access import Access
 from app.services.rate_limit import RateLimit
-from app.services.visitor import KEY, Visitor, network_of
+from app.services.visitor import KEY, Account, Visitor, network_of, visitor_of_scope
 
-BROWSER, OWNER = "mixdesk_browser", "mixdesk_owner"  # the cookies
+BROWSER, OWNER, ACCOUNT = "mixdesk_browser", "mixdesk_owner", "mixdesk_account"  # the cookies
+VISITORS = "mixdesk.visitors"  # of a request's ASGI scope
+SIGNED_IN_FOR = 8 * 3600  # seconds
 BROWSER_ID = re.compile(r"[\w-]{22}", re.ASCII)
 YEAR = 365 * 24 * 3600  # seconds
 ATTEMPTS = 10  # owner's tokens a minute from a network address
@@ -28,8 +31,8 @@ TOO_MANY = "Too many owner's tokens came from your address: try again in a minut
 class Visitors:
     """ASGI middleware that puts a `Visitor` into each request's scope, and gives browsers their cookies.
 
-    A browser that opens /?owner=TOKEN becomes the owner's. The cookie of the owner is of no use in another browser, and
-    ends with the process.
+    A browser that opens /?owner=TOKEN becomes the owner's, as does one in which an owner signs in. The cookies of the
+    owner and of who is signed in are of no use in another browser, and end with the process.
     """
 
     def __init__(self, app: ASGIApp, access: Access) -> None:
@@ -53,6 +56,7 @@ class Visitors:
             browser=browser,
             address=network_of((scope.get("client") or ("",))[0]),
             owner=not self.access.hosted or self.is_owner(browser, cookies.get(OWNER, "")),
+            account=self.account_of(browser, cookies.get(ACCOUNT, "")),
         )
         query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
         app: ASGIApp = self.app
@@ -61,7 +65,7 @@ class Visitors:
             app = self.log_in(scope, visitor, token, rest)
         if new:
             send = self.with_cookie(scope, send, browser)
-        return await app({**scope, KEY: visitor}, receive, send)
+        return await app({**scope, KEY: visitor, VISITORS: self}, receive, send)
 
     def is_owner(self, browser: str, signature: str) -> bool:
         """Return whether a browser's owner cookie is one that this process made."""
@@ -91,9 +95,35 @@ class Visitors:
         answer = RedirectResponse(
             f"./{last}" + (f"?{rest}" if rest else ""), 303, headers={"Cache-Control": "no-store"}
         )
-        secure = scope.get("scheme") == "https"
-        answer.set_cookie(OWNER, self.sign(visitor.browser), httponly=True, samesite="strict", secure=secure, path="/")
+        self.make_owner({**scope, KEY: visitor}, answer)
         return answer
+
+    def make_owner(self, scope: Scope, answer: Response) -> None:
+        """Give a browser the owner's cookie with the answer to its request."""
+        set_own_cookie(scope, answer, OWNER, self.sign(visitor_of_scope(scope).browser))
+
+    def remember(self, scope: Scope, answer: Response, account: Account) -> None:
+        """Give a browser the cookie of who is signed in, for eight hours, with the answer to its request."""
+        value = self._accounts(visitor_of_scope(scope).browser).dumps([account.key, account.name])
+        set_own_cookie(scope, answer, ACCOUNT, str(value), SIGNED_IN_FOR)
+
+    def forget(self, answer: Response) -> None:
+        """Take a browser's cookies of the owner and of who is signed in."""
+        for name in (OWNER, ACCOUNT):
+            answer.delete_cookie(name, path="/", httponly=True, samesite="strict")
+
+    def account_of(self, browser: str, value: str) -> Account | None:
+        """Return who is signed in by a browser's cookie, if this process made it for this browser."""
+        if not browser or not value:
+            return None
+        try:
+            key, name = self._accounts(browser).loads(value, max_age=SIGNED_IN_FOR)
+        except BadSignature:
+            return None
+        return Account(key, name)
+
+    def _accounts(self, browser: str) -> URLSafeTimedSerializer:
+        return URLSafeTimedSerializer(self.secret, salt=f"account {browser}".encode())
 
     def with_cookie(self, scope: Scope, send: Send, browser: str) -> Send:
         """Return a `send` that adds the browser's cookie to the answer."""
@@ -111,3 +141,16 @@ class Visitors:
             await send(message)
 
         return send_with_cookie
+
+
+def visitors_of(scope: Scope) -> Visitors:
+    """Return the middleware that a request came through."""
+    found = scope[VISITORS]
+    assert isinstance(found, Visitors)
+    return found
+
+
+def set_own_cookie(scope: Scope, answer: Response, name: str, value: str, seconds: int | None = None) -> None:
+    """Set a cookie that only this site's own pages send, and no script reads; without `seconds`, for this visit."""
+    secure = scope.get("scheme") == "https"
+    answer.set_cookie(name, value, max_age=seconds, httponly=True, samesite="strict", secure=secure, path="/")

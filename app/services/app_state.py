@@ -41,6 +41,7 @@ class Desk:
     mirror: Mirror | None = None  # where copies of the ratings go
     warning: str = ""  # what the page's owner should know
     hosted: bool = True  # whether there are visitors who do not own it
+    sign_in: bool = False  # whether people can sign in with Hugging Face
     expected: Expected = field(init=False)
     comparisons: Comparisons = field(init=False)
     studies: Studies = field(init=False)

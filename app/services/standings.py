@@ -6,7 +6,7 @@ See engine/solvers/nash.py for the lottery.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
@@ -16,25 +16,13 @@ import numpy as np
 from app.format import in_short
 from app.html import message
 from app.services.bank_service import faders_of, in_words
-from app.storage.database import Store
-from engine import InputError, Mixture
+from engine import Mixture
 from engine.rules.registry import DEFAULT_RULE, RULES
 from engine.solvers.nash import ENOUGH, group, nash, tally
-from engine.solvers.ratings import LEFT_WINS, Rating, mixture_of
+from engine.solvers.ratings import Rating
 from engine.solvers.solution import Solution
 
 WIN, LOSS = "#0072b2", "#d55e00"
-# As read_ratings has it: overall, and of responses that are each of one mixture.
-QUERY = """
-select r.choice, l.model as model,
-    lm.weights as left_weights, lm.rule as left_rule, lm.gain as left_gain, lm.exponent as left_exponent,
-    rm.weights as right_weights, rm.rule as right_rule, rm.gain as right_gain, rm.exponent as right_exponent
-from ratings r
-join completions l on l.id = r.left_id join mixtures lm on lm.id = l.mixture_id
-join completions c on c.id = r.right_id join mixtures rm on rm.id = c.mixture_id
-where r.objective is null and l.steered = '{}' and c.steered = '{}'
-order by r.created_at, r.rowid
-"""
 
 
 @dataclass(frozen=True)
@@ -73,29 +61,11 @@ class Standing:
         return (j, i) if self.met[i, j] < ENOUGH else None
 
 
-def standings_of(store: Store, model: str, policies: list[str]) -> Standing:
-    """Return the standings of the configuration `model` from the store's current ratings."""
-    with store.reading() as db:
-        rows = list(db.query(QUERY))
-    ratings, others = [], 0
-    for row in rows:
-        try:
-            if row["model"] != model:
-                raise InputError("ratings: of another configuration")
-            sides = [mixture_of(stored(row, side), policies) for side in ("left", "right")]
-        except InputError:  # or of policies that this one had once
-            others += 1
-            continue
-        ratings.append(Rating(sides[0], sides[1], LEFT_WINS[row["choice"]]))
+def standing_from(ratings: list[Rating], others: int, policies: list[str]) -> Standing:
+    """Return the standings by ratings of mixtures of these policies; `others` do not count."""
     mixtures, pairs = group(ratings)
     wins = tally(pairs, np.array([rating.left_wins for rating in ratings]), len(mixtures))
     return Standing(len(ratings), others, mixtures, wins, nash(policies, ratings) if len(mixtures) > 1 else None)
-
-
-def stored(row: Mapping[str, Any], side: str) -> dict[str, Any]:
-    """Return one side's mixture from a row of `QUERY`, as plain values."""
-    rest = {key: row[f"{side}_{key}"] for key in ("rule", "gain", "exponent")}
-    return {"weights": json.loads(row[f"{side}_weights"]), **rest}
 
 
 def on_desk(mixture: Mixture, policies: Sequence[str]) -> dict[str, Any] | None:
@@ -117,7 +87,7 @@ def on_desk(mixture: Mixture, policies: Sequence[str]) -> dict[str, Any] | None:
 
 
 def send(mixture: Mixture, policies: Sequence[str], what: str) -> str:
-    """Return a button that sends a mixture to the desk (static/js/ratings.js), or a dash if the desk cannot have it."""
+    """Return a button that sends a mixture to the desk (static/js/results.js), or a dash if the desk cannot have it."""
     to = on_desk(mixture, policies)
     if to is None:
         return '<span class="hint" title="The reference has no fader, and this rule no gain for it.">–</span>'

@@ -13,6 +13,14 @@ KEY = "mixdesk.visitor"  # of a request's ASGI scope
 
 
 @dataclass(frozen=True)
+class Account:
+    """An account of somebody who is signed in: `key` is of one person for all time, `name` is what they are called."""
+
+    key: str
+    name: str
+
+
+@dataclass(frozen=True)
 class Visitor:
     """The sender of a request.
 
@@ -20,11 +28,13 @@ class Visitor:
         browser: Random id of the browser, from its HttpOnly cookie; "" for a client without cookies.
         address: Network address: the peer's, or the client's as a trusted proxy reports it.
         owner: Whether it may change what others made.
+        account: Who is signed in, None if nobody is.
     """
 
     browser: str = ""
     address: str = ""
     owner: bool = True
+    account: Account | None = None
 
 
 ANYBODY = Visitor()  # where there are no other visitors

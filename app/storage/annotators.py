@@ -124,6 +124,24 @@ class Annotators:
                 raise InputError("This study takes invited people only: open the whole link of your invitation.")
         return self.join(study_id, key=f"anonymous:{new_id()}", name=name, joined_by="anonymous")
 
+    def join_by_sign_in(self, study_id: str, key: str, name: str) -> Annotator:
+        """Return the annotator whom an account is, added if they have not joined before.
+
+        Args:
+            study_id: The study.
+            key: Names the account for all time, such as "hf:" and its number.
+            name: The account's name.
+
+        Raises:
+            InputError: as `join`, or if the study does not take people who sign in.
+        """
+        with self.store.reading() as db:
+            study = study_row(db, study_id)
+            check_visible(study)
+            if not StudySettings.model_validate_json(study["settings"]).sign_in:
+                raise InputError("Signing in does not let you into this study: open the whole link of your invitation.")
+        return self.join(study_id, key=key, name=name, joined_by="sign-in")
+
     def open_session(self, annotator_id: str) -> str:
         """Return a new secret by which a browser is an annotator's; only a digest of it is stored."""
         secret = secrets.token_urlsafe(24)

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import secrets
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +24,7 @@ from app.schemas.study import (
     StudyState,
 )
 from app.storage.database import Store, prompt_id
+from app.storage.study_rows import new_id, stamp, utc_now
 from app.storage.vote_file import CastVote, read_votes
 from engine import InputError
 from engine.messages import Prompt
@@ -153,8 +152,8 @@ def store_votes(store: Store, votes: Iterable[CastVote], name: str, source: str)
         key = (vote.item, frozenset((vote.left, vote.right)))
         if key not in items:
             prompt_key = key_of(vote.item if vote.prompt is None else vote.prompt)
-            items[key] = ImportedItem(import_id(), len(items), prompt_key, vote.prompt, first, second)
-        item, annotator = items[key], annotators.setdefault(vote.annotator, import_id())
+            items[key] = ImportedItem(new_id(), len(items), prompt_key, vote.prompt, first, second)
+        item, annotator = items[key], annotators.setdefault(vote.annotator, new_id())
         attempt = item.ratings[annotator]
         item.ratings[annotator] += 1
         cast.append(ImportedVote(item, annotator, attempt, first != item.first, vote.choice, vote.seconds))
@@ -186,9 +185,9 @@ def insert_study(db: Database, settings: StudySettings, source: str) -> str:
     """
     if db.table("studies").count_where("name = ?", [settings.name]):
         raise InputError(f"--name: there is a study called {settings.name!r}; give another name")
-    now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+    now = stamp(utc_now())
     study = {
-        "id": import_id(),
+        "id": new_id(),
         "name": settings.name,
         "state": StudyState.CLOSED.value,
         "model": "",
@@ -222,7 +221,7 @@ def insert_votes(
         annotators: {name: id}.
         cast: The votes.
     """
-    now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+    now = stamp(utc_now())
     prompts = {item.prompt_key: item.prompt for item in items if item.prompt is not None}
     ids = {key: prompt_id(db, prompt) for key, prompt in prompts.items()}
     insert_rows(
@@ -266,7 +265,7 @@ def insert_votes(
             for name, key in annotators.items()
         ),
     )
-    made = [(import_id(), vote) for vote in cast]
+    made = [(new_id(), vote) for vote in cast]
     insert_rows(
         db,
         "study_assignments",
@@ -311,11 +310,6 @@ def key_of(prompt: Prompt) -> str:
     """Return the key of a prompt's items: a short text itself, else a digest."""
     text = prompt if isinstance(prompt, str) else json.dumps(prompt, sort_keys=True, ensure_ascii=False)
     return text if len(text) <= SHORT else hashlib.sha256(text.encode()).hexdigest()
-
-
-def import_id() -> str:
-    """Return a new random id."""
-    return secrets.token_urlsafe(12)
 
 
 def describe_import(imported: ImportedStudy) -> str:

@@ -110,6 +110,7 @@ class AnnotateTab:
             *self.fields.components(), self.fields.previewed, self.fields.counted,
         ]  # fmt: skip
         chosen: set[Any] = {self.listing}
+        place = self.study.reader.place
         form: set[Any] = {
             self.editing, self.name, self.given.prompts, self.given.file, self.most, *self.choice.components(),
             *self.sampling.components(), *self.fields.components(),
@@ -118,8 +119,13 @@ class AnnotateTab:
         def on(event: Any, handler: Any, inputs: set[Any], outputs: list[Any], **how: Any) -> None:
             event(owner_only(handler, self.status), inputs, outputs, **{**quick, **how})
 
-        tab.select(self.arriving, chosen, [*view, self.choice.mixtures, self.given.prompts, self.cancel], **quick)
-        on(self.timer.tick, self.tick, {self.listing, self.seen, self.study.reader.place}, view)
+        tab.select(
+            self.arriving,
+            {self.listing, place},
+            [*view, self.choice.mixtures, self.given.prompts, self.cancel],
+            **quick,
+        )
+        on(self.timer.tick, self.tick, {self.listing, self.seen, place}, view)
         on(self.listing.input, self.choosing, chosen, view)
         on(self.cancel.click, self.choosing, chosen, view)
         on(self.new.click, self.blank, {self.editing}, [*view, *filled])
@@ -211,7 +217,8 @@ class AnnotateTab:
         visitor = visitor_of(request)
         if not visitor.owner:
             return {self.visitors: gr.HTML(visible=True), self.content: gr.Row(visible=False)}
-        shown = owner_only(lambda values, _: self.shown(values[self.listing]), self.status)(values, request)
+        place = int(values[self.study.reader.place])
+        shown = owner_only(lambda values, _: self.shown(values[self.listing], place), self.status)(values, request)
         return {
             self.content: gr.Row(visible=True),
             **self.choice.listed(),

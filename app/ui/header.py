@@ -41,7 +41,13 @@ class Menu:
     offers: Sequence[Offer] = ()
 
 
-def build_header(warning: str = "", menu: Menu | None = None, notes: Sequence[str] = (), hosted: bool = True) -> None:
+def build_header(
+    warning: str = "",
+    menu: Menu | None = None,
+    notes: Sequence[str] = (),
+    hosted: bool = True,
+    sign_in: bool = False,
+) -> None:
     """Build the notices and the title line; app/static/js/configurations.js operates them.
 
     The notices come first, so that the tabs find the title line in its usual place.
@@ -49,7 +55,8 @@ def build_header(warning: str = "", menu: Menu | None = None, notes: Sequence[st
     notices = warning_line(warning) + offer_lines(menu) + loading_line(menu)
     gr.HTML(notices, elem_id="notices", elem_classes=["warned"] if warning else None)
     tagline = TAGLINE if hosted else f"{TAGLINE} {LOCAL}"
-    title = f"<h1>Mixdesk</h1>{menu_of(menu)}{notes_of(notes)}{help_button()}<p>{tagline}</p>"
+    account = account_place(menu) if hosted and sign_in else ""
+    title = f"<h1>Mixdesk</h1>{menu_of(menu)}{notes_of(notes)}{help_button()}{account}<p>{tagline}</p>"
     gr.HTML(f"<header>{title}</header>{help_dialog()}", elem_id="top")
 
 
@@ -71,6 +78,11 @@ def notes_of(notes: Sequence[str]) -> str:
     words = "1 note" if len(notes) == 1 else f"{len(notes)} notes"
     summary = f'<summary title="What was found when the policies were loaded">{words}</summary>'
     return f'<details id="notes">{summary}<ul>{items}</ul></details>'
+
+
+def account_place(menu: Menu | None) -> str:
+    """Return the place where app/static/js/account.js says who is signed in, or lets a visitor sign in."""
+    return f'<span id="account" data-home="{escape(menu.home if menu else "./")}"></span>'
 
 
 def offer_lines(menu: Menu | None) -> str:

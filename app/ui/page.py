@@ -5,7 +5,7 @@ from __future__ import annotations
 import gradio as gr
 
 from app.services.app_state import Desk
-from app.ui import annotate_tab, compare_tab, desk_tab, explore_tab, ratings_tab
+from app.ui import annotate_tab, compare_tab, desk_tab, explore_tab, results_tab
 from app.ui.header import Menu, build_header
 from app.ui.shortcuts import labelled
 
@@ -19,7 +19,7 @@ SESSIONS = 500  # whose state Gradio keeps, such as uploaded prompts; the longes
 def build_page(desk: Desk, menu: Menu | None = None) -> gr.Blocks:
     """Build the page of a desk."""
     with gr.Blocks(title="Mixdesk", fill_width=True, analytics_enabled=False, delete_cache=KEPT) as blocks:
-        build_header(desk.warning, menu, desk.engine.notes, desk.hosted)
+        build_header(desk.warning, menu, desk.engine.notes, desk.hosted, desk.sign_in)
         with gr.Tabs(elem_id="tabs", overflow_behavior="wrap") as tabs:
             with gr.Tab(labelled("Desk", "desk-tab"), id="desk", elem_id="desk-tab") as first:
                 steering = desk_tab.build_desk_tab(desk, first, tabs)
@@ -29,8 +29,8 @@ def build_page(desk: Desk, menu: Menu | None = None) -> gr.Blocks:
                 compare_tab.build_compare_tab(desk, third, steering)
             with gr.Tab(labelled("Annotate", "annotate-tab"), id="annotate", elem_id="annotate-tab") as annotating:
                 annotate_tab.build_annotate_tab(desk, annotating, steering, menu.home if menu else "./")
-            with gr.Tab(labelled("Ratings", "ratings-tab"), id="ratings-tab", elem_id="ratings-tab") as fourth:
-                ratings_tab.build_ratings_tab(desk, fourth, steering)
+            with gr.Tab(labelled("Results", "results-tab"), id="results-tab", elem_id="results-tab") as fourth:
+                results_tab.build_results_tab(desk, fourth, steering)
     # At every event, also a fader's, Gradio's page copies all that any event's progress might be shown on. Here what is
     # under way says so itself.
     for event in blocks.fns.values():

@@ -30,7 +30,7 @@ def score_agreement(votes: Votes, difference: np.ndarray) -> Interval:
     first = ballots.result == FIRST_WINS
     agrees = np.where(difference == 0, 0.5, (first == (difference > 0)).astype(float))
     weight = ballots.weight / ballots.weight.sum()
-    share = float(weight @ agrees)
+    share = min(float(weight @ agrees), 1.0)
     influence = (weight * (agrees - share))[:, None]
     clustering = clustering_of(influence, clusters_of(ballots.prompt, ballots.annotator))
     effective = 1 / float((weight**2).sum())

@@ -15,7 +15,7 @@ from engine.votes.resampling import MOST_DEGREES, Clustering, clustering_of, clu
 from engine.votes.strengths import Strengths, Tallies, fit_strengths, influence_of, tally_votes
 
 IMAGINARY = 0.5  # votes of each kind against an imaginary opponent, where votes are one-sided
-CONVERGED = {"tolerance": 1e-9, "limit": 100_000}  # for evalica
+CONVERGED = {"tolerance": 1e-9, "limit": 10_000}  # for evalica
 WINNERS = {FIRST_WINS: evalica.Winner.X, SECOND_WINS: evalica.Winner.Y, NEITHER: evalica.Winner.Draw}
 SAME = 1e-6  # log-strengths that differ by less share a rank
 

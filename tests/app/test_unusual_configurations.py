@@ -14,13 +14,14 @@ from starlette.testclient import TestClient
 from app.server.desk_app import web_app
 from app.services import bank_service
 from app.services.app_state import Desk
+from app.services.visitor import ANYBODY
 from app.storage.database import Store
 from app.ui.balance import Balance
 from app.ui.compare_tab import CompareTab
 from app.ui.desk_tab import DeskTab, build_desk_tab
 from app.ui.explore_tab import ExploreTab
 from app.ui.page import build_page
-from app.ui.ratings_tab import RatingsTab
+from app.ui.results_tab import ResultsTab
 from engine import Engine, InputError, Sampling
 from engine.config import REFERENCE
 from engine.prompts import PromptSet
@@ -96,17 +97,17 @@ def test_responses_are_written_shown_and_rated(desk: Desk) -> None:
     assert desk.rate("me", "some-rating", "left", "anna")
 
 
-def tabs_of(desk: Desk) -> tuple[CompareTab, ExploreTab, RatingsTab]:
+def tabs_of(desk: Desk) -> tuple[CompareTab, ExploreTab, ResultsTab]:
     with gr.Blocks(), gr.Tabs() as tabs, gr.Tab() as tab:
         steering = build_desk_tab(desk, tab, tabs)
-        every = CompareTab(desk, steering), ExploreTab(desk, steering), RatingsTab(desk, steering)
+        every = CompareTab(desk, steering), ExploreTab(desk, steering), ResultsTab(desk, steering)
         for one in every:
             one.build(tab)
     return every
 
 
 def test_mixtures_are_compared(desk: Desk) -> None:
-    compare, _, ratings = tabs_of(desk)
+    compare, _, results = tabs_of(desk)
     mixtures = {"Uniform": desk.engine.mixture(), "Reference": desk.engine.mixture({REFERENCE: 1.0})}
     number = desk.comparisons.start(desk.engine, PromptSet("two", PROMPTS, [1, 2]), mixtures, SAMPLING, 1)
     job = desk.comparisons.jobs.get(number)
@@ -117,7 +118,7 @@ def test_mixtures_are_compared(desk: Desk) -> None:
     assert [row["prompt"] for row in shown[compare.table]["rows"]] == PROMPTS
     opened = compare.reading(number, 0)
     assert opened and all(response["text"] is not None for response in opened["responses"])
-    assert asyncio.run(ratings.show())
+    assert results.opened({**dict.fromkeys(results.inputs), results.seen: {}}, ANYBODY)
 
 
 def test_a_bank_is_sampled_balanced_and_drawn(desk: Desk) -> None:

@@ -309,6 +309,7 @@ def test_every_shortcut_is_told_on_its_button_and_in_help(keys: Keys) -> None:
         "D",
         "X",
         "R",
+        "A",
         "G",
         "?",
         "Ctrl+Enter",

@@ -34,7 +34,7 @@ def test_it_generates_and_is_rated(
         page.wait_for_selector("#rate-left:enabled")
         page.locator("#rate-left").click()
         page.wait_for_function("document.querySelector('#status').textContent.includes('Saved')")
-        for tab in ("Explore", "Compare", "Ratings", "Desk"):
+        for tab in ("Explore", "Compare", "Results", "Desk"):
             page.get_by_role("tab", name=tab).click()
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "the page scrolls sideways"
         assert len(desk.store.db.execute("select id from ratings").fetchall()) == 1

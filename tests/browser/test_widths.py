@@ -15,7 +15,7 @@ from engine import Engine
 from engine.inference.batch import Batch
 from tests.browser.conftest import opened
 from tests.browser.test_desk import shares, wait_until_done
-from tests.browser.test_ratings import FIRST, SECOND, THIRD, rate
+from tests.browser.test_results import FIRST, SECOND, THIRD, rate
 from tests.browser.test_tour import PLACED, TARGETS, WELL
 from tests.browser.walking import DARK, LONELY_POINT, PHONE, Hand, demo_site
 
@@ -293,16 +293,23 @@ def test_comparing(hand: Hand, monkeypatch: pytest.MonkeyPatch) -> None:
     expect(page.get_by_text("36 responses")).to_have_count(0)
 
 
-def test_ratings_help_and_the_tour(hand: Hand, folder: Path) -> None:
+def test_results_help_and_the_tour(hand: Hand, folder: Path) -> None:
     page, db = hand.page, folder / "mixdesk.db"
     with sqlite3.connect(db) as store:
         store.execute("delete from ratings")
-    hand.press("#ratings-tab-button", main=True)
-    expect(page.locator("#no-ratings")).to_contain_text("No ratings yet.")
+    hand.press("#results-tab-button", main=True)
+    expect(page.locator("#no-results")).to_contain_text("No ratings yet.")
     hand.look(least=10)
     for i, (left, right) in enumerate(((FIRST, SECOND), (SECOND, THIRD), (THIRD, FIRST))):
         rate(db, f"{'phone' if hand.phone else 'dark'}-{i}", left, right, 2, 1)
     hand.press("#refresh")
+    expect(page.locator("#leaderboard tbody tr")).to_have_count(3)
+    expect(page.locator("#results-about")).to_contain_text("9 votes · 3 systems · 1 person · 1 prompt")
+    hand.look()
+    for view in ("Wins", "People", "Influences", "Lottery"):
+        hand.press(page.locator("#results-view label", has_text=view))
+        expect(page.locator(f"#results-{view.lower()}")).to_be_visible()
+        hand.look()
     expect(page.locator("#standing")).to_contain_text("Too few ratings for the weights to mean much: 3 a pair")
     expect(page.locator("#lottery tbody tr")).to_have_count(3)
     hand.look()

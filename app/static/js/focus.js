@@ -13,6 +13,10 @@ const NEXT = {
   sample: ["explore-stop"], "explore-stop": ["sample"],
   "compare-stop": ["compare-resume", "compare-delete"], "compare-resume": ["compare-stop"],
   "compare-sure": ["compare-start"], "compare-keep": ["compare-delete"],
+  "study-create": ["study-stop", "study-open"], "study-edit": ["study-create"], "study-cancel": ["study-new"],
+  "study-stop": ["study-resume", "study-open"], "study-resume": ["study-stop", "study-open"],
+  "study-open": ["study-pause"], "study-pause": ["study-open"],
+  "study-sure-close": ["study-duplicate"], "study-sure-delete": ["study-new", "study-create"], "study-keep": ["study-delete"],
 };
 const FOCUSABLE = "a[href], button, input, select, textarea, summary, [tabindex='0']";
 

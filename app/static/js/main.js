@@ -1,5 +1,6 @@
 // @ts-check
 // The page's scripts: what each of them listens to, and the object that Gradio's handlers in Python call.
+import * as account from "./account.js";
 import * as annotate from "./annotate.js";
 import * as choices from "./choices.js";
 import * as configurations from "./configurations.js";
@@ -19,8 +20,8 @@ import * as offer from "./offer.js";
 import * as outage from "./outage.js";
 import * as panels from "./panels.js";
 import * as rating from "./rating.js";
-import * as ratings from "./ratings.js";
 import * as restore from "./restore.js";
+import { results } from "./results.js";
 import * as sharing from "./sharing.js";
 import * as shortcuts from "./shortcuts.js";
 import * as status from "./status.js";
@@ -36,6 +37,7 @@ const mixdesk = {
   figure: figures.figure,
   underlay: figures.underlay,
   ready: () => {
+    account.show();
     document.querySelectorAll(".chip").forEach((/** @type {any} */ chip) => { chip.title = chip.textContent.trim(); });
     panels.show("left,right");
     turns.ready();
@@ -55,7 +57,7 @@ const mixdesk = {
     tour.greet();
   },
   uuid,
-  annotate, choices, compare, drawer, marks, mixer, offer, panels, rating, ratings, restore, sharing, state, status, steer, target, text, trace, turns,
+  annotate, choices, compare, drawer, marks, mixer, offer, panels, rating, restore, results, sharing, state, status, steer, target, text, trace, turns,
 };
 Object.assign(window, { mixdesk });
 

@@ -12,8 +12,11 @@ import pytest
 import torch
 
 from app.charts.standings_table import means, standings_caption, standings_table
-from app.services.standings import empty, on_desk, standings_of
+from app.services.results import lottery_of
+from app.services.standings import Standing, empty, on_desk
+from app.services.vote_sources import DESK, read_source
 from app.storage.database import Store
+from app.storage.vote_tables import VoteTables
 from engine import Mixture
 from engine.rules.mixture import make_mixture
 from tests.app.conftest import make_completion
@@ -28,6 +31,13 @@ def rate(store: Store, pairs: Sequence[tuple[Mixture, Mixture, str]], model: str
     for i, (left, right, choice) in enumerate(pairs, start):
         sides = [make_completion(mixture=mixture, **changes) for mixture in (left, right)]
         assert store.rate(f"r{i}", *sides, choice, "anna", model=model)
+
+
+def standings_of(store: Store, model: str, policies: list[str]) -> Standing:
+    source = read_source(VoteTables(store), DESK, "", model, policies)
+    found = lottery_of(source, source.votes, policies)
+    assert found is not None
+    return found
 
 
 def of(left: str, right: str, choice: str, times: int = 1) -> list[tuple[Mixture, Mixture, str]]:

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.stats import norm
 
+from engine.votes.strengths import Tallies, fit_strengths
 from engine.votes.table import BOTH_BAD, FIRST, SECOND, TIE, Votes
 
 PUBLIC = Path(__file__).parents[4] / "shared" / "data"  # beside the project; not part of it
@@ -134,3 +136,25 @@ def simulate(
         weight=np.ones(len(item)),
         seconds=rng.gamma(4, 5, len(item)),
     )
+
+
+def population_strengths(
+    strengths: np.ndarray, tie: float = 0.4, careless: float = 0.0, spread: float = 0.0, draws: int = 2000
+) -> np.ndarray:
+    """Return the log-strengths [M] that fit the votes of any number of prompts and annotators, with mean zero.
+
+    They are `strengths` where nobody is careless and nothing spreads.
+
+    Args:
+        strengths: [M], of a careful annotator, on average.
+        tie: v of Davidson's model.
+        careless: Share of votes at random.
+        spread: Standard deviation of what prompts and annotators together add to a log-strength.
+        draws: Number of values of it.
+    """
+    first, second = np.triu_indices(len(strengths), 1)
+    deviation = np.sqrt(2) * spread * norm.ppf((np.arange(draws) + 0.5) / draws)
+    half = (strengths[first] - strengths[second] + deviation[:, None]) / 2
+    odds = np.stack([np.exp(half), np.exp(-half), np.full(half.shape, 2 * tie)])
+    shares = (1 - careless) * (odds / odds.sum(0)).mean(1) + careless / 3
+    return fit_strengths(Tallies(first, second, *shares), len(strengths)).log_strength
