@@ -17,8 +17,10 @@ from unittest.mock import patch
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect
 
+from app.storage.database import Store
 from engine import Engine
 from engine.inference.batch import Batch
+from tests.app.services.voting import simulate_study
 from tests.browser.annotating import GUIDELINES, TRAINING, annotating, annotator, join, wait_for_pair
 from tests.browser.conftest import chromium, opened, unfold
 from tests.browser.serving import ROOT, Relay
@@ -40,6 +42,7 @@ class Studio:
 
     browser: Browser
     url: str
+    db: Path
     pause: float = 0.0  # seconds a token takes more
     may_load: threading.Event = field(default_factory=threading.Event)
 
@@ -153,20 +156,27 @@ def target(studio: Studio) -> None:
         shoot(page, "target")
 
 
-def ratings(studio: Studio) -> None:
-    """Each of two mixtures against the reference, rated as a person would who likes the first best."""
-    with studio.desk(LIGHT) as page:
-        for number, (name, verdicts) in enumerate((("helpful", "left left right"), ("concise", "right left right"))):
-            page.locator("#mixture-left input").click()
-            page.get_by_role("option", name=name, exact=True).click()
-            for seed, verdict in enumerate(verdicts.split()):
-                set_seed(page, 10 * number + 2 * seed)
-                generate(page)
-                page.locator(f"#rate-{verdict}").click()
-                expect(page.locator("#status")).to_contain_text("Saved")
-        page.locator("#ratings-tab-button").click()
-        expect(page.locator("#lottery tbody tr").first).to_be_visible()
-        shoot(page, "ratings")
+def results(studio: Studio) -> None:
+    """A study with simulated votes: its ranking, wins, pairs, people, influences and lottery."""
+    store = Store(studio.db)
+    simulate_study(store)
+    store.close()
+    for look, ending in LOOKS:
+        with studio.desk(look, "results") as page:
+            expect(page.locator("#leaderboard tbody tr")).to_have_count(5)
+            if look is PHONE:
+                top(page.locator("#results-about"))
+            shoot(page, f"results{ending}")
+            for view in ("Wins", "People", "Influences", "Lottery"):
+                page.locator("#results-view label", has_text=view).click()
+                expect(page.locator(f"#results-{view.lower()}")).to_be_visible()
+                if ending == ("-dark" if view == "People" else ""):
+                    shoot(page, f"results-{view.lower()}{ending}")
+                if view == "Wins" and not ending:
+                    page.locator(".win-matrix button[aria-label^='Careful against Concise']").click()
+                    expect(page.locator("dialog[open] article").first).to_be_visible()
+                    shoot(page, "results-pairs")
+                    page.keyboard.press("Escape")
 
 
 def responses(studio: Studio) -> None:
@@ -329,7 +339,7 @@ WALKS: list[Callable[[Studio], None]] = [
     explore,
     configurations,
     phone,
-    ratings,
+    results,
     annotators,
 ]
 
@@ -344,7 +354,7 @@ def main(names: list[str]) -> None:
         chromium() as browser,
         demo_site(engine, Path(folder)) as url,
     ):
-        studio = Studio(browser, url)
+        studio = Studio(browser, url, Path(folder) / "mixdesk.db")
 
         def slowly(batch: Batch, drawn: Callable[[], None]) -> None:
             time.sleep(studio.pause)
