@@ -19,8 +19,9 @@ from playwright.sync_api import Browser, Locator, Page, expect
 
 from engine import Engine
 from engine.inference.batch import Batch
+from tests.browser.annotating import GUIDELINES, TRAINING, annotating, annotator, join, wait_for_pair
 from tests.browser.conftest import chromium, opened, unfold
-from tests.browser.serving import ROOT
+from tests.browser.serving import ROOT, Relay
 from tests.browser.walking import DARK, PHONE, demo_site
 
 FOLDER = ROOT / "docs" / "screens"
@@ -277,6 +278,46 @@ def phone(studio: Studio) -> None:
         shoot(page, "whole-phone", whole=True)
 
 
+def annotators(studio: Studio) -> None:
+    """The annotators' page, from the invitation to the first answer."""
+    settings: dict[str, Any] = {"guidelines": GUIDELINES, "training": TRAINING[:1], "training_share": 0.0}
+    wanted = {"": "join guidelines training pair away", "-dark": "pair", "-phone": "guidelines training pair"}
+    for look, suffix in LOOKS:
+
+        def take(page: Page, state: str, suffix: str = suffix) -> None:
+            if state in wanted[suffix].split():
+                shoot(page, f"annotate-{state}{suffix}")
+
+        with tempfile.TemporaryDirectory() as folder, annotating(Path(folder) / "mixdesk.db", **settings) as place:
+            relay = Relay(place.url)
+            place.url = relay.url
+            with annotator(studio.browser, place.invite(), **look) as page:
+                take(page, "join")
+                join(page)
+                page.locator("#begin-button").wait_for()
+                take(page, "guidelines")
+                page.locator("#begin-button").click()
+                wait_for_pair(page, "Training pair 1 of 1")
+                page.keyboard.press("ArrowLeft")
+                page.locator("#feedback").wait_for()
+                take(page, "training")
+                page.locator("#continue").click()
+                page.locator("#notice-primary").click()
+                wait_for_pair(page, "Pair 1 of 4")
+                while not page.locator("#turns").inner_text().endswith("pitch a tent?"):
+                    page.keyboard.press("s")
+                    page.wait_for_selector("body[data-busy]", state="detached")
+                    page.wait_for_selector("body[data-ready]")
+                page.wait_for_timeout(5500)  # the line about the pair that was skipped has gone
+                take(page, "pair")
+                relay.cut()
+                page.keyboard.press("ArrowUp")
+                page.locator("#outage").wait_for()
+                take(page, "away")
+                relay.mend()
+                page.wait_for_selector("body[data-ready], #notice:not([hidden])")
+
+
 WALKS: list[Callable[[Studio], None]] = [
     first_visit,
     streaming,
@@ -289,6 +330,7 @@ WALKS: list[Callable[[Studio], None]] = [
     configurations,
     phone,
     ratings,
+    annotators,
 ]
 
 
