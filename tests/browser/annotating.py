@@ -141,7 +141,7 @@ def add_study(store: Store, pairs: int = 4, state: StudyState = StudyState.OPEN,
 
 def annotate_app(store: Store, root: str = "") -> ASGIApp:
     """The annotators' routes, as the site has them behind its checks. root: the path where a proxy shows them."""
-    routes = Starlette(routes=AnnotateRoutes(store, root).routes())
+    routes = Starlette(routes=AnnotateRoutes(store, root, sign_in=True).routes())
 
     async def below_root(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and root:
