@@ -16,6 +16,7 @@ from app.server.app import Site
 from app.server.configurations import Configurations
 from app.server.desk_app import web_app
 from app.server.guard import guarded
+from app.server.study_downloads import study_routes
 from app.services.app_state import Desk
 from app.storage.assignments import Assignments
 from app.storage.database import Store
@@ -43,7 +44,7 @@ def study_site(engine: Engine, folder: Path, hosted: bool = False) -> Iterator[t
         [DEMO], lambda *_: desk, lambda desk, menu, root: web_app(build_page(desk, menu), desk, root)
     )
     configurations.begin(desk)
-    site = Site(configurations)
+    site = Site(configurations, more=study_routes(desk.store))
     try:
         with running(guarded(site, OWNED) if hosted else site, grace=1) as (url, _):
             yield url, desk
