@@ -61,7 +61,7 @@ def people_table(people: Sequence[Person], gold_share: float) -> str:
         '<th scope="col" title="The same answer when a pair came again with its sides swapped">Consistent</th>'
         '<th scope="col" title="How often the left response won; 95% interval">Left wins</th>'
         '<th scope="col" title="With the other people’s votes on the same pairs">Agrees</th>'
-        '<th scope="col" title="How likely a vote is the true answer, by EM with one coin a person">Reliability</th>'
+        '<th scope="col" title="Share of votes that follow the responses, not chance; by EM">Reliability</th>'
         f'</tr></thead><tbody>{rows}</tbody></table></div><p class="hint">The least reliable come first. Left wins is '
         "marked where its interval leaves out 50%: such a person may look at one side only. Gold is failed below "
         f"{gold_share:.0%} of three answers or more.</p>"

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
@@ -131,6 +131,8 @@ class AnnotateRoutes:
         """Do what the page asks for, and return the answer as JSON."""
         try:
             return await self._act(request)
+        except ClientDisconnect:  # before its body was complete: nothing was done, and nobody reads this
+            return Response(status_code=400)
         except HttpError as error:
             return error_answer(str(error), error.status)
         except UnknownStudyError as error:

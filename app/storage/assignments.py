@@ -19,7 +19,7 @@ from app.schemas.study import AssignmentKind, AssignmentState, StudySettings, St
 from app.storage.annotators import Annotators, annotator_row, check_visible
 from app.storage.answer_checks import Feedback, check_answers, check_comment, feedback_of, seconds_of
 from app.storage.database import Store
-from app.storage.next_item import Chooser, Draw, has_training
+from app.storage.next_item import Chooser, Draw, StudyCache, has_training
 from app.storage.study_items import read_item
 from app.storage.study_progress import ATTEMPTS, AnnotatorProgress, Phase, phase_before_work, read_progress
 from app.storage.study_rows import Clock, end_leases, new_id, stamp, study_row, utc_now
@@ -72,6 +72,7 @@ class Assignments(Annotators):
     def __init__(self, store: Store, clock: Clock = utc_now, chance: random.Random | None = None) -> None:
         super().__init__(store, clock)
         self.chance = chance or random.SystemRandom()
+        self.cache = StudyCache()
 
     def next(self, study_id: str, annotator_id: str) -> Assignment | None:
         """Return the pair that the annotator is to rate, leased for 15 minutes; None if there is none for them now.
@@ -239,7 +240,8 @@ class Assignments(Annotators):
         check_visible(study)
         settings = StudySettings.model_validate_json(study["settings"])
         annotator = annotator_row(db, study_id, annotator_id)
-        return Chooser(db, study_id, settings, annotator, stamp(self.clock())), StudyState(study["state"])
+        chooser = Chooser(db, study_id, settings, annotator, stamp(self.clock()), self.cache)
+        return chooser, StudyState(study["state"])
 
     def _chooser(self, db: Database, study_id: str, annotator_id: str) -> tuple[Chooser, StudyState]:
         """As `_read_chooser`, where one may write: leases of the study that have expired are ended."""

@@ -12,11 +12,11 @@ import pyarrow
 import pyarrow.parquet
 import yaml
 from huggingface_hub import HfApi
-from huggingface_hub.errors import HfHubHTTPError
 from sqlite_utils import Database
 
 from app.schemas.study import StudySettings
 from app.storage.export import plain_pairs
+from app.storage.hub_backup import HUB_ERRORS
 from engine import InputError
 from engine.errors import one_line
 
@@ -239,7 +239,7 @@ def push_folder(folder: Path, repository: str, api: HfApi | None = None) -> str:
             allow_patterns=[CARD, DATA],
             commit_message="Export from Mixdesk",
         )
-    except (HfHubHTTPError, ValueError, OSError) as error:
+    except HUB_ERRORS as error:
         raise InputError(
             f"--push: cannot push to '{repository}': {one_line(error)}; give HF_TOKEN a token that may write; the "
             f"dataset is in {folder}"

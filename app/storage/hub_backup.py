@@ -19,6 +19,8 @@ from engine.files import append_line
 
 log = logging.getLogger("mixdesk")
 
+# What the hub's client raises. Without an answer it is its HTTP library's error, and versions use different ones.
+HUB_ERRORS: tuple[type[Exception], ...] = (HfHubHTTPError, *HfHubHTTPError.__bases__, ValueError, OSError)
 EVERY = 5.0  # minutes between two pushes; what is new is pushed at the end too
 
 
@@ -45,7 +47,7 @@ class Mirror:
                 token=token,
                 every=every,
             )
-        except (HfHubHTTPError, ValueError, OSError) as error:
+        except HUB_ERRORS as error:
             raise InputError(
                 f"MIXDESK_DATASET: cannot use the dataset '{dataset}': {one_line(error)}; "
                 "give HF_TOKEN a token that may write, and MIXDESK_DATASET a name such as you/ratings"

@@ -295,6 +295,12 @@ def m002_sessions(db: Database) -> None:
     db.table("study_sessions").create_index(["annotator_id", "created_at"])
 
 
+@study_schema(name="m003_counts")
+def m003_counts(db: Database) -> None:
+    """Add the index by which the ratings of all items of a study are counted."""
+    db.table("study_assignments").create_index(["study_id", "kind", "state", "item_id"])
+
+
 def create(
     db: Database, name: str, columns: Mapping[str, type], key: tuple[str, ...], optional: set[str], **references: str
 ) -> None:

@@ -7,7 +7,7 @@ import math
 import random
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from sqlite_utils import Database
@@ -17,6 +17,8 @@ from app.storage.annotators import Annotator
 from engine.votes.pairing import pair_probabilities
 
 APART = 3  # pairs that an annotator answers between a pair and its repeat
+CACHED = 50  # studies whose pairs are kept in memory
+GROWTH = 0.02  # share of new ratings from which on the doubts about the ranking are computed again
 UNEVEN = 2  # more pairs with one side swapped than not, for an annotator, until the next is not left to the hash
 # An assignment that counts: answered, leased now, or leased by undo, where an answer is there in any case.
 TAKEN = "(a.state = 'answered' or a.state = 'leased' and (a.expires_at > :now or a.answered_at is not null))"
@@ -43,13 +45,31 @@ class Draw:
     assignment_id: str | None = None
 
 
-@dataclass(frozen=True)
-class ReadyItem:
+class ReadyItem(NamedTuple):
     """A pair that needs more ratings than it has or is leased for."""
 
     id: str
     systems: tuple[int, int]
     taken: int
+
+
+class StudyCache:
+    """What is read of studies once, since it does not change while they are open, or not by much.
+
+    Attributes:
+        items: {study: [(id, systems, wanted) of its pairs]}.
+        wins: {study: (number of ratings, `Chooser.wins` of them)}.
+    """
+
+    def __init__(self) -> None:
+        self.items: dict[str, list[tuple[str, tuple[int, int], int]]] = {}
+        self.wins: dict[str, tuple[int, np.ndarray]] = {}
+
+    def make_room(self) -> None:
+        """Forget everything if it is of many studies."""
+        if len(self.items) > CACHED:
+            self.items.clear()
+            self.wins.clear()
 
 
 @dataclass(frozen=True)
@@ -61,6 +81,7 @@ class Chooser:
     settings: StudySettings
     annotator: Annotator
     now: str
+    cache: StudyCache
 
     @property
     def values(self) -> dict[str, Any]:
@@ -76,15 +97,44 @@ class Chooser:
             return []
         if self.settings.budget is not None and self.taken_by_all >= self.settings.budget:
             return []
-        rows = self.db.execute(
-            f"select i.id, i.first_system, i.second_system, (select count(*) from study_assignments a "
-            f"where a.item_id = i.id and a.kind = 'pair' and {TAKEN}) as taken from study_items i "
-            "where i.study_id = :study and i.kind = 'pair' and taken < i.wanted and i.id not in "
-            "(select item_id from study_assignments where annotator_id = :annotator and kind = 'pair' "
-            "and state != 'expired')",
+        answered = dict(
+            self.db.execute(
+                "select item_id, count(*) from study_assignments where study_id = :study and kind = 'pair' "
+                "and state = 'answered' group by item_id",
+                self.values,
+            ).fetchall()
+        )
+        taken = Counter(answered)
+        for (item,) in self.db.execute(
+            f"select item_id from study_assignments a where study_id = :study and kind = 'pair' and state = 'leased' "
+            f"and {TAKEN}",
+            self.values,
+        ):
+            taken[item] += 1
+        seen = self.db.execute(
+            "select item_id from study_assignments where annotator_id = :annotator and kind = 'pair' "
+            "and state != 'expired'",
             self.values,
         )
-        return [ReadyItem(item, (first, second), taken) for item, first, second, taken in rows]
+        had = {item for (item,) in seen}
+        return [
+            ReadyItem(item, systems, taken[item])
+            for item, systems, wanted in self.pairs()
+            if taken[item] < wanted and item not in had
+        ]
+
+    def pairs(self) -> list[tuple[str, tuple[int, int], int]]:
+        """Return (id, systems, wanted) of the study's pairs; they do not change once it is open."""
+        if (found := self.cache.items.get(self.study_id)) is None:
+            rows = self.db.execute(
+                "select id, first_system, second_system, wanted from study_items where study_id = :study "
+                "and kind = 'pair' order by place",
+                self.values,
+            )
+            found = [(item, (first, second), wanted) for item, first, second, wanted in rows]
+            self.cache.make_room()
+            self.cache.items[self.study_id] = found
+        return found
 
     @property
     def most(self) -> int | None:
@@ -99,7 +149,13 @@ class Chooser:
     @property
     def taken_by_all(self) -> int:
         """Number of ratings of the study, with those under way."""
-        return self.count(f"a.study_id = :study and a.kind = 'pair' and {TAKEN}")
+        leased = f"a.study_id = :study and a.kind = 'pair' and a.state = 'leased' and {TAKEN}"
+        return self.answered_by_all + self.count(leased)
+
+    @property
+    def answered_by_all(self) -> int:
+        """Number of ratings of the study."""
+        return self.count("a.study_id = :study and a.kind = 'pair' and a.state = 'answered'")
 
     def count(self, condition: str, **values: Any) -> int:
         """Return how many assignments fulfil a condition."""
@@ -186,7 +242,7 @@ class Chooser:
         probability = 1.0
         if self.settings.pairing == "uncertain":
             pairs = sorted({item.systems for item in ready})
-            probabilities = pair_probabilities(self.wins(pairs), pairs)
+            probabilities = pair_probabilities(self.wins(), pairs)
             drawn = chance.choices(range(len(pairs)), weights=probabilities.tolist())[0]
             probability = float(probabilities[drawn])
             ready = [item for item in ready if item.systems == pairs[drawn]]
@@ -224,9 +280,20 @@ class Chooser:
         text = "\0".join((str(self.settings.seed), self.study_id, self.annotator.id, *words))
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
 
-    def wins(self, pairs: list[tuple[int, int]]) -> np.ndarray:
-        """Return [M, M], how often each system won against each so far, ties as half a win for either."""
-        size = 1 + max(max(pair) for pair in pairs)
+    def wins(self) -> np.ndarray:
+        """Return [M, M], how often each system won against each, ties as half a win for either.
+
+        It is that of a moment ago while few ratings have been added: what is stored is the probability of the draw.
+        """
+        known, wins = self.cache.wins.get(self.study_id, (-1, np.zeros((0, 0))))
+        number = self.answered_by_all
+        if known < 0 or abs(number - known) > GROWTH * known:
+            wins = self.read_wins()
+            self.cache.wins[self.study_id] = (number, wins)
+        return wins
+
+    def read_wins(self) -> np.ndarray:
+        """Return `wins` as it is now."""
         rows = self.db.execute(
             "select i.first_system, i.second_system, a.swapped, w.choice, count(*) from study_assignments a "
             "join study_items i on i.id = a.item_id join study_answers w on w.assignment_id = a.id "
@@ -234,7 +301,8 @@ class Chooser:
             "group by 1, 2, 3, 4",
             {**self.values, "overall": OVERALL, "answered": AssignmentState.ANSWERED.value},
         ).fetchall()
-        wins = np.zeros((max([size, *(1 + max(row[:2]) for row in rows)]),) * 2)
+        size = 1 + max(max(systems) for _, systems, _ in self.pairs())
+        wins = np.zeros((size, size))
         for first, second, swapped, choice, number in rows:
             share = {"first": 1.0, "second": 0.0}.get(verdict_of(choice, bool(swapped)), 0.5)
             wins[first, second] += share * number

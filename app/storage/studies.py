@@ -218,10 +218,16 @@ class StudyTables(StudyPeople):
     # ------------------------------------------------------------------------------------------------------ its items
 
     def add_items(self, study_id: str, items: Iterable[NewItem]) -> int:
-        """Add items behind those that are there, in one transaction, and return their number."""
+        """Add items behind those that are there, in one transaction, and return their number.
+
+        Raises:
+            InputError: if people annotate the study.
+        """
         with self.store.writing() as db:
-            settings = StudySettings.model_validate_json(study_row(db, study_id)["settings"])
-            return insert_items(db, study_id, items, settings.wanted)
+            row = study_row(db, study_id)
+            if row["state"] in (StudyState.OPEN.value, StudyState.PAUSED.value):
+                raise InputError(f"The study “{row['name']}” is {row['state']}: pairs are added to a draft.")
+            return insert_items(db, study_id, items, StudySettings.model_validate_json(row["settings"]).wanted)
 
     def items(self, study_id: str, kind: ItemKind | None = None) -> list[StudyItem]:
         """Return a study's items with their texts in order, of one kind or of all."""

@@ -310,8 +310,8 @@ class ResultsTab:
         changes: Changes = {
             self.seen: replace(wanted, question=source.question).as_dict(),
             self.question: gr.Dropdown([(text, key) for key, text in source.questions.items()], value=source.question),
-            self.person: gr.Dropdown(people, value=wanted.chosen.person, visible=own),
-            self.excluded: gr.Dropdown(people[1:], value=sorted(wanted.chosen.excluded), visible=own),
+            self.person: gr.Dropdown(people, value=wanted.chosen.person if own else None, visible=own),
+            self.excluded: gr.Dropdown(people[1:], value=sorted(wanted.chosen.excluded) or None, visible=own),
             self.gold: gr.Checkbox(value=wanted.chosen.passed_gold, visible=bool(source.gold)),
         }
         results = compute_results(self.tables, source, wanted, self.policies, self.implied.by_policy())

@@ -54,9 +54,12 @@ def results_of(outcome: np.ndarray) -> np.ndarray:
 
 
 def countable(votes: Votes, weights: np.ndarray | None = None) -> np.ndarray:
-    """Return which votes count [N]: no repeats, and no votes of weight zero; weights: [N], multiply the votes' own."""
+    """Return which votes count [N]: no repeats, none of weight zero, none between two responses of one system.
+
+    weights: [N], multiply the votes' own.
+    """
     weight = votes.weight if weights is None else votes.weight * weights
-    return ~votes.repeat.astype(bool) & (weight > 0)
+    return ~votes.repeat.astype(bool) & (weight > 0) & (votes.first != votes.second)
 
 
 def ballots_of(votes: Votes, weights: np.ndarray | None = None) -> Ballots:

@@ -17,10 +17,13 @@ from unittest.mock import patch
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect
 
+from app.storage.database import Store
 from engine import Engine
 from engine.inference.batch import Batch
+from tests.app.services.voting import simulate_study
+from tests.browser.annotating import GUIDELINES, TRAINING, annotating, annotator, join, wait_for_pair
 from tests.browser.conftest import chromium, opened, unfold
-from tests.browser.serving import ROOT
+from tests.browser.serving import ROOT, Relay
 from tests.browser.walking import DARK, PHONE, demo_site
 
 FOLDER = ROOT / "docs" / "screens"
@@ -39,6 +42,7 @@ class Studio:
 
     browser: Browser
     url: str
+    db: Path
     pause: float = 0.0  # seconds a token takes more
     may_load: threading.Event = field(default_factory=threading.Event)
 
@@ -152,20 +156,27 @@ def target(studio: Studio) -> None:
         shoot(page, "target")
 
 
-def ratings(studio: Studio) -> None:
-    """Each of two mixtures against the reference, rated as a person would who likes the first best."""
-    with studio.desk(LIGHT) as page:
-        for number, (name, verdicts) in enumerate((("helpful", "left left right"), ("concise", "right left right"))):
-            page.locator("#mixture-left input").click()
-            page.get_by_role("option", name=name, exact=True).click()
-            for seed, verdict in enumerate(verdicts.split()):
-                set_seed(page, 10 * number + 2 * seed)
-                generate(page)
-                page.locator(f"#rate-{verdict}").click()
-                expect(page.locator("#status")).to_contain_text("Saved")
-        page.locator("#ratings-tab-button").click()
-        expect(page.locator("#lottery tbody tr").first).to_be_visible()
-        shoot(page, "ratings")
+def results(studio: Studio) -> None:
+    """A study with simulated votes: its ranking, wins, pairs, people, influences and lottery."""
+    store = Store(studio.db)
+    simulate_study(store)
+    store.close()
+    for look, ending in LOOKS:
+        with studio.desk(look, "results") as page:
+            expect(page.locator("#leaderboard tbody tr")).to_have_count(5)
+            if look is PHONE:
+                top(page.locator("#results-about"))
+            shoot(page, f"results{ending}")
+            for view in ("Wins", "People", "Influences", "Lottery"):
+                page.locator("#results-view label", has_text=view).click()
+                expect(page.locator(f"#results-{view.lower()}")).to_be_visible()
+                if ending == ("-dark" if view == "People" else ""):
+                    shoot(page, f"results-{view.lower()}{ending}")
+                if view == "Wins" and not ending:
+                    page.locator(".win-matrix button[aria-label^='Careful against Concise']").click()
+                    expect(page.locator("dialog[open] article").first).to_be_visible()
+                    shoot(page, "results-pairs")
+                    page.keyboard.press("Escape")
 
 
 def responses(studio: Studio) -> None:
@@ -277,6 +288,46 @@ def phone(studio: Studio) -> None:
         shoot(page, "whole-phone", whole=True)
 
 
+def annotators(studio: Studio) -> None:
+    """The annotators' page, from the invitation to the first answer."""
+    settings: dict[str, Any] = {"guidelines": GUIDELINES, "training": TRAINING[:1], "training_share": 0.0}
+    wanted = {"": "join guidelines training pair away", "-dark": "pair", "-phone": "guidelines training pair"}
+    for look, suffix in LOOKS:
+
+        def take(page: Page, state: str, suffix: str = suffix) -> None:
+            if state in wanted[suffix].split():
+                shoot(page, f"annotate-{state}{suffix}")
+
+        with tempfile.TemporaryDirectory() as folder, annotating(Path(folder) / "mixdesk.db", **settings) as place:
+            relay = Relay(place.url)
+            place.url = relay.url
+            with annotator(studio.browser, place.invite(), **look) as page:
+                take(page, "join")
+                join(page)
+                page.locator("#begin-button").wait_for()
+                take(page, "guidelines")
+                page.locator("#begin-button").click()
+                wait_for_pair(page, "Training pair 1 of 1")
+                page.keyboard.press("ArrowLeft")
+                page.locator("#feedback").wait_for()
+                take(page, "training")
+                page.locator("#continue").click()
+                page.locator("#notice-primary").click()
+                wait_for_pair(page, "Pair 1 of 4")
+                while not page.locator("#turns").inner_text().endswith("pitch a tent?"):
+                    page.keyboard.press("s")
+                    page.wait_for_selector("body[data-busy]", state="detached")
+                    page.wait_for_selector("body[data-ready]")
+                page.wait_for_timeout(5500)  # the line about the pair that was skipped has gone
+                take(page, "pair")
+                relay.cut()
+                page.keyboard.press("ArrowUp")
+                page.locator("#outage").wait_for()
+                take(page, "away")
+                relay.mend()
+                page.wait_for_selector("body[data-ready], #notice:not([hidden])")
+
+
 WALKS: list[Callable[[Studio], None]] = [
     first_visit,
     streaming,
@@ -288,7 +339,8 @@ WALKS: list[Callable[[Studio], None]] = [
     explore,
     configurations,
     phone,
-    ratings,
+    results,
+    annotators,
 ]
 
 
@@ -302,7 +354,7 @@ def main(names: list[str]) -> None:
         chromium() as browser,
         demo_site(engine, Path(folder)) as url,
     ):
-        studio = Studio(browser, url)
+        studio = Studio(browser, url, Path(folder) / "mixdesk.db")
 
         def slowly(batch: Batch, drawn: Callable[[], None]) -> None:
             time.sleep(studio.pause)

@@ -18,7 +18,7 @@ import typer
 
 from tests.hostile.process import AppProcess
 from tests.hostile.result import Result, table
-from tests.hostile.scenarios import bodies, cross_site, flood, full_disk, kills, sessions, slow_readers
+from tests.hostile.scenarios import annotate, bodies, cross_site, flood, full_disk, kills, sessions, slow_readers
 
 SCENARIOS: dict[str, Callable[[AppProcess, float], Awaitable[Result]]] = {
     "kills": kills.run,
@@ -28,6 +28,7 @@ SCENARIOS: dict[str, Callable[[AppProcess, float], Awaitable[Result]]] = {
     "bodies": bodies.run,
     "cross-site": cross_site.run,
     "full-disk": full_disk.run,
+    "annotate": annotate.run,
 }
 LIMIT = 1200.0  # seconds of a scenario at scale 1
 STOP = 5.0  # seconds that the app may take to end

@@ -18,16 +18,15 @@ export const open = (id) => {
   if (!isOpen()) byId(id).showModal();
 };
 
-let answered = /** @type {(comment: string | null) => void} */ (() => {});
+let answered = /** @type {(comment: string) => void} */ (() => {});
 
 /** Ask what is wrong with a pair.
- * @param {{flagged: boolean, comment: string}} now
- * @param {(comment: string | null) => void} answer called with the comment, or null to remove the flag */
-export const askComment = ({ flagged, comment }, answer) => {
+ * @param {{comment?: string}} now the comment so far
+ * @param {(comment: string) => void} answer called with the comment */
+export const askComment = ({ comment = "" }, answer) => {
   if (isOpen()) return;
   answered = answer;
   byId("comment").value = comment;
-  byId("unflag").hidden = !flagged;
   byId("flagging").showModal();
   byId("comment").focus();
 };
@@ -43,7 +42,6 @@ export const listen = (changed) => {
     });
   }
   byId("flag-form").addEventListener("submit", () => answered(byId("comment").value.trim()));
-  byId("unflag").addEventListener("click", () => { byId("flagging").close(); answered(null); });
   byId("comment").addEventListener("keydown", (event) => {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) byId("flag-form").requestSubmit();
   });

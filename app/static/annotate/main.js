@@ -2,6 +2,7 @@
 // The annotator's page: asks the server for the phase and for one pair at a time, and sends each answer before the next.
 import * as dialogs from "./dialogs.js";
 import { announce, byId, isTyping, show, storageOf } from "./dom.js";
+import * as joining from "./joining.js";
 import * as pair from "./pair.js";
 import { fillGuidelines, showGuidelines, showJoin, showNotice, showScreen } from "./screens.js";
 import * as server from "./server.js";
@@ -10,12 +11,14 @@ import { Clock } from "./state/clock.js";
 import { actionOf } from "./state/keys.js";
 import { Outbox } from "./state/outbox.js";
 import { barOf, pairTitle, progressLine } from "./state/words.js";
+import { flash, showSaved } from "./status.js";
 
 /** @typedef {import("./state/answers.js").Choice} Choice */
 const KEY = `mixdesk-annotate:${location.pathname.replace(/\/+$/, "")}`;
 const GUARD = 350; // ms after a new pair in which no answer is taken: the second half of a double press
-const SAVED = 1800, FLASH = 5000, LOOK_AGAIN = 30_000; // ms
+const LOOK_AGAIN = 30_000; // ms
 const KEPT = "Your answer is kept in this browser, and is sent again until it is saved.";
+const KEPT_COMMENT = "Your comment is sent again until it is saved.";
 const RELEASED = "Your answers are saved. The page goes on when it is back.";
 
 const outbox = new Outbox(storageOf("localStorage"), KEY);
@@ -25,31 +28,12 @@ const state = {
   progress: /** @type {any} */ (null),
   assignment: /** @type {any} */ (null),
   sheet: newSheet([]),
-  flagged: false,
-  comment: "",
   busy: false,
   feedback: false,
   shownAt: 0,
   go: () => {}, // what comes after the feedback
 };
-const timers = { saved: 0, flash: 0, look: 0 };
-
-/** A line over the text for a while. @param {string} line */
-const flash = (line) => {
-  byId("flash").textContent = line;
-  show("flash", true);
-  clearTimeout(timers.flash);
-  timers.flash = window.setTimeout(() => show("flash", false), FLASH);
-  announce(line);
-};
-
-const showSaved = () => {
-  byId("saved").textContent = "Saved ✓";
-  byId("saved").classList.add("shown");
-  clearTimeout(timers.saved);
-  timers.saved = window.setTimeout(() => byId("saved").classList.remove("shown"), SAVED);
-  announce("Saved.");
-};
+let look = 0; // the timer that looks whether a paused study goes on
 
 /** The clock runs only while a pair can be looked at and answered. */
 const tick = () => {
@@ -61,8 +45,7 @@ const tick = () => {
 /** What is chosen so far, for a reload. */
 const keepDraft = () => {
   if (!state.assignment) return;
-  const { sheet, flagged, comment } = state;
-  const draft = { id: state.assignment.id, seconds: clock.seconds, sheet, flagged, comment };
+  const draft = { id: state.assignment.id, seconds: clock.seconds, sheet: state.sheet };
   try { storageOf("sessionStorage")?.setItem(KEY, JSON.stringify(draft)); } catch { /* full: a reload forgets it */ }
 };
 
@@ -70,11 +53,12 @@ const readDraft = () => {
   try { return JSON.parse(storageOf("sessionStorage")?.getItem(KEY) ?? "null"); } catch { return null; }
 };
 
-/** Run one step at a time. @param {() => Promise<void>} step */
+/** Run one step at a time; the page has `data-ready` while it takes an answer. @param {() => Promise<void>} step */
 const busily = async (step) => {
   if (state.busy) return;
   state.busy = true;
   document.body.toggleAttribute("data-busy", true);
+  delete document.body.dataset.ready;
   tick();
   try {
     await step();
@@ -88,6 +72,7 @@ const busily = async (step) => {
   } finally {
     state.busy = false;
     document.body.toggleAttribute("data-busy", false);
+    setTimeout(() => { if (open()) document.body.dataset.ready = "true"; }, Math.max(0, state.shownAt + GUARD - performance.now()) + 1);
     tick();
   }
 };
@@ -104,7 +89,7 @@ const showProgress = (progress, training) => {
 /** Show what a state of the server asks for. @param {any} answer */
 const enter = async (answer) => {
   const { phase, study, progress, annotator } = answer;
-  clearTimeout(timers.look);
+  clearTimeout(look);
   state.study = study;
   state.assignment = null;
   byId("study").textContent = study.name;
@@ -116,7 +101,7 @@ const enter = async (answer) => {
   const working = phase === "training" || phase === "work";
   show("standing", working || (phase === "done" && progress.answered > 0));
   for (const id of ["open-guidelines", "open-keys", "pause"]) show(id, working);
-  if (phase === "join") return showJoin(answer, Boolean(location.hash.slice(1)));
+  if (phase === "join") return showJoin(answer, Boolean(joining.secret()));
   if (phase === "guidelines") return showGuidelines(answer);
   if (working) return receive(await server.ask("next", {}, { waiting: RELEASED }));
   return showEnd(phase);
@@ -141,7 +126,7 @@ const showEnd = (phase) => {
       text: "Your place is kept. This page goes on by itself when the study is open again.",
       primary: ["Look again", begin],
     });
-    timers.look = window.setTimeout(begin, LOOK_AGAIN);
+    look = window.setTimeout(begin, LOOK_AGAIN);
   } else {
     showNotice({ title: "The study is closed", text: "Thank you for taking part. Your answers are saved." });
   }
@@ -161,19 +146,15 @@ const receive = async ({ phase, progress, assignment }) => {
   const undone = Object.keys(assignment.answers ?? {}).length > 0;
   state.assignment = assignment;
   state.sheet = kept && !undone ? draft.sheet : newSheet(keysOf(), assignment.answers ?? {});
-  state.flagged = Boolean(kept && draft.flagged);
-  state.comment = kept ? draft.comment : "";
   clock.begin(kept && !undone ? draft.seconds : 0);
   setFeedback(null);
   // No tools in the training: its pairs are the same for everybody.
   for (const id of ["undo", "skip", "flag"]) byId(id).disabled = training;
   pair.showSheet(state.sheet);
-  pair.showFlag(state.flagged);
+  pair.showFlag(assignment.flagged);
   showScreen("pair");
   pair.showPair(assignment, pairTitle(progress, training));
   state.shownAt = performance.now();
-  delete document.body.dataset.ready;
-  setTimeout(() => { document.body.dataset.ready = "true"; }, GUARD);
   keepDraft();
 };
 
@@ -215,8 +196,8 @@ const send = () => {
     return;
   }
   clock.stop();
-  const { assignment, sheet, comment, flagged } = state;
-  outbox.put({ assignment: assignment.id, answers: sheet.answers, comment, flagged, seconds: clock.seconds });
+  const { assignment, sheet } = state;
+  outbox.put({ assignment: assignment.id, answers: sheet.answers, seconds: clock.seconds });
   busily(async () => {
     const before = state.progress.training.attempt;
     const stored = await deliver();
@@ -291,7 +272,7 @@ const undo = () => busily(async () => {
 const skip = () => {
   if (!open() || state.assignment.training) return;
   busily(async () => {
-    const reply = await server.ask("skip", { assignment: state.assignment.id, comment: state.comment }, { waiting: RELEASED });
+    const reply = await server.ask("skip", { assignment: state.assignment.id }, { waiting: RELEASED });
     flash("Skipped.");
     await receive(reply);
   });
@@ -299,13 +280,15 @@ const skip = () => {
 
 const flag = () => {
   if (!open() || state.assignment.training) return;
-  dialogs.askComment(state, (comment) => {
-    state.flagged = comment !== null;
-    state.comment = comment ?? "";
-    pair.showFlag(state.flagged);
-    keepDraft();
-    announce(state.flagged ? "Flagged." : "The flag is removed.");
-  });
+  dialogs.askComment(state.assignment, (comment) => busily(async () => {
+    const { id } = state.assignment;
+    const reply = await server.ask("flag", { assignment: id, comment }, { waiting: KEPT_COMMENT });
+    // The pair stays as it is, with what is chosen, unless its lease has ended meanwhile.
+    if (reply.assignment?.id !== id) return receive(reply);
+    state.assignment = reply.assignment;
+    pair.showFlag(true);
+    showSaved();
+  }));
   tick();
 };
 
@@ -313,7 +296,7 @@ const flag = () => {
 const pause = () => {
   if (document.body.dataset.screen !== "pair" || state.busy) return;
   if (state.feedback) return;
-  tick();
+  delete document.body.dataset.ready;
   keepDraft();
   show("pause", false);
   showNotice({
@@ -354,32 +337,18 @@ const onKey = (event) => {
   }
 };
 
-/** @param {SubmitEvent} event */
-const join = (event) => {
-  event.preventDefault();
-  byId("join-error").textContent = "";
-  busily(async () => {
-    const secret = decodeURIComponent(location.hash.slice(1));
-    const body = { ...(secret && { secret }), ...(byId("name").value.trim() && { name: byId("name").value.trim() }) };
-    try {
-      const answer = await server.ask("join", body, { patient: false });
-      // The address can be seen by others, and is kept in the browser's history.
-      history.replaceState(null, "", location.pathname + location.search);
-      await enter(answer);
-    } catch (error) {
-      if (!(error instanceof server.Refused)) throw error;
-      byId("join-error").textContent = error.message;
-    }
-  });
-};
-
 /** Ask where the annotator is, after what was not sent yet. */
 const begin = () => busily(async () => {
-  clearTimeout(timers.look);
+  clearTimeout(look);
   if (outbox.get()) await deliver();
-  const answer = await server.ask("state");
-  if (answer.phase !== "join" && location.hash) history.replaceState(null, "", location.pathname + location.search);
-  await enter(answer);
+  const known = await server.ask("state");
+  if (!known.annotator || !joining.secret()) return enter(known);
+  try {
+    return enter(await joining.takeUp());
+  } catch (error) {
+    if (!(error instanceof server.Refused) || error.status === 429) throw error;
+    return showNotice({ title: "This invitation does not work", text: error.message, primary: ["Go on without it", begin] });
+  }
 });
 
 const listen = () => {
@@ -391,7 +360,10 @@ const listen = () => {
   window.addEventListener("pagehide", () => { clock.stop(); keepDraft(); });
   window.addEventListener("pageshow", tick);
   window.addEventListener("hashchange", () => { if (["join", "notice"].includes(document.body.dataset.screen)) location.reload(); });
-  byId("join-form").addEventListener("submit", join);
+  joining.listen((join) => busily(async () => {
+    const answer = await join();
+    if (answer) await enter(answer);
+  }));
   byId("begin-button").addEventListener("click", () => busily(async () => enter(await server.ask("read"))));
   byId("continue").addEventListener("click", () => state.go());
   byId("send").addEventListener("click", send);

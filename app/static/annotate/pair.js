@@ -14,7 +14,7 @@ export const prepare = ({ questions, choices }, goTo) => {
   byId("questions").replaceChildren(...questions.map(({ text }, i) => make("p", { id: `question-${i}`, dir: "auto" }, text)));
   const buttons = [...document.querySelectorAll(".choice")];
   for (const button of buttons) show(button, choices.includes(button.dataset.choice));
-  byId("choices").className = ["", "", "two", "three", "four"][choices.length];
+  byId("choices").className = choices.length === 3 ? "three" : "";
   show("sheet", questions.length > 1);
   byId("steps").replaceChildren(...questions.map(({ key }, i) => make("li", {}, make(
     "button", { type: "button", className: "step", onclick: () => goTo(i) },

@@ -37,7 +37,7 @@ export const showGuidelines = ({ study, progress }) => {
   fillGuidelines(study);
   show("how-training", total > 0);
   byId("how-training").textContent =
-    `First come ${count(total, "training pair")}: after each you see whether the answer was right. If too few are, you can try them a second time.`;
+    `First ${total === 1 ? "comes" : "come"} ${count(total, "training pair")}: after each you see whether the answer was right. If too few are, you can try a second time.`;
   byId("begin-button").textContent = total > 0 ? "Start the training" : "Start";
   showScreen("guidelines");
 };
@@ -62,10 +62,9 @@ export const showJoin = ({ study, joining }, invited) => {
   show("join-form", form);
   show("sign-in", joining.sign_in);
   show("or", form && joining.sign_in);
-  byId("name").required = invited;
-  byId("name-hint").textContent = invited
-    ? "Only the people who run this study see it."
-    : "You may leave it empty. Only the people who run this study see it.";
+  byId("name-hint").textContent = `Only the people who run this study see it. ${invited
+    ? "Leave it empty to use the name on your invitation."
+    : "You may leave it empty."}`;
   byId("sign-in").href = `../login/huggingface?next=${encodeURIComponent(location.pathname)}`;
   byId("join-lead").textContent = form || joining.sign_in
     ? `You will read pairs of responses and say which one is better.`

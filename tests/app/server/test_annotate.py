@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,8 +19,14 @@ from starlette.testclient import TestClient
 from app.schemas.study import StudyState
 from app.server.access import find_access
 from app.server.annotate import COOKIE, AnnotateRoutes
+from app.server.app import Site
+from app.server.desk_app import web_app
 from app.server.guard import guarded
+from app.server.study_downloads import FORMS, study_routes
+from app.services.app_state import Desk
+from app.services.visitor import visitor_of_scope
 from app.storage.studies import StudyTables
+from app.ui.page import build_page
 from tests.app.server.guarding import OWNED, PAGE, URL
 from tests.app.storage.making_studies import StudyScene, example
 
@@ -210,6 +219,37 @@ def test_odd_bodies_are_refused_in_one_line(store, body: bytes) -> None:
         refusal(client.post(f"{site.path}/answer", content=body), 400)
 
 
+def test_a_client_that_leaves_is_no_error(store) -> None:
+    """The connection breaks off in the middle of the body: nothing is done, and nothing is raised."""
+    site = Annotating(store)
+    messages = iter([{"type": "http.request", "body": b'{"assign', "more_body": True}, {"type": "http.disconnect"}])
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return next(messages)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    path = f"{site.path}/answer"
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "headers": [(b"host", b"127.0.0.1:7860")],
+        "client": ("127.0.0.1", 1),
+        "server": ("127.0.0.1", 7860),
+        "scheme": "http",
+        "http_version": "1.1",
+        "root_path": "",
+        "asgi": {"version": "3.0"},
+    }
+    asyncio.run(site.app(scope, receive, send))
+    assert site.scene.rows() == []
+
+
 def test_other_sites_and_names_are_refused(store) -> None:
     site = Annotating(store)
     with site.invited() as client:
@@ -308,8 +348,6 @@ def test_a_link_makes_nobody_an_owner(store) -> None:
     seen: list[bool] = []
 
     async def show(request: Any) -> PlainTextResponse:
-        from app.services.visitor import visitor_of_scope
-
         seen.append(visitor_of_scope(request.scope).owner)
         return PlainTextResponse("ok")
 
@@ -317,6 +355,56 @@ def test_a_link_makes_nobody_an_owner(store) -> None:
     client.get("/", headers={"Cookie": f"{COOKIE}={session}; mixdesk_owner={session}; mixdesk_browser={session[:22]}"})
     client.get("/?owner=" + session, headers={"Cookie": f"{COOKIE}={session}"})
     assert seen == [False]
+
+
+LASTING = ("/heartbeat/1", "/queue/data", "/upload_progress")  # requests that last as long as a page is open
+
+
+def every_route(routes: Any, prefix: str = "") -> Iterator[tuple[str, set[str]]]:
+    """Yield (path, methods) of all routes, those of mounted applications and included routers, too."""
+    for route in routes:
+        path = prefix + getattr(route, "path", "").rstrip("/")
+        inner = getattr(route, "routes", None) or getattr(getattr(route, "app", None), "routes", None)
+        if inner:
+            yield from every_route(inner, path)
+        else:
+            yield path or "/", set(getattr(route, "methods", None) or {"GET"})
+
+
+def test_an_annotators_cookie_opens_nothing_of_the_owners(store, tiny_engine) -> None:
+    """Every route of the site and of a desk answers a browser with the cookie as it answers one without it."""
+    desk = Desk(tiny_engine, store)
+    site = Annotating(store, prompts=3)
+    with site.invited() as client:
+        session = client.cookies[COOKIE]
+        site.post(client, "next")
+    page = web_app(build_page(desk), desk)
+    loaded = SimpleNamespace(page=SimpleNamespace(app=page))
+    scene: Any = SimpleNamespace(all={}, fetching=SimpleNamespace(all={}, missing=str), first=loaded)
+    routes = [*study_routes(store), *site.routes.routes()]
+    whole = guarded(Site(scene, "", routes), OWNED)
+    study = site.scene.id
+    values = {"study": study, "form": "csv", "slug": "two", "run": "1", "action": "state", "name": "x", "version": "1"}
+    tried, refused = 0, 0
+    for template, methods in every_route([*routes, *Site(scene).own.routes, *page.routes]):
+        path = re.sub(r"\{(\w+)(?::\w+)?\}", lambda found: values.get(found[1], "1"), template)
+        if path.startswith("/annotate/") or path.endswith(LASTING):
+            continue
+        for method in sorted(methods - {"HEAD"}):
+            answers = []
+            for cookie in ("", f"{COOKIE}={session}"):
+                browser = TestClient(whole, base_url=URL, follow_redirects=False, raise_server_exceptions=False)
+                answer = browser.request(method, path, headers={"Cookie": cookie}, content=b"{}")
+                answers.append((answer.status_code, answer.text if answer.status_code >= 400 else ""))
+            assert answers[0] == answers[1], f"{method} {path}"
+            tried += 1
+            refused += answers[1][0] >= 400
+    assert tried > 30 and refused > 10, (tried, refused)
+    for form in FORMS:
+        answer = TestClient(whole, base_url=URL).get(
+            f"/studies/{study}.{form}", headers={"Cookie": f"{COOKIE}={session}"}
+        )
+        assert answer.status_code == 403, form
 
 
 def test_requests_of_one_annotator_are_limited(store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,8 +18,9 @@ def test_a_key_has_so_many_within_the_time(monkeypatch: pytest.MonkeyPatch) -> N
     assert [limit.allow("a") for _ in range(3)] == [True, True, False]
     assert limit.allow("b")
     now[0] = 59.0
-    assert not limit.allow("a")
+    assert not limit.allow("a") and limit.is_full("a") and not limit.is_full("b") and not limit.is_full("c")
     now[0] = 60.0
+    assert not limit.is_full("a"), "to ask counts as an event"
     assert [limit.allow("a") for _ in range(3)] == [True, True, False]
 
 

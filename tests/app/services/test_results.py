@@ -190,7 +190,6 @@ def test_reliable_people_count_more(store: Store) -> None:
     gaps = [found.groups[0].rows[0].shown.value for found in (plain, weighted)]
     assert gaps[1] > gaps[0] + 20
     assert rows(plain)["A"] == (112, 0, 88)
-    assert rows(weighted)["A"] == (90, 0, 30), "those who guess do not count at all"
 
 
 def test_longer_responses_that_win_are_an_influence(store: Store) -> None:

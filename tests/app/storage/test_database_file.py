@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from app.__main__ import main
+from app.schemas.study import StudySettings
 from app.storage.database import Store, open_to_read
+from app.storage.studies import StudyTables
 from engine import InputError
 
 
@@ -42,6 +44,16 @@ def newer_comparisons(path: Path) -> None:
     ours(path, f"insert into _sqlite_migrations (migration_set, name, applied_at) values {row}")
 
 
+def newer_studies(path: Path) -> None:
+    row = "('mixdesk-studies', 'm999_later', 'now')"
+    ours(path, f"insert into _sqlite_migrations (migration_set, name, applied_at) values {row}")
+
+
+# As tables refer to each other.
+ORDER = [
+    *("study_answers", "study_sessions", "study_assignments", "study_annotators", "study_invitations"),
+    *("study_items", "study_systems", "studies"),
+]
 FILES: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "text": (lambda path: path.write_text("no database, " * 100), "not a database", "not a database"),
     "short text": (lambda path: path.write_text("hi\n"), "not a database", "not a database"),
@@ -58,6 +70,17 @@ FILES: dict[str, tuple[Callable[[Path], object], str, str]] = {
     ),
     "newer": (newer, "newer version.*m999_x.*update Mixdesk", "newer version"),
     "newer comparisons": (newer_comparisons, "newer version.*m002_later", "newer version"),
+    "newer studies": (newer_studies, "newer version.*m999_later.*update Mixdesk", "newer version"),
+    "without a table of studies": (
+        lambda path: ours(path, "drop table study_sessions"),
+        "study_sessions is missing",
+        "",
+    ),
+    "without a column of studies": (
+        lambda path: ours(path, "alter table study_answers drop column choice"),
+        "study_answers lacks the column choice",
+        "",
+    ),
     "without a column": (
         lambda path: ours(path, "alter table completions drop column steered"),
         "completions lacks the column steered",
@@ -98,6 +121,23 @@ def test_a_file_that_is_refused_stays_as_it_was(tmp_path, kind):
     else:  # an export needs only what every version has
         open_to_read(path).close()
     assert contents(tmp_path) == before
+
+
+def test_a_database_from_before_studies_gets_their_tables(tmp_path, completion):
+    path = tmp_path / "file.db"
+    store = Store(path)
+    store.rate("r", completion(), completion("b"), "left", "anna")
+    tables = [name for name in store.db.table_names() if name.startswith(("study_", "studies"))]
+    store.close()
+    assert "study_assignments" in tables
+    statements = [f"drop table {name}" for name in sorted(tables, key=ORDER.index)]
+    make(path, *statements, "delete from _sqlite_migrations where migration_set = 'mixdesk-studies'")
+    open_to_read(path).close()
+    store = Store(path)
+    assert [pair["id"] for pair in store.pairs()] == ["r"]
+    study = StudyTables(store).add(StudySettings(name="New"), {"a": None, "b": None})
+    assert [entry.id for entry in StudyTables(store).listing()] == [study]
+    store.close()
 
 
 def test_devices_pipes_and_folders_are_refused(tmp_path, capsys):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import io
 import json
@@ -10,6 +11,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 
 from app.__main__ import main
 from app.storage.database import Store
@@ -18,6 +23,7 @@ from app.storage.export_study import FORMATS, export_study, study_download
 from app.storage.import_votes import import_upload
 from engine import InputError
 from tests.app.storage.studies import SETTINGS, TIME, TURNS, VOTES, write_study
+from tests.browser.serving import running
 
 HEAD = "item,left,right,winner,annotator\n"
 
@@ -236,6 +242,78 @@ def test_what_is_pushed_is_the_folder_in_a_private_dataset(store: Store, study: 
     assert hub.created == {"repo_id": "me/votes", "repo_type": "dataset", "private": True, "exist_ok": True}
     assert sorted(hub.files) == ["README.md", "data/train-00000-of-00001.parquet"]
     assert hub.files["README.md"] == (out / "README.md").read_bytes()
+
+
+class StubHub:
+    """A server that answers what huggingface_hub asks of the hub, and keeps what it is sent."""
+
+    def __init__(self) -> None:
+        self.created: list[dict] = []
+        self.files: dict[str, bytes] = {}
+        self.tokens: set[str] = set()
+        routes = [
+            Route("/api/repos/create", self.create, methods=["POST"]),
+            Route("/api/validate-yaml", self.validate, methods=["POST"]),
+            Route("/api/datasets/me/votes/preupload/main", self.ask, methods=["POST"]),
+            Route("/api/datasets/me/votes/commit/main", self.commit, methods=["POST"]),
+            Route("/{path:path}", self.other, methods=["GET", "POST", "HEAD"]),
+        ]
+        self.app = Starlette(routes=routes)
+
+    async def create(self, request: Request) -> Response:
+        self.tokens.add(request.headers["authorization"])
+        self.created.append(await request.json())
+        return JSONResponse({"url": str(request.url_for("other", path="datasets/me/votes"))})
+
+    async def validate(self, request: Request) -> Response:
+        _, front, _ = (await request.json())["content"].split("---\n", 2)
+        wrong = [] if yaml.safe_load(front)["license"] == "unknown" else [{"message": "no licence"}]
+        return JSONResponse({"errors": wrong, "warnings": []})
+
+    async def ask(self, request: Request) -> Response:
+        files = (await request.json())["files"]
+        return JSONResponse(
+            {"files": [{"path": file["path"], "uploadMode": "regular", "shouldIgnore": False} for file in files]}
+        )
+
+    async def commit(self, request: Request) -> Response:
+        self.tokens.add(request.headers["authorization"])
+        for line in (await request.body()).splitlines():
+            entry = json.loads(line)
+            if entry["key"] == "file":
+                self.files[entry["value"]["path"]] = base64.b64decode(entry["value"]["content"])
+        url = str(request.url_for("other", path="datasets/me/votes/commit/0"))
+        return JSONResponse({"success": True, "commitOid": "0" * 40, "commitUrl": url})
+
+    async def other(self, request: Request) -> Response:
+        return JSONResponse({"error": "not found"}, 404)
+
+
+def test_a_dataset_arrives_at_the_hub(store: Store, study: str, tmp_path: Path) -> None:
+    from huggingface_hub import HfApi
+
+    out, hub = tmp_path / "dataset", StubHub()
+    export_study(store.path, study, "dataset", out)
+    with running(hub.app, grace=1) as (url, _):
+        assert push_folder(out, "me/votes", HfApi(url, "hf_secret")) == f"{url}/datasets/me/votes"
+    (made,) = hub.created
+    assert (made["name"], made["organization"], made["type"]) == ("votes", "me", "dataset")
+    assert made.get("visibility") == "private" or made.get("private") is True  # as the version of the client says it
+    assert hub.tokens == {"Bearer hf_secret"}
+    names = ["README.md", "data/train-00000-of-00001.parquet"]
+    assert hub.files == {name: (out / name).read_bytes() for name in names}
+
+
+def test_a_hub_without_an_answer_is_one_line(store: Store, study: str, tmp_path: Path) -> None:
+    from huggingface_hub import HfApi
+
+    from tests.browser.serving import free_port
+
+    export_study(store.path, study, "dataset", tmp_path / "dataset")
+    with pytest.raises(InputError) as error:
+        push_folder(tmp_path / "dataset", "me/votes", HfApi(f"http://127.0.0.1:{free_port()}", "hf_secret"))
+    assert str(error.value).startswith("--push: cannot push to 'me/votes': ") and "\n" not in str(error.value)
+    assert "hf_secret" not in str(error.value)
 
 
 def test_a_hub_that_is_out_of_reach_is_one_line_and_the_folder_stays(

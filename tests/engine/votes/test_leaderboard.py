@@ -129,7 +129,7 @@ def test_which_response_is_first_does_not_matter() -> None:
         )
 
 
-def test_repeats_and_votes_without_weight_do_not_count() -> None:
+def test_repeats_votes_without_weight_and_of_one_system_do_not_count() -> None:
     votes = small()
     more = votes_of(list("abcd"), [("d", "a", FIRST)] * 20)
     both = replace(
@@ -143,6 +143,9 @@ def test_repeats_and_votes_without_weight_do_not_count() -> None:
     )
     assert leaderboard(both).systems == leaderboard(votes).systems
     assert leaderboard(both).votes == len(votes)
+    itself = replace(both, first=np.where(both.repeat | (both.weight == 0), both.second, both.first))
+    itself = replace(itself, repeat=np.zeros(len(itself), bool), weight=np.ones(len(itself)))
+    assert leaderboard(itself).systems == leaderboard(votes).systems
 
 
 def test_a_system_with_only_wins_is_finite_wide_and_marked() -> None:

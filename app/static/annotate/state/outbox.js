@@ -2,7 +2,7 @@
 // The answer that the server may not have yet. It is kept in the browser, so that neither an outage nor a reload loses it;
 // the id of its assignment makes it safe to send it twice.
 
-/** @typedef {{assignment: string, answers: Record<string, string>, comment: string, flagged: boolean, seconds: number}} Answer */
+/** @typedef {{assignment: string, answers: Record<string, string>, seconds: number}} Answer */
 
 export class Outbox {
   /** @param {Pick<Storage, "getItem" | "setItem" | "removeItem"> | null} storage null where it is forbidden
