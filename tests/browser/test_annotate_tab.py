@@ -320,7 +320,7 @@ def test_what_is_typed_is_text(engine: Engine, browser: Browser, tmp_path: Path)
 def test_a_visitor_sees_one_sentence_and_the_owner_the_tab(engine: Engine, browser: Browser, tmp_path: Path) -> None:
     with study_site(engine, tmp_path, hosted=True) as (url, _):
         with annotating(browser, url) as page:
-            expect(page.locator("#annotate-visitors")).to_contain_text("Only the desk's owner makes studies here.")
+            expect(page.locator("#annotate-visitors")).to_contain_text("Studies are made here by the desk's owner.")
             expect(page.locator("#annotate")).to_be_hidden()
         with annotating(browser, f"{url}/?owner={TOKEN}") as page:
             expect(page.locator("#study-form")).to_be_visible()
