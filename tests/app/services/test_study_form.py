@@ -81,7 +81,7 @@ def test_a_name_is_enough() -> None:
         ({"numbers": {}}, "budget: type how many ratings"),
         ({"pairing": "some"}, "pairing: "),
         ({"objectives": {}, "gold": [Example(**{**EXAMPLE.model_dump(), "expected": {"harmless": ["tie"]}})]},
-         "gold pair 1: it expects an answer to “harmless”; ask it too, or drop it"),
+         "gold pair 1: it expects an answer to “harmless”; ask that, or leave it out"),
         ({"choices": [], "training": [Example(**{**EXAMPLE.model_dump(), "expected": {"overall": ["tie"]}})]},
          "training pair 1: it expects tie, which nobody may choose; allow it"),
     ],
