@@ -328,7 +328,8 @@ def m004_taken(db: Database) -> None:
             f"begin update study_items set taken = taken {change}; end"
         )
     db.execute(
-        "create index study_items_open on study_items (study_id, taken, shuffle, id, first_system, second_system) "
+        "create index study_items_open on study_items "
+        "(study_id, kind, taken, wanted, shuffle, id, first_system, second_system) "
         "where kind = 'pair' and taken < wanted"
     )
     db.table("study_assignments").create_index(["annotator_id", "state", "kind", "item_id", "swapped"])
