@@ -24,7 +24,7 @@ STATES = {
     StudyState.PAUSED: "Paused",
     StudyState.CLOSED: "Closed",
 }
-JOINED = {"invitation": "invited", "anonymous": "anonymous", "sign-in": "signed in"}
+JOINED = {"invitation": "invited", "anonymous": "anonymous", "sign-in": "signed in", "import": "imported"}
 VERDICT_WORDS = {"first": "first", "second": "second", "tie": "tie", "both_bad": "both bad"}
 
 

@@ -231,14 +231,14 @@ class Assignments(Annotators):
             study = study_row(db, study_id)
             check_visible(study)
             phase = phase_before_work(StudyState(study["state"]), None, False)
-            return StudySettings.model_validate_json(study["settings"]), AnnotatorProgress(phase or Phase.JOIN)
+            return self.cache.parse(study_id, study["settings"]), AnnotatorProgress(phase or Phase.JOIN)
 
     # ----------------------------------------------------------------------------------------------- in a transaction
 
     def _read_chooser(self, db: Database, study_id: str, annotator_id: str) -> tuple[Chooser, StudyState]:
         study = study_row(db, study_id)
         check_visible(study)
-        settings = StudySettings.model_validate_json(study["settings"])
+        settings = self.cache.parse(study_id, study["settings"])
         annotator = annotator_row(db, study_id, annotator_id)
         chooser = Chooser(db, study_id, settings, annotator, stamp(self.clock()), self.cache)
         return chooser, StudyState(study["state"])

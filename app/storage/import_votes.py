@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import closing
@@ -118,7 +119,10 @@ def import_upload(store: Store, file: str | Path, name: str = "", shown: str = "
         raise InputError(f"{shown}: {error.strerror}; choose the file again") from None
     if len(data) > MAX_UPLOAD:
         raise InputError(f"{shown}: it is larger than {MAX_UPLOAD:,} bytes; import it with python -m app import")
-    return store_votes(store, read_votes(shown, data), name.strip() or shown.partition(".")[0], shown)
+    try:
+        return store_votes(store, read_votes(shown, data), name.strip() or shown.partition(".")[0], shown)
+    except InputError as error:  # on a page there is a field, not an option of a command
+        raise InputError(re.sub("^--name:", "name:", str(error))) from None
 
 
 def check_name(name: str) -> None:

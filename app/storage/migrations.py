@@ -301,6 +301,40 @@ def m003_counts(db: Database) -> None:
     db.table("study_assignments").create_index(["study_id", "kind", "state", "item_id"])
 
 
+@study_schema(name="m004_taken")
+def m004_taken(db: Database) -> None:
+    """Add to items how many of their places are taken, and a random number that mixes their order.
+
+    `taken` is the number of a pair's assignments that are answered or leased. Triggers keep it, so that whatever writes
+    an assignment changes it in the same transaction. The indexes hold what is read for each next pair: those pairs that
+    need more, and what an annotator has had.
+    """
+    db.table("study_items").add_column("taken", int, not_null_default=0)
+    db.table("study_items").add_column("shuffle", int, not_null_default=0)
+    db.execute(
+        "update study_items set shuffle = abs(random() % 2147483647), taken = (select count(*) from "
+        "study_assignments a where a.item_id = study_items.id and a.kind = 'pair' "
+        "and a.state in ('leased', 'answered'))"
+    )
+    taken = "({0}.kind = 'pair' and {0}.state in ('leased', 'answered'))"
+    old, new = taken.format("old"), taken.format("new")
+    for event, change, when in (
+        ("insert", "+ 1 where id = new.item_id", new),
+        ("delete", "- 1 where id = old.item_id", old),
+        ("update of state", f"+ {new} - {old} where id = new.item_id", f"{new} != {old}"),
+    ):
+        db.execute(
+            f"create trigger study_assignments_{event.split()[0]} after {event} on study_assignments when {when} "
+            f"begin update study_items set taken = taken {change}; end"
+        )
+    db.execute(
+        "create index study_items_open on study_items "
+        "(study_id, kind, taken, wanted, shuffle, id, first_system, second_system) "
+        "where kind = 'pair' and taken < wanted"
+    )
+    db.table("study_assignments").create_index(["annotator_id", "state", "kind", "item_id", "swapped"])
+
+
 def create(
     db: Database, name: str, columns: Mapping[str, type], key: tuple[str, ...], optional: set[str], **references: str
 ) -> None:

@@ -7,21 +7,31 @@ import math
 import random
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from sqlite_utils import Database
 
 from app.schemas.study import OVERALL, AssignmentKind, AssignmentState, ItemKind, StudySettings, verdict_of
 from app.storage.annotators import Annotator
+from app.storage.study_items import PRIME
 from engine.votes.pairing import pair_probabilities
 
 APART = 3  # pairs that an annotator answers between a pair and its repeat
 CACHED = 50  # studies whose pairs are kept in memory
 GROWTH = 0.02  # share of new ratings from which on the doubts about the ranking are computed again
 UNEVEN = 2  # more pairs with one side swapped than not, for an annotator, until the next is not left to the hash
+# A lease that has expired, and gives its place back as soon as somebody acts in the study.
+LAPSED = "a.state = 'leased' and a.expires_at <= :now and a.answered_at is null"
 # An assignment that counts: answered, leased now, or leased by undo, where an answer is there in any case.
-TAKEN = "(a.state = 'answered' or a.state = 'leased' and (a.expires_at > :now or a.answered_at is not null))"
+TAKEN = f"(a.state in ('answered', 'leased') and not ({LAPSED}))"
+OPEN = "taken < wanted"
+# The pairs that the annotator may rate. The first conditions are those of the index `study_items_open`.
+READY = (
+    f"from study_items where study_id = :study and kind = 'pair' and {OPEN} and id not in "
+    "(select a.item_id from study_assignments a where a.annotator_id = :annotator and a.kind = 'pair' "
+    f"and a.state in ('leased', 'answered', 'skipped') and not ({LAPSED}))"
+)
 
 
 @dataclass(frozen=True)
@@ -45,31 +55,29 @@ class Draw:
     assignment_id: str | None = None
 
 
-class ReadyItem(NamedTuple):
-    """A pair that needs more ratings than it has or is leased for."""
-
-    id: str
-    systems: tuple[int, int]
-    taken: int
-
-
 class StudyCache:
-    """What is read of studies once, since it does not change while they are open, or not by much.
+    """What is not read or computed anew for each request.
 
     Attributes:
-        items: {study: [(id, systems, wanted) of its pairs]}.
+        settings: {study: (settings as they are stored, the same as an object)}.
         wins: {study: (number of ratings, `Chooser.wins` of them)}.
     """
 
     def __init__(self) -> None:
-        self.items: dict[str, list[tuple[str, tuple[int, int], int]]] = {}
+        self.settings: dict[str, tuple[str, StudySettings]] = {}
         self.wins: dict[str, tuple[int, np.ndarray]] = {}
 
-    def make_room(self) -> None:
-        """Forget everything if it is of many studies."""
-        if len(self.items) > CACHED:
-            self.items.clear()
+    def parse(self, study_id: str, text: str) -> StudySettings:
+        """Return a study's settings, which nobody may change. text: as they are stored."""
+        known = self.settings.get(study_id)
+        if known is not None and known[0] == text:
+            return known[1]
+        if len(self.settings) >= CACHED:
+            self.settings.clear()
             self.wins.clear()
+        settings = StudySettings.model_validate_json(text)
+        self.settings[study_id] = (text, settings)
+        return settings
 
 
 @dataclass(frozen=True)
@@ -90,51 +98,30 @@ class Chooser:
 
     # ----------------------------------------------------------------------------------------------------- what is left
 
-    def ready(self) -> list[ReadyItem]:
-        """Return the pairs that the annotator may rate now; none if they, or the study, have as many as are wanted."""
-        most = self.most
-        if most is not None and self.rated >= most:
-            return []
-        if self.settings.budget is not None and self.taken_by_all >= self.settings.budget:
-            return []
-        answered = dict(
-            self.db.execute(
-                "select item_id, count(*) from study_assignments where study_id = :study and kind = 'pair' "
-                "and state = 'answered' group by item_id",
-                self.values,
-            ).fetchall()
-        )
-        taken = Counter(answered)
-        for (item,) in self.db.execute(
-            f"select item_id from study_assignments a where study_id = :study and kind = 'pair' and state = 'leased' "
-            f"and {TAKEN}",
-            self.values,
-        ):
-            taken[item] += 1
-        seen = self.db.execute(
-            "select item_id from study_assignments where annotator_id = :annotator and kind = 'pair' "
-            "and state != 'expired'",
-            self.values,
-        )
-        had = {item for (item,) in seen}
-        return [
-            ReadyItem(item, systems, taken[item])
-            for item, systems, wanted in self.pairs()
-            if taken[item] < wanted and item not in had
-        ]
+    @property
+    def is_full(self) -> bool:
+        """Whether the annotator, or the study, has as many ratings as are wanted."""
+        if self.most is not None and self.rated >= self.most:
+            return True
+        return self.settings.budget is not None and self.taken_by_all >= self.settings.budget
 
-    def pairs(self) -> list[tuple[str, tuple[int, int], int]]:
-        """Return (id, systems, wanted) of the study's pairs; they do not change once it is open."""
-        if (found := self.cache.items.get(self.study_id)) is None:
-            rows = self.db.execute(
-                "select id, first_system, second_system, wanted from study_items where study_id = :study "
-                "and kind = 'pair' order by place",
-                self.values,
-            )
-            found = [(item, (first, second), wanted) for item, first, second, wanted in rows]
-            self.cache.make_room()
-            self.cache.items[self.study_id] = found
-        return found
+    @property
+    def is_ready(self) -> bool:
+        """Whether there is a pair that the annotator may rate now."""
+        return not self.is_full and self.db.execute(f"select 1 {READY} limit 1", self.values).fetchone() is not None
+
+    def ready(self) -> int:
+        """Return the number of pairs that the annotator may rate now."""
+        if self.is_full:
+            return 0
+        (number,) = self.db.execute(f"select count(*) {READY}", self.values).fetchone()
+        # The places of leases that have expired since somebody last acted are still marked as taken.
+        lapsed = f"study_id = :study and {LAPSED}"
+        if self.count(lapsed):
+            items = f"(select a.item_id from study_assignments a where a.kind = 'pair' and a.{lapsed})"
+            query = f"select count(*) {READY.replace(OPEN, f'not {OPEN}')} and id in {items}"
+            number += self.db.execute(query, self.values).fetchone()[0]
+        return int(number)
 
     @property
     def most(self) -> int | None:
@@ -165,10 +152,9 @@ class Chooser:
 
     def has_room(self, item_id: str) -> bool:
         """Return whether a pair needs another rating, and the study, too."""
-        (wanted,) = self.db.execute("select wanted from study_items where id = ?", [item_id]).fetchone()
-        taken = self.count(f"a.item_id = :item and a.kind = 'pair' and {TAKEN}", item=item_id)
+        (room,) = self.db.execute("select taken < wanted from study_items where id = ?", [item_id]).fetchone()
         budget = self.settings.budget
-        return taken < wanted and (budget is None or self.taken_by_all < budget)
+        return bool(room) and (budget is None or self.taken_by_all < budget)
 
     # ------------------------------------------------------------------------------------------------------- the choice
 
@@ -189,22 +175,23 @@ class Chooser:
 
     def work(self, chance: random.Random) -> Draw | None:
         """Return the next pair, gold pair or repeat; None if no pair is left for the annotator."""
-        ready = self.ready()
-        if not ready:
+        if not self.is_ready:
             return None
-        return self.expired({item.id for item in ready}) or self.gold() or self.repeat() or self.pair(ready, chance)
+        return self.expired() or self.gold() or self.repeat() or self.pair(chance)
 
-    def expired(self, ready: set[str]) -> Draw | None:
+    def expired(self) -> Draw | None:
         """Return what the annotator had when they paused, if it is still needed."""
-        rows = self.db.execute(
-            "select id, item_id, kind, swapped, probability from study_assignments where annotator_id = :annotator "
-            "and state = 'expired' and kind != 'training' order by leased_at desc",
+        row = self.db.execute(
+            "select a.id, a.item_id, a.kind, a.swapped, a.probability from study_assignments a "
+            "join study_items i on i.id = a.item_id where a.annotator_id = :annotator and a.state = 'expired' "
+            "and a.kind != 'training' and (a.kind != 'pair' or i.taken < i.wanted) "
+            "order by a.leased_at desc, a.rowid desc limit 1",
             self.values,
-        )
-        for assignment, item, kind, swapped, probability in rows:
-            if kind != AssignmentKind.PAIR.value or item in ready:
-                return Draw(item, AssignmentKind(kind), bool(swapped), probability, assignment_id=assignment)
-        return None
+        ).fetchone()
+        if row is None:
+            return None
+        assignment, item, kind, swapped, probability = row
+        return Draw(item, AssignmentKind(kind), bool(swapped), probability, assignment_id=assignment)
 
     def gold(self) -> Draw | None:
         """Return a gold pair if one is due."""
@@ -237,17 +224,26 @@ class Chooser:
         item = min(sides, key=lambda one: self.hashed("repeat", one))
         return Draw(item, AssignmentKind.REPEAT, not sides[item])
 
-    def pair(self, ready: list[ReadyItem], chance: random.Random) -> Draw:
-        """Return the pair that has the fewest ratings; of uncertain pairing, among those of two systems drawn first."""
-        probability = 1.0
+    def pair(self, chance: random.Random) -> Draw:
+        """Return the pair that has the fewest ratings; of uncertain pairing, among those of two systems drawn first.
+
+        Of several, a random order decides that is the annotator's own: a·x + b modulo a prime, of each pair's random
+        number x, with a and b from a hash of the annotator.
+        """
+        probability, systems, more = 1.0, "", {}
         if self.settings.pairing == "uncertain":
-            pairs = sorted({item.systems for item in ready})
+            query = f"select distinct first_system, second_system {READY}"
+            pairs = sorted(tuple(row) for row in self.db.execute(query, self.values))
             probabilities = pair_probabilities(self.wins(), pairs)
             drawn = chance.choices(range(len(pairs)), weights=probabilities.tolist())[0]
             probability = float(probabilities[drawn])
-            ready = [item for item in ready if item.systems == pairs[drawn]]
-        fewest = min(item.taken for item in ready)
-        item = min((one.id for one in ready if one.taken == fewest), key=lambda one: self.hashed("order", one))
+            systems = "and first_system = :first and second_system = :second"
+            more = dict(zip(("first", "second"), pairs[drawn], strict=True))
+        more["factor"], more["shift"] = 1 + self.hashed("factor") % (PRIME - 1), self.hashed("shift") % PRIME
+        (item,) = self.db.execute(
+            f"select id {READY} {systems} order by taken, (shuffle * :factor + :shift) % {PRIME}, id limit 1",
+            {**self.values, **more},
+        ).fetchone()
         return Draw(item, AssignmentKind.PAIR, self.side(item), probability)
 
     def is_due(self, kind: AssignmentKind, every: int) -> bool:
@@ -301,7 +297,11 @@ class Chooser:
             "group by 1, 2, 3, 4",
             {**self.values, "overall": OVERALL, "answered": AssignmentState.ANSWERED.value},
         ).fetchall()
-        size = 1 + max(max(systems) for _, systems, _ in self.pairs())
+        (size,) = self.db.execute(
+            "select 1 + max(first_system, second_system) from study_items where study_id = :study and kind = 'pair' "
+            "order by 1 desc limit 1",
+            self.values,
+        ).fetchone()
         wins = np.zeros((size, size))
         for first, second, swapped, choice, number in rows:
             share = {"first": 1.0, "second": 0.0}.get(verdict_of(choice, bool(swapped)), 0.5)

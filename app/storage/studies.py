@@ -14,7 +14,7 @@ from app.storage.comparisons import delete_comparison, delete_unused_prompts, st
 from app.storage.database import mixture_id
 from app.storage.study_items import NewItem, StudyItem, example_item, insert_items, read_items
 from app.storage.study_people import StudyPeople
-from app.storage.study_rows import end_leases, new_id, stamp, study_row
+from app.storage.study_rows import COUNTS, end_leases, new_id, stamp, study_row
 from engine import InputError, Mixture
 
 NEXT = {
@@ -252,7 +252,7 @@ ENTRIES = (
     "order by place)) as systems, "
     "(select count(*) from study_items where study_id = s.id and kind = 'pair') as items, "
     "(select coalesce(sum(wanted), 0) from study_items where study_id = s.id and kind = 'pair') as wanted, "
-    "(select count(*) from study_assignments where study_id = s.id and kind = 'pair' and state = 'answered') "
+    f"(select count(*) from study_assignments a where a.study_id = s.id and a.kind = 'pair' and {COUNTS}) "
     "as answered, (select count(*) from study_annotators where study_id = s.id) as annotators from studies s"
 )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +15,8 @@ from app.storage.database import prompt_id
 from app.storage.study_rows import new_id
 from engine import InputError
 from engine.messages import Prompt
+
+PRIME = 2**31 - 1  # what the random numbers of items are below
 
 
 @dataclass(frozen=True)
@@ -114,6 +117,7 @@ def insert_items(db: Database, study_id: str, items: Iterable[NewItem], wanted: 
                 "expected": json.dumps(item.expected, ensure_ascii=False),
                 "feedback": item.feedback,
                 "wanted": wanted if item.wanted is None else item.wanted,
+                "shuffle": secrets.randbelow(PRIME),
             }
         )
     db.table("study_items").insert_all(rows)

@@ -6,7 +6,7 @@ import secrets
 from dataclasses import dataclass
 
 from app.storage.database import Store
-from app.storage.study_rows import Clock, end_leases, new_id, secret_digest, stamp, study_row, utc_now
+from app.storage.study_rows import COUNTS, Clock, end_leases, new_id, secret_digest, stamp, study_row, utc_now
 from engine import InputError
 from engine.names import check_label
 
@@ -111,7 +111,7 @@ class StudyPeople:
             study_row(db, study_id)
             rows = db.query(
                 "select p.id, p.name, p.joined_by, p.invitation_id, p.attempts, p.passed_at, p.created_at, "
-                "count(case when a.kind = 'pair' and a.state = 'answered' then 1 end) as answered, "
+                f"count(case when a.kind = 'pair' and {COUNTS} then 1 end) as answered, "
                 "count(case when a.state = 'skipped' then 1 end) as skipped, coalesce(sum(a.flagged), 0) as flagged, "
                 "max(a.answered_at) as last_at from study_annotators p "
                 "left join study_assignments a on a.annotator_id = p.id where p.study_id = ? "

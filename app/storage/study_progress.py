@@ -7,7 +7,7 @@ from enum import Enum
 
 from app.schemas.study import StudyState
 from app.storage.annotators import Annotator
-from app.storage.next_item import Chooser, has_training
+from app.storage.next_item import TAKEN, Chooser, has_training
 
 ATTEMPTS = 2  # at the training
 
@@ -72,14 +72,16 @@ def read_progress(chooser: Chooser, state: StudyState) -> AnnotatorProgress:
     annotator = chooser.annotator
     trained = annotator.passed or not has_training(chooser.db, chooser.study_id)
     phase = phase_before_work(state, annotator, trained)
-    answered = chooser.count("a.annotator_id = :annotator and a.kind != 'training' and a.state = 'answered'")
+    # Training is counted apart. An undo that has expired is answered, and no lease under way.
+    answered, under_way = chooser.db.execute(
+        "select count(case when a.state = 'answered' or a.expires_at <= :now then 1 end), "
+        "count(case when a.state = 'leased' and a.expires_at > :now then 1 end) from study_assignments a "
+        f"where a.annotator_id = :annotator and a.kind in ('pair', 'gold', 'repeat') and {TAKEN}",
+        chooser.values,
+    ).fetchone()
     total = None
-    ready = len(chooser.ready()) if trained else 0
+    ready = chooser.ready() if trained else 0
     if phase is None:
-        under_way = chooser.count(
-            "a.annotator_id = :annotator and a.kind != 'training' and a.state = 'leased' "
-            "and (a.expires_at > :now or a.answered_at is not null)"
-        )
         phase = Phase.WORK if under_way or ready else Phase.DONE
     if phase is Phase.DONE:
         total = answered

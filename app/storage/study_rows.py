@@ -15,6 +15,13 @@ from engine import InputError
 
 Clock = Callable[[], datetime]
 
+# Of an assignment `a`, whether its answers count: it is answered, or `undo` has leased it and that lease has expired,
+# which is written down only when somebody next acts in the study. The format of the time is that of `stamp`.
+COUNTS = (
+    "(a.state = 'answered' or a.state = 'leased' and a.answered_at is not null "
+    "and a.expires_at <= strftime('%Y-%m-%dT%H:%M:%f+00:00', 'now'))"
+)
+
 
 class UnknownStudyError(InputError):
     """There is no study with this id, or none that annotators may see."""
@@ -65,13 +72,18 @@ def end_leases(db: Database, condition: str, values: dict[str, Any]) -> None:
         condition: SQL on the columns of study_assignments.
         values: Its named values.
     """
+    values = {"leased": AssignmentState.LEASED.value, **values}
+    if (
+        db.execute(f"select 1 from study_assignments where state = :leased and {condition} limit 1", values).fetchone()
+        is None
+    ):
+        return
     db.execute(
         "update study_assignments set state = case when answered_at is null then :expired else :answered end "
         f"where state = :leased and {condition}",
         {
             "expired": AssignmentState.EXPIRED.value,
             "answered": AssignmentState.ANSWERED.value,
-            "leased": AssignmentState.LEASED.value,
             **values,
         },
     )

@@ -9,13 +9,13 @@ from typing import Any
 
 from sqlite_utils import Database
 
-from app.schemas.study import AssignmentState
 from app.storage.database import read_completion
+from app.storage.study_rows import COUNTS
 from engine import InputError
 from engine.messages import last_of, messages_of
 
 NO_STUDIES = "it holds no studies; start the app with it once, or give --db another"
-VOTES = """
+VOTES = f"""
     select s.name as study, i.id as item, i.place, i.prompt_key, i.prompt_id, i.first_system, i.second_system,
         i.first_id, i.second_id, i.first_text, i.second_text, i.expected, a.id as assignment, a.annotator_id, a.kind,
         a.attempt, a.swapped, a.probability, a.leased_at, a.answered_at, a.seconds, a.comment, a.flagged, w.question,
@@ -24,7 +24,7 @@ VOTES = """
     join study_items i on i.id = a.item_id
     join studies s on s.id = a.study_id
     join study_answers w on w.assignment_id = a.id
-    where a.study_id = ? and a.state = ?
+    where a.study_id = ? and {COUNTS}
     order by a.answered_at, a.rowid, w.rowid
 """
 
@@ -107,7 +107,7 @@ def study_votes(db: Database, study: str, names: bool = False) -> Iterator[dict[
             **{key: made[key] if made else None for key in ("date", "finish_reason", "rewards")},
         }
 
-    for row in db.query(VOTES, [study, AssignmentState.ANSWERED.value]):
+    for row in db.query(VOTES, [study]):
         messages = prompt(row["prompt_id"]) if row["prompt_id"] is not None else []
         sides = ("second", "first") if row["swapped"] else ("first", "second")
         expected = json.loads(row["expected"]).get(row["question"], [])

@@ -9,23 +9,23 @@ from typing import Any, NamedTuple
 
 from sqlite_utils import Database
 
-from app.schemas.study import OVERALL, AssignmentKind, AssignmentState, ItemKind
+from app.schemas.study import OVERALL, AssignmentKind, ItemKind
 from app.storage.database import Store
+from app.storage.study_rows import COUNTS
 
 AT_ONCE = 500  # values in one list of a query: older versions of SQLite take up to 999
-ANSWERED = AssignmentState.ANSWERED.value
 VOTES = f"""
 select a.item_id, i.prompt_key, i.first_system, i.second_system, i.first_id, i.second_id, i.first_text, i.second_text,
     w.choice, a.swapped, a.kind, a.probability, a.annotator_id, a.seconds, a.answered_at
 from study_assignments a join study_answers w on w.assignment_id = a.id join study_items i on i.id = a.item_id
-where a.study_id = ? and a.state = '{ANSWERED}' and i.kind = '{ItemKind.PAIR.value}' and w.question = ?
+where a.study_id = ? and {COUNTS} and i.kind = '{ItemKind.PAIR.value}' and w.question = ?
     and i.first_system is not null and i.second_system is not null
 order by a.answered_at, a.rowid
 """
 GOLD = f"""
 select a.annotator_id, w.question, w.choice, a.swapped, i.expected
 from study_assignments a join study_answers w on w.assignment_id = a.id join study_items i on i.id = a.item_id
-where a.study_id = ? and a.state = '{ANSWERED}' and a.kind = '{AssignmentKind.GOLD.value}'
+where a.study_id = ? and {COUNTS} and a.kind = '{AssignmentKind.GOLD.value}'
 """
 SYSTEMS = """
 select s.name, m.weights, m.rule, m.gain, m.exponent
@@ -34,7 +34,7 @@ from study_systems s left join mixtures m on m.id = s.mixture_id where s.study_i
 PAIRS = f"""
 select i.id, i.prompt_key, i.prompt_id, a.kind, a.annotator_id, a.comment, a.flagged
 from study_items i join study_assignments a on a.item_id = i.id
-where i.study_id = ? and i.kind = '{ItemKind.PAIR.value}' and a.state = '{ANSWERED}'
+where i.study_id = ? and i.kind = '{ItemKind.PAIR.value}' and {COUNTS}
     and (i.first_system, i.second_system) in (values (?, ?), (?, ?))
 """
 # Of responses that are each of one mixture.

@@ -23,6 +23,7 @@ from app.ui.sampling_fields import SamplingFields, parse_most
 from app.ui.shortcuts import labelled
 from app.ui.study_fields import BLANK, StudyFields
 from app.ui.study_page import StudyPage
+from app.ui.votes_upload import VotesUpload
 
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 FIRST_MIXTURES = 3  # by default: with more of them, the pairs are many
@@ -43,7 +44,8 @@ class AnnotateTab:
         self.given = PromptUpload(desk.engine, "study", self.finished_comparisons)
         self.choice = MixtureChoice(desk, steering.mixture, "study")
         self.sampling = SamplingFields("study")
-        self.fields = StudyFields(list(desk.colours))
+        self.fields = StudyFields(list(desk.colours), desk.sign_in)
+        self.votes = VotesUpload(desk, self.shown)
 
     # ------------------------------------------------------------------------------------------------------ the page
 
@@ -97,6 +99,7 @@ class AnnotateTab:
                 labelled("Create and generate", "study-create"), variant="primary", elem_id="study-create"
             )
             self.cancel = gr.Button("Cancel", elem_id="study-cancel", min_width=90, scale=0)
+        self.votes.build()
 
     def connect(self, tab: gr.Tab) -> None:
         """Register the event handlers."""
@@ -106,7 +109,7 @@ class AnnotateTab:
             self.seen, self.timer, self.status,
         ]  # fmt: skip
         filled = [
-            self.heading, self.about, self.made, self.name, self.create, self.cancel, self.editing,
+            self.heading, self.about, self.made, self.name, self.create, self.cancel, self.editing, self.votes.part,
             *self.fields.components(), self.fields.previewed, self.fields.counted,
         ]  # fmt: skip
         chosen: set[Any] = {self.listing}
@@ -127,10 +130,10 @@ class AnnotateTab:
         )
         on(self.timer.tick, self.tick, {self.listing, self.seen, place}, view)
         on(self.listing.input, self.choosing, chosen, view)
-        on(self.cancel.click, self.choosing, chosen, view)
+        on(self.cancel.click, self.cancelling, {*chosen, self.editing}, [*view, *filled])
         on(self.new.click, self.blank, {self.editing}, [*view, *filled])
         on(self.study.edit.click, self.editing_draft, chosen, [*view, *filled])
-        on(self.create.click, self.creating, form, [*view, self.editing], queue=True, concurrency_limit=None)
+        on(self.create.click, self.creating, form, [*view, *filled], queue=True, concurrency_limit=None)
         self.given.prompts.change(
             None,
             [self.given.prompts],
@@ -140,6 +143,7 @@ class AnnotateTab:
         for part in (self.given, self.choice, self.fields):
             part.connect(self.status)
         self.study.connect(self.status, view)
+        self.votes.connect(self.status, view)
 
     # -------------------------------------------------------------------------------------------------- the form
 
@@ -158,6 +162,7 @@ class AnnotateTab:
             **self.formed("New study", "Create and generate"),
             self.name: "",
             self.made: gr.Column(visible=True),
+            self.votes.part: gr.Accordion(visible=True),
             self.about: gr.HTML(visible=True),
             self.cancel: gr.Button(visible=bool(self.studies.tables.listing())),
             self.editing: None,
@@ -183,6 +188,7 @@ class AnnotateTab:
             **self.fields.changes(form_of(settings)),
             self.name: settings.name,
             self.made: gr.Column(visible=False),
+            self.votes.part: gr.Accordion(visible=False),
             self.about: gr.HTML(visible=False),
             self.cancel: gr.Button(visible=True),
             self.editing: study,
@@ -193,7 +199,7 @@ class AnnotateTab:
         if (draft := values[self.editing]) is not None:
             settings = self.settings(values, self.studies.tables.settings(draft).seed)
             self.studies.change(draft, settings)
-            return {**self.shown(draft), self.editing: None, self.status: message("Saved.", "good")}
+            return {**self.blank(values, visitor), **self.shown(draft), self.status: message("Saved.", "good")}
         source = values[self.given.prompts] or ""
         if source.startswith(COMPARISON):
             comparison = int(source.removeprefix(COMPARISON))
@@ -261,6 +267,11 @@ class AnnotateTab:
     def choosing(self, values: Values, _: Visitor) -> Changes:
         """Show the chosen study."""
         return self.shown(values[self.listing])
+
+    def cancelling(self, values: Values, visitor: Visitor) -> Changes:
+        """Show the chosen study instead of the form, which is of a new study again."""
+        left = self.blank(values, visitor) if values[self.editing] is not None else {}
+        return {**left, **self.shown(values[self.listing])}
 
     def labels(self, entries: list[StudyEntry]) -> list[tuple[str, str]]:
         """Return the list's choices."""

@@ -39,8 +39,17 @@ BLANK = StudyForm(
 class StudyFields:
     """The components of the settings, apart from prompts, mixtures and sampling."""
 
-    def __init__(self, objectives: list[str]) -> None:
+    def __init__(self, objectives: list[str], sign_in: bool) -> None:
+        """Initialise.
+
+        Args:
+            objectives: What can be asked about.
+            sign_in: Whether people can sign in here; it is not offered otherwise.
+        """
         self.objectives = objectives
+        self.ways_in = [("Anybody with the study's address", "anonymous")]
+        if sign_in:
+            self.ways_in.append(("Hugging Face sign-in", "sign_in"))
 
     # ---------------------------------------------------------------------------------------------------- the page
 
@@ -86,7 +95,7 @@ class StudyFields:
                     elem_id="study-choices",
                 )
                 self.joining = gr.CheckboxGroup(
-                    [("Anybody with the study's address", "anonymous"), ("Hugging Face sign-in", "sign_in")],
+                    self.ways_in,
                     label="Besides people with an invitation, there may join",
                     elem_id="study-joining",
                 )
@@ -187,7 +196,7 @@ class StudyFields:
             self.guidelines: form.guidelines,
             self.previewed: "",
             self.choices: list(form.choices),
-            self.joining: list(form.joining),
+            self.joining: [way for _, way in self.ways_in if way in form.joining],
             self.pairing: form.pairing,
             **{component: form.numbers.get(field, "") for field, component in self.numbers().items()},
             self.budget: gr.Textbox(form.numbers.get("budget", ""), visible=form.pairing == "uncertain"),

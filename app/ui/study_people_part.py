@@ -23,7 +23,7 @@ class StudyPeoplePart:
     """The components and their handlers. `study` holds the id of the study that is shown."""
 
     def __init__(self, desk: Desk, study: gr.Radio, home: str) -> None:
-        self.studies, self.study, self.home = desk.studies, study, home
+        self.desk, self.studies, self.study, self.home = desk, desk.studies, study, home
 
     def build(self) -> None:
         """Build the components within the current Blocks context."""
@@ -109,7 +109,8 @@ class StudyPeoplePart:
     def shown(self, study: str) -> Changes:
         """Return updates that show a study's people, and where others may join, the address for them."""
         entry, settings = self.studies.tables.entry(study), self.studies.tables.settings(study)
-        joinable = (settings.anonymous or settings.sign_in) and entry.state is not StudyState.CLOSED
+        without_invitation = settings.anonymous or (settings.sign_in and self.desk.sign_in)
+        joinable = without_invitation and entry.state is not StudyState.CLOSED
         address = {"path": self.home + annotator_path(study), "label": "Address for people without an invitation"}
         return {
             self.part: gr.Accordion(open=entry.state is not StudyState.DRAFT),

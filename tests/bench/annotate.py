@@ -3,7 +3,9 @@
     python tests/bench/annotate.py [--assignments 8000] [--clients 1 8] [--answers 200]
 
 The real routes behind the site's checks, in one process, without an engine; the database is a file, and every answer is
-synced to the disk. A request's time is that between its arrival at the application and the end of its answer.
+synced to the disk. A request's time is that between its arrival at the application and the end of its answer. The
+processor time is the process's, the clients' part included, for a next pair and its answer together: unlike the
+latency, it hardly depends on what else the machine is doing.
 """
 
 from __future__ import annotations
@@ -118,7 +120,7 @@ async def main() -> None:
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--answers", type=int, default=200, help="in all, of each row of the table")
     options = parser.parse_args()
-    print(f"{'pairs':<10} {'clients':>7} {'request':<7} {'median':>8} {'p95':>8} {'p99':>8}")
+    print(f"{'pairs':<10} {'clients':>7} {'request':<7} {'median':>8} {'p95':>8} {'p99':>8} {'processor':>11}")
     for pairing in ("all", "uncertain"):
         for clients in options.clients:
             with tempfile.TemporaryDirectory(prefix="mixdesk-bench-") as folder:
@@ -129,12 +131,14 @@ async def main() -> None:
                 app = guarded(Starlette(routes=routes.routes()), find_access("127.0.0.1", env={}))
                 times: dict[str, list[float]] = defaultdict(list)
                 each = max(1, options.answers // clients)
+                before = time.process_time()
                 await asyncio.gather(*(annotate(app, study, secret, each, times) for secret in secrets))
+                processor = (time.process_time() - before) / (each * clients)
                 store.close()
             for action in ("next", "answer"):
                 figures = np.percentile(np.array(times[action]) * 1000, [50, 95, 99])
                 shown = " ".join(f"{figure:>5.1f} ms" for figure in figures)
-                print(f"{pairing:<10} {clients:>7} {action:<7} {shown}", flush=True)
+                print(f"{pairing:<10} {clients:>7} {action:<7} {shown} {processor * 1000:>8.1f} ms", flush=True)
 
 
 if __name__ == "__main__":

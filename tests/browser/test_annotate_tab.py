@@ -295,6 +295,26 @@ def test_a_finished_comparison_becomes_a_study(engine: Engine, browser: Browser,
         assert desk.studies.tables.listing()[0].systems[:2] == ["Reference", "Uniform"]
 
 
+def test_votes_made_elsewhere_are_a_study_that_results_shows(engine: Engine, browser: Browser, tmp_path: Path) -> None:
+    votes = "prompt,left,right,winner,annotator\n" + "".join(
+        f"Question {i},ours,theirs,{'left' if i else 'tie'},anna\n" for i in range(8)
+    )
+    with study_site(engine, tmp_path) as (url, desk), annotating(browser, url) as page:
+        unfold(page, "import-part")
+        field(page, "import-name").fill(HOSTILE)
+        upload(page, "import", tmp_path / "crowd.csv", votes + "Question 9,ours,theirs,perhaps,anna\n")
+        status(page, "crowd.csv, line 10: winner: found 'perhaps'")
+        assert desk.studies.tables.listing() == []
+        upload(page, "import", tmp_path / "crowd.csv", votes)
+        status(page, "Imported 8 votes by 1 annotator on 8 pairs of responses by 2 systems.")
+        expect(page.locator("#study-list")).to_contain_text(f"{HOSTILE} · closed, 8 of 8 ratings, 1 person")
+        expect(page.locator("#study-title .state")).to_have_text("Closed")
+        expect(page.locator("#study-form")).to_be_hidden()
+        page.locator("#results-tab-button").click()
+        expect(page.locator("#results-about")).to_contain_text("8 votes · 2 systems · 1 person")
+        expect(page.locator("#leaderboard tbody th")).to_contain_text(["ours", "theirs"])
+
+
 def test_what_is_typed_is_text(engine: Engine, browser: Browser, tmp_path: Path) -> None:
     with study_site(engine, tmp_path) as (url, _), annotating(browser, url) as page:
         upload(page, "upload", tmp_path / "hostile.txt", f"{HOSTILE}\nWhat is rain?\n")
@@ -337,7 +357,7 @@ def test_it_can_be_read_and_pressed(engine: Engine, browser: Browser, tmp_path: 
         hand = Hand(page, phone, look is DARK)
         expect(page.locator("#study-create")).to_be_visible()
         hand.look()
-        for part in ("sampling", "guidelines-part", "more", "examples-part"):
+        for part in ("sampling", "guidelines-part", "more", "examples-part", "import-part"):
             hand.unfold(f"study-{part}")
         hand.look()
         field(page, "name").fill("Round 1")
@@ -364,7 +384,7 @@ def test_it_can_be_read_and_pressed(engine: Engine, browser: Browser, tmp_path: 
 def test_axe_finds_nothing(engine: Engine, browser: Browser, tmp_path: Path) -> None:
     with study_site(engine, tmp_path) as (url, desk), annotating(browser, url) as page:
         expect(page.locator("#study-create")).to_be_visible()
-        for part in ("guidelines-part", "more", "examples-part"):
+        for part in ("guidelines-part", "more", "examples-part", "import-part"):
             unfold(page, part)
         page.locator("#study-objectives label", has_text="harmless").click()
         check(page, "with the form")

@@ -30,7 +30,8 @@ SCENARIOS: dict[str, Callable[[AppProcess, float], Awaitable[Result]]] = {
     "full-disk": full_disk.run,
     "annotate": annotate.run,
 }
-LIMIT = 1200.0  # seconds of a scenario at scale 1
+LIMIT = 1200.0  # seconds of a scenario at scale 1, beside the starts of the app
+STARTS = 30  # times the first start, for those that are ended and started again
 STOP = 5.0  # seconds that the app may take to end
 
 
@@ -41,7 +42,8 @@ async def play(name: str, scale: float) -> Result:
         result = Result()
         try:
             await app.start()
-            result = await asyncio.wait_for(SCENARIOS[name](app, scale), LIMIT * max(scale, 1))
+            limit = (LIMIT + STARTS * app.longest_start) * max(scale, 1)
+            result = await asyncio.wait_for(SCENARIOS[name](app, scale), limit)
         except Exception as error:
             result.check(False, f"{type(error).__name__}: {error}")
         finally:

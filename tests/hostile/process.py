@@ -18,7 +18,7 @@ import psutil
 from engine.config import DEMO
 from tests.browser.serving import ROOT, free_port
 
-PATIENCE = 180  # seconds until the app must answer
+PATIENCE = 600  # seconds until the app must answer: it needs some 10 by itself, and many times that on a busy machine
 
 
 class AppProcess:
@@ -31,6 +31,7 @@ class AppProcess:
         self.url = f"http://127.0.0.1:{self.port}/"
         self.db, self.log = folder / "mixdesk.db", folder / "app.log"
         self.process: subprocess.Popen[bytes] | None = None
+        self.longest_start = 0.0  # seconds
 
     async def start(self) -> None:
         """Start the process and wait until its page is there."""
@@ -51,15 +52,16 @@ class AppProcess:
             self.process = subprocess.Popen(
                 command, cwd=ROOT, env=env, stdout=output, stderr=output, preexec_fn=self._limit
             )
-        deadline = time.monotonic() + PATIENCE
+        began = time.monotonic()
         async with httpx.AsyncClient(timeout=5) as client:
             while True:
                 if self.process.poll() is not None:
                     raise RuntimeError(f"the app ended: {self.tail()}")
-                if time.monotonic() > deadline:
+                if time.monotonic() - began > PATIENCE:
                     raise RuntimeError(f"the app does not answer: {self.tail()}")
                 try:
                     if (await client.get(self.url)).status_code == 200:
+                        self.longest_start = max(self.longest_start, time.monotonic() - began)
                         return
                 except httpx.HTTPError:
                     pass

@@ -6,7 +6,6 @@ They skip, undo, break connections off in the middle of a request and send again
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 import sqlite3
 import time
@@ -26,7 +25,8 @@ KILLS, CLIENTS, PAIRS, WANTED = 20, 32, 200, 3
 SKIPS = 5  # of one annotator
 BREAK_OFF, SKIP, UNDO, FORGET = 0.08, 0.04, 0.04, 0.04  # how often
 EXPIRE = 0.15  # share of the leases that end each second
-PATIENCE = 180.0  # seconds without a confirmed answer
+PATIENCE = 60.0  # seconds without another rating, at least
+STARTS = 4  # times the longest start of the app, which is slow when the machine is busy: the patience, at least
 
 
 @dataclass
@@ -39,6 +39,8 @@ class Record:
     refused: int = 0
     broken_off: int = 0
     undone: int = 0
+    ending: bool = False  # nothing is undone, skipped or forgotten any more, so that the study can become complete
+    over: bool = False
 
     def __len__(self) -> int:
         return len(self.choices)
@@ -59,8 +61,11 @@ class AnnotatingClient:
             if self.chance.random() < BREAK_OFF:
                 await asyncio.sleep(self.chance.uniform(0, 0.02))
                 sending.cancel()
-                with contextlib.suppress(asyncio.CancelledError, httpx.HTTPError):
-                    await sending
+                # Unlike awaiting the request, this raises nothing of the request's: a CancelledError is the client's
+                # own, and to ignore that would be to go on for ever.
+                await asyncio.wait([sending])
+                if not sending.cancelled():
+                    sending.exception()  # which is read, so that it is not logged
                 self.record.broken_off += 1
                 continue
             began = time.monotonic()
@@ -77,16 +82,16 @@ class AnnotatingClient:
             return answer
 
     async def run(self) -> None:
-        """Annotate until cancelled."""
+        """Annotate until there is nothing more to do, or until cancelled."""
         async with http_client(self.app.url, f"127.0.2.{self.number + 1}", timeout=30) as http:
             answer = await self.post(http, "join", secret=self.secret)
             self.result.check(answer.status_code == 200, f"join: {answer.text}")
-            while True:
+            while not self.record.over:
                 await self.step(http)
 
     async def step(self, http: httpx.AsyncClient) -> None:
         """Take the next pair, and do something with it."""
-        undo = self.chance.random() < UNDO
+        undo = not self.record.ending and self.chance.random() < UNDO
         shown = await self.post(http, "undo" if undo else "next")
         if shown.status_code == 409:  # there is nothing to undo
             return
@@ -97,7 +102,7 @@ class AnnotatingClient:
             await asyncio.sleep(0.3)
             return
         self.record.undone += undo
-        pair, doing = assignment["id"], self.chance.random()
+        pair, doing = assignment["id"], 1.0 if self.record.ending else self.chance.random()
         if doing < FORGET:  # the browser was closed
             return
         if doing < FORGET + SKIP and self.skips < SKIPS and not assignment["answers"]:
@@ -163,6 +168,11 @@ def check_database(app: AppProcess, record: Record, result: Result, when: str) -
             "select count(*) from (select 1 from study_assignments group by annotator_id, item_id having count(*) > 1)"
         ).fetchone()[0]
         result.check(not twice, f"{when}: {twice} times somebody got a pair twice")
+        wrong = db.execute(
+            "select count(*) from study_items i where taken != (select count(*) from study_assignments a "
+            "where a.item_id = i.id and a.state in ('answered', 'leased'))"
+        ).fetchone()[0]
+        result.check(not wrong, f"{when}: of {wrong} pairs the taken places are counted wrongly")
         counts = db.execute(
             "select (select count(*) from study_assignments a where a.item_id = i.id and a.state = 'answered') "
             "from study_items i order by place"
@@ -173,16 +183,39 @@ def check_database(app: AppProcess, record: Record, result: Result, when: str) -
         db.close()
 
 
-async def until(app: AppProcess, record: Record, wanted: int, chance: random.Random) -> bool:
-    """Wait until so many answers are confirmed, and end leases meanwhile; return whether they were."""
-    last, moved = len(record), time.monotonic()
-    while len(record) < wanted and time.monotonic() - moved < PATIENCE:
+def ratings(app: AppProcess) -> int:
+    """Return how many ratings are stored, those under undo included."""
+    db = sqlite3.connect(f"file:{app.db}?mode=ro", uri=True, timeout=10)
+    try:
+        query = (
+            "select count(*) from study_assignments where state in ('answered', 'leased') and answered_at is not null"
+        )
+        return int(db.execute(query).fetchone()[0])
+    finally:
+        db.close()
+
+
+def patience(app: AppProcess) -> float:
+    """Return for how many seconds the number of ratings may stay as it is."""
+    return max(PATIENCE, STARTS * app.longest_start)
+
+
+async def until(app: AppProcess, wanted: int, chance: random.Random) -> bool:
+    """Wait until so many ratings are stored, and end leases meanwhile; return whether they were.
+
+    Ratings are counted in the database: an answer that was stored when its lease was about to end, but of which the
+    client saw no confirmation, is none that it could count.
+    """
+    most, moved = -1, time.monotonic()
+    while time.monotonic() - moved < patience(app):
+        if (found := await asyncio.to_thread(ratings, app)) >= wanted:
+            return True
+        if found > most:
+            most, moved = found, time.monotonic()
         await asyncio.sleep(0.2)
         if chance.random() < 0.2:
             await asyncio.to_thread(expire_some, app, chance)
-        if len(record) > last:
-            last, moved = len(record), time.monotonic()
-    return len(record) >= wanted
+    return False
 
 
 async def run(app: AppProcess, scale: float) -> Result:
@@ -195,18 +228,24 @@ async def run(app: AppProcess, scale: float) -> Result:
     try:
         for life in range(kills):
             wanted = pairs * WANTED * (life + 1) // (kills + 1)
-            result.check(await until(app, record, wanted, chance), f"life {life}: no answers for {PATIENCE:.0f} s")
-            await asyncio.sleep(chance.uniform(0, 0.3))
+            if not await until(app, wanted, chance):
+                result.check(False, f"life {life}: no other rating for {patience(app):.0f} s")
+                break
+            await asyncio.sleep(chance.uniform(0, app.longest_start / 20))
             app.kill()
             await asyncio.sleep(0.1)  # what the clients have read of confirmations that came before the end
             check_database(app, record, result, f"life {life}")
             await app.start()
-        deadline = time.monotonic() + PATIENCE
+        record.ending = True
+        await until(app, pairs * WANTED, chance)
+        # Requests under way end, and with them what is still under undo.
+        deadline = time.monotonic() + patience(app)
         while (counts := check_database(app, record, result, "at the end")) != [WANTED] * pairs:
             if time.monotonic() > deadline:
                 break
             await asyncio.to_thread(expire_some, app, chance)
             await asyncio.sleep(0.5)
+        record.over = True
         result.check(
             counts == [WANTED] * pairs, f"{sum(count != WANTED for count in counts)} pairs have too few ratings"
         )
