@@ -39,6 +39,13 @@ def start(page: Page) -> None:
     page.get_by_role("button", name="Start").click()
 
 
+def leave_feedback(page: Page) -> None:
+    """Press Enter when the feedback has been shown for as long as it takes no key."""
+    expect(page.locator("#continue")).to_be_visible()  # its title alone may be an earlier one's, which is hidden
+    page.wait_for_timeout(400)
+    page.keyboard.press("Enter")
+
+
 def test_by_keyboard_alone_from_the_invitation_to_the_end(browser: Browser, db: Path) -> None:
     settings: dict[str, Any] = {"guidelines": GUIDELINES, "training": TRAINING, "training_share": 1.0}
     with annotating(db, **settings) as place, annotator(browser, place.invite()) as page:
@@ -57,14 +64,12 @@ def test_by_keyboard_alone_from_the_invitation_to_the_end(browser: Browser, db: 
         wait_for_pair(page, "Training pair 1 of 2")
         press_arrow(page, right_side(page))
         expect(page.locator("#feedback-title")).to_have_text("Right")
-        page.wait_for_timeout(400)
-        page.keyboard.press("Enter")
+        leave_feedback(page)
         wait_for_pair(page, "Training pair 2 of 2")
         press_arrow(page, "left" if right_side(page) == "right" else "right")
         expect(page.locator("#feedback-title")).to_have_text("Not what we expect")
         expect(page.locator("#count")).to_have_text("Training: 2 of 2")
-        page.wait_for_timeout(400)
-        page.keyboard.press("Enter")
+        leave_feedback(page)
         expect(page.locator("#notice-title")).to_have_text("Once more")
         page.keyboard.press("Enter")
         for i in (1, 2):
@@ -72,8 +77,7 @@ def test_by_keyboard_alone_from_the_invitation_to_the_end(browser: Browser, db: 
             expect(page.locator("#count")).to_contain_text("second attempt")
             press_arrow(page, right_side(page))
             expect(page.locator("#feedback-title")).to_have_text("Right")
-            page.wait_for_timeout(400)
-            page.keyboard.press("Enter")
+            leave_feedback(page)
         expect(page.locator("#notice-title")).to_have_text("Training passed")
         page.keyboard.press("Enter")
 
@@ -417,8 +421,7 @@ def test_failed_training_and_an_unknown_study(browser: Browser, db: Path) -> Non
             assert all(page.locator(f"#{name}").is_disabled() for name in ("undo", "skip", "flag"))
             press_arrow(page, "left" if right_side(page) == "right" else "right")
             expect(page.locator("#feedback")).to_contain_text("how long it takes")
-            page.wait_for_timeout(400)
-            page.keyboard.press("Enter")
+            leave_feedback(page)
             if attempt == 1:
                 expect(page.locator("#notice-title")).to_have_text("Once more")
                 page.locator("#notice-secondary").click()
