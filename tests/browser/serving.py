@@ -82,11 +82,11 @@ def started(
 
 
 @contextmanager
-def running_app(db: Path) -> Iterator[str]:
+def running_app(db: Path, *options: str) -> Iterator[str]:
     """`python -m app` on a free port, until the block is left; with the bank that ships, whatever is in the user's own
-    cache."""
+    cache. options: more of its command line."""
     port = free_port()
-    command = [sys.executable, "-m", "app", "--port", str(port), "--db", str(db)]
+    command = [sys.executable, "-m", "app", "--port", str(port), "--db", str(db), *options]
     env = {**os.environ, "XDG_CACHE_HOME": str(db.parent)}
     with started(command, port, db.with_suffix(".log"), ROOT, env) as url:
         yield url

@@ -81,7 +81,7 @@ def test_the_page_with_long_names(page: Page) -> None:
     assert page.evaluate("document.documentElement.scrollWidth") <= size["width"], "the page is too wide"
 
     tabs = page.get_by_role("tab").all()
-    assert len(tabs) == 4
+    assert len(tabs) == 5
     for tab in tabs:
         assert tab.evaluate("tab => tab.scrollWidth <= tab.clientWidth + 1"), tab.inner_text()
     for one, two in combinations([tab.bounding_box() for tab in tabs], 2):
