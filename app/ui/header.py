@@ -11,7 +11,7 @@ import gradio as gr
 from app.services.offer import Offer
 from app.ui.help import help_button, help_dialog
 
-TAGLINE = "Mix language-model policies while they write, and say which mixture is better."
+TAGLINE = "Mix language-model policies while they write, and say which is better."
 LOCAL = "Everybody at this desk is its owner."
 
 
