@@ -101,7 +101,6 @@ def serve(
         from app.server.guard import guarded
         from app.server.http_server import LATEST, LATEST_WITH_COPIES, HttpServer
         from app.server.patient_protocol import KEEP_ALIVE, MAX_HEADERS, PatientProtocol
-        from app.server.sign_in import SignIn
         from app.server.study_downloads import study_routes
         from app.server.uploads import own_folder
         from app.services.app_state import Desk
@@ -171,6 +170,8 @@ def serve(
     annotating = AnnotateRoutes(store, root_path, sign_in=signing_in is not None)
     routes = [*study_routes(store), *annotating.routes()]
     if signing_in:
+        from app.server.sign_in import SignIn
+
         routes += SignIn(signing_in, root_path, annotating.join_signed_in).routes()
     settings = uvicorn.Config(
         guarded(Site(configurations, root_path, routes), access),

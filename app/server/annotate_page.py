@@ -6,7 +6,6 @@ script or style. All its addresses are relative, since the site may be behind a 
 
 from __future__ import annotations
 
-import hashlib
 from functools import lru_cache
 from html import escape
 from pathlib import Path
@@ -16,10 +15,11 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from app.server.versioned_files import IMMUTABLE, digest_of, read_files
+
 FOLDER = Path(__file__).parents[1] / "static" / "annotate"
 SHELL, NOTICE = "index.html", "notice.html"  # templates; everything else is served as it is
 MEDIA_TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
-IMMUTABLE = "public, max-age=31536000, immutable"  # a changed file has another address
 STRICT_POLICY = "; ".join(
     (
         *("default-src 'none'", "script-src 'self'", "style-src 'self'", "img-src 'self'", "connect-src 'self'"),
@@ -61,17 +61,13 @@ def annotate_asset_route() -> Route:
 @lru_cache
 def load_assets() -> dict[str, bytes]:
     """Return every file of the page but its templates, by its path under static/annotate/."""
-    files = sorted(path for path in FOLDER.rglob("*") if path.suffix in MEDIA_TYPES)
-    return {path.relative_to(FOLDER).as_posix(): path.read_bytes() for path in files}
+    return read_files(FOLDER, MEDIA_TYPES)
 
 
 @lru_cache
 def assets_version() -> str:
-    """Return a digest of all files. It is part of their addresses, so that no browser mixes two versions."""
-    digest = hashlib.sha256()
-    for name, content in load_assets().items():
-        digest.update(f"{name} {len(content)} ".encode() + content)
-    return digest.hexdigest()[:16]
+    """Return the digest of the page's files."""
+    return digest_of(load_assets())
 
 
 def asset_folder() -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from functools import lru_cache
 from pathlib import Path
@@ -11,11 +10,11 @@ from fastapi import FastAPI, Response
 from fastapi.responses import PlainTextResponse
 
 from app.server.gradio_compat import load_before_gradio
+from app.server.versioned_files import IMMUTABLE, digest_of, read_files
 from app.ui.shortcuts import load_shortcuts
 
 STATIC = Path(__file__).parents[1] / "static"
 SCRIPTS = STATIC / "js"
-FOREVER = "public, max-age=31536000, immutable"  # a changed script has another address
 
 
 def style_sheets() -> str:
@@ -27,16 +26,13 @@ def style_sheets() -> str:
 @lru_cache
 def load_scripts() -> dict[str, bytes]:
     """Return every module by its path under js/, as an import names it."""
-    return {path.relative_to(SCRIPTS).as_posix(): path.read_bytes() for path in sorted(SCRIPTS.rglob("*.js"))}
+    return read_files(SCRIPTS, {".js"})
 
 
 @lru_cache
 def scripts_version() -> str:
-    """Return a digest of all modules. It is part of their addresses, so that no browser mixes two versions."""
-    digest = hashlib.sha256()
-    for name, text in load_scripts().items():
-        digest.update(f"{name} {len(text)} ".encode() + text)
-    return digest.hexdigest()[:16]
+    """Return the digest of all modules."""
+    return digest_of(load_scripts())
 
 
 def script_tags() -> str:
@@ -61,4 +57,4 @@ def serve_scripts(app: FastAPI) -> None:
         text = load_scripts().get(name)
         if text is None or version != scripts_version():
             return PlainTextResponse("There is no such script: reload the page.\n", 404)
-        return Response(text, media_type="text/javascript", headers={"Cache-Control": FOREVER})
+        return Response(text, media_type="text/javascript", headers={"Cache-Control": IMMUTABLE})

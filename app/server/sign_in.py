@@ -108,11 +108,8 @@ class SignIn:
 
     async def begin(self, request: Request) -> Response:
         """Send a browser to the provider; `next` is the path of the page to return to."""
-        visitor = visitor_of_scope(request.scope)
-        if not self.attempts.allow(visitor.address):
-            return refusal(TOO_MANY_SIGN_INS, 429)
-        if not visitor.browser:
-            return refusal(NO_COOKIES, 400)
+        if refused := self.refused(request):
+            return refused
         path = self.own_path(request.query_params.get("next", "/"))
         if path is None:
             return refusal(NO_PATH, 400)
@@ -126,11 +123,8 @@ class SignIn:
 
     async def finish(self, request: Request) -> Response:
         """Take the provider's answer: check it, and sign its user in."""
-        visitor = visitor_of_scope(request.scope)
-        if not self.attempts.allow(visitor.address):
-            return refusal(TOO_MANY_SIGN_INS, 429)
-        if not visitor.browser:
-            return refusal(NO_COOKIES, 400)
+        if refused := self.refused(request):
+            return refused
         path = self.own_path(str(request.session.get("next", "/"))) or "/"
         try:
             account = await self.account_of(request)
@@ -162,6 +156,13 @@ class SignIn:
         answer = RedirectResponse("./", 303, headers={"Cache-Control": "no-store"})
         visitors_of(request.scope).forget(answer)
         return answer
+
+    def refused(self, request: Request) -> Response | None:
+        """Return why somebody cannot sign in now: too many attempts from their address, or no cookies; else None."""
+        visitor = visitor_of_scope(request.scope)
+        if not self.attempts.allow(visitor.address):
+            return refusal(TOO_MANY_SIGN_INS, 429)
+        return None if visitor.browser else refusal(NO_COOKIES, 400)
 
     async def account_of(self, request: Request) -> Account:
         """Return the account that the provider's answer is about. Raises what authlib, joserfc and httpx raise."""

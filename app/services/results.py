@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from app.services.standings import Standing, standing_from
-from app.services.vote_sources import DESK, GoldScore, VoteFilter, VoteSource, outcome_of, read_source, votes_of
+from app.services.vote_sources import DESK, GoldScore, VoteFilter, VoteSource, other_question, outcome_of, votes_of
 from app.storage.vote_tables import StoredVote, VoteTables
 from engine import Mixture
 from engine.solvers.ratings import Rating
@@ -268,7 +268,7 @@ def agreements_of(
     for key, text in source.questions.items():
         asked = votes
         if key != source.question:
-            other = read_source(tables, source.id, key, source.model, policies)
+            other = other_question(tables, source, key, policies)
             asked = votes_of(other, wanted.chosen.apply(other), {})
         if len(asked):
             found.append(Agreement(key, text, krippendorff_alpha(asked)))

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 
 import numpy as np
 
 from app.format import in_short
-from app.schemas.study import OVERALL, Question, StudySettings
+from app.schemas.study import OVERALL, Choice, Question, StudySettings, verdict_of
 from app.services.text_style import style_differences
-from app.storage.vote_tables import GoldAnswer, StoredSystem, StoredVote, StudyHead, VoteTables, stored_mixture
+from app.storage.database import stored_mixture
+from app.storage.vote_tables import GoldAnswer, StoredSystem, StoredVote, StudyHead, VoteTables
 from engine import InputError, Mixture
 from engine.solvers.nash import group
 from engine.solvers.ratings import LEFT_WINS, Rating, mixture_of
@@ -21,7 +22,6 @@ from engine.votes.table import BOTH_BAD, FIRST, SECOND, TIE, Votes
 DESK = "desk"  # id of the study of the desk's own ratings
 DESK_NAME = "Desk"
 QUESTION = "Which response is better?"
-SIDES = {"left": (FIRST, SECOND), "right": (SECOND, FIRST), "tie": (TIE, TIE), "both_bad": (BOTH_BAD, BOTH_BAD)}
 VERDICTS = {"first": FIRST, "second": SECOND, "tie": TIE, "both_bad": BOTH_BAD}
 GOLD_ENOUGH = 3  # answers to gold pairs, before a person can fail them
 GOLD_SHARE = 0.8  # of right answers, for a study that does not say
@@ -134,9 +134,9 @@ def read_day(typed: str | None, what: str) -> str:
         raise InputError(f"{what}: found '{text[:40]}'; type a day such as 2026-01-31, or leave it empty") from None
 
 
-def outcome_of(choice: str, swapped: int) -> int:
+def outcome_of(choice: Choice, swapped: int) -> int:
     """Return the outcome of a choice about the sides as they were seen."""
-    return SIDES[choice][1 if swapped == 1 else 0]
+    return VERDICTS[verdict_of(choice, swapped == 1)]
 
 
 # ---------------------------------------------------------------------------------------------------- reading a source
@@ -176,6 +176,13 @@ def read_source(tables: VoteTables, study: str, question: str, model: str, polic
         gold=gold_scores(tables.gold(study)),
         gold_share=float(head.settings.get("training_share", GOLD_SHARE)),
     )
+
+
+def other_question(tables: VoteTables, source: VoteSource, question: str, policies: list[str]) -> VoteSource:
+    """Return a source with the votes on another of its questions."""
+    if source.id == DESK:  # whose systems are those that were rated by this question
+        return desk_source(tables, question, source.model, policies)
+    return replace(source, question=question, votes=tables.votes(source.id, question))
 
 
 def questions_of(tables: VoteTables, head: StudyHead) -> dict[str, str]:

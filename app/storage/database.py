@@ -286,6 +286,12 @@ def mixture_id(db: Database, mixture: Mixture) -> int:
     return int(found)
 
 
+def stored_mixture(row: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return a mixture as plain values from a row that has the columns of its own, after this prefix."""
+    rest = {name: row[f"{prefix}{name}"] for name in ("rule", "gain", "exponent")}
+    return {"weights": json.loads(row[f"{prefix}weights"]), **rest}
+
+
 class Transaction:
     """A transaction that takes the write lock at its start (BEGIN IMMEDIATE), where it can wait for other processes."""
 
@@ -380,7 +386,7 @@ def read_completion(db: Database, completion_id: int) -> dict[str, Any]:
         "prompt": json.loads(prompt.get("messages", "[]")) or prompt["text"],
         "text": row["text"],
         "tokens": json.loads(row["tokens"]),
-        "mixture": {"weights": json.loads(row["weights"]), **{key: row[key] for key in ("rule", "gain", "exponent")}},
+        "mixture": stored_mixture(row),
         # A database that no newer app has opened lacks the newer columns.
         "sampling": {field.name: row.get(field.name, field.default) for field in fields(Sampling)},
         "seed": row["seed"],

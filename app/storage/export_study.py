@@ -15,7 +15,7 @@ from typing import Any
 
 from sqlite_utils import Database
 
-from app.schemas.study import OVERALL, AssignmentKind
+from app.schemas.study import OVERALL, AssignmentKind, verdict_of
 from app.storage.database import Store, open_to_read
 from app.storage.database_file import remedy
 from app.storage.dataset_folder import as_parquet_file, check_folder, check_repository, push_folder, write_dataset
@@ -65,8 +65,7 @@ def rated_items(rows: Iterable[dict[str, Any]]) -> list[RatedItem]:
         first, second = texts[::-1] if row["swapped"] else texts
         prompt = row["messages"] or [{"role": "user", "content": row["prompt"]}]
         item = items.setdefault(row["item"], RatedItem(prompt, first, second))
-        sides = {"left": "second", "right": "first"} if row["swapped"] else {"left": "first", "right": "second"}
-        item.verdicts[sides.get(row["choice"], row["choice"])] += 1
+        item.verdicts[verdict_of(row["choice"], row["swapped"])] += 1
     if votes and not items:
         raise InputError(f"--format: {NO_TEXTS}")
     return list(items.values())

@@ -25,6 +25,7 @@ from app.schemas.study import (
     StudyState,
 )
 from app.storage.database import Store, prompt_id
+from app.storage.studies import insert_study
 from app.storage.study_rows import new_id, stamp, utc_now
 from app.storage.vote_file import CastVote, read_votes
 from engine import InputError
@@ -163,8 +164,10 @@ def store_votes(store: Store, votes: Iterable[CastVote], name: str, source: str)
         cast.append(ImportedVote(item, annotator, attempt, first != item.first, vote.choice, vote.seconds))
     settings = settings_of(name, cast)
     with store.writing() as db:
-        study = insert_study(db, settings, source)
-        insert_votes(db, study, systems, list(items.values()), annotators, cast)
+        check_new(db, name)
+        now = stamp(utc_now())
+        study = insert_study(db, now, settings, dict.fromkeys(systems), source=source, state=StudyState.CLOSED)
+        insert_votes(db, now, study, list(items.values()), annotators, cast)
     repeats = sum(vote.attempt > 0 for vote in cast)
     return ImportedStudy(study, name, len(cast), repeats, len(systems), len(items), len(annotators))
 
@@ -181,36 +184,16 @@ def settings_of(name: str, cast: list[ImportedVote]) -> StudySettings:
         raise InputError(f"--name: {error.errors()[0]['msg']}; give another name") from None
 
 
-def insert_study(db: Database, settings: StudySettings, source: str) -> str:
-    """Insert a closed study within the caller's transaction, and return its id.
-
-    Raises:
-        InputError: if another study has its name.
-    """
-    if db.table("studies").count_where("name = ?", [settings.name]):
-        raise InputError(f"--name: there is a study called {settings.name!r}; give another name")
-    now = stamp(utc_now())
-    study = {
-        "id": new_id(),
-        "name": settings.name,
-        "state": StudyState.CLOSED.value,
-        "model": "",
-        "source": source,
-        "settings": settings.model_dump_json(),
-        "comparison_id": None,
-        "owns_comparison": 0,
-        "created_at": now,
-        "opened_at": now,
-        "closed_at": now,
-    }
-    db.table("studies").insert(study)
-    return str(study["id"])
+def check_new(db: Database, name: str) -> None:
+    """Raise InputError if another study has this name."""
+    if db.table("studies").count_where("name = ?", [name]):
+        raise InputError(f"--name: there is a study called {name!r}; give another name")
 
 
 def insert_votes(
     db: Database,
+    now: str,
     study: str,
-    systems: Mapping[str, int],
     items: list[ImportedItem],
     annotators: Mapping[str, str],
     cast: list[ImportedVote],
@@ -219,20 +202,14 @@ def insert_votes(
 
     Args:
         db: The database.
+        now: The time as `stamp` has it.
         study: The study's id.
-        systems: {name: place}.
         items: The items.
         annotators: {name: id}.
         cast: The votes.
     """
-    now = stamp(utc_now())
     prompts = {item.prompt_key: item.prompt for item in items if item.prompt is not None}
     ids = {key: prompt_id(db, prompt) for key, prompt in prompts.items()}
-    insert_rows(
-        db,
-        "study_systems",
-        ({"study_id": study, "place": place, "name": name, "mixture_id": None} for name, place in systems.items()),
-    )
     insert_rows(
         db,
         "study_items",

@@ -11,10 +11,10 @@ from sqlite_utils import Database
 
 from app.schemas.study import ItemKind, StudySettings, StudyState
 from app.storage.comparisons import delete_comparison, delete_unused_prompts, studies_with
-from app.storage.database import mixture_id
+from app.storage.database import mixture_id, stored_mixture
 from app.storage.study_items import NewItem, StudyItem, example_item, insert_items, read_items
 from app.storage.study_people import StudyPeople
-from app.storage.study_rows import COUNTS, end_leases, new_id, stamp, study_row
+from app.storage.study_rows import COUNTS, SYSTEMS, end_leases, new_id, stamp, study_row
 from engine import InputError, Mixture
 
 NEXT = {
@@ -78,43 +78,10 @@ class StudyTables(StudyPeople):
         owns_comparison: bool = False,
         state: StudyState = StudyState.DRAFT,
     ) -> str:
-        """Store a study without items and return its id.
-
-        Args:
-            settings: Its settings.
-            systems: {name: mixture} in order; None instead of a mixture if votes are imported.
-            model: Name of the configuration that its responses are from.
-            source: Where its prompts or its votes are from.
-            comparison_id: The comparison that its responses are of.
-            owns_comparison: Whether that is deleted with the study.
-            state: Imported studies may begin as closed ones.
-        """
-        now, study_id = stamp(self.clock()), new_id()
-        row = {
-            "id": study_id,
-            "name": settings.name,
-            "state": state.value,
-            "model": model,
-            "source": source,
-            "settings": settings.model_dump_json(),
-            "comparison_id": comparison_id,
-            "owns_comparison": int(owns_comparison),
-            "created_at": now,
-            "opened_at": None if state is StudyState.DRAFT else now,
-            "closed_at": now if state is StudyState.CLOSED else None,
-        }
+        """Store a study without items and return its id; for the arguments see `insert_study`."""
+        now = stamp(self.clock())
         with self.store.writing() as db:
-            db.table("studies").insert(row)
-            db.table("study_systems").insert_all(
-                {
-                    "study_id": study_id,
-                    "place": place,
-                    "name": name,
-                    "mixture_id": None if mixture is None else mixture_id(db, mixture),
-                }
-                for place, (name, mixture) in enumerate(systems.items())
-            )
-        return study_id
+            return insert_study(db, now, settings, systems, model, source, comparison_id, owns_comparison, state)
 
     def listing(self) -> list[StudyEntry]:
         """Return all studies, the newest first."""
@@ -151,16 +118,9 @@ class StudyTables(StudyPeople):
         """Return {name: mixture} of a study's systems in order; None for imported ones."""
         with self.store.reading() as db:
             study_row(db, study_id)
-            rows = db.query(
-                "select s.name, m.weights, m.rule, m.gain, m.exponent from study_systems s "
-                "left join mixtures m on m.id = s.mixture_id where s.study_id = ? order by s.place",
-                [study_id],
-            )
             return {
-                row.pop("name"): None
-                if row["weights"] is None
-                else Mixture(**{**row, "weights": json.loads(row["weights"])})
-                for row in list(rows)
+                row["name"]: None if row["weights"] is None else Mixture(**stored_mixture(row))
+                for row in list(db.query(SYSTEMS, [study_id]))
             }
 
     def set_state(self, study_id: str, state: StudyState) -> None:
@@ -255,6 +215,57 @@ ENTRIES = (
     f"(select count(*) from study_assignments a where a.study_id = s.id and a.kind = 'pair' and {COUNTS}) "
     "as answered, (select count(*) from study_annotators where study_id = s.id) as annotators from studies s"
 )
+
+
+def insert_study(
+    db: Database,
+    now: str,
+    settings: StudySettings,
+    systems: Mapping[str, Mixture | None],
+    model: str = "",
+    source: str = "",
+    comparison_id: int | None = None,
+    owns_comparison: bool = False,
+    state: StudyState = StudyState.DRAFT,
+) -> str:
+    """Insert a study without items within the caller's transaction, and return its id.
+
+    Args:
+        db: The database.
+        now: The time as `stamp` has it.
+        settings: Its settings.
+        systems: {name: mixture} in order; None instead of a mixture if votes are imported.
+        model: Name of the configuration that its responses are from.
+        source: Where its prompts or its votes are from.
+        comparison_id: The comparison that its responses are of.
+        owns_comparison: Whether that is deleted with the study.
+        state: Imported studies begin as closed ones.
+    """
+    study_id = new_id()
+    row = {
+        "id": study_id,
+        "name": settings.name,
+        "state": state.value,
+        "model": model,
+        "source": source,
+        "settings": settings.model_dump_json(),
+        "comparison_id": comparison_id,
+        "owns_comparison": int(owns_comparison),
+        "created_at": now,
+        "opened_at": None if state is StudyState.DRAFT else now,
+        "closed_at": now if state is StudyState.CLOSED else None,
+    }
+    db.table("studies").insert(row)
+    db.table("study_systems").insert_all(
+        {
+            "study_id": study_id,
+            "place": place,
+            "name": name,
+            "mixture_id": None if mixture is None else mixture_id(db, mixture),
+        }
+        for place, (name, mixture) in enumerate(systems.items())
+    )
+    return study_id
 
 
 def entry_of(row: dict[str, Any]) -> StudyEntry:

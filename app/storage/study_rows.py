@@ -21,6 +21,11 @@ COUNTS = (
     "(a.state = 'answered' or a.state = 'leased' and a.answered_at is not null "
     "and a.expires_at <= strftime('%Y-%m-%dT%H:%M:%f+00:00', 'now'))"
 )
+# The systems of a study in order, with their mixtures, whose columns are null for imported systems.
+SYSTEMS = (
+    "select s.name, m.weights, m.rule, m.gain, m.exponent from study_systems s "
+    "left join mixtures m on m.id = s.mixture_id where s.study_id = ? order by s.place"
+)
 
 
 class UnknownStudyError(InputError):

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlite_utils import Database
 
-from app.storage.database import read_completion
+from app.storage.database import read_completion, stored_mixture
 from app.storage.study_rows import COUNTS
 from engine import InputError
 from engine.messages import last_of, messages_of
@@ -90,7 +90,7 @@ def study_votes(db: Database, study: str, names: bool = False) -> Iterator[dict[
     @cache
     def mixture(mixture_id: int) -> dict[str, Any]:
         row = next(iter(db.query("select * from mixtures where id = ?", [mixture_id])))
-        return {**{key: row[key] for key in ("rule", "gain", "exponent")}, "weights": json.loads(row["weights"])}
+        return stored_mixture(row)
 
     def response(row: dict[str, Any], which: str) -> dict[str, Any]:
         system = systems.get(row[f"{which}_system"])

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 from sqlite_utils import Database
 
-from app.schemas.study import OVERALL, AssignmentKind, ItemKind
-from app.storage.database import Store
-from app.storage.study_rows import COUNTS
+from app.schemas.study import OVERALL, AssignmentKind, Choice, ItemKind
+from app.storage.database import Store, stored_mixture
+from app.storage.study_rows import COUNTS, SYSTEMS
 
 AT_ONCE = 500  # values in one list of a query: older versions of SQLite take up to 999
 VOTES = f"""
@@ -26,10 +26,6 @@ GOLD = f"""
 select a.annotator_id, w.question, w.choice, a.swapped, i.expected
 from study_assignments a join study_answers w on w.assignment_id = a.id join study_items i on i.id = a.item_id
 where a.study_id = ? and {COUNTS} and a.kind = '{AssignmentKind.GOLD.value}'
-"""
-SYSTEMS = """
-select s.name, m.weights, m.rule, m.gain, m.exponent
-from study_systems s left join mixtures m on m.id = s.mixture_id where s.study_id = ? order by s.place
 """
 PAIRS = f"""
 select i.id, i.prompt_key, i.prompt_id, a.kind, a.annotator_id, a.comment, a.flagged
@@ -65,7 +61,7 @@ class StoredVote(NamedTuple):
     second_id: int | None
     first_text: str | None
     second_text: str | None
-    choice: str
+    choice: Choice
     swapped: int
     kind: str
     probability: float
@@ -79,7 +75,7 @@ class GoldAnswer(NamedTuple):
 
     annotator: str
     question: str
-    choice: str
+    choice: Choice
     swapped: int
     expected: dict[str, list[str]]
 
@@ -102,14 +98,6 @@ class StoredSystem:
 
     name: str
     mixture: dict[str, Any] | None
-
-
-def stored_mixture(row: dict[str, Any], side: str = "") -> dict[str, Any]:
-    """Return a mixture as plain values from a row that has its columns; `side` is their prefix."""
-    return {
-        "weights": json.loads(row[f"{side}weights"]),
-        **{k: row[f"{side}{k}"] for k in ("rule", "gain", "exponent")},
-    }
 
 
 class VoteTables:

@@ -29,7 +29,7 @@ from app.charts.standings_table import means, standings_caption, standings_table
 from app.html import message
 from app.services.app_state import Desk
 from app.services.implied_rewards import ImpliedRewards
-from app.services.results import Results, Wanted, compute_results
+from app.services.results import Results, Wanted, compute_results, vote_responses
 from app.services.visitor import Visitor, visitor_of
 from app.services.vote_pairs import pairs_value
 from app.services.vote_sources import DESK, DESK_NAME, VoteFilter, VoteSource, read_day, read_source
@@ -250,10 +250,7 @@ class ResultsTab:
             )
         wanted = Wanted.from_dict(values[self.seen])
         source = self.source(wanted, visitor)
-        ids = [
-            one for vote in wanted.chosen.apply(source) for one in (vote.first_id, vote.second_id) if one is not None
-        ]
-        self.implied.compute(ids)
+        self.implied.compute(vote_responses(wanted.chosen.apply(source)))
         return self.shown(wanted, visitor)
 
     def reading(self, seen: dict[str, Any], cell: str, request: gr.Request) -> Changes:
