@@ -11,8 +11,8 @@ import gradio as gr
 from app.services.offer import Offer
 from app.ui.help import help_button, help_dialog
 
-TAGLINE = "Mix language-model policies while they write, and say which is better."
-LOCAL = "Everybody at this desk is its owner."
+TAGLINE = "Mix policies while they write."
+LOCAL = "Everybody here owns this desk."
 
 
 @dataclass(frozen=True)
@@ -54,9 +54,12 @@ def build_header(
     """
     notices = warning_line(warning) + offer_lines(menu) + loading_line(menu)
     gr.HTML(notices, elem_id="notices", elem_classes=["warned"] if warning else None)
-    tagline = TAGLINE if hosted else f"{TAGLINE} {LOCAL}"
+    # A narrow page cuts it off; its title is whole.
+    about = f"<p><span>{TAGLINE}</span></p>"
+    if not hosted:
+        about = f'<p title="{LOCAL}"><span>{TAGLINE}</span> {LOCAL}</p>'
     account = account_place(menu) if hosted and sign_in else ""
-    title = f"<h1>Mixdesk</h1>{menu_of(menu)}{notes_of(notes)}{help_button()}{account}<p>{tagline}</p>"
+    title = f"<h1>Mixdesk</h1>{menu_of(menu)}{notes_of(notes)}{help_button()}{account}{about}"
     gr.HTML(f"<header>{title}</header>{help_dialog()}", elem_id="top")
 
 
