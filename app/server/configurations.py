@@ -22,7 +22,7 @@ from typing import Any, Literal, TypeVar
 
 from fastapi import FastAPI
 
-from app.server.gradio_compat import keep_apart, keep_less
+from app.server.gradio_compat import keep_apart, keep_less, print_less
 from app.services.app_state import Desk
 from app.services.policy_fetch import Fetching, check_memory
 from app.ui.header import Choice, Menu
@@ -97,6 +97,7 @@ class Configurations:
         """
         keep_apart()
         keep_less()
+        print_less()
         self.all: dict[str, Configuration] = {}
         self.open_desk, self.build_app, self.loaded, self.root = open_desk, build_app, loaded, root.rstrip("/")
         for file in files:

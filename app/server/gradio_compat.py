@@ -1,14 +1,17 @@
-"""What relies on Gradio's internals: a context for each thread, scripts in front of Gradio's own, unread messages."""
+"""What relies on Gradio's internals: a context for each thread, quiet ends, the page's scripts, unread messages."""
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Container
 from datetime import datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
+import gradio.queueing
 import gradio.routes
 import gradio.state_holder
 from fastapi import FastAPI
@@ -64,6 +67,28 @@ class SmallSession(SessionState):
 def keep_less() -> None:
     """Replace Gradio's state of a session by `SmallSession`."""
     gradio.state_holder.SessionState = SmallSession  # type: ignore[misc]
+
+
+class QuietTraceback:
+    """The module `traceback` as Gradio uses it, without the tracebacks of handlers that the server's end has cancelled.
+
+    Gradio prints one for each, although to be cut off is no error.
+    """
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(traceback, name)
+
+    @staticmethod
+    def print_exc() -> None:
+        """Print the exception that is being handled, unless it is a cancellation."""
+        if not isinstance(sys.exc_info()[1], asyncio.CancelledError):
+            traceback.print_exc()
+
+
+def print_less() -> None:
+    """Let Gradio print its handlers' tracebacks through `QuietTraceback`."""
+    for module in (gradio.routes, gradio.queueing):
+        module.traceback = QuietTraceback()  # type: ignore[attr-defined]
 
 
 class PageLoader(BaseLoader):

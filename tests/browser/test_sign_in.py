@@ -22,6 +22,7 @@ from app.services.app_state import Desk
 from app.storage.database import Store
 from app.ui.page import build_page
 from engine import Engine
+from engine.config import DEMO
 from tests.app.server.oidc_provider import CLIENT, SECRET, Provider
 from tests.app.storage.making_studies import StudyScene
 from tests.browser.conftest import TOURED, close
@@ -59,9 +60,10 @@ class SignInPlace:
 
 
 @pytest.fixture(scope="module")
-def hosted(tiny: Tiny, engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, SignInPlace]]:
+def hosted(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, SignInPlace]]:
     provider = Provider()
-    with running(provider.app, grace=1) as (provider.url, _):
+    # An engine of its own: at the end the place closes it, and other modules still use the one that is shared.
+    with Engine.from_config(DEMO) as engine, running(provider.app, grace=1) as (provider.url, _):
         place = SignInPlace(tiny, engine, provider, tmp_path_factory.mktemp("hosted"))
         with running(place.app, grace=1, listener=bind("127.0.0.1", 0)) as (url, _):
             # The provider is at 127.0.0.1: for a browser, another site than localhost.

@@ -64,6 +64,9 @@ def test_ready_configurations(file: Path, tiny: Tiny) -> None:
         return
     first_lines = file.read_text().splitlines()[:6]
     assert any(line.startswith("# Memory: ") for line in first_lines)
+    if config.reference:
+        assert all(Path(path).is_dir() for policy in config.policies for path in policy.adapters), "adapters that ship"
+        return  # adapters of a real base do not fit the tiny one
     changed = {**yaml.safe_load(file.read_text()), "base": str(tiny.base), "prompts": None}
     changed["rewards"] = [reward for reward in changed["rewards"] if reward["kind"] != "classifier"]
     copy = tiny.folder / file.name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -9,7 +10,9 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -187,3 +190,72 @@ def test_the_app_ends_while_sessions_generate(tiny, tmp_path: Path) -> None:
         process.wait()
         for connection in connections:
             connection.close()
+
+
+# A page with one slow handler outside Gradio's queue, and one in it that fails by itself.
+PAGE = """
+import asyncio, sys
+import gradio as gr, uvicorn
+from fastapi import FastAPI
+from app.__main__ import bind
+from app.server.gradio_compat import print_less
+from app.server.http_server import HttpServer
+
+async def wait():
+    print("ready", flush=True)
+    await asyncio.to_thread(__import__("time").sleep, 3600)
+
+def fail():
+    raise RuntimeError("a mistake of its own")
+
+print_less()
+with gr.Blocks() as page:
+    gr.on([page.load], wait, queue=False, api_name="wait")
+    gr.on([page.load], wait, api_name="queued")
+    gr.on([page.load], fail, queue=False, api_name="fail")
+app = gr.mount_gradio_app(FastAPI(), page, path="/")
+config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1)
+HttpServer(config, 1.7).run(sockets=[bind("127.0.0.1", int(sys.argv[1]))])
+"""
+
+
+@pytest.mark.parametrize("name", ["wait", "queued"])
+def test_a_handler_that_is_cut_off_prints_no_traceback_and_one_that_fails_does(name: str) -> None:
+    port = free_port()
+    process = subprocess.Popen(
+        [sys.executable, "-c", PAGE, str(port)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        url = f"http://127.0.0.1:{port}/gradio_api"
+
+        def call(path: str, data: dict[str, object]) -> None:
+            request = urllib.request.Request(
+                f"{url}/{path}", json.dumps(data).encode(), {"Content-Type": "application/json"}
+            )
+            with suppress(OSError):
+                urllib.request.urlopen(request, timeout=30).read()
+
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            with suppress(OSError):
+                urllib.request.urlopen(url + "/info", timeout=30).read()
+                break
+            time.sleep(0.1)
+        call("run/fail", {"data": []})
+        if name == "wait":
+            threading.Thread(target=call, args=["run/wait", {"data": []}], daemon=True).start()
+        else:
+            call("call/queued", {"data": []})
+        assert process.stdout and process.stdout.readline() == "ready\n"
+        process.terminate()
+        _, errors = process.communicate(timeout=SOON)
+        assert process.returncode == 0
+        assert "a mistake of its own" in errors
+        assert errors.count("Traceback") == 1 and "CancelledError" not in errors, errors
+    finally:
+        process.kill()
+        process.communicate()
