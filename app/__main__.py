@@ -100,6 +100,7 @@ def serve(
         from app.server.desk_app import web_app
         from app.server.guard import guarded
         from app.server.http_server import LATEST, LATEST_WITH_COPIES, HttpServer
+        from app.server.operations import operation_routes
         from app.server.patient_protocol import KEEP_ALIVE, MAX_HEADERS, PatientProtocol
         from app.server.study_downloads import study_routes
         from app.server.uploads import own_folder
@@ -168,7 +169,7 @@ def serve(
         zero.report()
     latest = LATEST_WITH_COPIES if mirror else LATEST
     annotating = AnnotateRoutes(store, root_path, sign_in=signing_in is not None)
-    routes = [*study_routes(store), *annotating.routes()]
+    routes = [*study_routes(store), *annotating.routes(), *operation_routes(configurations)]
     if signing_in:
         from app.server.sign_in import SignIn
 

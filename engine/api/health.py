@@ -1,0 +1,41 @@
+"""Health checks for a host: /healthz and /readyz."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from engine.inference.engine import Engine
+
+UNCACHED = {"Cache-Control": "no-store"}
+RETRY = 1  # seconds after which a host may ask again
+
+
+class LoadedEngines(Protocol):
+    """The engines that are loaded now."""
+
+    def engines(self) -> Mapping[str, Engine]:
+        """Return {configuration: its engine}; it may change from call to call."""
+
+
+def health_routes(source: LoadedEngines) -> list[Route]:
+    """Return the routes /healthz and /readyz.
+
+    /healthz says that the process answers; a host restarts one that does not. /readyz says whether it takes requests:
+    200 if every engine is loaded and its worker runs, else 503.
+    """
+
+    async def healthz(_: Request) -> Response:
+        return PlainTextResponse("ok\n", headers=UNCACHED)
+
+    async def readyz(_: Request) -> Response:
+        engines = {name: "ready" if engine.telemetry.alive else "closed" for name, engine in source.engines().items()}
+        ready = bool(engines) and set(engines.values()) == {"ready"}
+        headers = UNCACHED if ready else {**UNCACHED, "Retry-After": str(RETRY)}
+        return JSONResponse({"ready": ready, "engines": engines}, 200 if ready else 503, headers)
+
+    return [Route("/healthz", healthz), Route("/readyz", readyz)]
