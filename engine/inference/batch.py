@@ -114,15 +114,18 @@ class Batch:
         scores = warp(mixed, group[0].sampling, [seq.tokens for seq in group])
         tokens = draw(scores, [seq.sampler for seq in group])
         at = torch.tensor(tokens, device=log_probs.device).expand(len(log_probs), -1)
-        said = log_probs.gather(-1, at.unsqueeze(-1))[..., 0].T.tolist()
+        own = mixed.gather(-1, at[0].unsqueeze(-1)).T  # [1, sequences]
+        # One copy from the device: of every policy's log-probs of the tokens and, last, the mixture's.
+        said = torch.cat([log_probs.gather(-1, at.unsqueeze(-1))[..., 0], own]).T.tolist()
         if group[0].record:
             self._record(group, log_probs, scores, at)
         if group[0].n_top_logprobs:
             kept = likeliest(log_probs, mixed, at[0], group[0].n_top_logprobs, group[0].names, mixtures)
             for seq, top_logprobs in zip(group, kept, strict=True):
                 seq.top_logprobs.append(top_logprobs)
-        for seq, mixture, token, values in zip(group, mixtures, tokens, said, strict=True):
+        for seq, mixture, token, (*values, log_prob) in zip(group, mixtures, tokens, said, strict=True):
             seq.tokens.append(token)
+            seq.log_probs.append(log_prob)
             seq.trace.append(dict(zip(seq.names, values, strict=True)))
             seq.drawn_with.append(mixture)
             seq.mixture = seq.mixture_schedule.get(len(seq.tokens), seq.mixture)

@@ -24,6 +24,8 @@ class Token:
         text: the text that it adds to the response.
         log_probs: {policy: log-prob of the token}.
         mixture: the mixture that it was drawn from; for a given token, the mixture that the response starts with.
+        log_prob: the mixture's log-prob of the token, normalised and with its gain, before the bias, the repetition
+            penalty, temperature and truncation; None for a given token.
         top_logprobs: the likeliest tokens at its position, if they were recorded; None for a given token.
     """
 
@@ -31,6 +33,7 @@ class Token:
     text: str
     log_probs: dict[str, float]
     mixture: Mixture
+    log_prob: float | None = None
     top_logprobs: TopLogprobs | None = field(default=None, repr=False)
 
 
@@ -53,6 +56,8 @@ class Completion:
         prefix_length: the number of leading tokens that were given rather than drawn.
         log_normaliser: with particles, an estimate of log Σ_y Π_k π_k(y|x)^{λ_k} over responses y.
         date: the date in the prompt, if the chat template writes one; otherwise empty.
+        log_probs: the mixture's log-prob of each token that was drawn, i.e. of `tokens[prefix_length:]`; see
+            `Token.log_prob`. `Engine.token_log_probs` and `Engine.mixture_log_probs` score given tokens.
     """
 
     prompt: Prompt
@@ -69,6 +74,7 @@ class Completion:
     prefix_length: int = 0
     log_normaliser: float | None = None
     date: str = ""
+    log_probs: list[float] = field(default_factory=list, repr=False)
 
     def score(self, rewards: Rewards) -> None:
         """Add rewards that were computed after the response."""

@@ -141,6 +141,7 @@ class Request:
         top_logprobs = sequence.top_logprobs[drawn] if sequence.top_logprobs and drawn >= 0 else None
         return Token(
             *(sequence.tokens[place], text, sequence.trace[place], sequence.drawn_with[place]),
+            log_prob=sequence.log_probs[drawn] if drawn >= 0 else None,
             top_logprobs=top_logprobs,
         )
 
@@ -185,6 +186,7 @@ class Request:
                 prefix_length=sequence.prefix_length,
                 log_normaliser=self.particles.log_normaliser if self.particles else None,
                 date=sequence.date,
+                log_probs=sequence.log_probs,
             )
         )
 

@@ -47,6 +47,7 @@ class Sequence:
     tokens: list[int] = field(default_factory=list)
     trace: list[dict[str, float]] = field(default_factory=list)  # of each token: {policy: log-prob}
     drawn_with: list[Mixture] = field(default_factory=list)  # of each token
+    log_probs: list[float] = field(default_factory=list)  # of each drawn token, under the mixture
     finish_reason: FinishReason | None = None
     error: Exception | None = None
     # {token's place: what it and the rest come from}

@@ -70,7 +70,7 @@ class Particles:
         ]
         for seq in self.sequences:  # each has its own lists
             seq.tokens, seq.trace, seq.drawn_with = list(first.tokens), list(first.trace), list(first.drawn_with)
-            seq.top_logprobs = []
+            seq.log_probs, seq.top_logprobs = [], []
         self._counted = [0.0] * count  # of each one's log weight, what went into the last resampling
         self._log_mean = 0.0  # sum over all resamplings of the log of the mean weight
 
@@ -123,6 +123,7 @@ class Particles:
                 tokens=list(seq.tokens),
                 trace=list(seq.trace),
                 drawn_with=list(seq.drawn_with),
+                log_probs=list(seq.log_probs),
                 top_logprobs=list(seq.top_logprobs),
                 sampler=self.sequences[slot].sampler,
                 record=seq.record and replace(seq.record, log_probs=dict(seq.record.log_probs)),

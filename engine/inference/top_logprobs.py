@@ -24,12 +24,14 @@ class TopLogprobs:
         seen: [M], token ids, the drawn one first, possibly with duplicates; on the CPU. M is at most 1 + (K + 1) N for
             the N likeliest tokens under each policy and the mixture.
         found: [K, M], their log-probs; on the CPU.
+        mixed: [M], their log-probs under the mixture; on the CPU.
     """
 
     policies: list[str]
     mixture: Mixture
     seen: Tensor
     found: Tensor
+    mixed: Tensor
 
     @cached_property
     def _places(self) -> list[int]:
@@ -50,6 +52,18 @@ class TopLogprobs:
         known = self.found[:, self._places].double()
         rest = (1 - known.exp().sum(-1, keepdim=True)).clamp(min=LEAST).log()
         return torch.cat([known, rest], -1)
+
+    def likeliest(self, count: int) -> list[tuple[int, float]]:
+        """Return (token id, log-prob) of the `count` likeliest tokens under the mixture, the likeliest first.
+
+        Raises:
+            InputError: fewer tokens were kept, so that the likeliest are not known.
+        """
+        kept = (len(self.seen) - 1) // (len(self.policies) + 1)
+        if not 0 <= count <= kept:
+            raise InputError(f"top_logprobs: found {count}; {kept} per policy were kept here, ask for as many at first")
+        # After the drawn token come the mixture's likeliest, sorted.
+        return list(zip(self.seen[1 : count + 1].tolist(), self.mixed[1 : count + 1].tolist(), strict=True))
 
     def of(self, policy: str) -> list[float]:
         """Return the probabilities of `ids` under a policy and, last, of all other tokens together."""
@@ -92,7 +106,8 @@ def likeliest(
     top = log_probs.topk(count).indices.transpose(0, 1).flatten(1)  # [sequences, K N]
     seen = torch.cat([tokens.unsqueeze(1), mixed.topk(count).indices, top], 1)  # [sequences, M]
     found = log_probs.gather(-1, seen.expand(len(log_probs), -1, -1)).transpose(0, 1).cpu()  # [sequences, K, M]
+    own = mixed.gather(-1, seen).cpu()  # [sequences, M]
     return [
-        TopLogprobs(policies, mixture, ids, values)
-        for mixture, ids, values in zip(mixtures, seen.cpu(), found, strict=True)
+        TopLogprobs(policies, mixture, ids, values, of_mixture)
+        for mixture, ids, values, of_mixture in zip(mixtures, seen.cpu(), found, own, strict=True)
     ]
