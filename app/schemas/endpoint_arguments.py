@@ -7,6 +7,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from engine import InputError
+from engine.messages import Prompt
 
 MAX_PARTICLES = 16  # as many as the page has: a response with more would fill the batch
 
@@ -30,10 +31,21 @@ class MixtureArguments(EndpointArguments):
     exponent: float | None = None
 
 
-class GenerateArguments(MixtureArguments):
+class PromptArguments(EndpointArguments):
+    """A prompt, and the messages before it."""
+
+    prompt: str
+    history: list[dict[str, str]] | None = None
+
+    @property
+    def question(self) -> Prompt:
+        """The prompt, within its conversation if there is one."""
+        return [*self.history, {"role": "user", "content": self.prompt}] if self.history else self.prompt
+
+
+class GenerateArguments(PromptArguments, MixtureArguments):
     """A prompt, its mixture, and how tokens are sampled."""
 
-    prompt: str | list[dict[str, str]]
     max_new_tokens: int
     temperature: float
     top_k: int
@@ -44,10 +56,9 @@ class GenerateArguments(MixtureArguments):
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
 
 
-class ScoreArguments(EndpointArguments):
+class ScoreArguments(PromptArguments):
     """A prompt, and the response that is scored."""
 
-    prompt: str | list[dict[str, str]]
     response: str
 
 
@@ -85,10 +96,5 @@ def read_arguments(kind: type[T], **given: Any) -> T:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place, *inner = [str(part) for part in first["loc"]]
-        # An argument of several types has an error for each, whose place goes on with the type's name.
-        if place == "prompt":
-            raise InputError(
-                "prompt: give a text, or a list of messages with the keys role and content, whose values are texts"
-            ) from None
-        where = f"{place}: {inner[0]}: " if inner else f"{place}: "
+        where = f"{place}, {inner[0]}: " if inner else f"{place}: "
         raise InputError(f"{where}{first['msg'][:1].lower()}{first['msg'][1:]}; found {first['input']!r:.60}") from None

@@ -17,7 +17,8 @@ from app.services.visitor import session_of, visitor_of_scope
 from engine import InputError
 
 API = "/gradio_api/"
-# What the page itself uses, and programs that call its endpoints. The others describe, monitor or edit the app, or fetch from elsewhere.
+# What the page itself uses, and programs that call its endpoints. The others describe, monitor or edit the app, or
+# fetch from elsewhere.
 USED = frozenset(
     (
         *(

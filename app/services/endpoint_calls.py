@@ -86,7 +86,7 @@ class EndpointCalls:
             particles=given.particles,
         )
         seed = new_seed() if given.seed is None else given.seed
-        return self.runs.begin(session, address, given.prompt, self.mixture(given), sampling, seed)
+        return self.runs.begin(session, address, given.question, self.mixture(given), sampling, seed)
 
     def finish(self, completion: Completion, session: str, address: str) -> dict[str, Any]:
         """Keep a finished response, and return it with its id."""
@@ -98,8 +98,8 @@ class EndpointCalls:
         """Return a given response's log-probability under every policy, and its rewards."""
         self.runs.make_room(session, address)
         engine = self.desk.engine
-        log_probs = engine.token_log_probs(given.prompt, given.response)
-        rewards: Rewards = engine.rewards([(given.prompt, given.response, None)])[0]
+        log_probs = engine.token_log_probs(given.question, given.response)
+        rewards: Rewards = engine.rewards([(given.question, given.response, None)])[0]
         return {
             "log_probs": {name: sum(values) for name, values in log_probs.items()},
             "rewards": dict(rewards),

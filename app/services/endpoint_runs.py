@@ -8,15 +8,18 @@ from collections import Counter, OrderedDict
 from collections.abc import Mapping
 from dataclasses import replace
 
-from app.services.generation_run import TIME_LIMIT, Run
+from app.services.generation_run import SIDES, TIME_LIMIT, Run
 from app.services.response_reader import Response
-from app.services.run_table import BUSY, PER_ADDRESS, PER_BROWSER, RunTable
+from app.services.run_table import PER_ADDRESS, PER_BROWSER, RunTable
 from app.services.visitor import network_of
 from engine import Completion, Engine, InputError, Mixture, Sampling
 from engine.messages import Prompt
 
 PANEL = "response"  # the only one of such a run
+# Responses under way: as many as pages can have, each with all its panels open.
+OF_CLIENT, OF_ADDRESS = PER_BROWSER * len(SIDES), PER_ADDRESS * len(SIDES)
 KEPT, KEPT_OF_ADDRESS = 2_000, 200  # finished responses, some 10 KB each
+BUSY = "{} responses of yours are under way, which is the most for one {}: wait until one is finished."
 UNKNOWN = (
     "{}: there is no such response of yours; give the id that generate or stream returned to this client, of one of "
     f"the newest {KEPT_OF_ADDRESS}"
@@ -26,7 +29,7 @@ UNKNOWN = (
 class EndpointRuns:
     """The responses of all sessions. Thread-safe.
 
-    A session, and all sessions of an address, have as many under way as on the page, where they count together.
+    The pages of an address and its sessions here count together.
     """
 
     def __init__(self, engine: Engine, runs: RunTable) -> None:
@@ -60,8 +63,13 @@ class EndpointRuns:
             own = Counter(self._under_way.values())[session]
             near = sum(run.address == address for run in self._under_way)
         if address:
-            near += sum(run.address == address and not run.done for run in list(self.runs.values()))
-        for name, limit, count in (("client", PER_BROWSER, own), ("network address", PER_ADDRESS, near)):
+            near += sum(
+                not response.over
+                for run in list(self.runs.values())
+                if run.address == address
+                for response in list(run.responses.values())
+            )
+        for name, limit, count in (("client", OF_CLIENT, own), ("network address", OF_ADDRESS, near)):
             if count >= limit and (address or name == "client"):
                 raise InputError(BUSY.format(limit, name))
 

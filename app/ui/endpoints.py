@@ -4,8 +4,10 @@ Gradio reads the type of what a function returns from the function itself, so an
 """
 
 import asyncio
+import inspect
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+import re
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -51,6 +53,8 @@ class Endpoints:
             gr.api(endpoint, api_name=endpoint.__name__, concurrency_limit=None)
         blocks = gr.context.Context.root_block
         assert blocks is not None
+        for function in blocks.fns.values():
+            describe_arguments(function.fn, function.inputs, function.outputs)
         blocks.unload(self.leave)
 
     def leave(self, request: gr.Request) -> None:
@@ -60,7 +64,8 @@ class Endpoints:
     async def generate(
         self,
         request: gr.Request,
-        prompt: str | list[dict[str, str]],
+        prompt: str,
+        history: list[dict[str, str]] | None = None,
         weights: dict[str, float] | None = None,
         mixture: str = "",
         rule: str | None = None,
@@ -82,7 +87,8 @@ class Endpoints:
 
         Args:
             request: the client's.
-            prompt: a text, or messages with the keys role and content, which alternate between user and assistant.
+            prompt: the text that is answered.
+            history: the messages before it, with the keys role and content, which alternate from user to assistant.
             weights: {policy: weight}, normalised to sum to one; all policies alike if left out.
             mixture: the name of a saved mixture, of a policy, or reference, instead of weights.
             rule: how the policies are combined; `mixtures` lists the rules.
@@ -105,7 +111,8 @@ class Endpoints:
     async def stream(
         self,
         request: gr.Request,
-        prompt: str | list[dict[str, str]],
+        prompt: str,
+        history: list[dict[str, str]] | None = None,
         weights: dict[str, float] | None = None,
         mixture: str = "",
         rule: str | None = None,
@@ -129,7 +136,9 @@ class Endpoints:
             async for latest in results:
                 yield latest
 
-    async def score(self, request: gr.Request, prompt: str | list[dict[str, str]], response: str) -> dict[str, Any]:
+    async def score(
+        self, request: gr.Request, prompt: str, response: str, history: list[dict[str, str]] | None = None
+    ) -> dict[str, Any]:
         """Score a response that is given: its log-probability under every policy, and its rewards.
 
         It returns log_probs, the sums over the response's tokens; rewards in their own units; standard_rewards in
@@ -137,8 +146,9 @@ class Endpoints:
 
         Args:
             request: the client's.
-            prompt: a text, or messages with the keys role and content.
+            prompt: the text that is answered.
             response: the text that answers it.
+            history: the messages before the prompt, with the keys role and content.
         """
         given = arguments_of(locals())
         who, address = sender(request)
@@ -239,6 +249,22 @@ Endpoints.stream.__annotations__["return"] = dict[str, Any]
 def arguments_of(names: dict[str, Any]) -> dict[str, Any]:
     """Return an endpoint's arguments from its local names, without itself and the request."""
     return {name: value for name, value in names.items() if name not in ("self", "request")}
+
+
+def describe_arguments(endpoint: Any, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
+    """Take what the view Use via API says of an endpoint's arguments from its docstring, or from that of `generate`."""
+    texts = {**documented(Endpoints.generate), **documented(endpoint)}
+    names = [name for name in inspect.signature(endpoint).parameters if name != "request"]
+    for name, component in zip(names, inputs, strict=True):
+        component.label = name
+        component.api_info()["additional_description"] = texts[name][:1].upper() + texts[name][1:]
+    for component in outputs:
+        component.label = "result"
+
+
+def documented(endpoint: Any) -> dict[str, str]:
+    """Return {argument: description} of a docstring in Google's style, whose descriptions have one line each."""
+    return dict(re.findall(r"^ {4}(\w+): (.+)$", inspect.getdoc(endpoint) or "", re.MULTILINE))
 
 
 def sender(request: gr.Request) -> tuple[str, str]:
