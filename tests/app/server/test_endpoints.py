@@ -189,9 +189,12 @@ def test_saved_mixtures_are_listed_and_named(client: Client, desk: Desk) -> None
         ({"history": [{"role": "user", "content": "mix"}]}, "prompt, message 2: "),
     ],
 )
-@pytest.mark.parametrize("name", ["/generate", "/stream"])
-def test_a_wrong_argument_is_named_in_one_line(client: Client, name: str, arguments: dict[str, Any], said: str) -> None:
-    assert refused(client, name, **{"prompt": "mix", "max_new_tokens": 3, **arguments}).startswith(said)
+def test_a_wrong_argument_is_named_in_one_line(client: Client, arguments: dict[str, Any], said: str) -> None:
+    assert refused(client, "/generate", **{"prompt": "mix", "max_new_tokens": 3, **arguments}).startswith(said)
+
+
+def test_a_stream_that_is_refused_says_why(client: Client) -> None:
+    assert refused(client, "/stream", prompt="mix", gain=99).startswith("gain: found 99")
 
 
 def test_a_failure_tells_no_more_than_that(client: Client, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
