@@ -69,10 +69,10 @@ class ChatFields(DrawingFields):
     """A request to /v1/chat/completions."""
 
     messages: Annotated[list[Message], BeforeValidator(read_messages_field)]
-    max_tokens: int | None = Field(None, ge=1)
-    max_completion_tokens: int | None = Field(None, ge=1)
+    max_tokens: int | None = Field(default=None, ge=1)
+    max_completion_tokens: int | None = Field(default=None, ge=1)
     logprobs: bool | None = None
-    top_logprobs: int | None = Field(None, ge=0, le=MOST_TOP)
+    top_logprobs: int | None = Field(default=None, ge=0, le=MOST_TOP)
 
     @classmethod
     def neutral(cls) -> Mapping[str, tuple[Any, ...]]:

@@ -15,6 +15,9 @@ DEFAULT_TOKENS = 16  # OpenAI's
 RawPrompt = str | tuple[int, ...]  # a text, or token ids
 
 
+NO_PROMPT: tuple[RawPrompt, ...] = ((),)  # which is the tokenizer's BOS token
+
+
 def is_ids(value: Any) -> bool:
     """Return whether a value is a list of token ids."""
     return isinstance(value, list) and all(type(one) is int and 0 <= one < 2**31 for one in value)
@@ -42,14 +45,19 @@ def read_ids(value: Any) -> Any:
     return value
 
 
+Prompts = Annotated[list[RawPrompt], BeforeValidator(read_prompts_field)]
+
+
 class CompletionFields(DrawingFields):
     """A request to /v1/completions."""
 
-    prompt: Annotated[list[RawPrompt], BeforeValidator(read_prompts_field)] = Field(default_factory=lambda: [()])
-    max_tokens: int = Field(DEFAULT_TOKENS, ge=0)
-    logprobs: int | None = Field(None, ge=0, le=MOST_TOP_LEGACY)
+    prompt: Annotated[list[RawPrompt], BeforeValidator(read_prompts_field)] = Field(
+        default_factory=lambda: list(NO_PROMPT)
+    )
+    max_tokens: int = Field(default=DEFAULT_TOKENS, ge=0)
+    logprobs: int | None = Field(default=None, ge=0, le=MOST_TOP_LEGACY)
     echo: bool | None = None
-    best_of: int | None = Field(None, ge=1)
+    best_of: int | None = Field(default=None, ge=1)
 
     @classmethod
     def neutral(cls) -> Mapping[str, tuple[Any, ...]]:

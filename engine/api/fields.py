@@ -112,8 +112,8 @@ class MixdeskFields(Fields):
     rule: str | None = None
     gain: float | None = None
     exponent: float | None = None
-    particles: int | None = Field(None, ge=1)
-    top_k: int | None = Field(None, ge=0)
+    particles: int | None = Field(default=None, ge=1)
+    top_k: int | None = Field(default=None, ge=0)
     min_p: float | None = None
     repetition_penalty: float | None = None
 
@@ -136,7 +136,7 @@ class DrawingFields(Fields):
     model: str
     temperature: float | None = None
     top_p: float | None = None
-    n: int | None = Field(None, ge=1, le=MOST_CHOICES)
+    n: int | None = Field(default=None, ge=1, le=MOST_CHOICES)
     seed: int | None = None
     stop: Stop = ()
     logit_bias: LogitBias = ()
@@ -160,8 +160,8 @@ class DrawingFields(Fields):
         settings: dict[str, Any] = {
             "temperature": 1.0 if self.temperature is None else self.temperature,
             "top_p": 1.0 if self.top_p is None else self.top_p,
-            "stop": self.stop,
-            "logit_bias": self.logit_bias,
+            **({"stop": self.stop} if self.stop else {}),
+            **({"logit_bias": self.logit_bias} if self.logit_bias else {}),
             **own,
         }
         try:

@@ -12,7 +12,7 @@ from engine.inference.completion import Token
 LEAST = -9999.0  # what OpenAI writes for a probability of zero: JSON has no infinity
 
 
-def finite(log_prob: float) -> float:
+def without_infinity(log_prob: float) -> float:
     """Return a log-prob as JSON can hold it."""
     return max(log_prob, LEAST)
 
@@ -47,7 +47,7 @@ class ChatLogprobs:
 
     def _one(self, token: int, log_prob: float) -> dict[str, Any]:
         raw = self.texts.bytes_of(token)
-        return {"token": self.texts.text_of(token), "logprob": finite(log_prob), "bytes": list(raw)}
+        return {"token": self.texts.text_of(token), "logprob": without_infinity(log_prob), "bytes": list(raw)}
 
 
 class LegacyLogprobs:
@@ -88,10 +88,10 @@ class LegacyLogprobs:
             self.token_logprobs.append(None)
             self.top_logprobs.append(None)
         else:
-            own = finite(dict(likeliest).get(token, log_prob))
+            own = without_infinity(dict(likeliest).get(token, log_prob))
             top: dict[str, float] = {}
             for other, value in likeliest:
-                top.setdefault(self.texts.text_of(other), finite(value))
+                top.setdefault(self.texts.text_of(other), without_infinity(value))
             if top:
                 top.setdefault(text, own)
             self.token_logprobs.append(own)
