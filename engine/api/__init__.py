@@ -1,1 +1,1 @@
-"""HTTP routes of an engine."""
+"""The engine over HTTP: OpenAI's protocol, and what monitors and other programs of this project read."""

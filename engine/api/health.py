@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Protocol
-
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from engine.inference.engine import Engine
+from engine.api.source import EngineSource
 
 UNCACHED = {"Cache-Control": "no-store"}
 RETRY = 1  # seconds after which a host may ask again
 
 
-class LoadedEngines(Protocol):
-    """The engines that are loaded now."""
-
-    def engines(self) -> Mapping[str, Engine]:
-        """Return {configuration: its engine}; it may change from call to call."""
-
-
-def health_routes(source: LoadedEngines) -> list[Route]:
+def health_routes(source: EngineSource) -> list[Route]:
     """Return the routes /healthz and /readyz.
 
     /healthz says that the process answers; a host restarts one that does not. /readyz says whether it takes requests:

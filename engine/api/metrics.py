@@ -13,7 +13,9 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from engine.api.health import LoadedEngines
+from engine.api.api_error import ApiError
+from engine.api.keys import ApiKeys
+from engine.api.source import EngineSource
 from engine.inference.engine import Engine
 from engine.inference.finish_reason import FinishReason
 from engine.inference.telemetry import Histogram, Telemetry
@@ -41,7 +43,7 @@ HISTOGRAMS: dict[str, tuple[str, Callable[[Telemetry], Histogram]]] = {
 class EngineCollector(Collector):
     """Reads the metrics of the engines that are loaded, whenever they are asked for."""
 
-    def __init__(self, source: LoadedEngines) -> None:
+    def __init__(self, source: EngineSource) -> None:
         self.source = source
 
     def collect(self) -> Iterator[Metric]:
@@ -82,20 +84,26 @@ class EngineCollector(Collector):
             yield histograms
 
 
-def metrics_routes(source: LoadedEngines, allowed: Callable[[Request], Response | None]) -> list[Route]:
+def metrics_routes(
+    source: EngineSource, keys: ApiKeys, is_owner: Callable[[Request], bool] = lambda _: False
+) -> list[Route]:
     """Return the route /metrics.
 
     Args:
         source: the engines.
-        allowed: returns the refusal of a request that may not read them, else None.
+        keys: those with which, or without which, a program may read them.
+        is_owner: whether a request is the owner's, who may read them too.
     """
     registry = CollectorRegistry()
     registry.register(EngineCollector(source))
     ProcessCollector(registry=registry)  # memory, processor time, open files
 
     async def metrics(request: Request) -> Response:
-        if (refusal := allowed(request)) is not None:
-            return refusal
+        if not is_owner(request):
+            try:
+                keys.caller(request.scope)
+            except ApiError as error:
+                return error.response()
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
         # Aside: an engine's queue may be held for a moment, and files of the operating system are read.
         body = await asyncio.to_thread(encode, registry)

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from app.server.access import Access, find_access
+from app.server.engine_source import SiteEngines
 from app.server.guard import guarded
-from app.server.operations import operation_routes
+from app.services.visitor import is_owners
+from app.storage.database import Store
+from app.storage.saved_mixtures import SavedMixtures
 from engine import Engine
+from engine.api.health import health_routes
+from engine.api.keys import ApiKeys
+from engine.api.metrics import metrics_routes
 from tests.app.server.guarding import LOCAL, OWNED, PAGE, TOKEN, URL
 
-PROXIED = find_access("127.0.0.1", allowed=["desk.example.org"], env={})
 BEHIND = find_access("127.0.0.1", allowed=["desk.example.org"], trust_proxy=True, env={})
+KEY = "a-key-of-this-server"
 
 
 @pytest.fixture
@@ -24,13 +31,21 @@ def pages(tiny_engine: Engine) -> SimpleNamespace:
     return SimpleNamespace(all={"tiny": SimpleNamespace(page=page), "other": SimpleNamespace(page=None)})
 
 
-def client_of(pages: SimpleNamespace, access: Access, address: str = "127.0.0.1", url: str = URL) -> TestClient:
-    app = guarded(Starlette(routes=operation_routes(pages)), access)
-    return TestClient(app, base_url=url, follow_redirects=False, client=(address, 1))
+@pytest.fixture
+def site(pages: SimpleNamespace, store: Store) -> Any:
+    """A function that returns a client of the site."""
+
+    def open_site(access: Access, address: str = "127.0.0.1", url: str = URL, keys: str = "") -> TestClient:
+        source = SiteEngines(pages, SavedMixtures(store))
+        known = ApiKeys.read(keys, local=not access.hosted)
+        app = Starlette(routes=[*health_routes(source), *metrics_routes(source, known, is_owners)])
+        return TestClient(guarded(app, access), base_url=url, follow_redirects=False, client=(address, 1))
+
+    return open_site
 
 
-def test_the_engines_are_those_of_the_loaded_pages(pages: SimpleNamespace) -> None:
-    client = client_of(pages, LOCAL)
+def test_the_engines_are_those_of_the_loaded_pages(site: Any, pages: SimpleNamespace) -> None:
+    client = site(LOCAL)
     assert client.get("/healthz").text == "ok\n"
     assert client.get("/readyz").json() == {"ready": True, "engines": {"tiny": "ready"}}
     assert 'mixdesk_alive{configuration="tiny"} 1.0' in client.get("/metrics").text
@@ -39,29 +54,31 @@ def test_the_engines_are_those_of_the_loaded_pages(pages: SimpleNamespace) -> No
 
 
 @pytest.mark.parametrize(
-    ("access", "address", "url", "headers", "status"),
+    ("access", "address", "url", "keys", "headers", "status"),
     [
-        (LOCAL, "127.0.0.1", URL, {}, 200),
-        (OWNED, "127.0.0.1", URL, {}, 200),
-        (OWNED, "203.0.113.5", URL, {}, 403),
-        (PROXIED, "127.0.0.1", "http://desk.example.org", {}, 403),
-        (BEHIND, "127.0.0.1", "http://desk.example.org", {"X-Forwarded-For": "203.0.113.5"}, 403),
-        (BEHIND, "127.0.0.1", URL, {"X-Forwarded-For": "203.0.113.5"}, 403),
-        (BEHIND, "127.0.0.1", URL, {}, 200),
-        (LOCAL, "127.0.0.1", URL, {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "cors"}, 403),
+        (LOCAL, "127.0.0.1", URL, "", {}, 200),
+        (LOCAL, "127.0.0.1", URL, "", {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "cors"}, 403),
+        # A desk that others reach: with a key.
+        (OWNED, "127.0.0.1", URL, "", {}, 401),
+        (OWNED, "203.0.113.5", URL, "", {}, 401),
+        (OWNED, "203.0.113.5", URL, KEY, {}, 401),
+        (OWNED, "203.0.113.5", URL, KEY, {"Authorization": "Bearer another-key-of-it"}, 401),
+        (OWNED, "203.0.113.5", URL, KEY, {"Authorization": f"Bearer {KEY}"}, 200),
+        (BEHIND, "127.0.0.1", "http://desk.example.org", "", {"X-Forwarded-For": "203.0.113.5"}, 401),
+        (BEHIND, "127.0.0.1", "http://desk.example.org", KEY, {"Authorization": f"Bearer {KEY}"}, 200),
     ],
 )
-def test_metrics_are_for_this_machine(
-    pages: SimpleNamespace, access: Access, address: str, url: str, headers: dict[str, str], status: int
+def test_metrics_are_for_this_machine_and_for_who_has_a_key(
+    site: Any, access: Access, address: str, url: str, keys: str, headers: dict[str, str], status: int
 ) -> None:
-    client = client_of(pages, access, address, url)
+    client = site(access, address, url, keys)
     assert client.get("/metrics", headers=headers).status_code == status
     if "Sec-Fetch-Site" not in headers:
         assert client.get("/readyz", headers=headers).status_code == 200
 
 
-def test_metrics_are_for_the_owner(pages: SimpleNamespace) -> None:
-    client = client_of(pages, OWNED, "203.0.113.5")
-    assert client.get("/metrics", headers=PAGE).status_code == 403
+def test_metrics_are_for_the_owner(site: Any) -> None:
+    client = site(OWNED, "203.0.113.5")
+    assert client.get("/metrics", headers=PAGE).status_code == 401
     assert client.get(f"/?owner={TOKEN}", headers=PAGE).status_code == 303
     assert "mixdesk_tokens_total" in client.get("/metrics", headers=PAGE).text

@@ -6,15 +6,16 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as read_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as read_text
 from starlette.applications import Starlette
-from starlette.responses import PlainTextResponse
 from starlette.testclient import TestClient
 
 from engine import Engine, Sampling
 from engine.api.health import health_routes
+from engine.api.keys import ApiKeys
 from engine.api.metrics import metrics_routes
+from engine.api.source import OneEngine
 
 
-class Loaded:
+class Loaded(OneEngine):
     def __init__(self, **engines: Engine) -> None:
         self.all = engines
 
@@ -22,8 +23,9 @@ class Loaded:
         return self.all
 
 
-def client_of(source: Loaded, refusal=None) -> TestClient:
-    return TestClient(Starlette(routes=[*health_routes(source), *metrics_routes(source, lambda request: refusal)]))
+def client_of(source: Loaded, keys: str = "", address: str = "127.0.0.1") -> TestClient:
+    routes = [*health_routes(source), *metrics_routes(source, ApiKeys.read(keys))]
+    return TestClient(Starlette(routes=routes), base_url="http://127.0.0.1:8000", client=(address, 1))
 
 
 def test_ready_is_while_every_engine_runs(tiny) -> None:
@@ -84,6 +86,15 @@ def test_metrics_show_what_waits(tiny) -> None:
         assert 'mixdesk_queue_length{configuration="tiny"}' in shown and 'mixdesk_rows{configuration="tiny"}' in shown
 
 
-def test_metrics_can_be_refused() -> None:
-    client = client_of(Loaded(), PlainTextResponse("no\n", 403))
-    assert client.get("/metrics").status_code == 403 and client.get("/metrics").text == "no\n"
+def test_metrics_need_a_key_where_there_are_keys_and_a_local_program_else() -> None:
+    key = "a-key-of-this-server"
+    for keys, address, header, status in (
+        ("", "127.0.0.1", "", 200),
+        ("", "203.0.113.5", "", 401),
+        (key, "127.0.0.1", "", 401),
+        (key, "203.0.113.5", f"Bearer {key}", 200),
+        (key, "203.0.113.5", "Bearer another-key-of-it", 401),
+    ):
+        client = client_of(Loaded(), keys, address)
+        assert client.get("/metrics", headers={"Authorization": header}).status_code == status
+        assert client.get("/healthz").status_code == 200 and client.get("/readyz").status_code == 503
