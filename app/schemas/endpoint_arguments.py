@@ -54,6 +54,7 @@ class GenerateArguments(PromptArguments, MixtureArguments):
     repetition_penalty: float
     particles: Annotated[int, Field(ge=1, le=MAX_PARTICLES)]
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
+    stop: list[str] | None = None
 
 
 class ScoreArguments(PromptArguments):

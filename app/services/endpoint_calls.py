@@ -84,6 +84,7 @@ class EndpointCalls:
             min_p=given.min_p,
             repetition_penalty=given.repetition_penalty,
             particles=given.particles,
+            stop=tuple(given.stop or ()),
         )
         seed = new_seed() if given.seed is None else given.seed
         return self.runs.begin(session, address, given.question, self.mixture(given), sampling, seed)

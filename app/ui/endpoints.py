@@ -79,6 +79,7 @@ class Endpoints:
         repetition_penalty: float = Sampling.repetition_penalty,
         particles: int = Sampling.particles,
         seed: int | None = None,
+        stop: list[str] | None = None,
     ) -> dict[str, Any]:
         """Generate a response from a mixture of the policies, and score it.
 
@@ -102,6 +103,7 @@ class Endpoints:
             repetition_penalty: above 1 makes tokens of the response so far less likely.
             particles: above 1, sample from the exact mixture of whole responses.
             seed: the same seed draws the same response; a new one if left out.
+            stop: texts, up to 16, at the first of which the response ends, without it.
         """
         async with aclosing(self.follow(request, arguments_of(locals()))) as results:
             async for result in results:
@@ -126,6 +128,7 @@ class Endpoints:
         repetition_penalty: float = Sampling.repetition_penalty,
         particles: int = Sampling.particles,
         seed: int | None = None,
+        stop: list[str] | None = None,
     ) -> AsyncIterator[dict[str, Any]]:
         """Generate a response, and return its text so far several times a second.
 

@@ -120,6 +120,14 @@ def test_a_stream_grows_to_what_generate_returns(client: Client) -> None:
     assert all(later.startswith(earlier) for earlier, later in zip(texts, [*texts[1:], last["text"]], strict=True))
 
 
+def test_a_response_ends_at_a_stop_string(client: Client) -> None:
+    settings = {"prompt": "mix", "max_new_tokens": 40, "seed": 5, "temperature": 1.5}
+    whole = client.predict(**settings, api_name="/generate")["text"]
+    stop = whole[len(whole) // 2 :][:3]
+    made = client.predict(**settings, stop=["never there", stop], api_name="/generate")
+    assert made["text"] == whole[: whole.index(stop)] and made["finish_reason"] == "stop_string"
+
+
 def test_particles_are_sampled(client: Client, desk: Desk) -> None:
     made = client.predict("mix", max_new_tokens=4, particles=4, seed=2, api_name="/generate")
     sampling = Sampling(max_new_tokens=4, particles=4)
@@ -180,6 +188,8 @@ def test_saved_mixtures_are_listed_and_named(client: Client, desk: Desk) -> None
         ({"particles": 17}, "particles: input should be less than or equal to 16"),
         ({"particles": True}, "particles: input should be a valid integer"),
         ({"seed": -1}, "seed: input should be greater than or equal to 0"),
+        ({"stop": ["a"] * 17}, "stop: "),
+        ({"stop": "a"}, "stop: input should be a valid list"),
         ({"seed": 2**63}, "seed: input should be less than"),
         ({"prompt": 3}, "prompt: input should be a valid string"),
         ({"prompt": ""}, "prompt"),
@@ -292,7 +302,7 @@ def test_a_client_that_goes_away_frees_its_rows(url: str, desk: Desk) -> None:
             each["id"] for each in http.get(f"{url}/config").json()["dependencies"] if each["api_name"] == "generate"
         )
         with http.stream("GET", "/heartbeat/abc"):
-            data = ["mix", None, None, "", None, None, None, 128, 3.0, 0, 1.0, 0.0, 1.0, 1, 5]
+            data = ["mix", None, None, "", None, None, None, 128, 3.0, 0, 1.0, 0.0, 1.0, 1, 5, None]
             joined = http.post("/queue/join", json={"data": data, "fn_index": number, "session_hash": "abc"})
             assert joined.status_code == 200
             assert until(lambda: desk.engine.rows > 0)
