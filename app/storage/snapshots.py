@@ -161,7 +161,7 @@ def back_up(db: Path, target: Path) -> None:
 
 def state_of(db: Path) -> object:
     """Return something that changes with every commit to a database: the sizes and times of its files."""
-    found = []
+    found: list[tuple[int, int] | None] = []
     for path in (db, Path(f"{db}-wal")):
         try:
             status = path.stat()
