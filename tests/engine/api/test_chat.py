@@ -72,6 +72,36 @@ def test_a_conversation_and_what_clients_send_back_of_it(poster: Poster, tiny_en
     assert found.choices[0].message.content == own.text
 
 
+@pytest.mark.parametrize("role", ["system", "developer"])
+def test_a_system_message_is_read_first(poster: Poster, tiny_engine: Engine, role: str) -> None:
+    user = {"role": "user", "content": QUESTION}
+    found = complete(poster, messages=[{"role": role, "content": "move"}, user], temperature=0)
+    messages = [{"role": "system", "content": "move"}, user]
+    own = tiny_engine.generate(messages, {"plain": 0.6, "narrow": 0.4}, max_new_tokens=6, temperature=0.0)
+    assert found.choices[0].message.content == own.text != complete(poster, temperature=0).choices[0].message.content
+
+
+def test_stop_strings_and_biases(poster: Poster, tiny_engine: Engine) -> None:
+    settings: dict[str, Any] = {"temperature": 0, "max_tokens": 20}
+    whole = complete(poster, **settings).choices[0].message.content
+    assert whole
+    stop = whole[5:8]  # over the borders of tokens, wherever they are
+    found = complete(poster, stop=["never", stop], logprobs=True, **settings)
+    assert found.choices[0].message.content == whole[: whole.index(stop)]
+    assert found.choices[0].finish_reason == "stop"
+    chunks = [chunk.choices[0] for chunk in stream(poster, stop=stop, **settings)]
+    assert "".join(chunk.delta.content or "" for chunk in chunks) == whole[: whole.index(stop)]
+    assert chunks[-1].finish_reason == "stop"
+    (only,) = tiny_engine.tokenize("q")
+    biased = complete(poster, logit_bias={str(only): 100}, logprobs=True, top_logprobs=1, **settings)
+    assert biased.choices[0].message.content == "q" * 20
+    assert biased.choices[0].logprobs and biased.choices[0].logprobs.content
+    assert biased.choices[0].logprobs.content[0].logprob < -0.5, "the mixture's, before the bias"
+    first = tiny_engine.tokenize(whole[0])[0]
+    banned = complete(poster, logit_bias={str(first): -100}, **settings).choices[0].message.content
+    assert banned and not banned.startswith(whole[0])
+
+
 @pytest.mark.parametrize(
     "mixdesk", [{}, {"gain": 1.7}, {"rule": "power", "exponent": -2, "gain": 0.5}, {"rule": "soup"}], ids=str
 )
@@ -157,6 +187,7 @@ def test_without_a_seed_answers_differ_and_without_a_length_the_context_is_the_e
         ({"model": None}, 400, "model", None, "missing"),
         ({"messages": []}, 400, "messages", None, "one at least"),
         ({"messages": "hello"}, 400, "messages", None, "a list of messages"),
+        ({"messages": [{"role": "system", "content": "x"}]}, 400, "messages", None, "end with one of the user's"),
         ({"messages": [{"role": "tool", "content": "x"}]}, 400, "messages[0].role", None, "'tool'"),
         ({"messages": [{"role": "user"}]}, 400, "messages[0].content", None, "expected a text"),
         (
@@ -195,6 +226,7 @@ def test_without_a_seed_answers_differ_and_without_a_length_the_context_is_the_e
         ({"stop": ["a"] * 3 + [1]}, 400, "stop", None, "texts"),
         ({"stop": [str(i) for i in range(17)]}, 400, "stop", None, "16"),
         ({"logit_bias": {"x": 1}}, 400, "logit_bias", None, "token id"),
+        ({"logit_bias": {"300": 1}}, 400, "logit_bias", None, "300"),
         ({"logit_bias": {"5": 101}}, 400, "logit_bias", None, "-100 to 100"),
         ({"seed": 1.5}, 400, "seed", None, "integer"),
     ],
