@@ -15,7 +15,7 @@ from engine.errors import InputError
 from engine.inference.completion import Completion, Token
 from engine.inference.familiarity import Familiarity
 from engine.inference.request import Request, Stream
-from engine.inference.request_checks import TokenIds, check_date, check_readable, check_tokens
+from engine.inference.request_checks import TokenIds, check_biased, check_date, check_readable, check_tokens
 from engine.inference.sampler import Sampler
 from engine.inference.scheduler import Scheduler
 from engine.inference.self_test import check_decoding
@@ -236,6 +236,7 @@ class Engine(TextApi):
             needed = [name for one in (mixture, *others) for name in one.needs]
             policies = check_readable(self.policy_set, prompt, prompt_ids, policies, needed)
             rewards = False
+        check_biased(self.policy_set, sampling)
         if sampling.particles > 1:
             check_particles(mixture, sampling, len(policies), self.max_rows)
             if steered:
