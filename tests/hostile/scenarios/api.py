@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import psutil
 from tests.hostile.result import Result
 
 REQUESTS = 2000
+MOST_KEPT = 20  # the engine's requests that a last few frames may hold
 
 
 async def run(folder: Path, scale: float) -> Result:
@@ -20,7 +22,7 @@ async def run(folder: Path, scale: float) -> Result:
 
 def throw_all(folder: Path, count: int) -> Result:
     """Send so many requests to an engine on a tiny random base in a folder."""
-    from engine import Engine
+    from engine import Engine, Request
     from tests.conftest import make_tiny
     from tests.engine.api.hostile_requests import Report, throw
 
@@ -34,6 +36,9 @@ def throw_all(folder: Path, count: int) -> Result:
             result.check(False, f"{type(error).__name__}: {error}")
         result.after = process.memory_info().rss
         result.check(not engine.rows and not engine.waiting, f"{engine.rows} rows, {engine.waiting} requests are left")
+        gc.collect()
+        kept = sum(isinstance(thing, Request) for thing in gc.get_objects())
+        result.check(kept < MOST_KEPT, f"{kept} requests are still in memory")
         result.check(engine.restarts == 0, f"the worker was restarted {engine.restarts} times")
     result.count += sum(report.statuses.values())
     statuses = ", ".join(f"{status}: {number}" for status, number in sorted(report.statuses.items()))
