@@ -56,6 +56,7 @@ class Engine(TextApi):
         except InputError as error:
             raise locate_error(config, error) from None
         self._scheduler = Scheduler(self.policy_set, self.reward_set)
+        self.telemetry = self._scheduler.telemetry
         self._familiarity = Familiarity(self.policy_set, config, self._scheduler.run)
 
     @classmethod
@@ -114,7 +115,7 @@ class Engine(TextApi):
     @property
     def restarts(self) -> int:
         """The number of times that the worker has recovered from an unexpected error."""
-        return self._scheduler.restarts
+        return self.telemetry.restarts
 
     def submit(
         self,

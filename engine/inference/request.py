@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotYet
@@ -44,6 +45,7 @@ class Request:
         self._future: Future[Completion] = Future()
         self._published = 0  # tokens that were published
         self.failed_steps = 0  # steps that failed while it was in the batch
+        self.submitted, self.first_token_due = time.monotonic(), True
 
     def __iter__(self) -> Iterator[Token]:
         policy_set = self._scheduler.policy_set
