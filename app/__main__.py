@@ -112,6 +112,7 @@ def serve(
         from app.storage.database import Store
         from app.storage.hub_backup import Mirror
         from app.storage.saved_mixtures import SavedMixtures
+        from app.storage.snapshots import Snapshots, restore
         from app.ui.page import build_page
         from engine import Engine
         from engine.api.health import health_routes
@@ -127,7 +128,10 @@ def serve(
         place = find_place(db)
         first, *others = config or [choose_first()]
         files = find(first, others)  # first: a mistake in a configuration leaves no database behind
+        if place.bucket and (restored := restore(place.db, place.bucket)):
+            print(f"The database is that of {restored.name} in {place.bucket}.", file=sys.stderr)
         store = Store(place.db)
+        snapshots = Snapshots(store.path, place.bucket) if place.bucket else None
         if config and (manifest := manifest_of(first)):
             fetch_first(manifest, report)
         on_cpu = zero.on_zero()
@@ -174,7 +178,7 @@ def serve(
         print(line, file=sys.stderr)
     if on_cpu:
         zero.report()
-    latest = LATEST_WITH_COPIES if mirror else LATEST
+    latest = LATEST_WITH_COPIES if mirror or snapshots else LATEST
     annotating = AnnotateRoutes(store, root_path, sign_in=signing_in is not None)
     source = SiteEngines(configurations, SavedMixtures(store))
     routes = [*study_routes(store), *annotating.routes(), *api_routes(source, keys)]
@@ -195,6 +199,8 @@ def serve(
     HttpServer(settings, latest).run(sockets=[listener])
     if mirror:
         mirror.close()  # first: without a disk that stays, the copies are all that is left of the newest ratings
+    if snapshots:
+        snapshots.close()
     configurations.close()
     store.close()
 
