@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 
@@ -219,6 +219,13 @@ class PolicySet:
         """Return the text of a response's tokens, without the token that ends it."""
         said = ids[:-1] if ids and ids[-1] in self.stop_ids else ids
         return self.tokenizer.decode(said, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+
+    def spell(self, tokens: Sequence[int]) -> list[str]:
+        """Return how each token is shown alone: its text, "(end)" for a stop token, else its vocabulary entry."""
+        return [
+            "(end)" if token in self.stop_ids else self.text([token]) or self.tokenizer.convert_ids_to_tokens(token)
+            for token in tokens
+        ]
 
     @torch.inference_mode()
     def teacher_forced(self, prompt: Prompt, response: list[int], date: str = "") -> dict[str, list[float]]:
