@@ -1,18 +1,32 @@
-"""Prompts: a text, or the messages of a conversation, the last of which is the user's."""
+"""Prompts: a text, the messages of a conversation, the last of which is the user's, or token ids."""
 
 from __future__ import annotations
 
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from engine.errors import InputError
 
 Message: TypeAlias = dict[str, str]  # {"role": "user" or "assistant", "content": text}
+
+
+@dataclass(frozen=True)
+class TokenPrompt:
+    """A prompt as token ids that are read without a chat template; see `engine.models.token_prompts`.
+
+    Attributes:
+        tokens: the ids; none stands for the tokenizer's BOS token, if it has one.
+    """
+
+    tokens: tuple[int, ...]
+
+
 # Of several messages the roles take turns, "user" first and last.
-Prompt: TypeAlias = str | Sequence[Message]
+Prompt: TypeAlias = str | Sequence[Message] | TokenPrompt
 
 ROLES = ("user", "assistant")
 BETWEEN = "\n\n"  # two messages, where no chat template says what stands there
@@ -48,6 +62,11 @@ def check_messages(prompt: Any) -> str | list[Message]:
     return found if len(found) > 1 else found[0]["content"]
 
 
+def checked_prompt(prompt: Any) -> str | list[Message] | TokenPrompt:
+    """Return token ids unchanged, and any other prompt as `check_messages` does. Raises InputError as it does."""
+    return prompt if isinstance(prompt, TokenPrompt) else check_messages(prompt)
+
+
 def check_text(text: str, what: str, remedy: str) -> None:
     """Check that a text is not blank and can be encoded.
 
@@ -73,13 +92,19 @@ def check_encoding(text: str, what: str) -> None:
 
 
 def messages_of(prompt: Prompt) -> list[Message]:
-    """Return a prompt as a new list of messages; a text is one message of the user."""
+    """Return a prompt as a new list of messages; a text is one message of the user.
+
+    Raises:
+        InputError: the prompt is token ids.
+    """
+    if isinstance(prompt, TokenPrompt):
+        raise InputError("prompt: it is token ids, which are no messages; give a text, or a list of messages")
     return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else [dict(said) for said in prompt]
 
 
 def last_of(prompt: Prompt) -> str:
     """Return the text of the user's last message."""
-    return prompt if isinstance(prompt, str) else prompt[-1]["content"]
+    return prompt if isinstance(prompt, str) else messages_of(prompt)[-1]["content"]
 
 
 def joined(messages: Sequence[Message]) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.inference.finish_reason import FinishReason
 from engine.inference.top_logprobs import TopLogprobs
-from engine.messages import Prompt
+from engine.messages import Prompt, TokenPrompt
 from engine.rules.mixture import Mixture
 from engine.sampling import Sampling
 
@@ -42,7 +42,7 @@ class Completion:
     """A finished response, with everything that is needed to reproduce it, and its rewards.
 
     Attributes:
-        prompt: a text, or the messages of a conversation of several turns.
+        prompt: a text, the messages of a conversation of several turns, or token ids.
         text: the response.
         tokens: its token ids.
         mixture: the mixture; the last one if the response was steered.
@@ -84,7 +84,7 @@ class Completion:
     def as_dict(self) -> dict[str, Any]:
         """Return the completion for JSON, without the trace."""
         return {
-            "prompt": self.prompt,
+            "prompt": {"tokens": list(self.prompt.tokens)} if isinstance(self.prompt, TokenPrompt) else self.prompt,
             "text": self.text,
             "tokens": self.tokens,
             "mixture": self.mixture.as_dict(),

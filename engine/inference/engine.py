@@ -15,13 +15,14 @@ from engine.errors import InputError
 from engine.inference.completion import Completion, Token
 from engine.inference.familiarity import Familiarity
 from engine.inference.request import Request, Stream
-from engine.inference.request_checks import TokenIds, check_date, check_tokens
+from engine.inference.request_checks import TokenIds, check_date, check_readable, check_tokens
 from engine.inference.sampler import Sampler
 from engine.inference.scheduler import Scheduler
 from engine.inference.self_test import check_decoding
 from engine.inference.sequence import Record, Sequence
 from engine.inference.smc import check_particles
-from engine.messages import Prompt, check_encoding, check_messages, messages_of
+from engine.inference.text_api import TextApi
+from engine.messages import Prompt, TokenPrompt, check_messages, checked_prompt
 from engine.models.hub import check_hub
 from engine.models.policy_set import Policy, PolicySet
 from engine.reward_kind import Scored
@@ -29,13 +30,12 @@ from engine.rewards.missing import Rewards
 from engine.rewards.reward_set import RewardSet
 from engine.rules.mixture import Mixture
 from engine.rules.registry import DEFAULT_RULE
-from engine.rules.soup import SOUP
 from engine.sampling import Sampling
 
 log = logging.getLogger("mixdesk")
 
 
-class Engine:
+class Engine(TextApi):
     """All policies and rewards of a configuration, ready to generate. Thread-safe."""
 
     def __init__(self, config: Config, report: Callable[[str], None] = log.debug) -> None:
@@ -135,7 +135,8 @@ class Engine:
         """Queue a response to a prompt and return its request without waiting.
 
         Args:
-            prompt: a text, or messages with the keys "role" and "content".
+            prompt: a text; messages with the keys "role" and "content"; or a `TokenPrompt`, whose response has no
+                rewards, and no trace of prompted policies that cannot read it.
             mixture: the mixture that the tokens are drawn from; see `mixture`.
             sampling: temperature, length and so on; the defaults of `Sampling` if None.
             seed: from 0 to 2^63 - 1; the same seed draws the same response.
@@ -215,19 +216,24 @@ class Engine:
         date: str = "",
         prompt_ids: dict[str, list[int]] | None = None,
     ) -> Request:
-        prompt, date = check_messages(prompt), check_date(date) or self.policy_set.now()
+        prompt, date = checked_prompt(prompt), check_date(date) or self.policy_set.now()
         sampler = Sampler(sampling, seed)
         given = check_tokens(self.policy_set, tokens)
         begun = [place for place in steered if place <= len(given)]
         mixture = steered[max(begun)] if begun else mixture
         policies = self.policy_set.rows_of(mixture, trace)
-        for other in (*steered.values(), *(record.mixtures.values() if record else ())):
+        others = [*steered.values(), *(record.mixtures.values() if record else ())]
+        for other in others:
             policies += [
                 policy
                 for policy in self.policy_set.rows_of(other, False)
                 if policy.name not in [one.name for one in policies]
             ]
         prompt_ids = prompt_ids or self.check_prompt(prompt, len(given) + sampling.max_new_tokens, date=date)
+        if isinstance(prompt, TokenPrompt):
+            needed = [name for one in (mixture, *others) for name in one.needs]
+            policies = check_readable(self.policy_set, prompt, prompt_ids, policies, needed)
+            rewards = False
         if sampling.particles > 1:
             check_particles(mixture, sampling, len(policies), self.max_rows)
             if steered:
@@ -251,8 +257,8 @@ class Engine:
         """Return the trace of tokens that were given rather than drawn; it has no log-probs of a soup."""
         if not tokens:
             return []
-        found = self._scheduler.run(lambda: self.policy_set.teacher_forced(prompt, tokens, date))
-        known = [policy.name for policy in policies if policy.name in found]
+        known = [policy.name for policy in policies if policy.name in self.policy_set.by_name]
+        found = self._scheduler.run(lambda: self.policy_set.teacher_forced(prompt, tokens, date, known))
         return [{name: found[name][place] for name in known} for place in range(len(tokens))]
 
     def stream(self, prompt: Prompt, weights: Mapping[str, float] | None = None, **settings: Any) -> Stream:
@@ -295,28 +301,6 @@ class Engine:
             completion.score(scored)
         return completions
 
-    def token_log_probs(self, prompt: Prompt, response: str | list[int], date: str = "") -> dict[str, list[float]]:
-        """Return {policy or "reference": log-probs of the response's tokens}, teacher-forced.
-
-        Args:
-            prompt: see `submit`.
-            response: a text, which is tokenized as a whole response including its end of turn; or token ids, which are
-                scored unchanged.
-            date: see `submit`.
-
-        Raises:
-            InputError: the prompt is not valid, or the response is empty or too long for the models.
-        """
-        prompt, date = check_messages(prompt), check_date(date)
-        if isinstance(response, str):
-            check_encoding(response, "response")
-        self.check_prompt(prompt, 1)
-        tokens = self.policy_set.response_ids(response) if isinstance(response, str) else response
-        if not tokens:
-            raise InputError("response: it is empty; give some text or tokens")
-        self.check_prompt(prompt, len(tokens), "the response's")
-        return self._scheduler.run(lambda: self.policy_set.teacher_forced(prompt, tokens, date))
-
     def prompt_warning(self, prompt: Prompt) -> str:
         """Return a one-line warning for a prompt that is far from the configuration's own, otherwise "".
 
@@ -337,38 +321,6 @@ class Engine:
             One `Rewards` per item. A reward that cannot be computed is absent, with the reason in `Rewards.missing`.
         """
         return self._scheduler.score(items, objectives)
-
-    def check_prompt(self, prompt: Prompt, room: int, whose: str = "new", date: str = "") -> dict[str, list[int]]:
-        """Return {policy: token ids of the prompt in that policy's template}, once checked.
-
-        Args:
-            prompt: see `submit`.
-            room: the number of tokens to leave free after the prompt.
-            whose: an adjective for those tokens in the error message.
-            date: see `submit`.
-
-        Raises:
-            InputError: the prompt is empty, its messages have wrong roles, or it does not fit the models with `room`
-                more tokens.
-        """
-        prompt = check_messages(prompt)
-        # Far too long to fit whatever the tokenizer makes of it: not worth reading.
-        length = sum(len(message["content"]) for message in messages_of(prompt))
-        if length > 64 * self.policy_set.context:
-            raise InputError(
-                f"prompt: it is {length:,} characters long, and these models hold {self.policy_set.context:,} "
-                "tokens; shorten it"
-            )
-        prompt_ids = self.policy_set.read(self.policy_set.policies, prompt, date)
-        longest = max(len(ids) for ids in prompt_ids.values())
-        if longest + room > self.policy_set.context:
-            longer = "" if isinstance(prompt, str) else ", or leave out turns"
-            raise InputError(
-                f"prompt: it is {longest:,} tokens long, and these models hold {self.policy_set.context:,}, of which "
-                f"{room:,} are for {whose} tokens; shorten the prompt or the response{longer}"
-            )
-        # A soup reads what the reference reads.
-        return {**prompt_ids, SOUP: prompt_ids[REFERENCE]}
 
     def close(self) -> None:
         """Stop the worker; running responses are cut off with finish_reason 'stopped'."""

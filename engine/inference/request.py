@@ -114,6 +114,8 @@ class Request:
         """Draw the tokens to come from another of the engine's mixtures. Raises InputError."""
         if self.particles:
             raise InputError("steer: a response with particles is drawn from one mixture; give 1 particle to steer it")
+        if missing := [name for name in mixture.needs if name not in self.sequence.prompt_ids]:
+            raise InputError(f"steer: {', '.join(missing)} cannot read this prompt of token ids; set its weight to 0")
         self._target = mixture
         self._scheduler.steer(self, mixture)
 

@@ -2,23 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from datetime import datetime
 
 from engine.errors import InputError
-from engine.models.policy_set import PolicySet
+from engine.messages import TokenPrompt
+from engine.models.policy_set import Policy, PolicySet
+from engine.models.token_prompts import check_ids
 
 TokenIds = list[int] | tuple[int, ...]
 
 
 def check_tokens(policy_set: PolicySet, tokens: TokenIds) -> list[int]:
     """Return the tokens as a list. Raises InputError unless a response can begin with them."""
-    size = len(policy_set.tokenizer)
-    for token in tokens:
-        if isinstance(token, bool) or not isinstance(token, int) or not 0 <= token < size:
-            raise InputError(f"tokens: found {token}; give token ids from 0 to {size - 1}")
+    for token in check_ids(policy_set, tokens, "tokens"):
         if token in policy_set.stop_ids:
             raise InputError(f"tokens: {token} ends a response; give those before it")
     return list(tokens)
+
+
+def check_readable(
+    policy_set: PolicySet,
+    prompt: TokenPrompt,
+    prompt_ids: Mapping[str, list[int]],
+    policies: list[Policy],
+    needed: Collection[str],
+) -> list[Policy]:
+    """Return the policies that can read a prompt of token ids.
+
+    Args:
+        policy_set: the policies.
+        prompt: the prompt.
+        prompt_ids: {policy: the prompt as it reads it}.
+        policies: the policies to compute.
+        needed: the names of those without which nothing can be drawn.
+
+    Raises:
+        InputError: a policy that is needed cannot read it.
+    """
+    for policy in policies:
+        if policy.name in needed and policy.name not in prompt_ids:
+            policy_set.prompt_ids(policy, prompt)  # which says why
+    return [policy for policy in policies if policy.name in prompt_ids]
 
 
 def check_date(date: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 
@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from engine.config import REFERENCE, Adapted, Config, PolicySettings
 from engine.errors import InputError
-from engine.messages import Prompt
+from engine.messages import Prompt, TokenPrompt
 from engine.models.adapter_files import Unfoldable, adapter_folder
 from engine.models.block_attention import use_blocks
 from engine.models.chat_template import Chat, Chats
@@ -26,6 +26,7 @@ from engine.models.gguf import folder_of, needs_conversion
 from engine.models.loading import load_model, load_tokenizer, pick_device, pick_dtype
 from engine.models.lora import fold
 from engine.models.prepacked_linear import pack
+from engine.models.token_prompts import TokenPrompts
 from engine.rules.mixture import Mixture, make_mixture
 from engine.rules.registry import DEFAULT_RULE
 from engine.rules.soup import SOUP
@@ -150,6 +151,7 @@ class PolicySet:
             )
         self._gates: dict[int, list[tuple[float, ...]]] = {}  # of each model, as they are set
         self.by_name = {policy.name: policy for policy in self.policies}
+        self.token_prompts = TokenPrompts(self)
 
     def note(self, words: str) -> None:
         """Add a remark on the policies to the log and to `notes`."""
@@ -184,12 +186,14 @@ class PolicySet:
 
         Args:
             policy: the policy.
-            prompt: a text or messages.
+            prompt: a text, messages, or token ids, which are read without a template.
             date: see `Chat.prompt_ids`.
 
         Raises:
-            InputError: the template refuses the conversation.
+            InputError: the template refuses the conversation, or the policy cannot read the token ids.
         """
+        if isinstance(prompt, TokenPrompt):
+            return self.token_prompts.ids(policy, prompt)
         return (policy.chat or self.chat).prompt_ids(prompt, policy.system_prompt, policy.prefix, date)
 
     def now(self) -> str:
@@ -228,11 +232,17 @@ class PolicySet:
         ]
 
     @torch.inference_mode()
-    def teacher_forced(self, prompt: Prompt, response: list[int], date: str = "") -> dict[str, list[float]]:
-        """Return {policy: log-probs of the response's tokens}, with one left-padded forward pass per model."""
+    def teacher_forced(
+        self, prompt: Prompt, response: list[int], date: str = "", names: Collection[str] | None = None
+    ) -> dict[str, list[float]]:
+        """Return {policy: log-probs of the response's tokens}, with one left-padded forward pass per model.
+
+        `names` are those of the policies to compute; all if None.
+        """
         found: dict[str, list[float]] = {}
+        chosen = [policy for policy in self.policies if names is None or policy.name in names]
         for index in range(len(self.models)):
-            policies = [policy for policy in self.policies if policy.model == index]
+            policies = [policy for policy in chosen if policy.model == index]
             if not policies:
                 continue
             rows = [[*self.prompt_ids(policy, prompt, date), *response] for policy in policies]
@@ -242,7 +252,7 @@ class PolicySet:
             wanted = torch.tensor(response, device=self.device).expand(len(rows), -1).unsqueeze(-1)
             for policy, row in zip(policies, log_probs.gather(-1, wanted)[..., 0].tolist(), strict=True):
                 found[policy.name] = row
-        return {policy.name: found[policy.name] for policy in self.policies}
+        return {policy.name: found[policy.name] for policy in chosen}
 
     def pad(self, rows: list[list[int]]) -> tuple[Tensor, Tensor]:
         """Return left-padded (ids, mask) of rows of token ids, both [rows, longest]."""

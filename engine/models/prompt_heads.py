@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from engine.errors import InputError
-from engine.models.policy_set import Policy, PolicySet
+
+if TYPE_CHECKING:
+    from engine.models.policy_set import Policy, PolicySet
 
 PROBES = ("probe", "Another one, with 2 words?")  # prompts to compare
 

@@ -78,6 +78,7 @@ def handed(engine: Engine, tokens: list[int], stop_at: int | None = None) -> tup
         sequence.tokens.append(token)
         sequence.trace.append({})
         sequence.drawn_with.append(sequence.mixture)
+        sequence.log_probs.append(0.0)
         request.publish()
     request.close_stream()
     request.complete(Rewards())
