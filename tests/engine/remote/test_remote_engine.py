@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -78,7 +79,7 @@ def test_every_token_comes_with_what_is_known_of_it(remote: RemoteEngine, tiny_e
     others = list(remote.submit(PROMPT, mixture, sampling, seed=5, top_logprobs=4))
     assert [token.text for token in others] == [token.text for token in local]
     for one, other in zip(local, others, strict=True):
-        assert one == other  # all fields but top_logprobs, which compares by identity
+        assert replace(one, top_logprobs=None) == replace(other, top_logprobs=None)
         assert one.top_logprobs and other.top_logprobs
         assert one.top_logprobs.ids == other.top_logprobs.ids
         for changed in (mixture, tiny_engine.mixture({"narrow": 1})):
@@ -113,7 +114,7 @@ def test_invalid_input_is_the_engines_own_line(remote: RemoteEngine, tiny_engine
         lambda engine: engine.generate(PROMPT, weights={"nobody": 1}),
         lambda engine: engine.generate(PROMPT, seed=-1),
         lambda engine: engine.submit(PROMPT, engine.mixture(), Sampling(), tokens=[10**9]),
-        lambda engine: engine.token_log_probs(PROMPT, ""),
+        lambda engine: engine.token_log_probs("", "fox"),
     ):
         said = []
         for engine in (tiny_engine, remote):
@@ -216,17 +217,14 @@ def test_a_restart_with_other_policies_is_refused(tiny: Tiny, tiny_engine: Engin
     with serving(EngineRoutes(tiny_engine).routes()) as url:
         remote = RemoteEngine(url)
     with Engine.from_config(other) as engine, serving(EngineRoutes(engine).routes(), int(url.rpartition(":")[2])):
-        deadline = time.monotonic() + 10
-        while time.monotonic() < deadline:
+        said, deadline = "", time.monotonic() + 30
+        while "other policies" not in said and time.monotonic() < deadline:
+            time.sleep(0.1)
             try:
                 remote.generate(PROMPT, max_new_tokens=2, weights={"plain": 1})
-            except EngineError as error:
-                assert "restarted with other policies, 'others'; restart this desk" in str(error)
-                break
-            except InputError:
-                time.sleep(0.1)
-        else:
-            pytest.fail("it was not noticed")
+            except InputError as error:
+                said = str(error)
+        assert "restarted with other policies, 'others'; restart this desk" in said
     remote.close()
 
 
