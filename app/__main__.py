@@ -88,10 +88,12 @@ def serve(
         raise InputError("--engine: the configuration is that engine's; leave --config and MIXDESK_CONFIG out")
     from app.server.access import describe_access, find_access, split_host
     from app.server.sign_in_options import find_sign_in
+    from engine.api.keys import ApiKeys
 
     signing_in = find_sign_in(owner or ())
     owners = signing_in.owners if signing_in else ()
     access = find_access(host, root_path, allowed_host or (), trust_proxy, owner_token, owners=owners)
+    keys = ApiKeys.read(local=not access.hosted)
     listener = bind(host, port)
     from app.server.shutdown import ending_at_once
     from app.server.startup_page import answering
@@ -108,6 +110,7 @@ def serve(
         from app.server.configurations import Configurations, find, read
         from app.server.deployment import find_place
         from app.server.desk_app import web_app
+        from app.server.engine_source import SiteEngines
         from app.server.guard import guarded
         from app.server.http_server import LATEST, LATEST_WITH_COPIES, HttpServer
         from app.server.patient_protocol import KEEP_ALIVE, MAX_HEADERS, PatientProtocol
@@ -117,8 +120,10 @@ def serve(
         from app.services.policy_fetch import choose_first, fetch_first
         from app.storage.database import Store
         from app.storage.hub_backup import Mirror
+        from app.storage.saved_mixtures import SavedMixtures
         from app.ui.page import build_page
         from engine import Engine
+        from engine.api.routes import api_routes
         from engine.config import DEMO, Config
         from engine.fetching.manifest import manifest_of
         from engine.remote import RemoteEngine
@@ -183,7 +188,8 @@ def serve(
         zero.report()
     latest = LATEST_WITH_COPIES if mirror else LATEST
     annotating = AnnotateRoutes(store, root_path, sign_in=signing_in is not None)
-    routes = [*study_routes(store), *annotating.routes()]
+    source = SiteEngines(configurations, SavedMixtures(store))
+    routes = [*study_routes(store), *annotating.routes(), *api_routes(source, keys)]
     if signing_in:
         from app.server.sign_in import SignIn
 

@@ -27,6 +27,7 @@ ROOMS = {
         "solvers",
         "votes",
         "evaluation",
+        "api",
         "cli",
     ],
     "app": ["", "schemas", "storage", "services", "charts", "ui", "server"],

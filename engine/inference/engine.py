@@ -178,6 +178,8 @@ class Engine(TextApi):
         client: object = None,
         time_limit: float | None = None,
         top_logprobs: int = 0,
+        trace: bool = True,
+        rewards: bool = True,
     ) -> list[Request]:
         """Queue several responses to one prompt, which are admitted together and share the reading of the prompt.
 
@@ -186,7 +188,7 @@ class Engine(TextApi):
             mixtures: the mixture of each response.
             sampling: one for all responses, or one for each.
             seeds: the seed of each response.
-            client, time_limit, top_logprobs: see `submit`.
+            client, time_limit, top_logprobs, trace, rewards: see `submit`.
 
         Raises:
             InputError: one of the responses is not valid; none is queued then.
@@ -195,7 +197,7 @@ class Engine(TextApi):
         date = self.policy_set.now()
         prompt_ids = self.check_prompt(prompt, max((one.max_new_tokens for one in samplings), default=1), date=date)
         shared: dict[str, Any] = {"date": date, "prompt_ids": prompt_ids}
-        shared |= {"time_limit": time_limit, "top_logprobs": top_logprobs}
+        shared |= {"time_limit": time_limit, "top_logprobs": top_logprobs, "trace": trace, "rewards": rewards}
         requests = [self._request(prompt, *each, **shared) for each in zip(mixtures, samplings, seeds, strict=True)]
         self._scheduler.submit(requests, client)
         return requests

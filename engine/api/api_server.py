@@ -1,0 +1,109 @@
+"""The HTTP server of `python -m engine serve`: uvicorn, which ends within two seconds of a signal."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from types import FrameType
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.routing import BaseRoute
+
+from engine.errors import InputError
+
+LATEST = 1.7  # seconds from the signal until the process ends in any case
+GRACE = 1  # seconds that responses have to end by themselves
+KEEP_ALIVE = 75  # seconds that an idle connection is kept
+
+
+class ApiServer(uvicorn.Server):
+    """uvicorn's server, which closes the engine on a signal, so that open streams end with an error of the protocol."""
+
+    def __init__(self, routes: Sequence[BaseRoute], close: Callable[[], None]) -> None:
+        """Make the server.
+
+        Args:
+            routes: the routes.
+            close: closes the engine; called once, on the first signal.
+        """
+        settings = uvicorn.Config(
+            Starlette(routes=list(routes)),
+            log_level="warning",
+            proxy_headers=False,  # who sends a request is its peer: a header could be anybody's invention
+            server_header=False,
+            timeout_keep_alive=KEEP_ALIVE,
+            timeout_graceful_shutdown=GRACE,
+        )
+        super().__init__(settings)
+        self._end = threading.Event()
+        self._close = close
+        logging.getLogger("uvicorn.error").addFilter(is_no_cut_off)
+        # It waits from the beginning: to start a thread in a signal handler can deadlock.
+        threading.Thread(target=self._close_and_end, name="mixdesk-end", daemon=True).start()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Stop the server on a signal; a second one ends the process at once."""
+        if self.should_exit:
+            end_process(128 + sig)
+        self.should_exit = True
+        self._end.set()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Handle signals while the server runs. uvicorn would raise them again afterwards: to be ended is no error."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _close_and_end(self) -> None:
+        self._end.wait()
+        ending = threading.Timer(LATEST, end_process, [0])
+        ending.daemon = True
+        ending.start()
+        self._close()
+
+
+def end_process(status: int) -> None:
+    """End the process at once; threads are abandoned."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):  # a signal may come while it is written to
+            stream.flush()
+    os._exit(status)
+
+
+def is_no_cut_off(record: logging.LogRecord) -> bool:
+    """Return whether a log record is of something else than a response that the server's end has cut off."""
+    if record.msg.startswith("Cancel %s running task(s)"):
+        return False
+    return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
+
+
+def bind_address(host: str, port: int) -> socket.socket:
+    """Bind a socket before the models are loaded, so that a taken port fails at once; it does not listen yet.
+
+    Raises:
+        InputError: the address cannot be resolved or bound.
+    """
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        bound = socket.socket(family)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or "no address"
+        raise InputError(f"--port: cannot listen on {host[:80]}:{port}: {reason}; give another") from None
+    return bound

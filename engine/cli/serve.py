@@ -1,0 +1,50 @@
+"""The command `python -m engine serve`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from engine.cli.options import ConfigOption, JsonOption, app
+from engine.cli.runner import print_json
+from engine.config import DEMO
+
+
+@app.command("serve")
+def serve_command(
+    config: ConfigOption = DEMO,
+    host: Annotated[str, typer.Option(help="the address to listen on")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="the port; 0 takes a free one")] = 8000,
+    api_key: Annotated[
+        str,
+        typer.Option(
+            envvar="MIXDESK_API_KEYS",
+            help="keys with commas between, one of which each request must have; without, only this machine is served",
+        ),
+    ] = "",
+    json: JsonOption = False,
+) -> None:
+    """Serve the policies and their mixtures to OpenAI clients at /v1."""
+    from engine.api.api_server import ApiServer, bind_address
+    from engine.api.keys import ApiKeys
+
+    keys = ApiKeys.read(api_key)
+    bound = bind_address(host, port)
+    from engine.api.routes import api_routes
+    from engine.api.source import OneEngine
+    from engine.inference.engine import Engine
+
+    engine = Engine.from_config(config)
+    source = OneEngine(engine)
+    shown = "127.0.0.1" if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
+    url = f"http://{shown}:{bound.getsockname()[1]}/v1"
+    bound.listen()  # first: who reads the line may connect at once
+    if json:
+        print_json({"url": url})
+    else:
+        typer.echo(f"Mixdesk's engine is at {url} (Ctrl+C ends it)")
+    if not keys.keys and host not in ("127.0.0.1", "localhost", "::1"):
+        typer.echo("Only programs on this machine are served: MIXDESK_API_KEYS gives keys to others.", err=True)
+    ApiServer(api_routes(source, keys), engine.close).run(sockets=[bound])
+    engine.close()
