@@ -21,7 +21,6 @@ log = logging.getLogger("mixdesk")
 CONNECT = 5.0  # seconds to connect
 ANSWER = 120.0  # seconds to answer a call: many rewards, or a long prompt behind others
 SILENCE = 2.5 * PING  # seconds without an event, or the comment that stands in for one, after which a stream is dead
-PATIENCE = 10.0  # seconds in which a stream that broke off is opened again
 PAUSE = 0.2  # seconds between two tries, at first
 
 
@@ -34,7 +33,10 @@ class EngineClient:
 
     Attributes:
         url: the engine's address.
+        patience: seconds in which a stream that broke off is opened again.
     """
+
+    patience = 10.0
 
     def __init__(self, url: str, key: str = "") -> None:
         """Make a client without connecting.
@@ -139,7 +141,7 @@ class EngineClient:
             wanted: whether a stream that broke off is to be opened again.
 
         Raises:
-            EngineError: the engine cannot be reached for `PATIENCE` seconds, or was restarted meanwhile.
+            EngineError: the engine cannot be reached for `patience` seconds, or was restarted meanwhile.
         """
         last, broken, pause = -1, 0.0, PAUSE
         timeout = httpx.Timeout(SILENCE, connect=CONNECT)
@@ -161,7 +163,7 @@ class EngineClient:
             except httpx.HTTPError as caught:
                 error = caught
             broken = broken or time.monotonic()
-            if time.monotonic() - broken > PATIENCE or not wanted():
+            if time.monotonic() - broken > self.patience or not wanted():
                 raise self.unreachable(error)
             time.sleep(pause)
             pause = min(2 * pause, 2.0)

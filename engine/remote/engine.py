@@ -6,7 +6,8 @@ import hashlib
 import json
 import logging
 import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -51,9 +52,14 @@ class RemotePolicies:
         notes: remarks on the policies.
     """
 
-    def __init__(self, client: EngineClient, described: Mapping[str, Any]) -> None:
-        """Take the policies from an engine's description."""
-        self._client, self._dated, self._soup_error = client, described["dated"], described["soup_error"]
+    def __init__(self, call: Callable[..., Any], described: Mapping[str, Any]) -> None:
+        """Take the policies from an engine's description.
+
+        Args:
+            call: calls the engine, as `EngineClient.call` does.
+            described: the description.
+        """
+        self._call, self._dated, self._soup_error = call, described["dated"], described["soup_error"]
         self._spelled: dict[int, str] = {}
         self.policies = [Policy(**policy) for policy in described["policies"]]
         self.by_name = {policy.name: policy for policy in self.policies}
@@ -73,7 +79,7 @@ class RemotePolicies:
     def spell(self, tokens: Sequence[int]) -> list[str]:
         """Return how each token is shown alone; see `PolicySet.spell`."""
         if missing := [token for token in tokens if token not in self._spelled]:
-            self._spelled.update(zip(missing, self._client.call("spell", tokens=missing), strict=True))
+            self._spelled.update(zip(missing, self._call("spell", tokens=missing), strict=True))
         return [self._spelled[token] for token in tokens]
 
     def mixture(
@@ -136,24 +142,28 @@ class RemoteEngine(Engine):
         """
         self.client = EngineClient(url, key)
         report(f"connecting to the engine at {self.client.url}")
-        try:
-            described = self.client.get("/description").json()
-            self._status = self.client.get("/status").json()
-            self._described = self.client.url, described["fingerprint"]
-            self.config = self._config(described)
-            self.policy_set = RemotePolicies(self.client, described)  # type: ignore[assignment]
-            self.reward_set = RemoteRewards(  # type: ignore[assignment]
-                self.config.rewards, described["objectives"], scale_from_json(self._status["scale"])
-            )
-            report("fetching its bank")
-            self._fetch_bank()
-        except BaseException:
-            self.client.close()
-            raise
         self._misfit = ""  # why an engine that was restarted no longer fits this desk
         self._reachable = True
         self._closed = threading.Event()
+        try:
+            self._take(report)
+        except BaseException:
+            self.close()
+            raise
         threading.Thread(target=self._watch, name="mixdesk-engine-watch", daemon=True).start()
+
+    def _take(self, report: Callable[[str], None]) -> None:
+        """Take the engine's configuration, policies, rewards and bank."""
+        described = self.client.get("/description").json()
+        self._status = self.client.get("/status").json()
+        self._fingerprint = described["fingerprint"]
+        self.config = self._config(described)
+        self.policy_set = RemotePolicies(self._call, described)  # type: ignore[assignment]
+        self.reward_set = RemoteRewards(  # type: ignore[assignment]
+            self.config.rewards, described["objectives"], scale_from_json(self._status["scale"])
+        )
+        report("fetching its bank")
+        self._fetch_bank()
 
     def _config(self, described: Mapping[str, Any]) -> Config:
         """Return the configuration, with its prompts in this user's cache."""
@@ -178,7 +188,7 @@ class RemoteEngine(Engine):
     def _watch(self) -> None:
         while not self._closed.wait(WATCH):
             try:
-                status = self.client.get("/status", timeout=5.0).json()
+                status = self.read_status()
                 if status["instance"] != self._status["instance"]:
                     self._check_fit(self.client.get("/description").json())
                 self._status = status
@@ -192,9 +202,13 @@ class RemoteEngine(Engine):
             except Exception:
                 log.exception("the engine's status could not be read")
 
+    def read_status(self) -> dict[str, Any]:
+        """Ask the engine what it is doing. Raises EngineError."""
+        return self.client.get("/status", timeout=5.0).json()
+
     def _check_fit(self, described: Mapping[str, Any]) -> None:
         """Note whether an engine that was restarted has other policies than this desk was built for."""
-        same = (self.client.url, described["fingerprint"]) == self._described
+        same = described["fingerprint"] == self._fingerprint
         self._misfit = (
             ""
             if same
@@ -212,7 +226,13 @@ class RemoteEngine(Engine):
 
     def _call(self, name: str, **body: Any) -> Any:
         self._check_open()
-        return self.client.call(name, **body)
+        with self.connected() as (client, _):
+            return client.call(name, **body)
+
+    @contextmanager
+    def connected(self) -> Iterator[tuple[EngineClient, Callable[[list[Request]], None]]]:
+        """Yield the client of the engine for a call, and a function that is given the responses which it began."""
+        yield self.client, lambda requests: None
 
     # ---------------------------------------- status, as last reported
 
@@ -314,9 +334,14 @@ class RemoteEngine(Engine):
             "time_limit": time_limit,
             "top_logprobs": top_logprobs,
         }
-        ids = self.client.post("/responses", body).json()["ids"]
         names = self.policy_set.names
-        return [RemoteRequest(self.client, id, *part[:2], names, part[2]) for id, part in zip(ids, parts, strict=True)]
+        with self.connected() as (engine, began):
+            ids = engine.post("/responses", body).json()["ids"]
+            requests: list[Request] = [
+                RemoteRequest(engine, id, *part[:2], names, part[2]) for id, part in zip(ids, parts, strict=True)
+            ]
+            began(requests)
+        return requests
 
     # ---------------------------------------- other calls
 

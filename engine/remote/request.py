@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from typing import Any
 
@@ -123,6 +123,10 @@ class RemoteRequest(Request):
             raise InputError("steer: a response with particles is drawn from one mixture; give 1 particle to steer it")
         self._target = mixture
         self._client.post_later(f"{self._path}/steer", mixture.as_dict())
+
+    def when_done(self, call: Callable[[], None]) -> None:
+        """Run a call once the response is complete or has failed."""
+        self._future.add_done_callback(lambda _: call())
 
     @property
     def sampling(self) -> Sampling:

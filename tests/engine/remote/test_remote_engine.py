@@ -195,7 +195,7 @@ def test_a_stream_that_is_cut_off_continues_where_it_was(tiny_engine: Engine) ->
 
 @pytest.mark.usefixtures("slow")
 def test_a_restart_loses_the_response_and_nothing_else(tiny_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_module, "PATIENCE", 5.0)
+    monkeypatch.setattr(client_module.EngineClient, "patience", 5.0)
     with serving(EngineRoutes(tiny_engine).routes()) as url:
         remote = RemoteEngine(url)
         request = remote.submit(PROMPT, remote.mixture(), Sampling(max_new_tokens=200))
