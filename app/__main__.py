@@ -118,11 +118,14 @@ def serve(
         from app.server.uploads import own_folder
         from app.services.app_state import Desk
         from app.services.policy_fetch import choose_first, fetch_first
+        from app.services.visitor import is_owners
         from app.storage.database import Store
         from app.storage.hub_backup import Mirror
         from app.storage.saved_mixtures import SavedMixtures
         from app.ui.page import build_page
         from engine import Engine
+        from engine.api.health import health_routes
+        from engine.api.metrics import metrics_routes
         from engine.api.routes import api_routes
         from engine.config import DEMO, Config
         from engine.fetching.manifest import manifest_of
@@ -190,6 +193,7 @@ def serve(
     annotating = AnnotateRoutes(store, root_path, sign_in=signing_in is not None)
     source = SiteEngines(configurations, SavedMixtures(store))
     routes = [*study_routes(store), *annotating.routes(), *api_routes(source, keys)]
+    routes += [*health_routes(source), *metrics_routes(source, keys, is_owners)]
     if signing_in:
         from app.server.sign_in import SignIn
 

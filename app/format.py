@@ -8,6 +8,7 @@ from engine.rules.registry import DEFAULT_RULE
 
 ENDINGS = {
     FinishReason.END: "ended by itself",
+    FinishReason.STOP_STRING: "reached a stop string",
     FinishReason.LENGTH: "reached the length limit",
     FinishReason.STOPPED: "stopped",
     FinishReason.TIME: "reached the time limit",

@@ -1,8 +1,9 @@
-"""Sampling settings: length, repetition penalty, temperature, top-k, top-p, min-p, particles."""
+"""Sampling settings: length, stop strings, repetition penalty, bias, temperature, truncation, particles."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,6 +16,11 @@ from transformers import (
 )
 
 from engine.errors import InputError
+from engine.messages import check_encoding
+
+MOST_STOPS, LONGEST_STOP = 16, 500  # stop strings, and characters of one
+MOST_BIASED = 1024  # tokens
+BANNED = -100.0  # the bias of a token that is never drawn
 
 
 @dataclass(frozen=True)
@@ -30,6 +36,10 @@ class Sampling:
         repetition_penalty: above 1 makes tokens of the response so far less likely; 1 is off.
         particles: above 1, sample from the exact mixture of whole responses with this many particles
             (engine/inference/smc.py); 1 decodes token by token.
+        stop: strings that end the response as soon as its text has one of them; its text ends before it. At most 16,
+            of 1 to 500 characters each.
+        logit_bias: (token id, number from -100 to 100) pairs, or a mapping. The number is added to the token's log-prob
+            before temperature and truncation; -100 bans the token. At most 1024.
     """
 
     max_new_tokens: int = 80
@@ -39,6 +49,8 @@ class Sampling:
     min_p: float = 0.0
     repetition_penalty: float = 1.0
     particles: int = 1
+    stop: tuple[str, ...] = ()
+    logit_bias: tuple[tuple[int, float], ...] = ()
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
@@ -58,10 +70,12 @@ class Sampling:
 
         if isinstance(self.particles, bool) or not isinstance(self.particles, int) or self.particles < 1:
             raise InputError(f"particles: found {self.particles}; give a whole number, 1 or more")
+        object.__setattr__(self, "stop", check_stop(self.stop))
+        object.__setattr__(self, "logit_bias", check_bias(self.logit_bias))
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the fields by name."""
-        return asdict(self)
+        """Return the fields by name, without stop strings and bias where there are none."""
+        return {key: value for key, value in asdict(self).items() if value != ()}
 
     def warpers(self) -> LogitsProcessorList:
         """Return transformers' warpers for these settings, in the order in which transformers applies them."""
@@ -75,3 +89,47 @@ class Sampling:
         if self.min_p:
             chosen.append(MinPLogitsWarper(self.min_p))
         return chosen
+
+
+def check_stop(stop: Any) -> tuple[str, ...]:
+    """Return stop strings as a tuple; a string is one of them.
+
+    Raises:
+        InputError: there are too many, or one is empty, too long, or no text.
+    """
+    strings = (stop,) if isinstance(stop, str) else stop
+    if not isinstance(strings, (list, tuple)):
+        raise InputError(f"stop: found {type(stop).__name__}; give a list of strings")
+    if len(strings) > MOST_STOPS:
+        raise InputError(f"stop: found {len(strings)} strings; give {MOST_STOPS} or fewer")
+    for one in strings:
+        if not isinstance(one, str):
+            raise InputError(f"stop: found {str(one)[:40]}, which is {type(one).__name__}; give strings")
+        if not 1 <= len(one) <= LONGEST_STOP:
+            raise InputError(f"stop: found a string of {len(one)} characters; give 1 to {LONGEST_STOP}")
+        check_encoding(one, "stop")
+    return tuple(strings)
+
+
+def check_bias(bias: Any) -> tuple[tuple[int, float], ...]:
+    """Return a bias as (token id, number) pairs. Raises InputError if it is malformed or out of range."""
+    pairs = list(bias.items()) if isinstance(bias, Mapping) else bias
+    if not isinstance(pairs, (list, tuple)):
+        raise InputError(f"logit_bias: found {type(bias).__name__}; give {{token id: number}}")
+    if len(pairs) > MOST_BIASED:
+        raise InputError(f"logit_bias: found {len(pairs)} tokens; give {MOST_BIASED} or fewer")
+    found: dict[int, float] = {}
+    for pair in pairs:
+        if not isinstance(pair, (list, tuple)) or len(pair) != 2:
+            raise InputError(f"logit_bias: found {str(pair)[:40]}; give pairs of a token id and a number")
+        token, value = pair
+        if isinstance(token, bool) or not isinstance(token, int) or token < 0:
+            raise InputError(f"logit_bias: found the token {str(token)[:40]!r}; give token ids, 0 or more")
+        if token in found:
+            raise InputError(f"logit_bias: the token {token} is there twice; give one number for it")
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not -100 <= value <= 100:
+            raise InputError(
+                f"logit_bias: found {str(value)[:40]} for the token {token}; give a number from -100 (never) to 100"
+            )
+        found[token] = float(value)
+    return tuple(found.items())

@@ -16,6 +16,11 @@ from app.ui.page import UPLOAD
 from app.ui.theme import theme
 
 
+def endpoints_of(blocks: gr.Blocks) -> frozenset[str]:
+    """Return the names of the page's endpoints for programs; its other handlers are its own."""
+    return frozenset(str(fn.api_name) for fn in blocks.fns.values() if fn.fn and fn.api_visibility == "public")
+
+
 def web_app(blocks: gr.Blocks, desk: Desk, root: str = "") -> FastAPI:
     """Return the page as an ASGI application; `root` is its public path if that is not /.
 
@@ -23,7 +28,7 @@ def web_app(blocks: gr.Blocks, desk: Desk, root: str = "") -> FastAPI:
     interferes.
     """
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    app.add_middleware(DeskRoutes, desk=desk, handlers=blocks.fns)
+    app.add_middleware(DeskRoutes, desk=desk, handlers=blocks.fns, endpoints=endpoints_of(blocks))
     serve_library(app)
     serve_scripts(app)
     serve_exports(app, desk.comparisons.tables)
@@ -40,7 +45,7 @@ def web_app(blocks: gr.Blocks, desk: Desk, root: str = "") -> FastAPI:
         root_path=root or None,
         css=style_sheets(),
         max_file_size=UPLOAD,
-        footer_links=[],
+        footer_links=["api"],
         run_history=False,
         show_error=False,
         ssr_mode=False,

@@ -17,11 +17,13 @@ from app.services.visitor import session_of, visitor_of_scope
 from engine import InputError
 
 API = "/gradio_api/"
-# What the page itself uses. The others describe, monitor or edit the app, or fetch from elsewhere.
+# What the page itself uses, and programs that call its endpoints. The others describe, monitor or edit the app, or
+# fetch from elsewhere.
 USED = frozenset(
     (
         *(
             "app_id",
+            "call",
             "cancel",
             "component_server",
             "heartbeat",
@@ -39,16 +41,29 @@ CLOSED = re.compile(r"/(?:docs|redoc|openapi\.json|monitoring|login|logout)(?:/.
 EXPORTS = "/comparisons/"
 NUMBER = re.compile(r"\d{1,18}", re.ASCII)
 HANDLED = re.compile(rf"{API}(?:queue/join|run/[^/]+)/?")
+# How programs without a client library call an endpoint by its name, and then fetch its result.
+CALLED = re.compile(rf"{API}call/(?:v2/)?([^/]+)(?:/[^/]*)?")
 NO_HANDLER = "The page has no such handler: load it again.\n"
+NO_ENDPOINT = "There is no such endpoint: the page's view Use via API lists them.\n"
 NOT_HERE = "There is no such page here.\n"
 
 
 class DeskRoutes:
     """ASGI middleware around one desk's application."""
 
-    def __init__(self, app: ASGIApp, desk: Desk, handlers: Container[int] | None = None) -> None:
-        """handlers: the numbers of the page's handlers; any number passes if None."""
-        self.app, self.desk, self.handlers, self.uploads = app, desk, handlers, UploadRoom()
+    def __init__(
+        self, app: ASGIApp, desk: Desk, handlers: Container[int] | None = None, endpoints: Container[str] = ()
+    ) -> None:
+        """Wrap an application.
+
+        Args:
+            app: The application.
+            desk: Its desk.
+            handlers: The numbers of the page's handlers; any number passes if None.
+            endpoints: The names of those that programs may call by name.
+        """
+        self.app, self.desk, self.handlers, self.endpoints = app, desk, handlers, endpoints
+        self.uploads = UploadRoom()
 
     def has_handler(self, number: Any) -> bool:
         """Return whether a request's handler is one of the page's."""
@@ -66,6 +81,8 @@ class DeskRoutes:
         body = scope.get(BODY)
         if HANDLED.fullmatch(path) and isinstance(body, dict) and not self.has_handler(body.get("fn_index")):
             return await PlainTextResponse(NO_HANDLER, 404)(scope, receive, send)
+        if path.startswith(f"{API}call") and not ((named := CALLED.fullmatch(path)) and named[1] in self.endpoints):
+            return await PlainTextResponse(NO_ENDPOINT, 404)(scope, receive, send)
         if path.startswith(EXPORTS):
             number = path.removeprefix(EXPORTS).partition(".")[0]
             if not NUMBER.fullmatch(number):

@@ -22,7 +22,7 @@ from app.services.visitor import visitor_of_scope
 # Where a request names its session: in its path, its query, or its JSON body.
 IN_PATH = re.compile(r"(.*/gradio_api/heartbeat/)([^/]+)/?")
 IN_QUERY = re.compile(r".*/gradio_api/queue/data/?")
-IN_BODY = re.compile(r".*/gradio_api/(?:queue/join|run/[^/]+|component_server|cancel|reset)/?")
+IN_BODY = re.compile(r".*/gradio_api/(?:queue/join|run/[^/]+|call/(?:v2/)?[^/]+|component_server|cancel|reset)/?")
 CHECKED = re.compile(r".*/steer/?")  # JSON that names no session
 BODY = "mixdesk.body"  # of a request's ASGI scope: its JSON
 MALFORMED = "The request's JSON has {}.\n"

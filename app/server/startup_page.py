@@ -19,6 +19,8 @@ from typing import Any
 
 log = logging.getLogger("mixdesk")
 
+HEALTH = "/healthz"  # where a host asks whether the process answers, which it does
+
 # The desk's colours, and its title where it will be. Read out when the words change, not each second.
 PAGE = Template("""<!doctype html>
 <html lang="en">
@@ -62,29 +64,35 @@ PAGE = Template("""<!doctype html>
 
 
 class Answer(BaseHTTPRequestHandler):
-    """Handler that answers every request with 503 and the progress, or 421 where another site's name was used."""
+    """Handler that answers requests with 503 and the progress, or 421 where another site's name was used."""
 
     server: Loading
     timeout = 10  # seconds for a request to come
 
     def do_GET(self) -> None:
-        """Send the progress as HTML or plain text, as the Accept header prefers."""
+        """Send the progress as HTML or plain text, as the Accept header prefers; 200 to the health check."""
         if not self.server.allows(self.headers.get("Host", "")):
             self.close_connection = True
             return self.send_error(HTTPStatus.MISDIRECTED_REQUEST)
+        if self.path.partition("?")[0] == HEALTH:
+            return self.answer(HTTPStatus.OK, "ok\n")
         words, seconds = f"Mixdesk is starting: {self.server.says}.", f"{time.monotonic() - self.server.began:.0f} s"
         page = "text/html" in self.headers.get("Accept", "")
         text = PAGE.substitute(words=escape(words), seconds=seconds) if page else f"{words} {seconds}\n"
+        return self.answer(HTTPStatus.SERVICE_UNAVAILABLE, text, "html" if page else "plain")
+
+    def answer(self, status: HTTPStatus, text: str, kind: str = "plain") -> None:
+        """Send an answer; `kind` is html or plain."""
         body = text.encode()
-        self.send_response(HTTPStatus.SERVICE_UNAVAILABLE)
-        self.send_header("Content-Type", f"text/{'html' if page else 'plain'}; charset=utf-8")
+        self.send_response(status)
+        self.send_header("Content-Type", f"text/{kind}; charset=utf-8")
         self.send_header("Content-Length", str(len(body)))
-        self.send_header("Retry-After", "1")
+        if status == HTTPStatus.SERVICE_UNAVAILABLE:
+            self.send_header("Retry-After", "1")
         self.send_header("Cache-Control", "no-store")
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)
-        return None
 
     do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = do_GET  # noqa: N815
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
+from starlette.requests import Request
 
 KEY = "mixdesk.visitor"  # of a request's ASGI scope
 
@@ -52,6 +53,11 @@ def visitor_of_scope(scope: Mapping[str, Any]) -> Visitor:
 def visitor_of(request: gr.Request) -> Visitor:
     """Return the visitor that caused an event of the page."""
     return visitor_of_scope(request.request.scope) if request.request else Visitor()
+
+
+def is_owners(request: Request) -> bool:
+    """Return whether a request is sent by the desk's owner."""
+    return visitor_of_scope(request.scope).owner
 
 
 def session(request: gr.Request) -> str:

@@ -9,7 +9,6 @@ import sqlite3
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import fields
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,8 @@ from app.storage.database_file import (
     unusable,
 )
 from app.storage.migrations import SCHEMAS
-from engine import Completion, InputError, Mixture, Sampling
+from app.storage.sampling_columns import sampling_columns, stored_sampling
+from engine import Completion, InputError, Mixture
 from engine.messages import Prompt, last_of, messages_of
 from engine.rewards.missing import Rewards, finite
 
@@ -235,7 +235,7 @@ class Store:
             "mixture_id": mixture_id(self.db, completion.mixture),
             "model": model,
             "seed": completion.seed,
-            **completion.sampling.as_dict(),
+            **sampling_columns(completion.sampling),
             "tokens": json.dumps(completion.tokens),
             "text": completion.text,
             "finish_reason": completion.finish_reason,
@@ -387,8 +387,7 @@ def read_completion(db: Database, completion_id: int) -> dict[str, Any]:
         "text": row["text"],
         "tokens": json.loads(row["tokens"]),
         "mixture": stored_mixture(row),
-        # A database that no newer app has opened lacks the newer columns.
-        "sampling": {field.name: row.get(field.name, field.default) for field in fields(Sampling)},
+        "sampling": stored_sampling(row),
         "seed": row["seed"],
         "finish_reason": row["finish_reason"],
         "rewards": {reward["objective"]: reward["value"] for reward in rewards},

@@ -130,6 +130,13 @@ def m009_unrated(db: Database) -> None:
     db.table("unrated").create(unrated, pk="run", not_null=unrated.keys(), strict=True)
 
 
+@schema()
+def m010_stop_strings(db: Database) -> None:
+    """Add the stop strings and the biases of tokens that a response was sampled with, as JSON."""
+    db.table("completions").add_column("stop", str, not_null_default="[]")
+    db.table("completions").add_column("logit_bias", str, not_null_default="[]")
+
+
 comparison_schema = Migrations("mixdesk-comparisons")
 
 

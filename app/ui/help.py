@@ -34,6 +34,7 @@ def help_dialog() -> str:
     return (
         '<dialog id="help" aria-labelledby="help-title"><header><h2 id="help-title">Keyboard shortcuts</h2>'
         '<button type="button" data-help="tour">Start the tour</button>'
+        '<button type="button" data-help="api">Use via API</button>'
         '<button type="button" data-help="close" autofocus>Close (Esc)</button></header>'
         f'{SWITCH}<div class="shortcuts">{groups}</div></dialog>'
     )

@@ -6,6 +6,7 @@ import gradio as gr
 
 from app.services.app_state import Desk
 from app.ui import annotate_tab, compare_tab, desk_tab, explore_tab, results_tab
+from app.ui.endpoints import build_endpoints
 from app.ui.header import Menu, build_header
 from app.ui.shortcuts import labelled
 
@@ -19,6 +20,7 @@ SESSIONS = 500  # whose state Gradio keeps, such as uploaded prompts; the longes
 def build_page(desk: Desk, menu: Menu | None = None) -> gr.Blocks:
     """Build the page of a desk."""
     with gr.Blocks(title="Mixdesk", fill_width=True, analytics_enabled=False, delete_cache=KEPT) as blocks:
+        build_endpoints(desk)
         build_header(desk.warning, menu, desk.engine.notes, desk.hosted, desk.sign_in)
         with gr.Tabs(elem_id="tabs", overflow_behavior="wrap") as tabs:
             with gr.Tab(labelled("Desk", "desk-tab"), id="desk", elem_id="desk-tab") as first:

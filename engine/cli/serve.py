@@ -31,6 +31,8 @@ def serve_command(
 
     keys = ApiKeys.read(api_key)
     bound = bind_address(host, port)
+    from engine.api.health import health_routes
+    from engine.api.metrics import metrics_routes
     from engine.api.routes import api_routes
     from engine.api.source import OneEngine
     from engine.inference.engine import Engine
@@ -46,5 +48,6 @@ def serve_command(
         typer.echo(f"Mixdesk's engine is at {url} (Ctrl+C ends it)")
     if not keys.keys and host not in ("127.0.0.1", "localhost", "::1"):
         typer.echo("Only programs on this machine are served: MIXDESK_API_KEYS gives keys to others.", err=True)
-    ApiServer(api_routes(source, keys), engine.close).run(sockets=[bound])
+    routes = [*api_routes(source, keys), *health_routes(source), *metrics_routes(source, keys)]
+    ApiServer(routes, engine.close).run(sockets=[bound])
     engine.close()

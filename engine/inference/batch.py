@@ -14,6 +14,7 @@ from engine.inference.finish_reason import FinishReason
 from engine.inference.model_runner import free_memory, runner_for
 from engine.inference.sampler import draw, warp
 from engine.inference.sequence import Sequence
+from engine.inference.stop_strings import StopFinder
 from engine.inference.thread_tuning import Threads
 from engine.inference.token_events import keep_events
 from engine.inference.top_logprobs import likeliest
@@ -131,8 +132,17 @@ class Batch:
             seq.mixture = seq.mixture_schedule.get(len(seq.tokens), seq.mixture)
             if token in self.policy_set.stop_ids:
                 seq.finish_reason = FinishReason.END
+            elif seq.sampling.stop and self._stops(seq):
+                seq.finish_reason = FinishReason.STOP_STRING
             elif len(seq.tokens) >= seq.prefix_length + seq.sampling.max_new_tokens:
                 seq.finish_reason = FinishReason.LENGTH
+
+    def _stops(self, seq: Sequence) -> bool:
+        """Return whether the sequence's text has a stop string, and note where."""
+        if seq.stop_finder is None:
+            seq.stop_finder = StopFinder(seq.sampling.stop, self.policy_set, seq.tokens[: seq.prefix_length])
+        seq.text_end = seq.stop_finder.find(seq.tokens)
+        return seq.text_end is not None
 
     def _record(self, group: list[Sequence], log_probs: Tensor, scores: Tensor, at: Tensor) -> None:
         """Add the tokens to the sequences' records.

@@ -21,7 +21,8 @@ class Token:
 
     Attributes:
         id: the token's id.
-        text: the text that it adds to the response.
+        text: the text that it adds to the response; text that may be the beginning of a stop string is added by a
+            later token, or by none.
         log_probs: {policy: log-prob of the token}.
         mixture: the mixture that it was drawn from; for a given token, the mixture that the response starts with.
         log_prob: the mixture's log-prob of the token, normalised and with its gain, before the bias, the repetition
@@ -43,8 +44,8 @@ class Completion:
 
     Attributes:
         prompt: a text, the messages of a conversation of several turns, or token ids.
-        text: the response.
-        tokens: its token ids.
+        text: the response; it ends before a stop string that ended it.
+        tokens: its token ids, all that were drawn.
         mixture: the mixture; the last one if the response was steered.
         sampling: the sampling settings.
         seed: the seed.

@@ -15,7 +15,7 @@ from engine.errors import InputError
 from engine.inference.completion import Completion, Token
 from engine.inference.familiarity import Familiarity
 from engine.inference.request import Request, Stream
-from engine.inference.request_checks import TokenIds, check_date, check_readable, check_tokens
+from engine.inference.request_checks import TokenIds, check_biased, check_date, check_readable, check_tokens
 from engine.inference.sampler import Sampler
 from engine.inference.scheduler import Scheduler
 from engine.inference.self_test import check_decoding
@@ -56,6 +56,7 @@ class Engine(TextApi):
         except InputError as error:
             raise locate_error(config, error) from None
         self._scheduler = Scheduler(self.policy_set, self.reward_set)
+        self.telemetry = self._scheduler.telemetry
         self._familiarity = Familiarity(self.policy_set, config, self._scheduler.run)
 
     @classmethod
@@ -114,7 +115,7 @@ class Engine(TextApi):
     @property
     def restarts(self) -> int:
         """The number of times that the worker has recovered from an unexpected error."""
-        return self._scheduler.restarts
+        return self.telemetry.restarts
 
     def submit(
         self,
@@ -236,6 +237,7 @@ class Engine(TextApi):
             needed = [name for one in (mixture, *others) for name in one.needs]
             policies = check_readable(self.policy_set, prompt, prompt_ids, policies, needed)
             rewards = False
+        check_biased(self.policy_set, sampling)
         if sampling.particles > 1:
             check_particles(mixture, sampling, len(policies), self.max_rows)
             if steered:

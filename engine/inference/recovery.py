@@ -9,6 +9,7 @@ import torch
 
 from engine.errors import InputError
 from engine.inference.batch import Batch
+from engine.inference.finish_reason import FinishReason
 
 if TYPE_CHECKING:
     from engine.inference.scheduler import Scheduler
@@ -29,6 +30,7 @@ def handle_out_of_memory(scheduler: Scheduler, error: Exception) -> None:
 
     The number grows again as steps succeed: see `RowLimit`.
     """
+    scheduler.telemetry.out_of_memory += 1
     running = list(scheduler.running)
     if not running:
         scheduler.requeue([])
@@ -53,6 +55,7 @@ def handle_out_of_memory(scheduler: Scheduler, error: Exception) -> None:
 
 def isolate_failure(scheduler: Scheduler, error: Exception) -> None:
     """Retry the requests of a failed step one by one: those that fail alone fail, the others resume."""
+    scheduler.telemetry.failed_steps += 1
     log.error("a step failed: %s; its requests are tried one by one", error)
     running, healthy = list(scheduler.running), []
     for request in running:
@@ -77,5 +80,6 @@ def restart(scheduler: Scheduler, error: BaseException) -> None:
     scheduler.requeue([])
     for request in running:
         if not request.done:
+            scheduler.telemetry.responses[FinishReason.ERROR] += 1
             request.close_stream()
             request.fail(RuntimeError(f"the engine had to restart: {error}"))

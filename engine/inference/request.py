@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotYet
@@ -13,6 +14,7 @@ from engine.inference.detokenizer import Detokenizer
 from engine.inference.finish_reason import FinishReason
 from engine.inference.sequence import Sequence
 from engine.inference.smc import Particles
+from engine.inference.stop_strings import start_of_new, without_beginnings
 from engine.rules.mixture import Mixture
 from engine.sampling import Sampling
 
@@ -43,27 +45,32 @@ class Request:
         self._future: Future[Completion] = Future()
         self._published = 0  # tokens that were published
         self.failed_steps = 0  # steps that failed while it was in the batch
+        self.submitted, self.first_token_due = time.monotonic(), True
 
     def __iter__(self) -> Iterator[Token]:
         policy_set = self._scheduler.policy_set
         detokenizer = Detokenizer(policy_set.text)
-        given = ""  # the text of the tokens that were handed out
-        kept: tuple[int, str] | None = None  # a token whose text is not settled, and the text up to it that is
+        stop = self.sampling.stop
+        new = start_of_new(policy_set, self.sequence.tokens[: self.sequence.prefix_length]) if stop else 0
+        given = settled = ""  # the text of the tokens that were handed out, and what further tokens cannot change
+        kept: tuple[int, str] | None = None  # a token whose text may grow, and the text up to it that is visible
         while (place := self._tokens.get()) is not None:
             if kept is not None:
                 yield self._token(kept[0], kept[1][len(given) :])
                 given = kept[1]
             tokens = self.sequence.tokens[: place + 1]
             text = detokenizer.text(tokens)
-            settled = policy_set.chat.settled(text, tokens, given)
-            if settled == text:
+            visible = settled = policy_set.chat.settled(text, tokens, settled)
+            if stop:
+                visible = without_beginnings(settled, stop, new)[: self.sequence.text_end]
+            if visible == text:
                 yield self._token(place, text[len(given) :])
                 kept, given = None, text
                 detokenizer.settle(tokens)
             else:
-                kept = place, settled
-        if kept is not None:  # it ended within a character
-            yield self._token(kept[0], policy_set.text(self.sequence.tokens)[len(given) :])
+                kept = place, visible
+        if kept is not None:  # it ended within a character or a stop string
+            yield self._token(kept[0], self.text[len(given) :])
         self._tokens.put(None)  # another iteration ends at once
         if self._future.done() and (error := self._future.exception()):
             raise error
@@ -125,6 +132,11 @@ class Request:
         return self.sequence.sampling
 
     @property
+    def text(self) -> str:
+        """The text of the tokens so far, which ends before a stop string that ended the response."""
+        return self._scheduler.policy_set.text(self.sequence.tokens)[: self.sequence.text_end]
+
+    @property
     def drawn(self) -> int:
         """The number of tokens drawn so far; with particles, that of the longest."""
         return max(len(seq.tokens) - seq.prefix_length for seq in self.sequences)
@@ -173,7 +185,7 @@ class Request:
         self._future.set_result(
             Completion(
                 prompt=sequence.prompt,
-                text=self._scheduler.policy_set.text(sequence.tokens),
+                text=self.text,
                 tokens=sequence.tokens,
                 mixture=sequence.mixture,
                 sampling=sequence.sampling,

@@ -9,6 +9,7 @@ from engine.errors import InputError
 from engine.messages import TokenPrompt
 from engine.models.policy_set import Policy, PolicySet
 from engine.models.token_prompts import check_ids
+from engine.sampling import BANNED, Sampling
 
 TokenIds = list[int] | tuple[int, ...]
 
@@ -19,6 +20,15 @@ def check_tokens(policy_set: PolicySet, tokens: TokenIds) -> list[int]:
         if token in policy_set.stop_ids:
             raise InputError(f"tokens: {token} ends a response; give those before it")
     return list(tokens)
+
+
+def check_biased(policy_set: PolicySet, sampling: Sampling) -> None:
+    """Raise InputError if a bias is for a token that is not in the vocabulary, or bans all tokens."""
+    if not sampling.logit_bias:
+        return
+    check_ids(policy_set, [token for token, _ in sampling.logit_bias], "logit_bias")
+    if sum(value == BANNED for _, value in sampling.logit_bias) >= len(policy_set.tokenizer):
+        raise InputError("logit_bias: it bans all tokens; leave some")
 
 
 def check_readable(

@@ -106,8 +106,7 @@ class RewardWorker:
 
     def _compute(self, request: Request, objectives: list[str]) -> Rewards:
         sequence = request.sequence
-        text = self.policy_set.text(sequence.tokens)
-        return self.reward_set.score([(sequence.prompt, text, sequence.tokens)], objectives)[0]
+        return self.reward_set.score([(sequence.prompt, request.text, sequence.tokens)], objectives)[0]
 
     def _add(self, request: Request, compute: Callable[[], Rewards]) -> None:
         """Add rewards to a response, and complete it after the last of them."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -11,7 +12,7 @@ from transformers import (
 )
 
 from engine.errors import InputError
-from engine.sampling import Sampling
+from engine.sampling import BANNED, Sampling
 
 
 class Sampler:
@@ -30,7 +31,7 @@ class Sampler:
 
 
 def warp(log_probs: Tensor, sampling: Sampling, said: Sequence[list[int]]) -> Tensor:
-    """Apply the sampling's repetition penalty, temperature and truncation to next-token log-probs.
+    """Apply the sampling's repetition penalty, bias, temperature and truncation to next-token log-probs.
 
     Args:
         log_probs: [sequences, V].
@@ -42,6 +43,7 @@ def warp(log_probs: Tensor, sampling: Sampling, said: Sequence[list[int]]) -> Te
 
     Raises:
         ValueError: a log-prob is NaN.
+        InputError: the bias leaves no token.
     """
     if log_probs.isnan().any():
         raise ValueError("the mixture's log-probs are not numbers")
@@ -50,6 +52,12 @@ def warp(log_probs: Tensor, sampling: Sampling, said: Sequence[list[int]]) -> Te
         penalty = RepetitionPenaltyLogitsProcessor(float(sampling.repetition_penalty))
         rows = [torch.tensor([tokens], dtype=torch.long, device=scores.device) for tokens in said]
         scores = torch.cat([penalty(row, scores[i : i + 1]) for i, row in enumerate(rows)])
+    if sampling.logit_bias:
+        ids = torch.tensor([token for token, _ in sampling.logit_bias], device=scores.device)
+        bias = [-math.inf if value == BANNED else value for _, value in sampling.logit_bias]
+        scores = scores.index_add(-1, ids, torch.tensor(bias).to(scores).expand(len(scores), -1))
+        if scores.isneginf().all(-1).any():
+            raise InputError("logit_bias: it bans every token that the policies find possible; leave some")
     if sampling.temperature == 0:
         return scores
     # The warpers look at scores only.

@@ -24,6 +24,7 @@ from engine.inference.request import Request
 from engine.inference.reward_worker import RewardWorker
 from engine.inference.row_limit import RowLimit
 from engine.inference.sequence import Sequence
+from engine.inference.telemetry import Telemetry
 from engine.models.policy_set import PolicySet
 from engine.reward_kind import Scored
 from engine.rewards.missing import Rewards
@@ -46,7 +47,7 @@ class Scheduler:
         queue: requests that wait for room in the batch.
         running: requests in the batch, in the order of their admission.
         reward_worker: computes the rewards of finished responses.
-        restarts: number of times that the worker has recovered from an unexpected error.
+        telemetry: counts and durations of the worker's work.
     """
 
     def __init__(self, policy_set: PolicySet, reward_set: RewardSet) -> None:
@@ -56,7 +57,7 @@ class Scheduler:
         self.queue: FairQueue[Request] = FairQueue()
         self.running: dict[Request, None] = {}
         self.reward_worker = RewardWorker(reward_set, policy_set, self.post)
-        self.restarts = 0
+        self.telemetry = Telemetry()
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._closed = False
         self._used = False  # whether memory may have been freed since it was last returned
@@ -129,6 +130,7 @@ class Scheduler:
     def close(self) -> None:
         """Stop the worker; running and queued responses are cut off with finish_reason 'stopped'."""
         self._closed = True
+        self.telemetry.alive = False
         self._jobs.put(None)
         self._worker.join()
         self.reward_worker.close()
@@ -147,7 +149,7 @@ class Scheduler:
                 return self._finish_all()
             except BaseException as error:
                 log.exception("the engine's worker restarts")
-                self.restarts += 1
+                self.telemetry.restarts += 1
                 recovery.restart(self, error)
 
     def _run_jobs(self) -> bool:
@@ -182,9 +184,10 @@ class Scheduler:
                 if not self._run_jobs():
                     self._jobs.put(None)
             if self.running:
-                rows = self.batch.rows
+                rows, began = self.batch.rows, time.monotonic()
                 # Tokens are published while the models read them: each is seen a step earlier.
-                self.batch.step(self._publish)
+                self.batch.step(self._drawn)
+                self.telemetry.step_seconds.observe(time.monotonic() - began)
                 self.batch.max_rows = self.row_limit.succeed(self.batch.max_rows, rows)
             for request in self.running:
                 if request.particles:
@@ -235,6 +238,11 @@ class Scheduler:
 
     # ---------------------------------------- worker: tokens, and the end of a response
 
+    def _drawn(self) -> None:
+        """Count and publish the tokens that a step has just drawn."""
+        self.telemetry.tokens += sum(seq.error is None for seq in self.batch.sequences)
+        self._publish()
+
     def _publish(self, resampled: bool = False) -> None:
         """Publish the new tokens; after resampling also those of particles, which may have finished."""
         for request in list(self.running):
@@ -248,6 +256,9 @@ class Scheduler:
         if sequence.error is None:
             try:
                 request.publish()
+                if request.first_token_due and request.drawn:
+                    request.first_token_due = False
+                    self.telemetry.first_token_seconds.observe(time.monotonic() - request.submitted)
             except Exception as error:
                 sequence.error, sequence.finish_reason = error, FinishReason.ERROR
         if sequence.finish_reason is not None:
@@ -267,6 +278,7 @@ class Scheduler:
     def finish(self, request: Request) -> None:
         """Close a request's stream, and complete it, after its rewards if it has any. Called by the worker."""
         self.running.pop(request, None)
+        self.telemetry.responses[ended_by(request)] += 1
         request.close_stream()
         if request.sequence.error is not None:
             request.fail(request.sequence.error)
@@ -333,3 +345,9 @@ class Scheduler:
 def rows_of(request: Request) -> int:
     """Return the number of rows that a request has, or will have, in the batch."""
     return sum(len(seq.policies) for seq in request.sequences)
+
+
+def ended_by(request: Request) -> FinishReason:
+    """Return why a request has ended."""
+    sequence = request.sequence
+    return FinishReason.ERROR if sequence.error is not None else sequence.finish_reason or FinishReason.STOPPED

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from engine.inference.finish_reason import FinishReason
 from engine.inference.sampler import Sampler
+from engine.inference.stop_strings import StopFinder
 from engine.inference.token_events import StepRecord
 from engine.inference.top_logprobs import TopLogprobs
 from engine.messages import Prompt
@@ -57,6 +58,8 @@ class Sequence:
     prefix_length: int = 0  # how many of the tokens were given, and not drawn
     n_top_logprobs: int = 0  # of every policy's likeliest tokens at each place that is drawn
     top_logprobs: list[TopLogprobs] = field(default_factory=list)  # of each drawn token, if they are kept
+    stop_finder: StopFinder | None = None  # made when the first token is drawn, if there are stop strings
+    text_end: int | None = None  # where in the text its stop string begins, once there is one
     date: str = ""  # that the chat template was given, if it writes one
 
     @property

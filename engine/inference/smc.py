@@ -37,7 +37,8 @@ def check_particles(mixture: Mixture, sampling: Sampling, rows: int, max_rows: i
         max_rows: the number of rows that the batch holds.
 
     Raises:
-        InputError: the temperature is 0, the rule has no exact mixture, or the particles do not fit the batch.
+        InputError: the temperature is 0, the rule has no exact mixture, the particles do not fit the batch, or tokens
+            have a bias.
     """
     if sampling.temperature == 0:
         raise InputError("particles: at temperature 0 they are all alike; give a temperature above 0, or 1 particle")
@@ -48,6 +49,8 @@ def check_particles(mixture: Mixture, sampling: Sampling, rows: int, max_rows: i
             f"particles: {sampling.particles} of {rows} policies are {sampling.particles * rows} rows, and the batch "
             f"holds {max_rows}; give {max_rows // rows} or fewer"
         )
+    if sampling.logit_bias:
+        raise InputError("logit_bias: the exact mixture has none; give 1 particle, or no bias")
 
 
 class Particles:
@@ -126,6 +129,7 @@ class Particles:
                 log_probs=list(seq.log_probs),
                 top_logprobs=list(seq.top_logprobs),
                 sampler=self.sequences[slot].sampler,
+                stop_finder=None,  # it finds its place by itself
                 record=seq.record and replace(seq.record, log_probs=dict(seq.record.log_probs)),
             )
             self.sequences[slot] = copy

@@ -9,6 +9,20 @@ export const tabButton = (id) => `#${id}-button`;
 /** @param {string} id the tab's elem_id */
 export const openTab = (id) => byId(`${id}-button`).click();
 
+/** Press the link Use via API, which the page's style hides: its view lists the endpoints. */
+export const openApi = () => /** @type {any} */ (document.querySelector("footer .show-api"))?.click();
+
+/** Show the view Use via API if the address asks for it, and return whether it does. Gradio itself does not fetch the
+ * view then; the first press takes it out of the address. */
+export const openApiIfAsked = () => {
+  const asked = new URLSearchParams(location.search).get("view") === "api";
+  if (asked) {
+    openApi();
+    openApi();
+  }
+  return asked;
+};
+
 /** The button of the tab that is open. @returns {any} */
 export const openTabButton = () => document.querySelector("#tabs [role=tab][aria-selected=true]");
 

@@ -1,7 +1,7 @@
 // @ts-check
 // Help, and the shortcuts that only press what is there anyway. Their list: shortcuts.json.
 import { byId, press, typing } from "./dom.js";
-import { field, openTab } from "./gradio.js";
+import { field, openApi, openTab } from "./gradio.js";
 import { go, matches, reachable } from "./shortcuts.js";
 import * as tour from "./tour.js";
 
@@ -21,7 +21,10 @@ export const listen = () => {
     const wanted = event.target.closest("[data-help]")?.dataset.help;
     if (wanted === "open") show();
     else if (wanted === "close" || event.target === dialog()) dialog().close();
-    else if (wanted === "tour") {
+    else if (wanted === "api") {
+      dialog().close();
+      openApi();
+    } else if (wanted === "tour") {
       dialog().close();
       openTab("desk-tab");
       tour.start();

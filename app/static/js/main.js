@@ -12,6 +12,7 @@ import * as explore from "./explore.js";
 import * as fetching from "./fetching.js";
 import * as figures from "./figures.js";
 import * as focus from "./focus.js";
+import { openApiIfAsked } from "./gradio.js";
 import * as help from "./help.js";
 import * as marks from "./marks.js";
 import * as state from "./math/state.js";
@@ -54,7 +55,7 @@ const mixdesk = {
     rating.resend();
     document.body.dataset.ready = "true";
     (window.requestIdleCallback ?? setTimeout)(figures.begin); // a button that is pressed at once comes first
-    tour.greet();
+    if (!openApiIfAsked()) tour.greet();
   },
   uuid,
   annotate, choices, compare, drawer, marks, mixer, offer, panels, rating, restore, results, sharing, state, status, steer, target, text, trace, turns,

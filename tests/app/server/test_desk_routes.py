@@ -39,7 +39,7 @@ def client(desk: Desk) -> TestClient:
         "/openapi.json", "/docs", "/redoc", "/monitoring", "/monitoring/", "/monitoring/summary", "/monitoring/key",
         "/gradio_api/openapi.json", "/gradio_api/docs", "/gradio_api/dev/reload", "/gradio_api/deep_link",
         "/gradio_api/runs", "/gradio_api/proxy=https://example.org/", "/gradio_api/vibe-code", "/gradio_api/token",
-        "/gradio_api/mcp/", "/gradio_api/call/predict/1", "/gradio_api/profiling/traces",
+        "/gradio_api/mcp/", "/gradio_api/profiling/traces",
     ],
 )  # fmt: skip
 def test_what_the_page_does_not_use_is_closed(client: TestClient, path: str) -> None:

@@ -34,7 +34,16 @@ def hashes(client: TestClient, prefix: str = "") -> set[str]:
     """The session hashes that reach Gradio for "abc"."""
     made = [client.get(f"{prefix}/gradio_api/heartbeat/abc").json()["path"].rpartition("/")[2]]
     made.append(client.get(f"{prefix}/gradio_api/queue/data?session_hash=abc").json()["query"]["session_hash"])
-    for path in ("queue/join", "queue/join/", "run/predict", "component_server", "cancel", "reset"):
+    for path in (
+        "queue/join",
+        "queue/join/",
+        "run/predict",
+        "call/generate",
+        "call/v2/generate/",
+        "component_server",
+        "cancel",
+        "reset",
+    ):
         asked = {"session_hash": "abc", "data": ["é", None, 1.5, 10**20], "event_data": {"session_hash": "abc"}}
         got = json.loads(client.post(f"{prefix}/gradio_api/{path}", json=asked).json()["body"])
         made.append(got.pop("session_hash"))

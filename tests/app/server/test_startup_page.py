@@ -79,6 +79,15 @@ def test_every_request_is_told_to_come_again():
         assert "loading the policy &lt;b&gt;." in page
 
 
+def test_a_host_sees_that_the_process_answers_and_is_not_ready() -> None:
+    listener = bind("127.0.0.1", 0)
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    with listener, answering(listener):
+        status, headers, text = ask(f"{url}/healthz")
+        assert (status, text, headers.get("Retry-After")) == (200, "ok\n", None)
+        assert ask(f"{url}/readyz")[0] == ask(f"{url}/healthz/x")[0] == 503
+
+
 def test_who_asks_between_two_servers_waits_for_the_second():
     listener = bind("127.0.0.1", 0)
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"

@@ -148,6 +148,21 @@ def test_an_exact_completion_can_be_generated_again(store, tiny_engine: Engine):
     assert again.tokens == row["tokens"]
 
 
+def test_stop_strings_and_biases_are_kept(store, tiny_engine: Engine):
+    whole = tiny_engine.generate("mix", seed=5, max_new_tokens=30, temperature=0.9, logit_bias={30: 2.0, 9: -100})
+    stop = [whole.text[9:11], "\n"]
+    made = tiny_engine.generate(
+        "mix", seed=5, max_new_tokens=30, stop=stop, temperature=0.9, logit_bias={30: 2, 9: -100}
+    )
+    assert made.finish_reason == "stop_string"
+    store.rate("r", made, whole, "tie", "anna")
+    row, other = store.completion(1), store.completion(2)
+    assert row["sampling"]["stop"] == stop and "stop" not in other["sampling"]
+    assert row["finish_reason"] == "stop_string"
+    again = tiny_engine.generate(row["prompt"], **row["mixture"], **row["sampling"], seed=row["seed"])
+    assert (again.tokens, again.text) == (row["tokens"], row["text"])
+
+
 def test_a_branch_can_be_generated_again(store, tiny_engine: Engine):
     mixture, sampling = tiny_engine.mixture({"plain": 1, "narrow": 1}), Sampling(max_new_tokens=8, temperature=0.9)
     made = tiny_engine.submit("mix", mixture, sampling, seed=2, tokens=[20, 30]).completion()
@@ -172,7 +187,7 @@ def test_the_date_that_a_template_wrote_is_kept(store, completion):
 def test_an_older_database_is_read_as_it_is(store, completion):
     """export opens it read only, and so as it was when its app made it."""
     store.rate("r", completion(), completion("b"), "left", "anna")
-    for column in ("particles", "repetition_penalty", "steered", "begins_with", "date"):
+    for column in ("particles", "repetition_penalty", "stop", "logit_bias", "steered", "begins_with", "date"):
         store.db.execute(f"alter table completions drop column {column}")
     store.db.execute("drop index idx_prompts_text_messages")
     store.db.execute("alter table prompts drop column messages")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 
@@ -53,18 +54,21 @@ def byte_fallback(folder: Path) -> PreTrainedTokenizerFast:
 KINDS = {"byte level": byte_level, "byte fallback": byte_fallback}
 
 
-@pytest.fixture(scope="module", params=KINDS)
-def engine(request: pytest.FixtureRequest, tiny: Tiny, tmp_path_factory: pytest.TempPathFactory):
+def random_engine(kind: str, tiny: Tiny, base: Path) -> Engine:
     """A random model, which writes bytes that are no text as often as not."""
-    base = tmp_path_factory.mktemp("streams") / "base"
-    tokenizer = KINDS[request.param](base)
+    tokenizer = KINDS[kind](base)
     config = LlamaConfig(
         vocab_size=len(tokenizer), hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=4,
         num_key_value_heads=2, max_position_embeddings=512, initializer_range=0.02, eos_token_id=4, bos_token_id=None,
     )  # fmt: skip
     LlamaForCausalLM(config).save_pretrained(base)
     policies = [{"name": "told", "objective": "told", "system_prompt": "mix"}]
-    with Engine.from_config(tiny.write("streams.yaml", base=str(base), policies=policies, rewards=[])) as engine:
+    return Engine.from_config(tiny.write("streams.yaml", base=str(base), policies=policies, rewards=[]))
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def engine(request: pytest.FixtureRequest, tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    with random_engine(request.param, tiny, tmp_path_factory.mktemp("streams") / "base") as engine:
         yield engine
 
 
