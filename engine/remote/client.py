@@ -57,7 +57,7 @@ class EngineClient:
             valid = False
         if not valid:
             raise InputError(f"--engine: found '{url[:200]}'; give an address such as http://gpu-box:8000")
-        self.url = url.rstrip("/")
+        self.url = url.rstrip("/").removesuffix("/v1")
         headers = {VERSION_HEADER: str(PROTOCOL), **({"Authorization": f"Bearer {key}"} if key else {})}
         # Each response that is under way has a connection. The environment's proxies are for other addresses.
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=32)

@@ -8,7 +8,6 @@ import logging
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,108 +15,28 @@ import platformdirs
 
 from engine.bank.collection import SAMPLING, proposals
 from engine.bank.storage import BankFile
-from engine.config import REFERENCE, Config
-from engine.errors import InputError
+from engine.config import Config
 from engine.files import write_text
 from engine.inference.engine import Engine
 from engine.inference.request import Request
 from engine.inference.request_checks import TokenIds
 from engine.inference.sequence import Record
+from engine.inference.telemetry import Telemetry
 from engine.messages import Prompt
 from engine.models.mixture_log_probs import PositionLogProb
-from engine.models.policy_set import Policy
 from engine.remote.client import EngineClient, EngineError
+from engine.remote.description import RemotePolicies, RemoteRewards
 from engine.remote.request import RemoteRequest
-from engine.remote.wire import prompt_to_json, rewards_from_json, scale_from_json
-from engine.reward_kind import RewardSettings, Scored
+from engine.remote.wire import prompt_to_json, rewards_from_json, scale_from_json, telemetry_from_json
+from engine.reward_kind import Scored
 from engine.rewards.missing import Rewards
-from engine.rewards.scale import RewardScale
-from engine.rules.mixture import Mixture, make_mixture
-from engine.rules.registry import DEFAULT_RULE
+from engine.rules.mixture import Mixture
 from engine.sampling import Sampling
 
 log = logging.getLogger("mixdesk")
 
 WATCH = 2.0  # seconds between two looks at the engine's status
-
-
-class RemotePolicies:
-    """What a desk needs of a PolicySet whose models are elsewhere.
-
-    Attributes:
-        policies: the policies, the reference first.
-        by_name: {name: policy}.
-        context: the most tokens of prompt and response together.
-        stop_ids: the tokens that end a turn.
-        notes: remarks on the policies.
-    """
-
-    def __init__(self, call: Callable[..., Any], described: Mapping[str, Any]) -> None:
-        """Take the policies from an engine's description.
-
-        Args:
-            call: calls the engine, as `EngineClient.call` does.
-            described: the description.
-        """
-        self._call, self._dated, self._soup_error = call, described["dated"], described["soup_error"]
-        self._spelled: dict[int, str] = {}
-        self.policies = [Policy(**policy) for policy in described["policies"]]
-        self.by_name = {policy.name: policy for policy in self.policies}
-        self.context: int = described["context"]
-        self.stop_ids: set[int] = set(described["stop_ids"])
-        self.notes: list[str] = described["notes"]
-
-    @property
-    def names(self) -> list[str]:
-        """The names of the policies without the reference."""
-        return [policy.name for policy in self.policies if policy.name != REFERENCE]
-
-    def now(self) -> str:
-        """Return the time in ISO format if a chat template writes one, else ""."""
-        return datetime.now().isoformat(timespec="seconds") if self._dated else ""
-
-    def spell(self, tokens: Sequence[int]) -> list[str]:
-        """Return how each token is shown alone; see `PolicySet.spell`."""
-        if missing := [token for token in tokens if token not in self._spelled]:
-            self._spelled.update(zip(missing, self._call("spell", tokens=missing), strict=True))
-        return [self._spelled[token] for token in tokens]
-
-    def mixture(
-        self,
-        weights: Mapping[str, float] | None = None,
-        rule: str = DEFAULT_RULE,
-        gain: float = 1.0,
-        exponent: float = 1.0,
-    ) -> Mixture:
-        """Return a checked mixture of these policies; no weights means uniform. Raises InputError."""
-        mixture = make_mixture(weights, self.names, rule, gain, exponent)
-        if mixture.averages_adapters and self._soup_error:
-            raise InputError(self._soup_error)
-        return mixture
-
-
-class RemoteRewards:
-    """What a desk needs of a RewardSet whose models are elsewhere; `scale` is calibrated by the desk.
-
-    Attributes:
-        settings: {objective: settings}, in the engine's order.
-        scale: mean and standard deviation of the reference's rewards.
-    """
-
-    def __init__(self, settings: list[RewardSettings], objectives: list[str], scale: RewardScale) -> None:
-        """Take the rewards of a configuration in the order of `objectives`."""
-        by_objective = {reward.objective: reward for reward in settings}
-        self.settings = {name: by_objective[name] for name in objectives}
-        self.scale = scale
-
-    @property
-    def objectives(self) -> list[str]:
-        """The names of the objectives, in their order."""
-        return list(self.settings)
-
-    def standard(self, rewards: dict[str, float]) -> dict[str, float]:
-        """Return the rewards of calibrated objectives as z-scores against the reference's rewards."""
-        return self.scale.standard(rewards)
+STATUS = 10.0  # seconds in which it must come
 
 
 class RemoteEngine(Engine):
@@ -146,19 +65,19 @@ class RemoteEngine(Engine):
         self._reachable = True
         self._closed = threading.Event()
         try:
-            self._take(report)
+            self.take(report)
         except BaseException:
             self.close()
             raise
-        threading.Thread(target=self._watch, name="mixdesk-engine-watch", daemon=True).start()
+        threading.Thread(target=self.watch, name="mixdesk-engine-watch", daemon=True).start()
 
-    def _take(self, report: Callable[[str], None]) -> None:
+    def take(self, report: Callable[[str], None]) -> None:
         """Take the engine's configuration, policies, rewards and bank."""
         described = self.client.get("/description").json()
-        self._status = self.client.get("/status").json()
+        self._status = self.read_status()
         self._fingerprint = described["fingerprint"]
         self.config = self._config(described)
-        self.policy_set = RemotePolicies(self._call, described)  # type: ignore[assignment]
+        self.policy_set = RemotePolicies(self._call, self._get, described)  # type: ignore[assignment]
         self.reward_set = RemoteRewards(  # type: ignore[assignment]
             self.config.rewards, described["objectives"], scale_from_json(self._status["scale"])
         )
@@ -185,7 +104,8 @@ class RemoteEngine(Engine):
         if not file.path.exists() and (text := self.client.get("/bank").text):
             write_text(file.path, text)
 
-    def _watch(self) -> None:
+    def watch(self) -> None:
+        """Read the engine's status again and again, until this is closed."""
         while not self._closed.wait(WATCH):
             try:
                 status = self.read_status()
@@ -204,7 +124,8 @@ class RemoteEngine(Engine):
 
     def read_status(self) -> dict[str, Any]:
         """Ask the engine what it is doing. Raises EngineError."""
-        return self.client.get("/status", timeout=5.0).json()
+        status = self.client.get("/status", timeout=STATUS).json()
+        return {**status, "telemetry": [status["telemetry"]]}
 
     def _check_fit(self, described: Mapping[str, Any]) -> None:
         """Note whether an engine that was restarted has other policies than this desk was built for."""
@@ -229,12 +150,24 @@ class RemoteEngine(Engine):
         with self.connected() as (client, _):
             return client.call(name, **body)
 
+    def _get(self, path: str) -> bytes:
+        self._check_open()
+        with self.connected() as (client, _):
+            return client.get(path).content
+
     @contextmanager
     def connected(self) -> Iterator[tuple[EngineClient, Callable[[list[Request]], None]]]:
         """Yield the client of the engine for a call, and a function that is given the responses which it began."""
         yield self.client, lambda requests: None
 
     # ---------------------------------------- status, as last reported
+
+    @property
+    def telemetry(self) -> Telemetry:  # type: ignore[override]
+        """What the engine has done since it started; `alive` is false while it cannot be reached."""
+        telemetry = telemetry_from_json(self._status["telemetry"])
+        telemetry.alive = telemetry.alive and self._reachable and not self._closed.is_set()
+        return telemetry
 
     @property
     def max_rows(self) -> int:
@@ -304,10 +237,12 @@ class RemoteEngine(Engine):
         client: object = None,
         time_limit: float | None = None,
         top_logprobs: int = 0,
+        trace: bool = True,
+        rewards: bool = True,
     ) -> list[Request]:
         """Queue several responses to one prompt; see `Engine.submit_all`. Raises InputError, EngineError."""
         samplings = sampling if isinstance(sampling, list) else [sampling] * len(mixtures)
-        plain = {"trace": True, "rewards": True, "tokens": [], "date": "", "steered": {}, "record": None}
+        plain = {"trace": trace, "rewards": rewards, "tokens": [], "date": "", "steered": {}, "record": None}
         responses = [
             {"mixture": mixture.as_dict(), "sampling": one.as_dict(), "seed": seed, **plain}
             for mixture, one, seed in zip(mixtures, samplings, seeds, strict=True)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import secrets
+import tempfile
+import zipfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -29,8 +32,10 @@ from engine.remote.wire import (
     prompt_from_json,
     rewards_to_json,
     scale_to_json,
+    telemetry_to_json,
 )
 from engine.rules.mixture import Mixture
+from engine.rules.registry import RULES
 from engine.sampling import Sampling
 
 SWEEP = 5.0  # seconds
@@ -70,6 +75,7 @@ class EngineRoutes:
             Route(f"{ROOT}/status", self.guarded(self.status)),
             Route(f"{ROOT}/prompts", self.guarded(self.prompts)),
             Route(f"{ROOT}/bank", self.guarded(self.bank)),
+            Route(f"{ROOT}/tokenizer", self.guarded(self.tokenizer)),
             Route(f"{ROOT}/responses", self.guarded(self.submit), methods=["POST"]),
             Route(f"{ROOT}/responses/{{id}}/events", self.guarded(self.events)),
             Route(f"{ROOT}/responses/{{id}}/steer", self.guarded(self.steer), methods=["POST"]),
@@ -140,7 +146,9 @@ class EngineRoutes:
     def soup_error(self) -> str:
         """Return why the adapters cannot be averaged, "" if they can."""
         try:
-            self.engine.mixture(rule="soup")
+            for name, rule in RULES.items():
+                if rule.averages_adapters:
+                    self.engine.mixture(rule=name)
         except InputError as error:
             return str(error)
         return ""
@@ -157,6 +165,7 @@ class EngineRoutes:
                 "max_rows": engine.max_rows,
                 "restarts": engine.restarts,
                 "scale": scale_to_json(engine.reward_set.scale),
+                "telemetry": telemetry_to_json(engine.telemetry),
             }
         )
 
@@ -176,6 +185,20 @@ class EngineRoutes:
 
         return PlainTextResponse(await asyncio.to_thread(lines))
 
+    async def tokenizer(self, _: HttpRequest) -> Response:
+        """Return the base's tokenizer as a ZIP archive of its files."""
+
+        def archive() -> bytes:
+            with tempfile.TemporaryDirectory() as folder:
+                self.engine.policy_set.tokenizer.save_pretrained(folder)
+                packed = io.BytesIO()
+                with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as files:
+                    for file in sorted(Path(folder).iterdir()):
+                        files.write(file, file.name)
+                return packed.getvalue()
+
+        return Response(await asyncio.to_thread(archive), media_type="application/zip")
+
     # ---------------------------------------- responses
 
     async def submit(self, request: HttpRequest) -> Response:
@@ -194,7 +217,8 @@ class EngineRoutes:
         seeds = [one["seed"] for one in body["responses"]]
         shared = {"client": client, "time_limit": body["time_limit"], "top_logprobs": body["top_logprobs"]}
         if len(mixtures) > 1:
-            requests = self.engine.submit_all(prompt, mixtures, samplings, seeds, **shared)
+            flags = {name: body["responses"][0][name] for name in ("trace", "rewards")}  # the same of all
+            requests = self.engine.submit_all(prompt, mixtures, samplings, seeds, **flags, **shared)
             return [(request, None) for request in requests]
         (one,) = body["responses"]
         record = None

@@ -12,6 +12,7 @@ import torch
 from engine.inference.completion import Completion, Token
 from engine.inference.finish_reason import FinishReason
 from engine.inference.sequence import Record
+from engine.inference.telemetry import Histogram, Telemetry
 from engine.inference.token_events import StepRecord, unpacked_array
 from engine.inference.top_logprobs import TopLogprobs
 from engine.messages import Prompt, TokenPrompt
@@ -164,3 +165,32 @@ def scale_to_json(scale: RewardScale) -> dict[str, Any]:
 def scale_from_json(value: dict[str, Any]) -> RewardScale:
     """Return the scale of `scale_to_json`."""
     return RewardScale(value["mean"], value["std"], frozenset(value["constant"]))
+
+
+COUNTS = ("tokens", "failed_steps", "out_of_memory", "restarts")
+HISTOGRAMS = ("step_seconds", "first_token_seconds")
+
+
+def telemetry_to_json(telemetry: Telemetry) -> dict[str, Any]:
+    """Return what an engine has done so far, for JSON."""
+    histograms = {name: getattr(telemetry, name) for name in HISTOGRAMS}
+    return {
+        "alive": telemetry.alive,
+        "responses": dict(telemetry.responses),
+        **{name: getattr(telemetry, name) for name in COUNTS},
+        **{name: {"sum": kept.sum, "counts": kept.counts} for name, kept in histograms.items()},
+    }
+
+
+def telemetry_from_json(values: list[dict[str, Any]]) -> Telemetry:
+    """Return the sum of what several engines have done; it is alive if one of them is."""
+    telemetry = Telemetry()
+    telemetry.alive = any(value["alive"] for value in values)
+    for value in values:
+        telemetry.responses.update(value["responses"])
+        for name in COUNTS:
+            setattr(telemetry, name, getattr(telemetry, name) + value[name])
+        for name in HISTOGRAMS:
+            kept: Histogram = getattr(telemetry, name)
+            kept.add(value[name]["counts"], value[name]["sum"])
+    return telemetry

@@ -16,6 +16,7 @@ from engine.remote.client import EngineClient, EngineError
 from engine.remote.engine import RemoteEngine
 from engine.remote.request import RemoteRequest
 from engine.remote.wire import scale_to_json
+from engine.rewards.scale import RewardScale
 from engine.scale.options import NO_RAY, Replicas
 
 try:
@@ -38,7 +39,7 @@ class ReplicaClient(EngineClient):
 
     def unreachable(self, error: BaseException) -> EngineError:
         """Return the error for a replica that has died."""
-        return EngineError("the replica of the engine that wrote this has died, and is being replaced; generate it again")
+        return EngineError("the engine's replica that wrote this has died, and is being replaced; generate it again")
 
 
 class Lease:
@@ -50,7 +51,9 @@ class Lease:
         try:
             self.url: str = next(self._responses)
         except Exception as error:
-            raise EngineError(f"no replica of the engine is there ({type(error).__name__}); try again shortly") from None
+            raise EngineError(
+                f"no replica of the engine is there ({type(error).__name__}); try again shortly"
+            ) from None
 
     def release(self) -> None:
         """Give the replica back."""
@@ -84,11 +87,11 @@ class ScaledEngine(RemoteEngine):
         self._handle = self._deploy(config)
         try:
             with self.connected() as (self.client, _):
-                self._take(report)
+                self.take(report)
         except BaseException:
             self.close()
             raise
-        threading.Thread(target=self._watch, name="mixdesk-engine-watch", daemon=True).start()
+        threading.Thread(target=self.watch, name="mixdesk-engine-watch", daemon=True).start()
 
     def _deploy(self, config: Path) -> DeploymentHandle:
         from engine.scale.replica import EngineReplica
@@ -174,15 +177,17 @@ class ScaledEngine(RemoteEngine):
 
     def read_status(self) -> dict[str, Any]:
         """Return the sums over the replicas that answer; dead ones are forgotten."""
-        found = []
+        found: list[dict[str, Any]] = []
         for url, client in list(self._clients.items()):
             try:
                 found.append(client.get("/status", timeout=5.0).json())
             except EngineError:
                 self._forget(url)
         sums = {name: sum(one[name] for one in found) for name in ("waiting", "rows", "max_rows", "restarts")}
-        scale = scale_to_json(self.reward_set.scale)
-        return {"instance": self._status["instance"], "busy": any(one["busy"] for one in found), "scale": scale, **sums}
+        scale = found[0]["scale"] if found else scale_to_json(RewardScale())
+        telemetry = [one["telemetry"] for one in found]
+        busy = any(one["busy"] for one in found)
+        return {"instance": APPLICATION, "busy": busy, "scale": scale, "telemetry": telemetry, **sums}
 
     def close(self) -> None:
         """Stop all replicas."""

@@ -67,7 +67,7 @@ class EngineReplica:
         """Raise RuntimeError if the engine's worker or the server has ended; Ray Serve then replaces the replica."""
         if not self.server.started and self.server.should_exit:
             raise RuntimeError("the replica's server has ended")
-        if self.engine.busy is None:
+        if not self.engine.telemetry.alive:
             raise RuntimeError("the engine has ended")
 
     def __del__(self) -> None:
