@@ -55,6 +55,8 @@ ENGINE: list[tuple[str, str]] = [
     (GENERATE + "--max-new-tokens 0", "max_new_tokens: found 0; give 1 or more"),
     (GENERATE + "--max-new-tokens 1.5", "--max-new-tokens"),
     (GENERATE + "--max-new-tokens 99999999999999999999", "tokens"),
+    (GENERATE + "--stop ''", "stop: found a string of 0 characters; give 1 to 500"),
+    (GENERATE + "--stop a " + "--stop a " * 16, "stop: found 17 strings; give 16 or fewer"),
     (GENERATE + "--particles 0", "particles: found 0; give"),
     (GENERATE + "--particles 1000000", "give"),
     (GENERATE + "--seed -1", "seed: found -1; give"),

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -17,6 +18,8 @@ from engine import InputError, Sampling
 from engine.messages import Prompt
 
 LONGEST = 1_000_000  # characters of a link
+ESCAPED = {"n": "\n", "t": "\t", "\\": "\\"}  # what stands for a character after a backslash in a stop string
+ESCAPE = re.compile(r"\\([nt\\])")
 UNREADABLE = "The page's settings cannot be read: reload the page."
 
 
@@ -60,24 +63,26 @@ class DeskState(BaseModel):
 
     Attributes:
         v: increases when an older version would misread what a newer one writes; 2 adds a conversation before the
-            prompt.
+            prompt, 3 stop strings.
         turns: the conversation before the prompt.
         prompt: the prompt's text.
         mixture: the faders and the rule.
         panels: {open panel: its choice of mixture}.
         sampling: {setting: number}, of `temperature`, `min_p` and `max_new_tokens`.
+        stop: the stop strings as typed; see `typed_stops`.
         seed: the seed as typed.
         new_seed: whether Generate chooses a seed itself.
     """
 
     model_config = ConfigDict(strict=True, allow_inf_nan=False)
 
-    v: Literal[1, 2] = 1
+    v: Literal[1, 2, 3] = 1
     turns: Turns = []
     prompt: str
     mixture: MixtureState
     panels: dict[str, str]
     sampling: dict[str, float]
+    stop: str = ""
     seed: str
     new_seed: bool = False
 
@@ -100,7 +105,14 @@ class DeskState(BaseModel):
             max_new_tokens=int(settings["max_new_tokens"]),
             temperature=settings["temperature"],
             min_p=settings["min_p"],
+            stop=typed_stops(self.stop),
         )
+
+
+def typed_stops(text: str) -> tuple[str, ...]:
+    r"""Return the stop strings in a typed text: one a line, without blank lines; `\n`, `\t` and `\\` are escapes."""
+    lines = [line for line in text.split("\n") if line.strip()]
+    return tuple(ESCAPE.sub(lambda match: ESCAPED[match[1]], line) for line in lines)
 
 
 def read_state(text: str) -> DeskState:

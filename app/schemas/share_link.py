@@ -19,7 +19,8 @@ def to_link(state: DeskState) -> str:
         InputError: if a text holds a lone surrogate.
     """
     try:
-        packed = state.model_dump_json(exclude={"new_seed"}).encode()
+        # Without stop strings a link is what it was before there were any.
+        packed = state.model_dump_json(exclude={"new_seed"} if state.stop else {"new_seed", "stop"}).encode()
     except ValueError:
         raise InputError("prompt: it has half a character (a lone surrogate); type it again") from None
     return base64.urlsafe_b64encode(packed).decode().rstrip("=")

@@ -103,10 +103,14 @@ def as_command(recipe: Recipe) -> str:
     """Return a command line for a POSIX shell; a conversation is piped to stdin as JSON.
 
     Raises:
-        InputError: if the prompt contains a NUL character, which no command line can hold.
+        InputError: if the prompt or a stop string contains a NUL character, which no command line can hold.
     """
-    if isinstance(recipe.prompt, str) and "\0" in recipe.prompt:
-        raise InputError("prompt: it holds a NUL character, which no command line can hold; copy as Python instead")
+    prompts = [recipe.prompt] if isinstance(recipe.prompt, str) else []
+    for what, texts in (("prompt", prompts), ("stop", recipe.sampling.stop)):
+        if any("\0" in text for text in texts):
+            raise InputError(
+                f"{what}: it holds a NUL character, which no command line can hold; copy as Python instead"
+            )
     settings = recipe.settings()
     weights = ",".join(f"{name}={weight!r}" for name, weight in settings.pop("weights").items())
     prompt, piped = settings.pop("prompt"), ""
@@ -118,7 +122,9 @@ def as_command(recipe: Recipe) -> str:
     if not recipe.bundled:
         options["config"] = recipe.path
     words = ["python", "-m", "engine", "generate"]
-    for name, value in options.items():
+    # A tuple's option is given once for each of its values.
+    given = [(name, one) for name, value in options.items() for one in (value if isinstance(value, tuple) else [value])]
+    for name, value in given:
         flag, text = f"--{name.replace('_', '-')}", str(value)
         # After an equals sign a minus is no option.
         words += [f"{flag}={shlex.quote(text)}"] if text.startswith("-") else [flag, shlex.quote(text)]

@@ -41,6 +41,7 @@ class Controls:
     panels: gr.Textbox  # the open sides
     turns: gr.Textbox  # the conversation before the prompt; unseen
     sampling: dict[str, gr.Slider]  # temperature, min_p, max_new_tokens
+    stop: gr.Textbox  # the stop strings
     seed: gr.Textbox
     new_seed: gr.Checkbox
     gathered: gr.Textbox  # the state of all of them, as JSON; unseen
@@ -54,6 +55,7 @@ class Controls:
             **{("panels", side): choice for side, choice in self.mixtures.items()},
             ("open",): self.panels,
             **{("sampling", name): slider for name, slider in self.sampling.items()},
+            ("stop",): self.stop,
             ("seed",): self.seed,
             ("new_seed",): self.new_seed,
         }
@@ -116,6 +118,7 @@ class Controls:
             **{slider: state.sampling[name] for name, slider in self.sampling.items() if name in state.sampling},
             self.turns: conversation.dump(state.turns),
             self.prompt: state.prompt,
+            self.stop: state.stop,
             self.seed: state.seed,
             self.new_seed: state.new_seed,
         }
@@ -222,6 +225,7 @@ class More:
     gain: gr.Slider
     exponent: gr.Slider
     sampling: dict[str, gr.Slider]
+    stop: gr.Textbox
     seed: gr.Textbox
     new_seed: gr.Checkbox
 
@@ -248,13 +252,21 @@ def build_more(longest: int) -> More:
         length = gr.Slider(
             1, longest, min(160, longest), step=1, precision=0, label="Max new tokens", buttons=[], elem_id="length"
         )
+        stop = gr.Textbox(
+            "",
+            label="Stop at",
+            lines=2,
+            max_lines=4,
+            elem_id="stop-at",
+            placeholder="A text a line; \\n is a new line",
+        )
         seed = gr.Textbox("1", label="Seed (other panels take the next)", elem_id="seed")
         fresh = gr.Checkbox(True, label="New seed each time", elem_id="new-seed")
     powers = json.dumps([name for name, one in RULES.items() if one.takes_exponent])
     shows = f"(rule) => ({{__type__: 'update', visible: {powers}.includes(rule)}})"
     rule.change(None, [rule], [exponent], js=shows)
     sampling = {"temperature": temperature, "min_p": min_p, "max_new_tokens": length}
-    return More(rule, gain, exponent, sampling, seed, fresh)
+    return More(rule, gain, exponent, sampling, stop, seed, fresh)
 
 
 def build_prompt(examples: list[str]) -> tuple[gr.Textbox, gr.Button, gr.Button]:

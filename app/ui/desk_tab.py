@@ -112,7 +112,7 @@ class DeskTab:
         mixture = MixtureControls(faders, channels, more.rule, more.gain, more.exponent)
         controls = Controls(
             prompt, mixture, panels.mixtures, panels.open, conversation.turns,
-            sampling=more.sampling, seed=more.seed, new_seed=more.new_seed, gathered=gathered,
+            sampling=more.sampling, stop=more.stop, seed=more.seed, new_seed=more.new_seed, gathered=gathered,
         )  # fmt: skip
         run = gr.Textbox("", visible="hidden", label="Run")
         outputs = Outputs(

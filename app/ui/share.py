@@ -11,7 +11,7 @@ import gradio as gr
 
 from app.html import message
 from app.schemas import conversation
-from app.schemas.desk_state import DeskState
+from app.schemas.desk_state import DeskState, typed_stops
 from app.schemas.share_link import from_link, to_link
 from app.services.app_state import Desk
 from app.services.code_snippets import FORMS, Recipe
@@ -103,9 +103,9 @@ class Sharing:
         Raises:
             InputError: if a setting is invalid.
         """
-        return (
-            f"#mix={to_link(state.model_copy(update={'v': 2 if state.turns else 1, 'seed': str(typed_seed(state))}))}"
-        )
+        stop = state.stop if typed_stops(state.stop) else ""
+        version = 3 if stop else 2 if state.turns else 1
+        return f"#mix={to_link(state.model_copy(update={'v': version, 'stop': stop, 'seed': str(typed_seed(state))}))}"
 
     def open(self, link: str) -> Changes:
         """Return updates that set the desk as a link describes; an invalid link changes only the status line."""

@@ -38,6 +38,9 @@ def generate(
     top_p: Annotated[float, typer.Option(help="only the likeliest tokens that sum to p; 1 is off")] = 1.0,
     min_p: MinP = 0.0,
     repetition_penalty: Annotated[float, typer.Option(help="above 1 makes words of the response rarer")] = 1.0,
+    stop: Annotated[
+        list[str] | None, typer.Option(help="end the response before this text; may be given several times")
+    ] = None,
     particles: Annotated[
         int, typer.Option(help="above 1: from the exact mixture of whole responses, by so many at once")
     ] = 1,
@@ -52,7 +55,9 @@ def generate(
     from engine.rules.registry import DEFAULT_RULE
     from engine.sampling import Sampling
 
-    sampling = Sampling(max_new_tokens, temperature, top_k, top_p, min_p, repetition_penalty, particles)
+    sampling = Sampling(
+        max_new_tokens, temperature, top_k, top_p, min_p, repetition_penalty, particles, tuple(stop or ())
+    )
     with Engine.from_config(config) as engine:
         request = engine.submit(
             said, engine.mixture(chosen, rule or DEFAULT_RULE, gain, exponent), sampling, seed, date=date

@@ -124,6 +124,25 @@ def test_the_whole_way_from_prompt_to_rating(
         assert again.text == row["text"]
 
 
+def test_responses_end_at_a_text_that_was_typed(page: Page, server: Server, ask: Callable[..., None]) -> None:
+    ask("How do I get rid of ants in the kitchen?", temperature=0, seed=20, length=60)
+    page.locator("#generate").click()
+    wait_until_done(page)
+    whole = {side: text(page, side) for side in ("left", "right")}
+    stop = whole["left"][30:37]
+    ask("How do I get rid of ants in the kitchen?", **{"stop-at": f"never said\n{stop}\n"})
+    page.locator("#generate").click()
+    page.wait_for_function("document.querySelector('#stage').innerText.includes('reached a stop string')")
+    wait_until_done(page)
+    assert {side: text(page, side) for side in whole} == {side: said.split(stop)[0] for side, said in whole.items()}
+    page.locator("#top h1").click()
+    page.keyboard.press("1")
+    wait_for_status(page, "Saved")
+    pair = server.pairs()[-1]
+    assert pair["left"]["sampling"]["stop"] == ["never said", stop]
+    assert (pair["left"]["text"], pair["left"]["finish_reason"]) == (whole["left"].split(stop)[0], "stop_string")
+
+
 def test_one_click_gives_a_newcomer_a_good_look(page: Page) -> None:
     assert page.locator("#prompt textarea").input_value()
     page.locator("#generate").click()

@@ -34,6 +34,6 @@ test("the desk's state has the open panels alone", () => {
   const values = [null, '[{"role":"user","content":"a"}]', 2, "faders", "reference", "exact", "left,third", "7", true];
   assert.deepEqual(deskState(paths, values), {
     prompt: "", turns: [{ role: "user", content: "a" }], mixture: { gain: 2 }, panels: { left: "faders", third: "exact" },
-    seed: "7", new_seed: true,
+    stop: "", seed: "7", new_seed: true,
   });
 });

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from app.schemas.conversation import Turn
-from app.schemas.desk_state import DeskState, MixtureState, json_schema, read_state
+from app.schemas.desk_state import DeskState, MixtureState, json_schema, read_state, typed_stops
 from app.schemas.share_link import from_link, to_link
 from app.schemas.solo_mute_lock import Channels
-from engine import InputError
+from engine import InputError, Sampling
 
 PROMPT = "Quotes \" ' `, $HOME, <b>, Zeilen\nund 你好 \U0001f39a️"
 
@@ -68,7 +68,7 @@ def test_a_broken_link_is_told_in_one_line(link):
 
 def test_a_link_from_another_version_is_told():
     with pytest.raises(InputError, match="another version"):
-        from_link(packed({**RAW, "v": 3}))
+        from_link(packed({**RAW, "v": 4}))
 
 
 def test_a_link_has_the_conversation_before_the_prompt():
@@ -76,6 +76,22 @@ def test_a_link_has_the_conversation_before_the_prompt():
     made = settings(v=2, turns=turns)
     assert from_link(to_link(made)) == made
     assert from_link(packed({key: RAW[key] for key in RAW if key != "turns"})).turns == []
+
+
+def test_stop_strings_are_one_a_line():
+    typed = "end\n\n  \n two words \n\\n\\nQ:\\t\n\\\\n \\x"
+    assert typed_stops(typed) == ("end", " two words ", "\n\nQ:\t", "\\n \\x")
+    made = settings(v=3, stop=typed, sampling={"temperature": 0.7, "max_new_tokens": 8, "min_p": 0})
+    assert from_link(to_link(made)) == made
+    assert made.tokens_sampling() == Sampling(8, 0.7, stop=typed_stops(typed))
+    with pytest.raises(InputError, match="stop: found 17 strings"):
+        made.model_copy(update={"stop": "a\n" * 17}).tokens_sampling()
+
+
+def test_a_link_without_stop_strings_is_as_before_there_were_any():
+    older = {key: value for key, value in RAW.items() if key not in ("stop", "new_seed")}
+    assert json.loads(base64.urlsafe_b64decode(to_link(settings()) + "==")) == older
+    assert from_link(packed(older)) == settings()
 
 
 def test_half_a_character_has_no_link():

@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -106,6 +107,25 @@ def test_a_prompt_that_no_command_line_holds_is_told():
     with pytest.raises(InputError, match="NUL"):
         as_command(recipe)
     assert yaml.safe_load(as_yaml(recipe))["prompt"] == "a\0b"
+
+
+STOPS = ("\n\n", "-x", 'It\'s "$HOME"', "a\tb", " c ")
+
+
+def test_stop_strings_are_copied(tiny: Tiny, tiny_engine: Engine):
+    sampling = Sampling(max_new_tokens=12, temperature=0.7, stop=STOPS)
+    recipe = Recipe("mix", {"plain": 1.0}, "geometric", 1.0, 1.0, sampling, 3, tiny.config)
+    words = shlex.split(as_command(recipe))
+    given = [words[i + 1] if word == "--stop" else word for i, word in enumerate(words) if word.startswith("--stop")]
+    assert [word.removeprefix("--stop=") for word in given] == list(STOPS)
+    assert tuple(yaml.safe_load(as_yaml(recipe))["stop"]) == STOPS
+    names: dict = {}
+    with contextlib.redirect_stdout(io.StringIO()):
+        exec(as_python(recipe), names)
+    assert names["completion"].sampling == sampling
+    nothing = Recipe("mix", {"plain": 1.0}, "geometric", 1.0, 1.0, Sampling(stop=("a\0",)), 3, tiny.config)
+    with pytest.raises(InputError, match="stop: it holds a NUL"):
+        as_command(nothing)
 
 
 def test_every_prompt_survives_yaml_and_python():

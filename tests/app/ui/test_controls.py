@@ -26,7 +26,7 @@ def controls() -> Controls:
         choices = {side: gr.Dropdown([FADERS, UNIFORM], value=FADERS) for side in ("left", "right", "third")}
         return Controls(
             *(gr.Textbox(), mixture, choices, gr.Textbox(), gr.Textbox()),
-            sampling=more.sampling, seed=more.seed, new_seed=more.new_seed, gathered=gr.Textbox(),
+            sampling=more.sampling, stop=more.stop, seed=more.seed, new_seed=more.new_seed, gathered=gr.Textbox(),
         )  # fmt: skip
 
 

@@ -32,7 +32,7 @@ def restore() -> Restore:
             {side: gr.Dropdown(choices, value=FADERS, elem_id=f"mixture-{side}") for side in SIDES[:3]},
             gr.Textbox("left,right", visible="hidden"),
             gr.Textbox("[]", visible="hidden"),
-            sampling=more.sampling, seed=more.seed, new_seed=more.new_seed, gathered=gr.Textbox(),
+            sampling=more.sampling, stop=more.stop, seed=more.seed, new_seed=more.new_seed, gathered=gr.Textbox(),
         )  # fmt: skip
         outputs: Any = SimpleNamespace(status=gr.HTML())
     return Restore(controls, outputs)

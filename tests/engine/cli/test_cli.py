@@ -72,6 +72,17 @@ def test_generate_writes_the_text(tiny: Tiny) -> None:
     assert plain.stderr.strip().startswith("rewards: ")
 
 
+def test_generate_ends_before_a_stop_string(tiny: Tiny) -> None:
+    arguments = ["generate", "--config", str(tiny.config), "--prompt", "mix", "--max-new-tokens", "20", "--seed", "2"]
+    whole = json.loads(run(*arguments, "--json").stdout)["text"]
+    stop = whole[8:11]
+    given = ["--stop", "never said", "--stop", stop]
+    found = json.loads(run(*arguments, *given, "--json").stdout)
+    assert (found["text"], found["finish_reason"]) == (whole[: whole.index(stop)], "stop_string")
+    assert found["sampling"]["stop"] == ["never said", stop]
+    assert run(*arguments, *given).stdout == found["text"] + "\n"
+
+
 def test_score(tiny: Tiny) -> None:
     found = run("score", "--config", str(tiny.config), "--prompt", "mix", "--response", "the lazy dog", "--json")
     scores = json.loads(found.stdout)

@@ -36,9 +36,9 @@ const plain = (map) =>
 /** What Generate sends: the state of the desk's components, without the choices of closed panels.
  * @param {Path[]} paths @param {any[]} values @returns {DeskState} */
 export const deskState = (paths, values) => {
-  const { open, prompt, seed, panels, ...state } = fromValues(paths, values);
+  const { open, prompt, stop, seed, panels, ...state } = fromValues(paths, values);
   const choices = Object.entries(panels).filter(([side]) => open.split(",").includes(side));
-  return { ...state, prompt: prompt ?? "", seed: seed ?? "", panels: Object.fromEntries(choices) };
+  return { ...state, prompt: prompt ?? "", stop: stop ?? "", seed: seed ?? "", panels: Object.fromEntries(choices) };
 };
 
 /** The value of the choice that a dropdown shows; `value` where labels do not tell. @param {[string, any][]} choices
