@@ -122,6 +122,7 @@ def serve(
         from app.storage.database import Store
         from app.storage.hub_backup import Mirror
         from app.storage.saved_mixtures import SavedMixtures
+        from app.storage.snapshots import Snapshots, restore
         from app.ui.page import build_page
         from engine import Engine
         from engine.api.health import health_routes
@@ -140,7 +141,10 @@ def serve(
         remote_engine = RemoteEngine(remote, os.environ.get("MIXDESK_ENGINE_KEY", ""), report) if remote else None
         first, *others = config or [choose_first()]
         files = [remote_engine.config.file] if remote_engine else find(first, others)
+        if place.bucket and (restored := restore(place.db, place.bucket)):
+            print(f"The database is that of {restored.name} in {place.bucket}.", file=sys.stderr)
         store = Store(place.db)
+        snapshots = Snapshots(store.path, place.bucket) if place.bucket else None
         if config and (manifest := manifest_of(first)):
             fetch_first(manifest, report)
         on_cpu = zero.on_zero()
@@ -189,7 +193,7 @@ def serve(
         print(line, file=sys.stderr)
     if on_cpu:
         zero.report()
-    latest = LATEST_WITH_COPIES if mirror else LATEST
+    latest = LATEST_WITH_COPIES if mirror or snapshots else LATEST
     annotating = AnnotateRoutes(store, root_path, sign_in=signing_in is not None)
     source = SiteEngines(configurations, SavedMixtures(store))
     routes = [*study_routes(store), *annotating.routes(), *api_routes(source, keys)]
@@ -210,6 +214,8 @@ def serve(
     HttpServer(settings, latest).run(sockets=[listener])
     if mirror:
         mirror.close()  # first: without a disk that stays, the copies are all that is left of the newest ratings
+    if snapshots:
+        snapshots.close()
     configurations.close()
     store.close()
 

@@ -9,6 +9,10 @@ class InputError(ValueError):
     """Invalid input from the caller. The message is one line with the problem and its remedy."""
 
 
+class TooLongError(InputError):
+    """A prompt, with the tokens to be drawn after it, does not fit the models."""
+
+
 def one_line(error: BaseException, longest: int = LONGEST) -> str:
     """Return the whole message of an exception as one line, without trailing punctuation.
 

@@ -29,11 +29,16 @@ class TokenPrompt:
 Prompt: TypeAlias = str | Sequence[Message] | TokenPrompt
 
 ROLES = ("user", "assistant")
+SYSTEM_ROLE = "system"  # of a message before the user's first, in prompts for the policies
 BETWEEN = "\n\n"  # two messages, where no chat template says what stands there
 
 
-def check_messages(prompt: Any) -> str | list[Message]:
+def check_messages(prompt: Any, system: bool = False) -> str | list[Message]:
     """Return a checked prompt: a text unchanged, a single message as its text, several messages as a copy.
+
+    Args:
+        prompt: the prompt.
+        system: whether the first message may be a system message.
 
     Raises:
         InputError: the prompt is not a text or a list of messages, is empty, has wrong roles, or cannot be encoded.
@@ -46,8 +51,10 @@ def check_messages(prompt: Any) -> str | list[Message]:
     if not prompt:
         raise InputError("prompt: it has no messages; give one at least")
     found: list[Message] = []
+    told = system and isinstance(prompt[0], dict) and prompt[0].get("role") == SYSTEM_ROLE
     for number, message in enumerate(prompt, 1):
-        what, role = f"prompt, message {number}", ROLES[(number - 1) % 2]
+        what = f"prompt, message {number}"
+        role = SYSTEM_ROLE if told and number == 1 else ROLES[(number - 1 - told) % 2]
         if not isinstance(message, dict) or not {"role", "content"} <= set(message):
             raise InputError(f'{what}: expected {{"role": "{role}", "content": text}}')
         if message["role"] != role:
@@ -58,13 +65,17 @@ def check_messages(prompt: Any) -> str | list[Message]:
         check_text(message["content"], what, "give it some text, or leave this turn out")
         found.append({"role": role, "content": message["content"]})
     if found[-1]["role"] != "user":
-        raise InputError("prompt: its last message is the assistant's; end with one of the user's")
+        whose = "a system message" if found[-1]["role"] == SYSTEM_ROLE else "the assistant's"
+        raise InputError(f"prompt: its last message is {whose}; end with one of the user's")
     return found if len(found) > 1 else found[0]["content"]
 
 
 def checked_prompt(prompt: Any) -> str | list[Message] | TokenPrompt:
-    """Return token ids unchanged, and any other prompt as `check_messages` does. Raises InputError as it does."""
-    return prompt if isinstance(prompt, TokenPrompt) else check_messages(prompt)
+    """Return token ids unchanged, and any other prompt as `check_messages` does; it may begin with a system message.
+
+    Raises InputError as it does.
+    """
+    return prompt if isinstance(prompt, TokenPrompt) else check_messages(prompt, system=True)
 
 
 def check_text(text: str, what: str, remedy: str) -> None:
@@ -100,6 +111,12 @@ def messages_of(prompt: Prompt) -> list[Message]:
     if isinstance(prompt, TokenPrompt):
         raise InputError("prompt: it is token ids, which are no messages; give a text, or a list of messages")
     return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else [dict(said) for said in prompt]
+
+
+def spoken_messages(prompt: Prompt) -> list[Message]:
+    """Return a prompt's messages without a system message, as reward models read it. Raises as `messages_of`."""
+    messages = messages_of(prompt)
+    return messages[1:] if messages[0]["role"] == SYSTEM_ROLE else messages
 
 
 def last_of(prompt: Prompt) -> str:

@@ -48,6 +48,7 @@ def test_the_front_matter_fits_the_project() -> None:
     assert wanted.specifier.contains(space["sdk_version"])
     assert Version(space["sdk_version"]) <= Version(version("gradio")), "newer than any version that was tested"
     assert SpecifierSet(project["requires-python"]).contains(space["python_version"])
+    assert space["python_version"] in ("3.10", "3.12"), "ZeroGPU has no others"
     assert (ROOT / space["app_file"]).is_file()
     assert space["license"].lower() == project["license"].lower()
 

@@ -23,6 +23,7 @@ RATED = SIDES[:2]
 TIME_LIMIT = 120.0  # seconds: a response that takes longer ends as it is, and makes room for others
 # Seconds without a reader after which a run is stopped: since the last one left, and since its start.
 LEFT_FOR, UNREAD_FOR = 10.0, 30.0
+PING = 15.0  # seconds after which readers get a sign of life: proxies cut streams that are silent for 30
 TURN = 2.0  # seconds that a run waits at most for the one that it replaced
 
 
@@ -166,7 +167,8 @@ class Run:
     async def updates(self, interval: float = 0.04, sides: Collection[str] | None = None) -> AsyncIterator[None]:
         """Yield at once, then after changes, at most every `interval` seconds, and at the end.
 
-        While a response waits in the queue or samples particles, it yields every half second.
+        While a response waits in the queue or samples particles, it yields every half second, and otherwise every
+        `PING` seconds if nothing changes.
 
         Args:
             interval: Minimum seconds between updates.
@@ -189,7 +191,7 @@ class Run:
                 responses = list(self.responses.values()) if mine is None else mine
                 begun = all(response.over or response.count > response.kept for response in responses)
                 with contextlib.suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(news.wait(), None if begun else 0.5)
+                    await asyncio.wait_for(news.wait(), PING if begun else 0.5)
                 news.clear()
                 # Read first: what comes during the yield is news for another turn.
                 finished = all(response.over for response in responses)

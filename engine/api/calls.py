@@ -15,9 +15,10 @@ from starlette.types import Receive
 
 from engine.api.api_error import ApiError, bad_request, unavailable
 from engine.config import REFERENCE
-from engine.errors import InputError
+from engine.errors import InputError, TooLongError
 from engine.inference.completion import Completion, Token
 from engine.inference.engine import Engine
+from engine.inference.finish_reason import FinishReason
 from engine.inference.request import Request
 from engine.messages import Prompt
 from engine.rules.mixture import Mixture
@@ -27,7 +28,12 @@ T = TypeVar("T")
 CLOSED = "The engine is closing; try again in a few seconds."
 BUSY = "{count} responses of yours are under way or wait, of {most}; try again when some are done"
 # Of why a response ended, what OpenAI's clients know. Others are errors.
-FINISHED = {"end": "stop", "stop_string": "stop", "length": "length", "time": "length"}
+FINISHED = {
+    FinishReason.END: "stop",
+    FinishReason.STOP_STRING: "stop",
+    FinishReason.LENGTH: "length",
+    FinishReason.TIME: "length",
+}
 # Fields that the engine names in an error about a request that is well-formed, but not for these policies.
 UNFIT = ("prompt", "tokens", "particles", "rule")
 
@@ -131,7 +137,7 @@ class Call:
         """Wait for a response. Raises ApiError if the engine was closed meanwhile."""
         with engine_errors():
             completion = request.completion()
-        if str(completion.finish_reason) not in FINISHED and not self.gone:
+        if completion.finish_reason not in FINISHED and not self.gone:
             raise unavailable(CLOSED)
         return completion
 
@@ -141,10 +147,10 @@ def engine_errors() -> Iterator[None]:
     """Turn the engine's errors within the block into those of the protocol."""
     try:
         yield
+    except TooLongError as error:
+        raise bad_request(str(error), "context_length_exceeded") from None
     except InputError as error:
         message = str(error)
-        if "these models hold" in message:
-            raise bad_request(message, "context_length_exceeded") from None
         if not message.startswith(UNFIT):
             raise bad_request(message) from None
         raise ApiError(422, message, "not_supported_here") from None
@@ -158,7 +164,7 @@ def engine_errors() -> Iterator[None]:
 
 def finish_name(completion: Completion) -> str:
     """Return why a response ended, in OpenAI's words."""
-    return FINISHED.get(str(completion.finish_reason), "stop")
+    return FINISHED.get(completion.finish_reason, "stop")
 
 
 def usage_of(prompt_tokens: int, completion_tokens: int) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field
 from engine.api.api_error import bad_request
 from engine.api.fields import CHAT_NEUTRAL, DrawingFields, shown
 from engine.errors import InputError
-from engine.messages import Message, check_messages
+from engine.messages import SYSTEM_ROLE, Message, check_messages
 
 MOST_TOP = 20
 SYSTEM = ("system", "developer")
@@ -47,7 +47,7 @@ def read_message(message: Any, where: str) -> Message:
             raise ValueError(
                 f"{where}.{key[:40]}: found {shown(given)}, which these policies do not read; leave it out"
             )
-    return {"role": "system" if role in SYSTEM else role, "content": read_content(message.get("content"), where)}
+    return {"role": SYSTEM_ROLE if role in SYSTEM else role, "content": read_content(message.get("content"), where)}
 
 
 def read_content(content: Any, where: str) -> str:
@@ -95,12 +95,7 @@ class ChatFields(DrawingFields):
 
     def prompt(self) -> str | list[Message]:
         """Return the messages as the engine reads them. Raises ApiError."""
-        if self.messages[0]["role"] == "system":
-            raise bad_request(
-                "messages[0].role: the conversation begins with a system message, which not all policies read; "
-                "put its text into the user's first message"
-            )
         try:
-            return check_messages(self.messages)
+            return check_messages(self.messages, system=True)
         except InputError as error:
             raise bad_request(str(error).replace("prompt", "messages", 1)) from None

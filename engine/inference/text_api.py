@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from engine.config import REFERENCE
-from engine.errors import InputError
+from engine.errors import InputError, TooLongError
 from engine.inference.request_checks import check_date
 from engine.inference.scheduler import Scheduler
 from engine.messages import Prompt, TokenPrompt, check_encoding, checked_prompt, messages_of
@@ -60,7 +60,7 @@ class TextApi:
             # Far too long to fit whatever the tokenizer makes of it: not worth reading.
             length = sum(len(message["content"]) for message in messages_of(prompt))
             if length > 64 * self.policy_set.context:
-                raise InputError(
+                raise TooLongError(
                     f"prompt: it is {length:,} characters long, and these models hold {self.policy_set.context:,} "
                     "tokens; shorten it"
                 )
@@ -68,7 +68,7 @@ class TextApi:
         longest = max(len(ids) for ids in prompt_ids.values())
         if longest + room > self.policy_set.context:
             longer = ", or leave out turns" if isinstance(prompt, list) else ""
-            raise InputError(
+            raise TooLongError(
                 f"prompt: it is {longest:,} tokens long, and these models hold {self.policy_set.context:,}, of which "
                 f"{room:,} are for {whose} tokens; shorten the prompt or the response{longer}"
             )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
@@ -14,7 +13,8 @@ from jinja2 import TemplateError
 from transformers import AddedToken, PreTrainedTokenizerBase
 
 from engine.errors import InputError
-from engine.messages import BETWEEN, Message, Prompt, joined, messages_of
+from engine.messages import BETWEEN, SYSTEM_ROLE, Message, Prompt, joined, messages_of
+from engine.models.template_date import frozen
 
 # What models write their thoughts between, before they answer.
 THOUGHTS = (
@@ -26,8 +26,6 @@ THOUGHTS = (
 MARKS = {word for pair in THOUGHTS for word in pair}
 # Around a control token that was typed, while it passes through the template: noncharacters, which no text has.
 OPEN, CLOSE = "\ufdd0", "\ufdd1"
-# What strftime knows, without the padding of some systems and with it.
-DIRECTIVES = [f"%{one}" for one in ("-d", "-m", "-H", "-I", "-M", "-S", "-j", *"aAwdbBmyYHIpMSfjUWcxXGuVDFTR%")]
 PROBE = "probe7391"  # a word that no template writes
 
 
@@ -72,30 +70,43 @@ class Chat:
         """Return the token ids of a prompt up to where the response begins.
 
         Args:
-            prompt: A text, or the messages of a conversation.
-            system_prompt: The policy's system prompt, if it has one.
+            prompt: A text, or the messages of a conversation, of which the first may be a system message.
+            system_prompt: The policy's system prompt, if it has one. It comes before the conversation's.
             prefix: A text before the first message.
             date: The date for the template in ISO format; now if empty.
 
         Raises:
             InputError: The template refuses the conversation.
         """
-        first, *rest = [{**message, "content": self.marked(message["content"])} for message in messages_of(prompt)]
+        messages = [{**message, "content": self.marked(message["content"])} for message in messages_of(prompt)]
+        said = messages.pop(0)["content"] if messages[0]["role"] == SYSTEM_ROLE else ""
+        system = BETWEEN.join(text for text in (system_prompt, said) if text)
+        first, *rest = messages
         content = f"{prefix or ''}{first['content']}"
         spoken = [{"role": "user", "content": content}, *rest]
         # Some templates know no system role; their models expect it before the user's first words.
-        told = [{"role": "user", "content": f"{system_prompt}{BETWEEN}{content}"}, *rest]
+        told = [{"role": "user", "content": f"{system}{BETWEEN}{content}"}, *rest]
         if self.template is None:
-            return self._with_added(joined(told if system_prompt else spoken))
+            return self._with_added(joined(told if system else spoken))
         try:
-            if system_prompt:
+            if said and not self._reads_system:
+                return self._ids(self._render(told, date))
+            if system:
                 try:
-                    return self._ids(self._render([{"role": "system", "content": system_prompt}, *spoken], date))
+                    return self._ids(self._render([{"role": SYSTEM_ROLE, "content": system}, *spoken], date))
                 except TemplateError:
                     return self._ids(self._render(told, date))
             return self._ids(self._render(spoken, date))
         except Exception as error:  # a template is a program
             raise InputError(f"prompt: the model's chat template refuses it: {reason(error)}") from None
+
+    @cached_property
+    def _reads_system(self) -> bool:
+        """Whether the template writes a system message; some leave it out without a word."""
+        try:
+            return PROBE in self._render([{"role": SYSTEM_ROLE, "content": PROBE}, {"role": "user", "content": "."}])
+        except Exception:  # the template takes no such conversation
+            return False
 
     def conversation_ids(self, messages: list[Message], date: str = "") -> list[int]:
         """Return the token ids of a finished conversation in the chat template."""
@@ -376,17 +387,6 @@ def chat_of(tokenizer: PreTrainedTokenizerBase) -> Chat:
 @lru_cache(maxsize=4)
 def _chat(tokenizer: PreTrainedTokenizerBase, template: str | None) -> Chat:
     return Chat(tokenizer)
-
-
-def frozen(template: str, date: datetime) -> str:
-    """Return a template whose strftime_now returns this date.
-
-    It is replaced by a macro, since transformers does not pass other callables to a template.
-    """
-    # Only those that it writes: a template with another text is compiled again.
-    directives = [one for one in DIRECTIVES if one in template] or DIRECTIVES
-    steps = "".join(f"|replace({json.dumps(one)}, {json.dumps(date.strftime(one))})" for one in directives)
-    return f"{{% macro strftime_now(format) %}}{{{{ format{steps} }}}}{{% endmacro %}}{template}"
 
 
 def any_of(words: Iterable[str]) -> re.Pattern[str]:

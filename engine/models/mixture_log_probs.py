@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from engine.errors import InputError
+from engine.errors import TooLongError
 from engine.messages import TokenPrompt
 from engine.models.cache_argument import CACHE
 from engine.models.policy_set import Policy, PolicySet
@@ -97,7 +97,7 @@ class MixturePass:
         texts = [policy_set.prompt_ids(policy, prompt) for policy in policies]
         longest = max(map(len, texts)) - 1  # nothing follows the last token
         if longest > policy_set.context:
-            raise InputError(
+            raise TooLongError(
                 f"tokens: they are {longest + 1:,}, and these models hold {policy_set.context:,}; give fewer"
             )
         # The first token that has a log-prob: all policies read the same tokens from there on.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import os
 import secrets
 import tempfile
 import zipfile
@@ -159,6 +160,7 @@ class EngineRoutes:
         return JSONResponse(
             {
                 "instance": self.instance,
+                "process": os.getpid(),
                 "busy": engine.busy,
                 "waiting": engine.waiting,
                 "rows": engine.rows,

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pydantic import Field, field_validator
 from transformers import PreTrainedTokenizerBase
 
-from engine.messages import BETWEEN, Message, Prompt, joined, messages_of
+from engine.messages import BETWEEN, Message, Prompt, joined, spoken_messages
 from engine.models.chat_template import chat_of
 from engine.models.policy_set import PolicySet
 from engine.reward_kind import RewardKind, RewardSettings, Scored, Scorer
@@ -71,7 +71,7 @@ def fitting(
 
     If it is too long, its oldest turns are dropped, then the beginning of the prompt, and last the end of the response.
     """
-    messages = messages_of(prompt)
+    messages = spoken_messages(prompt)
 
     def ids(asked: str, answered: str) -> list[int]:
         turns = [*messages[:-1], {**messages[-1], "content": asked}]
@@ -118,7 +118,7 @@ def conversation_ids(
         template: a text with {prompt} and {response}, which is filled once per turn. If None, the tokenizer's chat
             template is used, or the plain messages if it has none.
     """
-    messages = [*messages_of(prompt), {"role": "assistant", "content": response}]
+    messages = [*spoken_messages(prompt), {"role": "assistant", "content": response}]
     if template is not None:
         return tokenizer(filled(template, messages)).input_ids
     if tokenizer.chat_template is None:

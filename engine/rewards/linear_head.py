@@ -41,7 +41,7 @@ from transformers import PreTrainedTokenizerBase
 
 from engine.errors import InputError, one_line
 from engine.files import filling
-from engine.messages import Message, Prompt, joined, messages_of
+from engine.messages import Message, Prompt, joined, spoken_messages
 from engine.models.chat_template import chat_of
 
 log = logging.getLogger("mixdesk")
@@ -209,7 +209,7 @@ def render(
     if answer and answer[-1] == end:
         answer = answer[:-1]
     tail = [] if end is None else [end]
-    messages = messages_of(prompt)
+    messages = spoken_messages(prompt)
     while True:
         ids = _prompt_ids(tokenizer, messages, chat_template)
         if len(messages) == 1 or len(ids) + len(answer) + len(tail) <= context:

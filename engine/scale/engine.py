@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from engine.errors import InputError
+from engine.errors import InputError, one_line
 from engine.inference.request import Request
 from engine.remote.client import EngineClient, EngineError
 from engine.remote.engine import RemoteEngine
@@ -29,7 +29,7 @@ except ImportError:
 log = logging.getLogger("mixdesk")
 
 APPLICATION = "mixdesk"
-TRIES = 3  # replicas that are asked in turn if one has just died
+STARTS = 2  # a busy machine may be too slow for Ray's own deadlines, once
 
 
 class ReplicaClient(EngineClient):
@@ -66,6 +66,10 @@ class ScaledEngine(RemoteEngine):
 
     Ray Serve starts and replaces replicas, chooses one for each call, and adds replicas while the queue is long. The
     tokens of a response do not depend on which replica draws them. A replica that dies fails its own responses.
+
+    Attributes:
+        replicas: how many there are, and what each may use.
+        clients: {address: client} of the replicas that have been used.
     """
 
     def __init__(self, config: Path, replicas: Replicas, report: Callable[[str], None] = log.debug) -> None:
@@ -80,7 +84,7 @@ class ScaledEngine(RemoteEngine):
             InputError: a replica cannot load the configuration, or the cluster cannot be reached.
         """
         self.replicas, self._key = replicas, secrets.token_urlsafe(32)
-        self._clients: dict[str, ReplicaClient] = {}
+        self.clients: dict[str, ReplicaClient] = {}
         self._lock = threading.Lock()
         self._misfit, self._reachable, self._closed = "", True, threading.Event()
         report(f"starting {replicas} of the engine")
@@ -96,16 +100,7 @@ class ScaledEngine(RemoteEngine):
     def _deploy(self, config: Path) -> DeploymentHandle:
         from engine.scale.replica import EngineReplica
 
-        if not ray.is_initialized():
-            try:
-                ray.init(
-                    address=self.replicas.address or None,
-                    log_to_driver=False,
-                    include_dashboard=False,
-                    configure_logging=False,
-                )
-            except ConnectionError as error:
-                raise InputError(f"--ray-address: {str(error)[:200]}; give the address of a running cluster") from None
+        self._start_ray()
         serve.start(proxy_location="Disabled")
         deployment = serve.deployment(EngineReplica, name="engine", **self.replicas.settings())
         application = deployment.bind(str(config.resolve()), self._key)
@@ -114,13 +109,28 @@ class ScaledEngine(RemoteEngine):
         except RuntimeError as error:
             raise InputError(f"the replicas could not be started: {str(error)[:300]}") from None
 
+    def _start_ray(self) -> None:
+        """Connect to the cluster, or start one on this machine. Raises InputError."""
+        address = self.replicas.address
+        for start in range(STARTS):
+            if ray.is_initialized():
+                return
+            try:
+                ray.init(
+                    address=address or "local", log_to_driver=False, include_dashboard=False, configure_logging=False
+                )
+            except Exception as error:  # Ray raises a bare one if its processes are not there in time
+                if start == STARTS - 1 or address:
+                    what = f"--ray-address: {address}" if address else "Ray"
+                    raise InputError(f"{what}: it does not start ({one_line(error, 200)})") from None
+
     # ---------------------------------------- replicas
 
     def _client_of(self, url: str) -> ReplicaClient:
         with self._lock:
-            if url not in self._clients:
-                self._clients[url] = ReplicaClient(url, self._key)
-            return self._clients[url]
+            if url not in self.clients:
+                self.clients[url] = ReplicaClient(url, self._key)
+            return self.clients[url]
 
     @contextmanager
     def connected(self) -> Iterator[tuple[EngineClient, Callable[[list[Request]], None]]]:
@@ -128,8 +138,8 @@ class ScaledEngine(RemoteEngine):
 
         The replica is leased until those are complete, or for the block if there are none.
         """
-        lease, client = self._leased()
-        held = False
+        lease = Lease(self._handle)
+        client, held = self._client_of(lease.url), False
 
         def began(requests: list[Request]) -> None:
             nonlocal held
@@ -154,31 +164,16 @@ class ScaledEngine(RemoteEngine):
             if not held:
                 lease.release()
 
-    def _leased(self) -> tuple[Lease, ReplicaClient]:
-        """Return a lease of a replica that answers, and its client. Raises EngineError."""
-        for tries in range(TRIES):
-            lease = Lease(self._handle)
-            client = self._client_of(lease.url)
-            try:
-                client.get("/status", timeout=5.0)
-                return lease, client
-            except EngineError:
-                lease.release()
-                self._forget(lease.url)
-                if tries == TRIES - 1:
-                    raise
-        raise AssertionError
-
     def _forget(self, url: str) -> None:
         with self._lock:
-            client = self._clients.pop(url, None)
+            client = self.clients.pop(url, None)
         if client:
             client.close()
 
     def read_status(self) -> dict[str, Any]:
         """Return the sums over the replicas that answer; dead ones are forgotten."""
         found: list[dict[str, Any]] = []
-        for url, client in list(self._clients.items()):
+        for url, client in list(self.clients.items()):
             try:
                 found.append(client.get("/status", timeout=5.0).json())
             except EngineError:
@@ -194,7 +189,7 @@ class ScaledEngine(RemoteEngine):
         if self._closed.is_set():
             return
         self._closed.set()
-        for url in list(self._clients):
+        for url in list(self.clients):
             self._forget(url)
         with suppress(Exception):
             serve.delete(APPLICATION)

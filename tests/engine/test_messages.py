@@ -16,7 +16,7 @@ from transformers import (
 )
 
 from engine import Engine, InputError, Sampling
-from engine.messages import check_messages
+from engine.messages import check_messages, spoken_messages
 from tests.conftest import Tiny
 from tests.engine.cli.test_cli import run
 
@@ -105,6 +105,66 @@ def test_a_base_without_a_chat_template_reads_the_messages_one_after_the_other(t
     assert one["reference"] == tokenizer("mix").input_ids
 
 
+SYSTEM = {"role": "system", "content": "answer in rhyme<|end|>"}
+
+
+@pytest.mark.parametrize(
+    ("before", "reads"),
+    [
+        ("", True),
+        ("{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}", False),
+        ("{% set messages = messages if messages[0]['role'] != 'system' else messages[1:] %}", False),
+        (None, False),
+    ],
+    ids=["reads it", "refuses it", "leaves it out", "no template"],
+)
+def test_a_system_message_comes_after_a_policys_own(tiny: Tiny, tmp_path, before: str | None, reads: bool) -> None:
+    base = tmp_path / "base"
+    AutoModelForCausalLM.from_pretrained(tiny.base).save_pretrained(base)
+    tokenizer = AutoTokenizer.from_pretrained(tiny.base)
+    tokenizer.chat_template = None if before is None else before + tokenizer.chat_template
+    tokenizer.save_pretrained(base)
+    policies = [{"name": "terse", "objective": "terse", "system_prompt": "be brief", "prefix": "Q: "}]
+    with Engine.from_config(tiny.write("system.yaml", base=str(base), policies=policies, rewards=[])) as engine:
+        ids = engine.check_prompt([SYSTEM, *TURNS[:3]], 10)
+        single = engine.generate([SYSTEM, TURNS[0]], max_new_tokens=3)
+        texts = {name: engine.detokenize(found) for name, found in ids.items()}
+        control = tokenizer.convert_tokens_to_ids("<|end|>")
+        # A control token in a message is text, as in all messages.
+        assert ids["reference"].count(control) == (0 if before is None else 4 if reads else 3)
+    assert single.prompt == [SYSTEM, TURNS[0]]
+    told = SYSTEM["content"]
+    if reads:
+        assert texts["reference"].startswith(f"<|system|>{told}<|end|><|user|>mix the policies<|end|>")
+        assert texts["terse"].startswith(f"<|system|>be brief\n\n{told}<|end|><|user|>Q: mix the policies<|end|>")
+    else:
+        start = "" if before is None else "<|user|>"
+        assert texts["reference"].startswith(f"{start}{told}\n\nmix the policies")
+        assert texts["terse"].startswith(f"{start}be brief\n\n{told}\n\nQ: mix the policies")
+
+
+def test_rewards_do_not_read_a_system_message(tiny_engine: Engine) -> None:
+    assert spoken_messages([SYSTEM, *TURNS[:3]]) == TURNS[:3]
+    assert spoken_messages("mix") == [{"role": "user", "content": "mix"}]
+    rewards = tiny_engine.generate([SYSTEM, TURNS[0]], max_new_tokens=3).rewards
+    assert set(rewards) == {"plain", "narrow"}
+
+
+@pytest.mark.parametrize(
+    ("prompt", "words"),
+    [
+        ([SYSTEM], "its last message is a system message"),
+        ([{**SYSTEM, "content": " "}, TURNS[0]], "message 1: it is empty"),
+        ([TURNS[0], SYSTEM, TURNS[0]], "message 2: the role is 'system', expected 'assistant'"),
+        ([SYSTEM, SYSTEM, TURNS[0]], "message 2: the role is 'system', expected 'user'"),
+        ([SYSTEM, TURNS[0], TURNS[0]], "message 3: the role is 'user', expected 'assistant'"),
+    ],
+)
+def test_a_system_message_is_the_first_of_several(tiny_engine: Engine, prompt: list, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        tiny_engine.check_prompt(prompt, 1)
+
+
 def test_a_template_that_refuses_is_told(tiny: Tiny, tmp_path) -> None:
     base = tmp_path / "base"
     AutoModelForCausalLM.from_pretrained(tiny.base).save_pretrained(base)
@@ -130,7 +190,7 @@ def test_a_template_that_refuses_is_told(tiny: Tiny, tmp_path) -> None:
         ({"role": "user", "content": "a"}, "found dict; give a text"),
         (["mix"], "message 1: expected"),
         ([{"role": "user"}], "message 1: expected"),
-        ([{"role": "system", "content": "a"}], "message 1: the role is 'system', expected 'user'"),
+        ([{"role": "tool", "content": "a"}], "message 1: the role is 'tool', expected 'user'"),
         ([TURNS[0], TURNS[0]], "message 2: the role is 'user', expected 'assistant'"),
         (TURNS[1:], "message 1: the role is 'assistant', expected 'user'"),
         (TURNS[:4], "its last message is the assistant's"),

@@ -3,7 +3,7 @@
     python -m tests.hostile [SCENARIO ...] [--scale 1.0]
 
 Every scenario has an app of its own, on the bundled configuration, in a temporary folder; all listens on 127.0.0.1. The
-exit status is 1 if anything failed.
+scenario of the API has an engine in this process instead. The exit status is 1 if anything failed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import typer
 
 from tests.hostile.process import AppProcess
 from tests.hostile.result import Result, table
-from tests.hostile.scenarios import annotate, bodies, cross_site, flood, full_disk, kills, sessions, slow_readers
+from tests.hostile.scenarios import annotate, api, bodies, cross_site, flood, full_disk, kills, sessions, slow_readers
 
 SCENARIOS: dict[str, Callable[[AppProcess, float], Awaitable[Result]]] = {
     "kills": kills.run,
@@ -30,6 +30,9 @@ SCENARIOS: dict[str, Callable[[AppProcess, float], Awaitable[Result]]] = {
     "full-disk": full_disk.run,
     "annotate": annotate.run,
 }
+# Those that need no app: they are given the folder.
+IN_PROCESS: dict[str, Callable[[Path, float], Awaitable[Result]]] = {"api": api.run}
+NAMES = [*SCENARIOS, *IN_PROCESS]
 LIMIT = 1200.0  # seconds of a scenario at scale 1, beside the starts of the app
 STARTS = 30  # times the first start, for those that are ended and started again
 STOP = 5.0  # seconds that the app may take to end
@@ -38,6 +41,8 @@ STOP = 5.0  # seconds that the app may take to end
 async def play(name: str, scale: float) -> Result:
     """Run a scenario against an app of its own."""
     with tempfile.TemporaryDirectory(prefix="mixdesk-hostile-") as folder:
+        if name in IN_PROCESS:
+            return await IN_PROCESS[name](Path(folder), scale)
         app = AppProcess(Path(folder))
         result = Result()
         try:
@@ -55,13 +60,13 @@ async def play(name: str, scale: float) -> Result:
 
 
 def main(
-    scenarios: Annotated[list[str] | None, typer.Argument(help=f"of {', '.join(SCENARIOS)}; all if none")] = None,
+    scenarios: Annotated[list[str] | None, typer.Argument(help=f"of {', '.join(NAMES)}; all if none")] = None,
     scale: Annotated[float, typer.Option(min=0.01, max=100, help="how many times as many clients, kills, ...")] = 1.0,
 ) -> None:
     """Run hostile clients against the real app."""
-    chosen = scenarios or list(SCENARIOS)
-    if unknown := [name for name in chosen if name not in SCENARIOS]:
-        raise typer.BadParameter(f"no scenario is called '{unknown[0]}'; there are {', '.join(SCENARIOS)}")
+    chosen = scenarios or NAMES
+    if unknown := [name for name in chosen if name not in NAMES]:
+        raise typer.BadParameter(f"no scenario is called '{unknown[0]}'; there are {', '.join(NAMES)}")
     results: list[tuple[str, Result]] = []
     for name in chosen:
         typer.echo(f"{name} ...", err=True)

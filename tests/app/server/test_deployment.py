@@ -20,24 +20,35 @@ from engine import Engine, InputError
 
 
 @pytest.mark.parametrize(
-    ("env", "storage", "db", "dataset", "warned"),
+    ("env", "mounted", "bucket", "dataset", "warned"),
     [
-        ({}, True, "mixdesk.db", None, ""),
-        ({"SPACE_ID": "a/b"}, True, "/mixdesk.db", None, ""),
-        ({"SPACE_ID": "a/b"}, False, "mixdesk.db", None, "lost when this Space restarts"),
-        ({"SPACE_ID": "a/b", "HF_TOKEN": "t"}, False, "mixdesk.db", None, "lost when this Space restarts"),
-        ({"SPACE_ID": "a/b", "HF_TOKEN": "t", "MIXDESK_DATASET": "a/r"}, False, "mixdesk.db", "a/r", ""),
-        ({"SPACE_ID": "a/b", "HF_TOKEN": "t", "MIXDESK_DATASET": "a/r"}, True, "/mixdesk.db", "a/r", ""),
-        ({"MIXDESK_DATASET": "a/r"}, False, "mixdesk.db", None, "but no HF_TOKEN"),
+        ({}, True, False, None, ""),
+        ({"SPACE_ID": "a/b"}, True, True, None, ""),
+        ({"SPACE_ID": "a/b"}, False, False, None, "lost when this Space restarts"),
+        ({"SPACE_ID": "a/b", "HF_TOKEN": "t"}, False, False, None, "lost when this Space restarts"),
+        ({"SPACE_ID": "a/b", "HF_TOKEN": "t", "MIXDESK_DATASET": "a/r"}, False, False, "a/r", ""),
+        ({"SPACE_ID": "a/b", "HF_TOKEN": "t", "MIXDESK_DATASET": "a/r"}, True, True, "a/r", ""),
+        ({"MIXDESK_DATASET": "a/r"}, False, False, None, "but no HF_TOKEN"),
     ],
 )
-def test_place(env: dict, storage: bool, db: str, dataset: str | None, warned: str, tmp_path: Path) -> None:
-    persistent = tmp_path if storage else tmp_path / "none"
-    place = find_place(None, env, persistent)
-    assert str(place.db) == (f"{tmp_path}{db}" if db.startswith("/") else db)
+def test_place(env: dict, mounted: bool, bucket: bool, dataset: str | None, warned: str, tmp_path: Path) -> None:
+    folder = tmp_path if mounted else tmp_path / "none"
+    place = find_place(None, env, folder)
+    assert place.db == Path("mixdesk.db")  # on the local disk in any case
+    assert place.bucket == (folder if bucket else None)
     assert place.dataset == dataset
     assert (warned in place.warning) if warned else place.warning == ""
-    assert find_place(Path("mine.db"), env, persistent).db == Path("mine.db")
+    assert find_place(Path("mine.db"), env, folder).db == Path("mine.db")
+
+
+def test_a_bucket_is_where_its_variable_says(tmp_path: Path) -> None:
+    env = {"SPACE_ID": "a/b", "MIXDESK_BUCKET": str(tmp_path)}
+    assert find_place(None, env, tmp_path / "none").bucket == tmp_path
+    assert find_place(None, {"MIXDESK_BUCKET": str(tmp_path)}, tmp_path / "none").bucket == tmp_path
+    with pytest.raises(InputError, match="MIXDESK_BUCKET: /nowhere is no folder that can be written"):
+        find_place(None, {"MIXDESK_BUCKET": "/nowhere"}, tmp_path)
+    with pytest.raises(InputError, match="is in the bucket, where SQLite can lose data"):
+        find_place(tmp_path / "mixdesk.db", env, tmp_path)
 
 
 class Hub(ThreadingHTTPServer):

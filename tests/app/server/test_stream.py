@@ -14,6 +14,7 @@ from starlette.testclient import TestClient
 
 from app.server import stream
 from app.server.stream import events, serve_text
+from app.services import generation_run
 from app.services.app_state import Desk
 from app.services.generation_run import Run
 from engine import Engine, Sampling
@@ -108,3 +109,35 @@ def test_a_text_that_nobody_reads_ends(desk: Desk, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(Batch, "step", lambda batch, drawn: (time.sleep(0.005), step(batch, drawn))[1])
     assert asyncio.run(scene(back=False)).completions["left"].finish_reason == "stopped"
     assert asyncio.run(scene(back=True)).completions["left"].finish_reason != "stopped"
+
+
+class Silent:
+    """A response that has begun, and of which nothing more comes."""
+
+    over, count, kept, text, completion = False, 1, 0, "a", None
+
+    def read(self, write: Any, notify: Any) -> None:
+        self.notify = notify
+
+    def note(self) -> str:
+        return ""
+
+
+def test_a_silent_stream_gives_signs_of_life(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert generation_run.PING <= 15, "proxies cut streams that are silent for 30 seconds"
+    monkeypatch.setattr(generation_run, "PING", 0.05)
+    response: Any = Silent()
+
+    async def signs() -> list[str]:
+        run = Run("mix", {"left": response})
+        messages = []
+        async for message in events(run, 0):
+            messages.append(message)
+            if len(messages) == 5:
+                response.over = True
+                response.notify()
+        return messages
+
+    retry, lines, *pings, end = asyncio.run(asyncio.wait_for(signs(), 20))
+    assert retry.startswith("retry: ") and lines.startswith("id: 1\n") and end.startswith("event: end\n")
+    assert len(pings) >= 3 and set(pings) == {":\n\n"}

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import httpx
@@ -11,8 +14,10 @@ import httpx2
 import openai
 import pytest
 from starlette.applications import Starlette
+from starlette.routing import BaseRoute
 
 from engine import Engine
+from engine.api.api_server import ApiServer, bind_address
 from engine.api.keys import ApiKeys
 from engine.api.routes import api_routes
 from engine.api.source import OneEngine
@@ -78,3 +83,31 @@ def with_client(api: Starlette) -> Iterator[Callable[..., Any]]:
         return asyncio.run(call())
 
     yield run
+
+
+@pytest.fixture(scope="session")
+def server_url(tiny_engine: Engine) -> Iterator[str]:
+    """The address of the tiny engine behind a real server."""
+    with serving_api(make_app(tiny_engine).routes) as url:
+        yield url
+
+
+@contextlib.contextmanager
+def serving_api(routes: Sequence[BaseRoute]) -> Iterator[str]:
+    bound = bind_address("127.0.0.1", 0)
+    bound.listen()
+    server = ApiServer(routes, lambda: None)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]}, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{bound.getsockname()[1]}/v1"
+    server.should_exit = True
+    thread.join(20)
+
+
+def drain(engine: Engine) -> None:
+    """Wait until nothing is drawn any more: every row is free."""
+    for _ in range(600):
+        if not engine.busy and not engine.rows:
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"{engine.rows} rows are left, {engine.waiting} requests wait")
