@@ -84,13 +84,17 @@ def test_the_readme_python_runs(capsys: pytest.CaptureFixture, monkeypatch: pyte
 
 def test_the_python_of_the_api_page_runs(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    example, mixed_policy = blocks("python", (ROOT / "docs" / "api.md").read_text(encoding="utf-8"))
+    example, *others, mixed_policy = blocks("python", (ROOT / "docs" / "api.md").read_text(encoding="utf-8"))
     names: dict = {}
     exec(example, names)
-    names["engine"].close()
     completion = names["completion"]
     assert set(completion.rewards) == {"helpful", "harmless", "humorous", "concise"}
     assert completion.text in capsys.readouterr().out
+    for other in others:
+        exec(other, names)
+    assert "!" not in names["completion"].text
+    assert names["engine"].detokenize(names["ids"]).endswith("The capital of France is")
+    names["engine"].close()
     exec(mixed_policy, names)
     assert len(capsys.readouterr().out.split()) > 5
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from engine.api.api_error import unavailable
 from engine.api.calls import Call, engine_errors, finish_name, usage_of
 from engine.api.chat import RANDOM_SEEDS
 from engine.api.completion_fields import CompletionFields, RawPrompt
@@ -63,6 +64,8 @@ class CompletionAnswer:
                 seeds = fields.seeds(self.n, seed)
                 self.call.submit(TokenPrompt(tuple(ids)), sampling, seeds, fields.logprobs or 0)
         for prompt, ids in prompts:
+            if self.call.gone:
+                raise unavailable("The client has gone away.")
             self.echoes.append(self._echo(prompt, ids) if fields.echo else Echo())
 
     def _echo(self, prompt: RawPrompt, ids: list[int]) -> Echo:

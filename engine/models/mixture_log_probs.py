@@ -15,7 +15,7 @@ from engine.models.cache_argument import CACHE
 from engine.models.policy_set import Policy, PolicySet
 from engine.rules.mixture import Mixture
 
-LOGITS = 2**26  # in one piece: 256 MiB in float32, and as much again once they are normalised
+LOGITS = 2**25  # in one piece: 128 MiB in float32, of which up to four copies are there at once
 POSITIONS = 8192  # in one piece, over all policies
 
 
@@ -118,7 +118,9 @@ class MixturePass:
         """Yield the tokens' log-probs, a piece of the text at a time."""
         yield [PositionLogProb(None) for _ in self.tokens[: self.first]]
         count = len(self.names)
-        size = max(1, min(LOGITS // (count * self.vocabulary), POSITIONS // count))
+        # A rule with an exponent computes in double precision.
+        most = LOGITS // 2 if self.mixture.takes_exponent else LOGITS
+        size = max(1, min(most // (count * self.vocabulary), POSITIONS // count))
         for start in range(self.first, len(self.tokens), size):
             stop = min(start + size, len(self.tokens))
             yield self._piece(start, stop, self.whole or (start == self.first and stop == len(self.tokens)))
@@ -128,7 +130,7 @@ class MixturePass:
         """Return the log-probs of the tokens from `start` to before `stop`."""
         after = len(self.tokens) - stop  # columns at the end that are not read yet
         parts = [rows.log_probs(rows.ids.shape[1] - after, stop - start, whole) for rows in self.rows]
-        log_probs = torch.cat([part.to(parts[0].device) for part in parts])
+        log_probs = parts[0] if len(parts) == 1 else torch.cat([part.to(parts[0].device) for part in parts])
         mixed = Mixture.mix([self.mixture] * (stop - start), log_probs, self.names)
         del log_probs, parts
         if mixed.isnan().any():

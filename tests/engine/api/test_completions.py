@@ -13,7 +13,7 @@ from openai.types import Completion
 from engine import Engine, MixedPolicy, Sampling
 from engine.messages import TokenPrompt
 from tests.conftest import Tiny
-from tests.engine.api.conftest import Poster
+from tests.engine.api.conftest import Poster, make_app
 
 MIXTURE = "plain=0.6,narrow=0.4"
 TEXTS = ["the quick brown fox", "move the faders 你好 Grüße"]
@@ -177,3 +177,24 @@ def test_the_tokenizers_routes(poster: Poster, model: MixedPolicy) -> None:
         assert poster.post(path, body).status_code == 400
     assert poster.post("/detokenize", {"tokens": [300]}).status_code in (400, 422)
     assert poster.post("/tokenize", {"prompt": "x", "model": "gone"}).status_code == 404
+
+
+def test_prompted_policies_read_token_ids_where_their_prompt_fits(tiny: Tiny) -> None:
+    policies = [
+        {"name": "plain", "objective": "plain", "adapter": "plain"},
+        {"name": "terse", "objective": "terse", "system_prompt": "be brief", "prefix": "Q: "},
+    ]
+    with Engine.from_config(tiny.write("prompted-api.yaml", policies=policies, rewards=[])) as engine:
+        poster = Poster(make_app(engine))
+        body = {"model": "terse", "prompt": "the quick", "max_tokens": 3, "seed": 1, "temperature": 0}
+        refused = poster.post("/v1/completions", body)
+        assert refused.status_code == 422 and refused.json()["error"]["param"] == "prompt"
+        scored = poster.post("/v1/completions", {**body, "model": "plain=1,terse=1", "echo": True, "logprobs": 1})
+        assert scored.status_code == 422
+        # A mixture without it is not hindered.
+        assert poster.post("/v1/completions", {**body, "model": "plain"}).status_code == 200
+        chat = engine.policy_set.tokenizer.apply_chat_template(
+            [{"role": "user", "content": "mix"}], add_generation_prompt=True, return_dict=False
+        )
+        drawn = poster.post("/v1/completions", {**body, "prompt": chat}).json()["choices"][0]["text"]
+        assert drawn == engine.generate("mix", {"terse": 1}, max_new_tokens=3, temperature=0.0).text
