@@ -22,6 +22,8 @@ CONNECT = 5.0  # seconds to connect
 ANSWER = 120.0  # seconds to answer a call: many rewards, or a long prompt behind others
 SILENCE = 2.5 * PING  # seconds without an event, or the comment that stands in for one, after which a stream is dead
 PAUSE = 0.2  # seconds between two tries, at first
+# Of a client that was closed meanwhile httpx raises the last.
+ERRORS = (httpx.HTTPError, RuntimeError)
 
 
 class EngineError(InputError):
@@ -101,7 +103,7 @@ class EngineClient:
             answer = send()
         except httpx.TimeoutException:
             raise EngineError(f"the engine at {self.url} does not answer; see whether it is busy or stuck") from None
-        except httpx.HTTPError as error:
+        except ERRORS as error:
             raise self.unreachable(error) from None
         self.check(answer)
         return answer
@@ -160,10 +162,10 @@ class EngineClient:
                         last, broken, pause = max(last, number), 0.0, PAUSE
                         yield event
                 error: Exception = httpx.RemoteProtocolError("the stream broke off")
-            except httpx.HTTPError as caught:
+            except ERRORS as caught:
                 error = caught
             broken = broken or time.monotonic()
-            if time.monotonic() - broken > self.patience or not wanted():
+            if time.monotonic() - broken > self.patience or self._http.is_closed or not wanted():
                 raise self.unreachable(error)
             time.sleep(pause)
             pause = min(2 * pause, 2.0)
