@@ -71,11 +71,21 @@ def serve(
         list[str] | None,
         typer.Option(envvar="MIXDESK_OWNERS", help="A Hugging Face user who is the owner by signing in; repeatable."),
     ] = None,
+    remote: Annotated[
+        str,
+        typer.Option(
+            "--engine",
+            envvar="MIXDESK_ENGINE",
+            help="The address of an engine on another machine (python -m engine serve); a key in MIXDESK_ENGINE_KEY.",
+        ),
+    ] = "",
     as_json: Json = False,
 ) -> None:
     """Start the web app."""
     if context.invoked_subcommand is not None:
         return
+    if remote and config:
+        raise InputError("--engine: the configuration is that engine's; leave --config and MIXDESK_CONFIG out")
     from app.server.access import describe_access, find_access, split_host
     from app.server.sign_in_options import find_sign_in
     from engine.api.keys import ApiKeys
@@ -120,14 +130,17 @@ def serve(
         from engine.api.routes import api_routes
         from engine.config import DEMO, Config
         from engine.fetching.manifest import manifest_of
+        from engine.remote import RemoteEngine
 
         gc.freeze()
         gc.enable()  # before there are models: what is let go of while they are loaded may be large
 
         context.with_resource(own_folder())
         place = find_place(db)
+        # First: a mistake in a configuration or address leaves no database behind.
+        remote_engine = RemoteEngine(remote, os.environ.get("MIXDESK_ENGINE_KEY", ""), report) if remote else None
         first, *others = config or [choose_first()]
-        files = find(first, others)  # first: a mistake in a configuration leaves no database behind
+        files = [remote_engine.config.file] if remote_engine else find(first, others)
         if place.bucket and (restored := restore(place.db, place.bucket)):
             print(f"The database is that of {restored.name} in {place.bucket}.", file=sys.stderr)
         store = Store(place.db)
@@ -142,7 +155,9 @@ def serve(
         def open_desk(settings: Config, report: Callable[[str], None]) -> Desk:
             if on_cpu:
                 settings.device = "cpu"
-            engine = Engine(settings, report)
+            return desk_of(Engine(settings, report))
+
+        def desk_of(engine: Engine) -> Desk:
             return Desk(
                 engine,
                 store,
@@ -153,7 +168,7 @@ def serve(
             )
 
         try:
-            desk = open_desk(read(files[0]), report)
+            desk = desk_of(remote_engine) if remote_engine else open_desk(read(files[0]), report)
         except InputError as error:
             if config or files[0] == DEMO:
                 raise

@@ -152,6 +152,7 @@ class Config(Settings):
     rewards: list[SerializeAsAny[RewardSettings]] = []  # each with the keys of its kind
     prompts: str | None = None
     _file: Path = PrivateAttr(default=Path())
+    _fingerprint: list[Any] | None = PrivateAttr(default=None)
 
     @field_validator("chat_template_kwargs")
     @classmethod
@@ -182,6 +183,15 @@ class Config(Settings):
     def file(self) -> Path:
         """The path of the configuration file; `Path()` if the configuration was not loaded from one."""
         return self._file
+
+    @property
+    def fingerprint(self) -> list[Any] | None:
+        """The fingerprint of policies whose files are on another machine; None if they are on this one."""
+        return self._fingerprint
+
+    def place(self, file: Path, fingerprint: list[Any] | None = None) -> None:
+        """Set the path of the configuration file, and the fingerprint of policies that are on another machine."""
+        self._file, self._fingerprint = file, fingerprint
 
 
 def locate(value: str, file: Path, key: str, expected: str) -> Path:
@@ -262,7 +272,7 @@ def load_config(file: str | Path = DEMO) -> Config:
     if not exists:
         raise InputError(f"{file}: no such file; give --config the path of a YAML configuration")
     config = read_model(file, Config, "name, base, policies")
-    config._file = file
+    config.place(file)
     config.base = resolve(config.base, file, "base")
     if config.reference:
         config.reference.adapter = resolve_all(config.reference.adapter, file, "reference.adapter")

@@ -28,6 +28,8 @@ ROOMS = {
         "votes",
         "evaluation",
         "api",
+        "remote",
+        "scale",
         "cli",
     ],
     "app": ["", "schemas", "storage", "services", "charts", "ui", "server"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -88,7 +89,8 @@ class Steer:
             if run is None or side not in run.responses or not isinstance(place, int):
                 return {self.outputs.drawer: None}
             run.chosen = run.responses[side], place
-            drawn = self.drawn(run, self.controls.mixture.state(values))
+            # On a thread: the tokens' text may come from an engine on another machine.
+            drawn = await asyncio.to_thread(self.drawn, run, self.controls.mixture.state(values))
             outputs = {"drawer": self.outputs.drawer, "said": self.outputs.status}
             return {outputs[name]: value for name, value in drawn.items()}
 

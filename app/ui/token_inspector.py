@@ -82,11 +82,12 @@ def token_table(
         column["values"] = [None if not values else values[row] for row in rows]
         # Whatever is not listed.
         column["rest"] = None if not values else max(0.0, 1 - sum(values[row] for row in rows))
+    texts = policy_set.spell([top_logprobs.ids[row] for row in rows])
     return {
         "title": title,
         "place": place,
         "columns": columns,
-        "tokens": [{"text": spelled(policy_set, top_logprobs.ids[row]), "drawn": row == 0} for row in rows],
+        "tokens": [{"text": text, "drawn": row == 0} for row, text in zip(rows, texts, strict=True)],
         "hint": HINT,
     }
 
@@ -116,10 +117,3 @@ def chosen_token(top_logprobs: TopLogprobs, policies: list[str], was: list[float
 def best(values: list[float], count: int) -> list[int]:
     """Return the indices of the `count` largest values, the largest first."""
     return sorted(range(len(values)), key=lambda i: -values[i])[:count]
-
-
-def spelled(policy_set: PolicySet, token: int) -> str:
-    """Return a token's text, "(end)" for a stop token, or its vocabulary entry if it has no text alone."""
-    if token in policy_set.stop_ids:
-        return "(end)"
-    return policy_set.text([token]) or policy_set.tokenizer.convert_ids_to_tokens(token)

@@ -10,6 +10,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
+from starlette.requests import Request
+from starlette.responses import Response
 
 from engine.api.api_error import ApiError
 from engine.errors import InputError
@@ -60,6 +62,14 @@ class ApiKeys:
         if not is_local_program(headers):
             raise ApiError(401, FOREIGN, "invalid_api_key")
         return address
+
+    def refusal(self, request: Request) -> Response | None:
+        """Return the answer to a request whose sender may not send it, else None."""
+        try:
+            self.caller(request.scope)
+        except ApiError as error:
+            return error.response()
+        return None
 
     def _by_key(self, header: str) -> str:
         scheme, _, given = header.partition(" ")

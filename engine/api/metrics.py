@@ -13,7 +13,6 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from engine.api.api_error import ApiError
 from engine.api.keys import ApiKeys
 from engine.api.source import EngineSource
 from engine.inference.engine import Engine
@@ -99,11 +98,8 @@ def metrics_routes(
     ProcessCollector(registry=registry)  # memory, processor time, open files
 
     async def metrics(request: Request) -> Response:
-        if not is_owner(request):
-            try:
-                keys.caller(request.scope)
-            except ApiError as error:
-                return error.response()
+        if not is_owner(request) and (refusal := keys.refusal(request)):
+            return refusal
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
         # Aside: an engine's queue may be held for a moment, and files of the operating system are read.
         body = await asyncio.to_thread(encode, registry)

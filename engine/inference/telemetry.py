@@ -29,6 +29,16 @@ class Histogram:
         self.sum += value
 
     @property
+    def counts(self) -> list[int]:
+        """How many values are in each bucket; the last one is that beyond all bounds."""
+        return list(self._counts)
+
+    def add(self, counts: Sequence[int], total: float) -> None:
+        """Add another histogram with the same bounds: its `counts`, and the sum of its values."""
+        self._counts = [mine + its for mine, its in zip(self._counts, counts, strict=True)]
+        self.sum += total
+
+    @property
     def count(self) -> int:
         """The number of values."""
         return sum(self._counts)

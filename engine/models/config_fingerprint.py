@@ -17,6 +17,8 @@ from engine.models.gguf import hub_file, is_gguf
 
 def config_fingerprint(config: Config) -> list[Any]:
     """Return the settings of the policies and rewards with hashes of their files, as JSON values."""
+    if config.fingerprint is not None:
+        return config.fingerprint
     sources = ("adapter", "model", "base")
 
     def of(settings: dict[str, Any]) -> dict[str, Any]:

@@ -194,7 +194,7 @@ class MixedPolicy(PreTrainedModel, GenerationMixin):
         then = fn(now)
         if (then.device, then.dtype) != (now.device, now.dtype):
             settings = self.policy_set.config.model_copy()
-            settings._file = self.policy_set.config._file
+            settings.place(self.policy_set.config.file)
             device, dtype = str(then.device), str(then.dtype).removeprefix("torch.")
             if then.device.type not in ("cpu", "cuda") or dtype not in ("float32", "bfloat16", "float16"):
                 raise InputError(f"to: found {device} and {dtype}; give cpu or cuda, and float32, bfloat16 or float16")

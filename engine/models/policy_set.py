@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from engine.config import REFERENCE, Adapted, Config, PolicySettings
 from engine.errors import InputError
@@ -25,6 +25,7 @@ from engine.models.general_adapters import is_unmerged, load_with_adapters
 from engine.models.gguf import folder_of, needs_conversion
 from engine.models.loading import load_model, load_tokenizer, pick_device, pick_dtype
 from engine.models.lora import fold
+from engine.models.model_limits import positions_of, shared_vocabulary, stops_of
 from engine.models.prepacked_linear import pack
 from engine.models.token_prompts import TokenPrompts
 from engine.rules.mixture import Mixture, make_mixture
@@ -224,6 +225,13 @@ class PolicySet:
         said = ids[:-1] if ids and ids[-1] in self.stop_ids else ids
         return self.tokenizer.decode(said, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
+    def spell(self, tokens: Sequence[int]) -> list[str]:
+        """Return how each token is shown alone: its text, "(end)" for a stop token, else its vocabulary entry."""
+        return [
+            "(end)" if token in self.stop_ids else self.text([token]) or self.tokenizer.convert_ids_to_tokens(token)
+            for token in tokens
+        ]
+
     @torch.inference_mode()
     def teacher_forced(
         self, prompt: Prompt, response: list[int], date: str = "", names: Collection[str] | None = None
@@ -370,31 +378,3 @@ def added_padding(tokenizer: PreTrainedTokenizerBase, base: Mapping[str, int]) -
     if pad is None or pad in base or pad in template or pad == tokenizer.eos_token:
         return {}
     return {pad: tokenizer.convert_tokens_to_ids(pad)}
-
-
-def stops_of(model: nn.Module) -> set[int]:
-    """Return the tokens that end a turn according to a model's generation config."""
-    settings = getattr(model, "generation_config", None)
-    eos = settings.eos_token_id if settings else None
-    return set(eos if isinstance(eos, list) else [] if eos is None else [eos])
-
-
-def positions_of(model: PreTrainedModel) -> int:
-    """Return the context length of a model up to which its cached keys remain valid; 2**31 without a limit."""
-    config = model.config.get_text_config()
-    found = getattr(config, "max_position_embeddings", None) or 2**31
-    # Long RoPE turns all positions another way once a text is longer than this: nothing that was kept would be right.
-    settings = getattr(config, "rope_parameters", None) or {}
-    for rope in settings.values() if all(isinstance(value, dict) for value in settings.values()) else [settings]:
-        if rope.get("rope_type") == "longrope":
-            found = min(found, rope.get("original_max_position_embeddings") or found)
-    return found
-
-
-def shared_vocabulary(models: list[PreTrainedModel], tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """Return the number of tokens to mix if the models' embeddings have different sizes; None if all are equal.
-
-    Sizes differ by padding. The result is the tokenizer's number of tokens, or the smallest size if that is less.
-    """
-    sizes = {model.config.get_text_config().vocab_size for model in models}
-    return min(max(tokenizer.get_vocab().values()) + 1, *sizes) if len(sizes) > 1 else None

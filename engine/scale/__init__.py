@@ -1,0 +1,1 @@
+"""Several replicas of the engine on a Ray cluster. Needs the extra `scale`."""

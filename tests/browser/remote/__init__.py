@@ -1,0 +1,1 @@
+"""The desk's tests once more, with the engine behind HTTP."""
