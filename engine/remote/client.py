@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from engine.errors import InputError, one_line
+from engine.errors import EngineError, InputError, one_line
 from engine.remote.wire import PING, PROTOCOL, ROOT, VERSION_HEADER
 
 log = logging.getLogger("mixdesk")
@@ -22,10 +22,6 @@ CONNECT = 5.0  # seconds to connect
 ANSWER = 120.0  # seconds to answer a call: many rewards, or a long prompt behind others
 SILENCE = 2.5 * PING  # seconds without an event, or the comment that stands in for one, after which a stream is dead
 PAUSE = 0.2  # seconds between two tries, at first
-
-
-class EngineError(InputError):
-    """The engine cannot be reached, or does not fit this desk. The message is one line, with the remedy."""
 
 
 class EngineClient:
