@@ -9,6 +9,10 @@ class InputError(ValueError):
     """Invalid input from the caller. The message is one line with the problem and its remedy."""
 
 
+class EngineError(InputError):
+    """An engine elsewhere cannot be reached, or does not fit. The message is one line, with the remedy."""
+
+
 class TooLongError(InputError):
     """A prompt, with the tokens to be drawn after it, does not fit the models."""
 

@@ -15,7 +15,7 @@ from starlette.types import Receive
 
 from engine.api.api_error import ApiError, bad_request, unavailable
 from engine.config import REFERENCE
-from engine.errors import InputError, TooLongError
+from engine.errors import EngineError, InputError, TooLongError
 from engine.inference.completion import Completion, Token
 from engine.inference.engine import Engine
 from engine.inference.finish_reason import FinishReason
@@ -147,6 +147,8 @@ def engine_errors() -> Iterator[None]:
     """Turn the engine's errors within the block into those of the protocol."""
     try:
         yield
+    except EngineError as error:
+        raise unavailable(str(error)) from None
     except TooLongError as error:
         raise bad_request(str(error), "context_length_exceeded") from None
     except InputError as error:

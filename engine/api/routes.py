@@ -28,6 +28,7 @@ from engine.api.model_names import Model, find_model, list_models
 from engine.api.source import EngineSource
 from engine.api.token_texts import TokenTexts
 from engine.api.tokenizing import detokenize, tokenize, tokenizer_info
+from engine.errors import EngineError
 from engine.inference.engine import Engine
 
 log = logging.getLogger("mixdesk")
@@ -77,6 +78,8 @@ class OpenAiApi:
                 response = await handler(request, caller)
             except ApiError as error:
                 response = error.response()
+            except EngineError as error:
+                response = unavailable(str(error)).response()
             except ClientDisconnect:
                 response = Response(status_code=CLIENT_GONE)
             except Exception:

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from engine.errors import InputError, one_line
+from engine.errors import EngineError, InputError, one_line
 from engine.remote.wire import PING, PROTOCOL, ROOT, VERSION_HEADER
 
 log = logging.getLogger("mixdesk")
@@ -24,10 +24,6 @@ SILENCE = 2.5 * PING  # seconds without an event, or the comment that stands in 
 PAUSE = 0.2  # seconds between two tries, at first
 # Of a client that was closed meanwhile httpx raises the last.
 ERRORS = (httpx.HTTPError, RuntimeError)
-
-
-class EngineError(InputError):
-    """The engine cannot be reached, or does not fit this desk. The message is one line, with the remedy."""
 
 
 class EngineClient:

@@ -10,9 +10,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from engine.errors import InputError, one_line
+from engine.errors import EngineError, InputError, one_line
 from engine.inference.request import Request
-from engine.remote.client import EngineClient, EngineError
+from engine.remote.client import EngineClient
 from engine.remote.engine import RemoteEngine
 from engine.remote.request import RemoteRequest
 from engine.remote.wire import scale_to_json

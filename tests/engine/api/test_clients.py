@@ -16,6 +16,7 @@ from engine import Engine, MixedPolicy
 from engine.api.api_error import ApiError
 from engine.api.calls import Load
 from engine.api.keys import ApiKeys
+from engine.errors import EngineError
 from tests.conftest import Tiny
 from tests.engine.api.asgi_call import Leave, call_app
 from tests.engine.api.conftest import KEY, drain, make_app, serving_api
@@ -106,6 +107,19 @@ def test_an_engine_that_closes_ends_streams_with_an_error(tiny: Tiny) -> None:
         with pytest.raises(openai.InternalServerError) as unavailable:
             client.chat.completions.create(model="plain", messages=MESSAGES)
         assert unavailable.value.status_code == 503 and unavailable.value.code == "engine_unavailable"
+
+
+@pytest.mark.parametrize("name", ["check_prompt", "submit_all", "mixture"])
+def test_an_engine_elsewhere_that_is_out_of_reach_is_unavailable(
+    server_url: str, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise EngineError("the engine at http://box does not answer; start it")
+
+    monkeypatch.setattr(Engine, name, fail)
+    with connected(server_url) as client, pytest.raises(openai.InternalServerError, match="http://box") as found:
+        client.chat.completions.create(model="plain", messages=MESSAGES, max_tokens=2)
+    assert found.value.status_code == 503 and found.value.response.headers["retry-after"]
 
 
 def test_clients_that_leave_take_their_rows_along(server_url: str, tiny_engine: Engine) -> None:
