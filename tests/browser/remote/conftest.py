@@ -15,9 +15,9 @@ from tests.engine.remote.serving import serving
 
 
 @pytest.fixture(scope="package")
-def address(engine: Engine) -> Iterator[str]:
-    """Where the bundled policies answer."""
-    with serving(EngineRoutes(engine).routes()) as url:
+def address() -> Iterator[str]:
+    """Where the bundled policies answer; not those of the fixture `engine`, which a module here replaces."""
+    with Engine.from_config() as local, serving(EngineRoutes(local).routes()) as url:
         yield url
 
 
