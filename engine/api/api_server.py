@@ -20,6 +20,7 @@ from starlette.routing import BaseRoute
 from engine.errors import InputError
 
 LATEST = 1.7  # seconds from the signal until the process ends in any case
+LATEST_OF_REPLICAS = 30.0  # the same if the processes of a cluster are to be ended too
 GRACE = 1  # seconds that responses have to end by themselves
 KEEP_ALIVE = 75  # seconds that an idle connection is kept
 
@@ -27,12 +28,13 @@ KEEP_ALIVE = 75  # seconds that an idle connection is kept
 class ApiServer(uvicorn.Server):
     """uvicorn's server, which closes the engine on a signal, so that open streams end with an error of the protocol."""
 
-    def __init__(self, routes: Sequence[BaseRoute], close: Callable[[], None]) -> None:
+    def __init__(self, routes: Sequence[BaseRoute], close: Callable[[], None], latest: float = LATEST) -> None:
         """Make the server.
 
         Args:
             routes: the routes.
             close: closes the engine; called once, on the first signal.
+            latest: seconds from the signal until the process ends in any case.
         """
         settings = uvicorn.Config(
             Starlette(routes=list(routes)),
@@ -44,7 +46,7 @@ class ApiServer(uvicorn.Server):
         )
         super().__init__(settings)
         self._end = threading.Event()
-        self._close = close
+        self._close, self._latest = close, latest
         logging.getLogger("uvicorn.error").addFilter(is_no_cut_off)
         # It waits from the beginning: to start a thread in a signal handler can deadlock.
         threading.Thread(target=self._close_and_end, name="mixdesk-end", daemon=True).start()
@@ -71,7 +73,7 @@ class ApiServer(uvicorn.Server):
 
     def _close_and_end(self) -> None:
         self._end.wait()
-        ending = threading.Timer(LATEST, end_process, [0])
+        ending = threading.Timer(self._latest, end_process, [0])
         ending.daemon = True
         ending.start()
         self._close()

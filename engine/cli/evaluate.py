@@ -10,6 +10,7 @@ import typer
 from engine.cli.options import (
     Column,
     ConfigOption,
+    EngineOption,
     JsonOption,
     MaxNewTokens,
     MinP,
@@ -18,6 +19,7 @@ from engine.cli.options import (
     Temperature,
     app,
     check_column,
+    open_engine,
 )
 from engine.cli.runner import print_json
 from engine.config import DEMO
@@ -44,6 +46,7 @@ def evaluate_command(
     min_p: MinP = 0.0,
     seed: Seed = 0,
     config: ConfigOption = DEMO,
+    remote: EngineOption = "",
     json: JsonOption = False,
 ) -> None:
     """Measure win rates of every policy against the reference, and rewards along the sweep of every fader."""
@@ -51,7 +54,6 @@ def evaluate_command(
     from engine.evaluation import baselines
     from engine.evaluation.response_log import Memo
     from engine.evaluation.sweep import evaluate as run
-    from engine.inference.engine import Engine
     from engine.prompts import read_prompts
     from engine.reward_kind import REWARD_KINDS
     from engine.rewards.missing import missing_line
@@ -71,8 +73,10 @@ def evaluate_command(
     if judges and (not second or own):
         found = f"one of kind '{own[0]}', which is a policy's own" if own else "none"
         raise InputError(f"{judges}: rewards: expected at least one to judge with; found {found}")
+    if judges and remote:
+        raise InputError("--judges needs the models on this machine; leave it or --engine out")
     kept = Memo(responses)
-    with Engine.from_config(config) as engine:
+    with open_engine(config, remote) as engine:
         if asked is None and not engine.config.prompts:
             raise InputError(f"{config}: prompts: found nothing, expected a file; or give --prompts")
         asked = asked or read_prompts(engine.config.prompts or "")

@@ -8,6 +8,7 @@ import typer
 
 from engine.cli.options import (
     ConfigOption,
+    EngineOption,
     JsonOption,
     MaxNewTokens,
     MessagesOption,
@@ -15,6 +16,7 @@ from engine.cli.options import (
     Seed,
     Temperature,
     app,
+    open_engine,
     prompt_of,
 )
 from engine.cli.runner import print_json
@@ -47,18 +49,18 @@ def generate(
     seed: Seed = 0,
     date: Annotated[str, typer.Option(help="the date of a completion to generate again; today by default")] = "",
     config: ConfigOption = DEMO,
+    remote: EngineOption = "",
     json: JsonOption = False,
 ) -> None:
     """Generate a response from a mixture of the policies, and score it."""
     chosen, said = parse_numbers(weights, "weights") if weights is not None else None, prompt_of(prompt, messages)
-    from engine.inference.engine import Engine
     from engine.rules.registry import DEFAULT_RULE
     from engine.sampling import Sampling
 
     sampling = Sampling(
         max_new_tokens, temperature, top_k, top_p, min_p, repetition_penalty, particles, tuple(stop or ())
     )
-    with Engine.from_config(config) as engine:
+    with open_engine(config, remote) as engine:
         request = engine.submit(
             said, engine.mixture(chosen, rule or DEFAULT_RULE, gain, exponent), sampling, seed, date=date
         )

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from engine.cli.options import ConfigOption, JsonOption, MessagesOption, app, prompt_of
+from engine.cli.options import ConfigOption, EngineOption, JsonOption, MessagesOption, app, open_engine, prompt_of
 from engine.cli.runner import print_json
 from engine.config import DEMO
 
@@ -17,14 +17,14 @@ def score(
     prompt: Annotated[str | None, typer.Option(help="what was asked")] = None,
     messages: MessagesOption = None,
     config: ConfigOption = DEMO,
+    remote: EngineOption = "",
     json: JsonOption = False,
 ) -> None:
     """Score a given response: its log-probability under every policy, and its rewards."""
     said = prompt_of(prompt, messages)
     from engine.bank.calibration import Calibration
-    from engine.inference.engine import Engine
 
-    with Engine.from_config(config) as engine:
+    with open_engine(config, remote) as engine:
         log_probs = engine.token_log_probs(said, response)
         rewards = engine.rewards([(said, response, None)])[0]
         Calibration(engine).load()

@@ -34,7 +34,7 @@ def serve_command(
     json: JsonOption = False,
 ) -> None:
     """Serve the policies and their mixtures: to OpenAI clients at /v1, and to desks on other machines."""
-    from engine.api.api_server import ApiServer, bind_address
+    from engine.api.api_server import LATEST, LATEST_OF_REPLICAS, ApiServer, bind_address
     from engine.api.keys import ApiKeys
 
     keys = ApiKeys.read(api_key)
@@ -67,5 +67,6 @@ def serve_command(
         typer.echo("Only programs on this machine are served: MIXDESK_API_KEYS gives keys to others.", err=True)
     routes = [*api_routes(source, keys), *health_routes(source), *metrics_routes(source, keys)]
     routes += EngineRoutes(engine, keys.refusal).routes()
-    ApiServer(routes, engine.close).run(sockets=[bound])
+    latest = LATEST_OF_REPLICAS if replicas else LATEST
+    ApiServer(routes, engine.close, latest).run(sockets=[bound])
     engine.close()

@@ -14,7 +14,18 @@ from engine.parsing import parse_numbers
 
 if TYPE_CHECKING:
     from engine.solvers import Solution, Solver
-from engine.cli.options import Column, ConfigOption, JsonOption, MaxNewTokens, Prompts, Seed, app, check_column
+from engine.cli.options import (
+    Column,
+    ConfigOption,
+    EngineOption,
+    JsonOption,
+    MaxNewTokens,
+    Prompts,
+    Seed,
+    app,
+    check_column,
+    open_engine,
+)
 
 
 @app.command("solve")
@@ -40,6 +51,7 @@ def solve_command(
     seed: Seed = 0,
     ship: Annotated[bool, typer.Option("--ship", help="keep the bank beside the configuration too, in banks/")] = False,
     config: ConfigOption = DEMO,
+    remote: EngineOption = "",
     json: JsonOption = False,
 ) -> None:
     """Find weights that are fair to all objectives (Mixing Preference Optimization), or what people prefer (nash)."""
@@ -67,13 +79,17 @@ def solve_command(
     if not solver.from_ratings and ratings is not None:
         takers = ", ".join(one.name for one in SOLVERS.values() if one.from_ratings)
         raise InputError(f"--ratings is for --method {takers}; add it, or leave them out")
+    if remote and (ratings is not None or ship):
+        raise InputError(f"--{'ship' if ship else 'ratings'} is for a configuration's files; leave it or --engine out")
     check_column(prompts, column)
     began = time.perf_counter()
     if ratings is not None:
         solution, found = solve_ratings(solver, ratings, seed, config)
     else:
         settings = {"max_new_tokens": max_new_tokens, "temperature": temperature}
-        solution, found = solve_bank(solver, prompts, column, limit, responses, settings, seed, config, extra, ship)
+        solution, found = solve_bank(
+            solver, prompts, column, limit, responses, settings, seed, config, remote, extra, ship
+        )
     seconds = round(time.perf_counter() - began, 1)
     if json:
         print_json({**solution.as_dict(), **found, "seconds": seconds})
@@ -131,6 +147,7 @@ def solve_bank(
     settings: dict[str, Any],
     seed: int,
     config: Path,
+    remote: str,
     extra: dict[str, Any],
     ship: bool,
 ) -> tuple[Solution, dict[str, Any]]:
@@ -145,13 +162,13 @@ def solve_bank(
         settings: Fields of `Sampling`.
         seed: The seed.
         config: The configuration file.
+        remote: The address of an engine, instead of a configuration; or "".
         extra: Further arguments of the solver.
         ship: Write the bank beside the configuration too.
     """
     from tqdm import tqdm
 
     from engine.config import REFERENCE
-    from engine.inference.engine import Engine
     from engine.prompts import read_prompts
     from engine.sampling import Sampling
     from engine.solvers.bank_request import BankRequest
@@ -159,7 +176,7 @@ def solve_bank(
 
     sampling = Sampling(**settings)
     asked = read_prompts(prompts, column) if prompts else None
-    with Engine.from_config(config) as engine, tqdm(desc="sampling", unit="response", delay=1) as bar:
+    with open_engine(config, remote) as engine, tqdm(desc="sampling", unit="response", delay=1) as bar:
         if asked is None and not engine.config.prompts:
             raise InputError(f"{config}: prompts: found nothing, expected a file; or give --prompts")
         asked = (asked or read_prompts(engine.config.prompts or ""))[:limit]

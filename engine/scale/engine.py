@@ -87,6 +87,7 @@ class ScaledEngine(RemoteEngine):
         self.clients: dict[str, ReplicaClient] = {}
         self._lock = threading.Lock()
         self._misfit, self._reachable, self._closed = "", True, threading.Event()
+        self._started = False  # whether the cluster was started here
         report(f"starting {replicas} of the engine")
         self._handle = self._deploy(config)
         try:
@@ -119,6 +120,7 @@ class ScaledEngine(RemoteEngine):
                 ray.init(
                     address=address or "local", log_to_driver=False, include_dashboard=False, configure_logging=False
                 )
+                self._started = not address
             except Exception as error:  # Ray raises a bare one if its processes are not there in time
                 if start == STARTS - 1 or address:
                     what = f"--ray-address: {address}" if address else "Ray"
@@ -185,11 +187,14 @@ class ScaledEngine(RemoteEngine):
         return {"instance": APPLICATION, "busy": busy, "scale": scale, "telemetry": telemetry, **sums}
 
     def close(self) -> None:
-        """Stop all replicas."""
-        if self._closed.is_set():
-            return
-        self._closed.set()
+        """Stop all replicas, and the cluster if it was started for them."""
+        with self._lock:
+            if self._closed.is_set():
+                return
+            self._closed.set()
         for url in list(self.clients):
             self._forget(url)
         with suppress(Exception):
             serve.delete(APPLICATION)
+        if self._started:
+            ray.shutdown()
