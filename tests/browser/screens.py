@@ -24,6 +24,8 @@ from tests.app.services.voting import simulate_study
 from tests.browser.annotating import GUIDELINES, TRAINING, annotating, annotator, join, wait_for_pair
 from tests.browser.conftest import chromium, opened, unfold
 from tests.browser.serving import ROOT, Relay
+from tests.browser.test_annotate_tab import create, wait_for_responses
+from tests.browser.test_annotate_tab import field as study_field
 from tests.browser.walking import DARK, PHONE, demo_site
 
 FOLDER = ROOT / "docs" / "screens"
@@ -252,7 +254,7 @@ def compare(studio: Studio) -> None:
 
 
 def explore(studio: Studio) -> None:
-    for look, ending in LOOKS:
+    for look, ending in ((LIGHT, ""), (PHONE, "-phone")):
         with studio.desk(look, "explore") as page:
             page.wait_for_selector("#pairs-figure .scatterlayer .point")
             page.wait_for_selector("#weights-figure .scatterlayer .point")
@@ -286,6 +288,26 @@ def phone(studio: Studio) -> None:
         set_seed(page)
         generate(page)
         shoot(page, "whole-phone", whole=True)
+
+
+def owner(studio: Studio) -> None:
+    """The Annotate tab of a study's owner: the form, the responses before it opens, the open study."""
+    with studio.desk(LIGHT, "annotate") as page:
+        expect(page.locator("#study-create")).to_be_visible()
+        shoot(page, "annotate-new")
+        create(page, "Which one helps?", prompts=6, tokens=40)
+        wait_for_responses(page)
+        shoot(page, "annotate-responses")
+        page.locator("#study-open").click()
+        expect(page.locator("#study-title .state")).to_have_text("Open")
+        for name in ("Ada", "Björn"):
+            study_field(page, "invite-name").fill(name)
+            page.locator("#study-invite").click()
+            expect(page.locator("#study-invitations tbody tr", has_text=name)).to_be_visible()
+        shoot(page, "annotate-open")
+    with studio.desk(PHONE, "annotate") as page:
+        expect(page.locator("#study-title .state")).to_have_text("Open")
+        shoot(page, "annotate-open-phone")
 
 
 def annotators(studio: Studio) -> None:
@@ -340,6 +362,7 @@ WALKS: list[Callable[[Studio], None]] = [
     configurations,
     phone,
     results,
+    owner,
     annotators,
 ]
 
