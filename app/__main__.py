@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import socket
 import sys
 import threading
 from collections.abc import Callable
@@ -24,6 +23,7 @@ import typer
 
 from engine.cli.runner import print_json, run
 from engine.errors import InputError
+from engine.listening import bind_address
 
 cli = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 Db = Annotated[Path, typer.Option(envvar="MIXDESK_DB", help="The SQLite file with the ratings.")]
@@ -94,9 +94,9 @@ def serve(
     owners = signing_in.owners if signing_in else ()
     access = find_access(host, root_path, allowed_host or (), trust_proxy, owner_token, owners=owners)
     keys = ApiKeys.read(local=not access.hosted)
-    listener = bind(host, port)
-    from app.server.shutdown import ending_at_once
+    listener = bind_address(host, port)
     from app.server.startup_page import answering
+    from engine.shutdown import ending_at_once
 
     with ending_at_once(), answering(listener, lambda name: access.allows_host(*split_host(name))) as report:
         # Of 800,000 objects that are imported one in seventy becomes garbage: to look through them again and again is
@@ -285,25 +285,6 @@ def say(what: dict[str, Any] | str) -> None:
         print_json(what)
     else:
         print(what, flush=True)
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """Open a listening socket before the models are loaded, so that a taken port fails at once.
-
-    Raises:
-        InputError: if the address cannot be resolved or bound.
-    """
-    try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen()
-    except OSError as error:
-        raise InputError(f"--port: cannot listen on {host}:{port}: {error.strerror}; give another") from None
-    except UnicodeError:  # a label of a host's name is empty, or too long
-        raise InputError(f"--host: found '{host[:80]}'; give an address, such as 127.0.0.1, or a host's name") from None
-    return listener
 
 
 def main(arguments: list[str] | None = None) -> int:

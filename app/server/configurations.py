@@ -11,7 +11,6 @@ import gc
 import logging
 import os
 import re
-import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
@@ -28,6 +27,7 @@ from app.services.policy_fetch import Fetching, check_memory
 from app.ui.header import Choice, Menu
 from engine import InputError
 from engine.config import Config, load_config
+from engine.daemon_thread import on_daemon_thread
 from engine.models.hub import check_hub
 from engine.names import check_label
 from engine.yaml_file import peek_yaml
@@ -250,28 +250,8 @@ def read(file: Path) -> Config:
 
 
 async def aside(call: Callable[[], T]) -> T:
-    """Run a call on a daemon thread and await its result.
-
-    Like asyncio.to_thread, but a long download does not prevent the process from exiting.
-    """
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[T] = loop.create_future()
-
-    def hand_over(setter: Callable[[Any], None], value: Any) -> None:
-        if not future.done():
-            setter(value)
-
-    def work() -> None:
-        setter: Callable[[Any], None] = future.set_result
-        try:
-            value: Any = call()
-        except Exception as error:
-            setter, value = future.set_exception, error
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(hand_over, setter, value)
-
-    threading.Thread(target=work, name="mixdesk-loading", daemon=True).start()
-    return await future
+    """Run a call on a daemon thread and await its result: a long download does not prevent the end of the process."""
+    return await on_daemon_thread(call, "mixdesk-loading")
 
 
 # ------------------------------------------------------------------------------------------------- which there are

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import signal
@@ -12,7 +11,7 @@ from types import FrameType
 
 import uvicorn
 
-from app.server.shutdown import Deadline, end_on_signal
+from engine.shutdown import Deadline, end_on_signal, is_worth_a_line
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 LATEST = 1.7  # seconds from the signal until the process ends in any case
@@ -48,11 +47,3 @@ class HttpServer(uvicorn.Server):
         finally:
             for number in SIGNALS:
                 signal.signal(number, end_on_signal)
-
-
-def is_worth_a_line(record: logging.LogRecord) -> bool:
-    """Return whether a log record is of something else than a response that the server's end has cut off.
-
-    Every open event stream is cut off, and uvicorn would log a traceback for each.
-    """
-    return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
-import os
 import signal
-import socket
-import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
@@ -17,7 +13,7 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute
 
-from engine.errors import InputError
+from engine.shutdown import Deadline, end_on_signal, is_worth_a_line
 
 LATEST = 1.7  # seconds from the signal until the process ends in any case
 LATEST_OF_REPLICAS = 30.0  # the same if the processes of a cluster are to be ended too
@@ -46,7 +42,7 @@ class ApiServer(uvicorn.Server):
         )
         super().__init__(settings)
         self._end = threading.Event()
-        self._close, self._latest = close, latest
+        self._close, self._deadline = close, Deadline(latest)
         logging.getLogger("uvicorn.error").addFilter(is_no_cut_off)
         # It waits from the beginning: to start a thread in a signal handler can deadlock.
         threading.Thread(target=self._close_and_end, name="mixdesk-end", daemon=True).start()
@@ -54,8 +50,9 @@ class ApiServer(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Stop the server on a signal; a second one ends the process at once."""
         if self.should_exit:
-            end_process(128 + sig)
+            end_on_signal(sig)
         self.should_exit = True
+        self._deadline.begin()
         self._end.set()
 
     @contextlib.contextmanager
@@ -73,39 +70,11 @@ class ApiServer(uvicorn.Server):
 
     def _close_and_end(self) -> None:
         self._end.wait()
-        ending = threading.Timer(self._latest, end_process, [0])
-        ending.daemon = True
-        ending.start()
         self._close()
-
-
-def end_process(status: int) -> None:
-    """End the process at once; threads are abandoned."""
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(Exception):  # a signal may come while it is written to
-            stream.flush()
-    os._exit(status)
 
 
 def is_no_cut_off(record: logging.LogRecord) -> bool:
     """Return whether a log record is of something else than a response that the server's end has cut off."""
     if record.msg.startswith("Cancel %s running task(s)"):
         return False
-    return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
-
-
-def bind_address(host: str, port: int) -> socket.socket:
-    """Bind a socket before the models are loaded, so that a taken port fails at once; it does not listen yet.
-
-    Raises:
-        InputError: the address cannot be resolved or bound.
-    """
-    try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        bound = socket.socket(family)
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind(address)
-    except (OSError, UnicodeError) as error:
-        reason = getattr(error, "strerror", None) or "no address"
-        raise InputError(f"--port: cannot listen on {host[:80]}:{port}: {reason}; give another") from None
-    return bound
+    return is_worth_a_line(record)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
@@ -15,6 +14,7 @@ from starlette.types import Receive
 
 from engine.api.api_error import ApiError, bad_request, unavailable
 from engine.config import REFERENCE
+from engine.daemon_thread import on_daemon_thread
 from engine.errors import EngineError, InputError, TooLongError
 from engine.inference.completion import Completion, Token
 from engine.inference.engine import Engine
@@ -25,6 +25,7 @@ from engine.rules.mixture import Mixture
 from engine.sampling import Sampling
 
 T = TypeVar("T")
+THREAD = "mixdesk-api"  # the name of threads that wait for an engine
 CLOSED = "The engine is closing; try again in a few seconds."
 BUSY = "{count} responses of yours are under way or wait, of {most}; try again when some are done"
 # Of why a response ended, what OpenAI's clients know. Others are errors.
@@ -178,31 +179,6 @@ def usage_of(prompt_tokens: int, completion_tokens: int) -> dict[str, Any]:
     }
 
 
-async def in_thread(call: Callable[[], T]) -> T:
-    """Run a call on a daemon thread, and await its result.
-
-    Unlike the event loop's own threads these are never too few for requests that wait, and do not keep the process.
-    """
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[T] = loop.create_future()
-
-    def settle(set_it: Callable[[Any], None], value: Any) -> None:
-        if not future.done():
-            set_it(value)
-
-    def work() -> None:
-        set_it: Callable[[Any], None] = future.set_result
-        try:
-            value: Any = call()
-        except BaseException as error:
-            set_it, value = future.set_exception, error
-        with contextlib.suppress(RuntimeError):  # the loop is closed
-            loop.call_soon_threadsafe(settle, set_it, value)
-
-    threading.Thread(target=work, name="mixdesk-api", daemon=True).start()
-    return await future
-
-
 async def until_gone(receive: Receive) -> None:
     """Return when a request's client has gone away; its body must have been read."""
     while (await receive())["type"] != "http.disconnect":
@@ -212,7 +188,7 @@ async def until_gone(receive: Receive) -> None:
 async def unless_gone(call: Call, work: Callable[[], T], receive: Receive) -> T | None:
     """Run work on a thread and return its result; None if the client goes away, whose responses are then cancelled."""
     gone = asyncio.ensure_future(until_gone(receive))
-    done = asyncio.ensure_future(in_thread(work))
+    done = asyncio.ensure_future(on_daemon_thread(work, THREAD))
     try:
         await asyncio.wait({gone, done}, return_when=asyncio.FIRST_COMPLETED)
         if done.done():

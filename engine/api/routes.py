@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from engine.api.api_error import ApiError, bad_request, failed, unavailable
-from engine.api.calls import Call, Load, in_thread, unless_gone
+from engine.api.calls import THREAD, Call, Load, unless_gone
 from engine.api.chat import ChatAnswer
 from engine.api.chat_fields import ChatFields
 from engine.api.completion_fields import CompletionFields, DetokenizeFields, TokenizeFields
@@ -28,6 +28,7 @@ from engine.api.model_names import Model, find_model, list_models
 from engine.api.source import EngineSource
 from engine.api.token_texts import TokenTexts
 from engine.api.tokenizing import detokenize, tokenize, tokenizer_info
+from engine.daemon_thread import on_daemon_thread
 from engine.errors import EngineError
 from engine.inference.engine import Engine
 
@@ -110,13 +111,13 @@ class OpenAiApi:
         """Return the token ids of a text."""
         fields = parse_fields(TokenizeFields, await read_body(request))
         engine = self.engine_of(fields.model)
-        return JSONResponse(await in_thread(lambda: tokenize(engine, fields)))
+        return JSONResponse(await on_daemon_thread(lambda: tokenize(engine, fields), THREAD))
 
     async def detokenize(self, request: Request, _: str) -> Response:
         """Return the text of token ids."""
         fields = parse_fields(DetokenizeFields, await read_body(request))
         engine = self.engine_of(fields.model)
-        return JSONResponse(await in_thread(lambda: detokenize(engine, fields)))
+        return JSONResponse(await on_daemon_thread(lambda: detokenize(engine, fields), THREAD))
 
     async def nowhere(self, _: Request, __: str) -> Response:
         """Refuse an address."""
@@ -163,7 +164,7 @@ class OpenAiApi:
             call = answer.call
             try:
                 if answer.fields.stream:
-                    await in_thread(answer.start)
+                    await on_daemon_thread(answer.start, THREAD)
                     return EventStream(call, answer, held.pop_all())
 
                 def work() -> dict[str, Any]:

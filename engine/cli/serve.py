@@ -34,11 +34,12 @@ def serve_command(
     json: JsonOption = False,
 ) -> None:
     """Serve the policies and their mixtures: to OpenAI clients at /v1, and to desks on other machines."""
-    from engine.api.api_server import LATEST, LATEST_OF_REPLICAS, ApiServer, bind_address
+    from engine.api.api_server import LATEST, LATEST_OF_REPLICAS, ApiServer
     from engine.api.keys import ApiKeys
+    from engine.listening import bind_address
 
     keys = ApiKeys.read(api_key)
-    bound = bind_address(host, port)
+    bound = bind_address(host, port, listen=False)
     from engine.api.health import health_routes
     from engine.api.metrics import metrics_routes
     from engine.api.routes import api_routes

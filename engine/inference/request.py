@@ -37,6 +37,7 @@ class Request:
         self.sequence = sequence  # with particles the chosen one, once they are all finished
         self.particles = Particles(sequence, seed) if sequence.sampling.particles > 1 else None
         self.group: object = None  # of clients that share their part of the batch; None without limit
+        self.make_mixture: Callable[..., Mixture] = scheduler.policy_set.mixture
         self._target = sequence.mixture  # what it is to be drawn from, by all that was asked so far
         self._seed = seed
         self.with_rewards = rewards
@@ -109,7 +110,7 @@ class Request:
         """Draw the next tokens from another mixture; arguments that are None keep their values. Raises InputError."""
         now = self._target
         self.steer_to(
-            self._scheduler.policy_set.mixture(
+            self.make_mixture(
                 now.weights if weights is None else weights,
                 now.rule if rule is None else rule,
                 now.gain if gain is None else gain,

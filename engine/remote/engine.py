@@ -269,11 +269,10 @@ class RemoteEngine(Engine):
             "time_limit": time_limit,
             "top_logprobs": top_logprobs,
         }
-        names = self.policy_set.names
         with self.connected() as (engine, began):
             ids = engine.post("/responses", body).json()["ids"]
             requests: list[Request] = [
-                RemoteRequest(engine, id, *part[:2], names, part[2]) for id, part in zip(ids, parts, strict=True)
+                RemoteRequest(engine, id, *part[:2], self.mixture, part[2]) for id, part in zip(ids, parts, strict=True)
             ]
             began(requests)
         return requests

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from typing import Any
 
@@ -14,7 +14,7 @@ from engine.inference.request import Request
 from engine.inference.sequence import Record
 from engine.remote.client import EngineClient
 from engine.remote.wire import completion_from_json, fill_record, token_from_json
-from engine.rules.mixture import Mixture, make_mixture
+from engine.rules.mixture import Mixture
 from engine.sampling import Sampling
 
 
@@ -27,7 +27,7 @@ class RemoteRequest(Request):
         id: str,
         mixture: Mixture,
         sampling: Sampling,
-        policies: list[str],
+        make_mixture: Callable[..., Mixture],
         record: Record | None = None,
     ) -> None:
         """Start to receive a response.
@@ -37,11 +37,12 @@ class RemoteRequest(Request):
             id: the response's id there.
             mixture: the mixture that it begins with.
             sampling: its sampling settings.
-            policies: the names of the policies.
+            make_mixture: returns a checked mixture of the engine's policies.
             record: filled in at the end, if given.
         """
         self._client, self._path = client, f"/responses/{id}"
-        self._target, self._sampling, self._policies, self._record = mixture, sampling, policies, record
+        self._target, self._sampling, self._record = mixture, sampling, record
+        self.make_mixture = make_mixture
         self._received: queue.SimpleQueue[Token | None] = queue.SimpleQueue()
         self._future: Future[Completion] = Future()
         self._ahead, self._drawn, self._cancelled = 0, 0, False
@@ -97,25 +98,6 @@ class RemoteRequest(Request):
         if not self._cancelled and not self.done:
             self._cancelled = True
             self._client.delete_later(self._path)
-
-    def steer(
-        self,
-        weights: Mapping[str, float] | None = None,
-        rule: str | None = None,
-        gain: float | None = None,
-        exponent: float | None = None,
-    ) -> None:
-        """Draw the next tokens from another mixture; arguments that are None keep their values. Raises InputError."""
-        now = self._target
-        self.steer_to(
-            make_mixture(
-                now.weights if weights is None else weights,
-                self._policies,
-                now.rule if rule is None else rule,
-                now.gain if gain is None else gain,
-                now.exponent if exponent is None else exponent,
-            )
-        )
 
     def steer_to(self, mixture: Mixture) -> None:
         """Draw the tokens to come from another of the engine's mixtures. Raises InputError."""

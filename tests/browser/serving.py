@@ -18,12 +18,12 @@ from typing import Any
 import uvicorn
 from starlette.types import ASGIApp
 
-from app.__main__ import bind
 from app.server.desk_app import web_app
 from app.services.app_state import Desk
 from app.storage.database import Store, open_to_read, read_pairs
 from app.ui.page import build_page
 from engine import Engine
+from engine.listening import bind_address
 
 ROOT = Path(__file__).parents[2]
 
@@ -98,7 +98,7 @@ def running(
 ) -> Iterator[tuple[str, uvicorn.Server]]:
     """The address of an application, and the server that runs it on a thread. grace: seconds that requests get at the
     end. listener: where it is to answer; else at a port that is free."""
-    listener = listener or bind("127.0.0.1", 0)
+    listener = listener or bind_address("127.0.0.1", 0)
     server = uvicorn.Server(uvicorn.Config(web_app, log_level="warning", timeout_graceful_shutdown=grace))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()

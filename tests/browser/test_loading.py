@@ -9,9 +9,9 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
-from app.__main__ import bind
 from app.server.startup_page import answering
 from engine import Engine
+from engine.listening import bind_address
 from tests.browser.conftest import TOURED, close
 from tests.browser.serving import served
 
@@ -30,7 +30,7 @@ def page(browser: Browser) -> Iterator[Page]:
 
 
 def test_the_loading_page_becomes_the_desk(page: Page, engine: Engine, tmp_path: Path) -> None:
-    listener = bind("127.0.0.1", 0)
+    listener = bind_address("127.0.0.1", 0)
     with answering(listener) as tell:
         tell("loading the policy <b>helpful</b>")
         answer = page.goto(f"http://127.0.0.1:{listener.getsockname()[1]}/?from=here")
@@ -50,7 +50,7 @@ def test_the_loading_page_becomes_the_desk(page: Page, engine: Engine, tmp_path:
 
 
 def test_the_loading_page_says_that_the_app_has_ended(page: Page) -> None:
-    listener = bind("127.0.0.1", 0)
+    listener = bind_address("127.0.0.1", 0)
     with listener, answering(listener):
         page.goto(f"http://127.0.0.1:{listener.getsockname()[1]}")
         expect(page.get_by_role("status")).to_have_text("Mixdesk is starting: importing the libraries.")

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from app.__main__ import bind
 from app.server.access import find_access
 from app.server.annotate import AnnotateRoutes
 from app.server.app import Site
@@ -23,6 +22,7 @@ from app.storage.database import Store
 from app.ui.page import build_page
 from engine import Engine
 from engine.config import DEMO
+from engine.listening import bind_address
 from tests.app.server.oidc_provider import CLIENT, SECRET, Provider
 from tests.app.storage.making_studies import StudyScene
 from tests.browser.conftest import TOURED, close
@@ -65,7 +65,7 @@ def hosted(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tup
     # An engine of its own: at the end the place closes it, and other modules still use the one that is shared.
     with Engine.from_config(DEMO) as engine, running(provider.app, grace=1) as (provider.url, _):
         place = SignInPlace(tiny, engine, provider, tmp_path_factory.mktemp("hosted"))
-        with running(place.app, grace=1, listener=bind("127.0.0.1", 0)) as (url, _):
+        with running(place.app, grace=1, listener=bind_address("127.0.0.1", 0)) as (url, _):
             # The provider is at 127.0.0.1: for a browser, another site than localhost.
             yield url.replace("127.0.0.1", "localhost"), place
         place.close()

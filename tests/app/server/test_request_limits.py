@@ -15,11 +15,11 @@ import uvicorn
 from fastapi import FastAPI, Request
 from starlette.testclient import TestClient
 
-from app.__main__ import bind
 from app.server import patient_protocol, request_limits
 from app.server.guard import guarded
 from app.server.patient_protocol import PatientProtocol
 from app.server.request_limits import MAX_BODY, MAX_UPLOAD
+from engine.listening import bind_address
 from tests.app.server.guarding import LOCAL, PAGE, URL
 
 
@@ -52,7 +52,7 @@ def make_app() -> FastAPI:
 
 @contextmanager
 def serving(app: FastAPI) -> Iterator[str]:
-    listener = bind("127.0.0.1", 0)
+    listener = bind_address("127.0.0.1", 0)
     config = uvicorn.Config(guarded(app, LOCAL), http=PatientProtocol, log_level="warning", timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})

@@ -26,7 +26,7 @@ SOON = 15  # seconds: what takes for ever without the bounds, on a machine that 
 STUBBORN = """
 import asyncio, sys, threading, time
 import uvicorn
-from app.__main__ import bind
+from engine.listening import bind_address
 from app.server.http_server import HttpServer
 
 async def app(scope, receive, send):
@@ -48,7 +48,7 @@ async def app(scope, receive, send):
 if len(sys.argv) > 3:
     threading.Thread(target=time.sleep, args=[3600]).start()  # not a daemon: Python waits for it at the end
 config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1)
-HttpServer(config, float(sys.argv[2])).run(sockets=[bind("127.0.0.1", int(sys.argv[1]))])
+HttpServer(config, float(sys.argv[2])).run(sockets=[bind_address("127.0.0.1", int(sys.argv[1]))])
 print("stopped", flush=True)
 """
 
@@ -137,7 +137,7 @@ def test_a_second_signal_ends_it_at_once(serve: type[Served], number: int, statu
 def test_sigterm_ends_what_is_still_starting() -> None:
     """Also as a container's first process, for which the default is to go on."""
     code = (
-        "import signal, time\nfrom app.server.shutdown import ending_at_once\n"
+        "import signal, time\nfrom engine.shutdown import ending_at_once\n"
         "with ending_at_once():\n    print('starting', flush=True)\n    time.sleep(3600)\n"
     )
     process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
@@ -151,7 +151,7 @@ def test_sigterm_ends_what_is_still_starting() -> None:
 
 
 def test_handlers_are_as_before_after_the_start() -> None:
-    from app.server.shutdown import ending_at_once
+    from engine.shutdown import ending_at_once
 
     before = signal.getsignal(signal.SIGTERM)
     with ending_at_once():
@@ -197,7 +197,7 @@ PAGE = """
 import asyncio, sys
 import gradio as gr, uvicorn
 from fastapi import FastAPI
-from app.__main__ import bind
+from engine.listening import bind_address
 from app.server.gradio_compat import print_less
 from app.server.http_server import HttpServer
 
@@ -215,7 +215,7 @@ with gr.Blocks() as page:
     gr.on([page.load], fail, queue=False, api_name="fail")
 app = gr.mount_gradio_app(FastAPI(), page, path="/")
 config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1)
-HttpServer(config, 1.7).run(sockets=[bind("127.0.0.1", int(sys.argv[1]))])
+HttpServer(config, 1.7).run(sockets=[bind_address("127.0.0.1", int(sys.argv[1]))])
 """
 
 

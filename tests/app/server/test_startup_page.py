@@ -13,8 +13,8 @@ from urllib.error import HTTPError
 
 import pytest
 
-from app.__main__ import bind
 from app.server.startup_page import answering
+from engine.listening import bind_address
 
 ROOT = Path(__file__).parents[3]
 
@@ -49,7 +49,7 @@ def start(tmp_path):
     processes = []
 
     def begin(*arguments: str) -> tuple[subprocess.Popen[str], str]:
-        listener = bind("127.0.0.1", 0)
+        listener = bind_address("127.0.0.1", 0)
         port = listener.getsockname()[1]
         listener.close()
         command = [sys.executable, "-m", "app", "--port", str(port), "--db", str(tmp_path / "a.db"), *arguments]
@@ -65,7 +65,7 @@ def start(tmp_path):
 
 
 def test_every_request_is_told_to_come_again():
-    listener = bind("127.0.0.1", 0)
+    listener = bind_address("127.0.0.1", 0)
     url = f"http://127.0.0.1:{listener.getsockname()[1]}/any/thing?load=other"
     with listener, answering(listener) as tell:
         tell("loading the policy <b>")
@@ -80,7 +80,7 @@ def test_every_request_is_told_to_come_again():
 
 
 def test_a_host_sees_that_the_process_answers_and_is_not_ready() -> None:
-    listener = bind("127.0.0.1", 0)
+    listener = bind_address("127.0.0.1", 0)
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     with listener, answering(listener):
         status, headers, text = ask(f"{url}/healthz")
@@ -89,7 +89,7 @@ def test_a_host_sees_that_the_process_answers_and_is_not_ready() -> None:
 
 
 def test_who_asks_between_two_servers_waits_for_the_second():
-    listener = bind("127.0.0.1", 0)
+    listener = bind_address("127.0.0.1", 0)
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     with listener:
         with answering(listener):
@@ -118,7 +118,7 @@ def test_a_mistake_found_while_loading_ends_the_app_as_ever(tiny, start):
 
 
 def test_another_sites_name_shows_no_progress() -> None:
-    listener = bind("127.0.0.1", 0)
+    listener = bind_address("127.0.0.1", 0)
     url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
     with listener, answering(listener, lambda host: host.startswith("127.0.0.1")):
         assert ask(url)[0] == 503

@@ -17,10 +17,11 @@ from starlette.applications import Starlette
 from starlette.routing import BaseRoute
 
 from engine import Engine
-from engine.api.api_server import ApiServer, bind_address
+from engine.api.api_server import ApiServer
 from engine.api.keys import ApiKeys
 from engine.api.routes import api_routes
 from engine.api.source import OneEngine
+from engine.listening import bind_address
 
 URL = "http://127.0.0.1:8000"
 KEY = "a-key-of-the-tests"

@@ -8,6 +8,7 @@ page does, which is there before the slow imports.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import sys
@@ -67,3 +68,13 @@ def ending_at_once() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def is_worth_a_line(record: logging.LogRecord) -> bool:
+    """Return whether a log record is of something else than a response that the server's end has cut off.
+
+    Every open event stream is cut off, and uvicorn would log a traceback for each.
+    """
+    import asyncio  # here: the start-up page does not wait for it
+
+    return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
