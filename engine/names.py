@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
+from collections.abc import Container
 from typing import Annotated
 
 from pydantic import AfterValidator
@@ -38,6 +40,16 @@ def check_file_name(text: str) -> str:
     if "/" in text or "\\" in text or text in (".", ".."):
         raise ValueError("a name that can be part of a file name, without / and \\")
     return text
+
+
+def slug_of(name: str, taken: Container[str]) -> str:
+    """Return an unused part of an address for a name: lower-case letters, digits and dashes."""
+    slug = wanted = re.sub(r"[^a-z0-9]+", "-", name.lower())[:60].strip("-") or "configuration"
+    number = 1
+    while slug in taken:
+        number += 1
+        slug = f"{wanted}-{number}"
+    return slug
 
 
 Label = Annotated[str, AfterValidator(check_label)]

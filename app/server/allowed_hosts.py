@@ -10,10 +10,10 @@ from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.server.access import Access, split_host
+from app.server.refusals import refusal_response
 
 UNKNOWN_HOST = "This desk is not known by the host name of the request: start it with --allowed-host NAME.\n"
 FOREIGN = "Only this desk's own pages may send that.\n"
@@ -54,8 +54,7 @@ async def refuse(scope: Scope, receive: Receive, send: Send, words: str, status:
     """Send one line of text as the answer, without reading the request's body."""
     if scope["type"] == "websocket":
         return await send({"type": "websocket.close", "code": 1008})
-    headers = {"Cache-Control": "no-store", "Connection": "close"}
-    return await PlainTextResponse(words, status, headers=headers)(scope, receive, send)
+    return await refusal_response(scope, words, status)(scope, receive, send)
 
 
 def is_foreign_request(method: str, headers: Headers, access: Access, hosts: list[tuple[str, str]]) -> bool:

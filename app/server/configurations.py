@@ -29,7 +29,7 @@ from engine import InputError
 from engine.config import Config, load_config
 from engine.daemon_thread import on_daemon_thread
 from engine.models.hub import check_hub
-from engine.names import check_label
+from engine.names import check_label, slug_of
 from engine.yaml_file import peek_yaml
 
 T = TypeVar("T")
@@ -298,13 +298,3 @@ def name_of(file: Path) -> str:
 def shown_stem(file: Path) -> str:
     """Return a file's name without its suffix, as text that a page can have: file names may be any bytes."""
     return file.stem.encode("utf-8", "replace").decode()
-
-
-def slug_of(name: str, taken: dict[str, Any]) -> str:
-    """Return an unused part of an address for a name: lower-case letters, digits and dashes."""
-    slug = wanted = re.sub(r"[^a-z0-9]+", "-", name.lower())[:60].strip("-") or "configuration"
-    number = 1
-    while slug in taken:
-        number += 1
-        slug = f"{wanted}-{number}"
-    return slug

@@ -77,7 +77,7 @@ class DeskRoutes:
             return await PlainTextResponse(NOT_HERE, 404)(scope, receive, send)
         visitor = visitor_of_scope(scope)
         if path.rstrip("/") == f"{API}upload" and (refusal := self.uploads.refusal(visitor.address)):
-            return await refuse_body(receive, send, *refusal)
+            return await refuse_body(scope, receive, send, *refusal)
         body = scope.get(BODY)
         if HANDLED.fullmatch(path) and isinstance(body, dict) and not self.has_handler(body.get("fn_index")):
             return await PlainTextResponse(NO_HANDLER, 404)(scope, receive, send)

@@ -8,9 +8,9 @@ from collections import Counter
 from collections.abc import Iterator
 
 from starlette.datastructures import Headers
-from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.server.refusals import refusal_response
 from app.services.visitor import visitor_of_scope
 
 MAX_BODY = 1_048_576  # bytes, except for uploads; a link has up to a million characters
@@ -42,31 +42,31 @@ class BodyLimit:
         limit = MAX_UPLOAD if scope["path"].rstrip("/").endswith(UPLOAD) else MAX_BODY
         length = Headers(scope=scope).get("content-length", "")
         if length.isdecimal() and int(length) > limit:
-            return await refuse_body(receive, send, TOO_LARGE.format(limit=limit), 413)
-        size, complete, refusal, started = 0, False, ("", 0), False
+            return await refuse_body(scope, receive, send, TOO_LARGE.format(limit=limit), 413)
+        size, complete, refused, started = 0, False, ("", 0), False
         has_body = bool(length) or "transfer-encoding" in Headers(scope=scope)
 
         async def receive_counted() -> Message:
-            nonlocal size, complete, refusal
-            if refusal[1]:
+            nonlocal size, complete, refused
+            if refused[1]:
                 return {"type": "http.disconnect"}
             if complete:
                 return await receive()
             try:
                 message = await asyncio.wait_for(receive(), STALLED)
             except asyncio.TimeoutError:
-                refusal = TOO_SLOW, 408
+                refused = TOO_SLOW, 408
                 return {"type": "http.disconnect"}
             size += len(message.get("body", b""))
             complete = not message.get("more_body", False)
             if size > limit:
-                refusal = TOO_LARGE.format(limit=limit), 413
+                refused = TOO_LARGE.format(limit=limit), 413
                 return {"type": "http.disconnect"}
             return message
 
         async def send_unless_refused(message: Message) -> None:
             nonlocal started
-            if refusal[1] and not started:
+            if refused[1] and not started:
                 return
             if message["type"] == "http.response.start":
                 started = True
@@ -79,24 +79,22 @@ class BodyLimit:
             await self.app(scope, receive_counted, send_unless_refused)
         except Exception:
             # The application takes a refusal for a client that has gone, and each framework has an exception for that.
-            if not refusal[1]:
+            if not refused[1]:
                 raise
-        if refusal[1] and not started:
-            await refuse_body(receive, send, *refusal)
+        if refused[1] and not started:
+            await refuse_body(scope, receive, send, *refused)
         return None
 
 
-async def refuse_body(receive: Receive, send: Send, words: str, status: int) -> None:
+async def refuse_body(scope: Scope, receive: Receive, send: Send, words: str, status: int) -> None:
     """Send one line as the answer, and close the connection without reading all of the request's body.
 
     What is on its way is read for a moment: a connection that is closed over unread data is reset, and the client would
     not see the answer.
     """
-    body = words.encode()
-    headers = {"content-type": "text/plain; charset=utf-8", "content-length": str(len(body)), "connection": "close"}
-    raw = [(name.encode(), value.encode()) for name, value in headers.items()]
-    await send({"type": "http.response.start", "status": status, "headers": raw})
-    await send({"type": "http.response.body", "body": body, "more_body": True})
+    answer = refusal_response(scope, words, status)
+    await send({"type": "http.response.start", "status": status, "headers": answer.raw_headers})
+    await send({"type": "http.response.body", "body": answer.body, "more_body": True})
     with contextlib.suppress(asyncio.TimeoutError):
         await asyncio.wait_for(discard(receive, MAX_DISCARDED), LINGER)
     await send({"type": "http.response.body", "body": b"", "more_body": False})
@@ -125,8 +123,7 @@ class ConcurrencyLimit:
         visitor = visitor_of_scope(scope)
         address, browser = ("address", visitor.address), ("browser", visitor.browser)
         if self.running[address] >= PER_ADDRESS or (visitor.browser and self.running[browser] >= PER_BROWSER):
-            headers = {"Retry-After": "5", "Connection": "close"}
-            return await PlainTextResponse(TOO_MANY, 429, headers=headers)(scope, receive, send)
+            return await refusal_response(scope, TOO_MANY, 429, retry_after=5)(scope, receive, send)
         with self.counted(address), self.counted(browser):
             return await self.app(scope, receive, send)
 

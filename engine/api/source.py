@@ -25,15 +25,16 @@ class EngineSource(Protocol):
         ...
 
 
-class OneEngine:
-    """A source with one engine and no saved mixtures."""
+class FixedEngines:
+    """A source whose engines stay the same, without saved mixtures."""
 
-    def __init__(self, engine: Engine) -> None:
-        self.engine = engine
+    def __init__(self, engines: Mapping[str, Engine]) -> None:
+        """Take {configuration: engine}, the default first."""
+        self._engines = engines
 
     def engines(self) -> Mapping[str, Engine]:
-        """Return the engine under its configuration's name."""
-        return {self.engine.config.name: self.engine}
+        """Return {configuration: engine}."""
+        return self._engines
 
     def saved_mixture(self, name: str) -> Mixture | None:
         """Return None: there are no saved mixtures."""

@@ -2,18 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import threading
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from engine.cli.options import ConfigOption, JsonOption, app
+from engine.cli.options import JsonOption, app
 from engine.cli.runner import print_json
 from engine.config import DEMO
+from engine.names import slug_of
+from engine.scale.options import Replicas
+
+if TYPE_CHECKING:
+    from starlette.routing import BaseRoute
+
+    from engine.api.keys import ApiKeys
+    from engine.inference.engine import Engine
+
+RESERVED = ("v1", "engine", "healthz", "readyz", "metrics", "tokenize", "detokenize", "tokenizer-info")  # addresses
 
 
 @app.command("serve")
 def serve_command(
-    config: ConfigOption = DEMO,
+    config: Annotated[
+        list[Path] | None,
+        typer.Option(help="YAML configuration, the bundled policies by default; several serve several, the first at /"),
+    ] = None,
     host: Annotated[str, typer.Option(help="the address to listen on")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="the port; 0 takes a free one")] = 8000,
     api_key: Annotated[
@@ -31,9 +49,11 @@ def serve_command(
     ray_address: Annotated[
         str, typer.Option(help="the address of a running Ray cluster; without, one is started on this machine")
     ] = "",
+    loaded: Annotated[int, typer.Option(min=0, help="configurations that a replica holds at once; 0 is all")] = 0,
     json: JsonOption = False,
 ) -> None:
     """Serve the policies and their mixtures: to OpenAI clients at /v1, and to desks on other machines."""
+    configs = config or [DEMO]
     from engine.api.api_server import LATEST, LATEST_OF_REPLICAS, ApiServer
     from engine.api.keys import ApiKeys
     from engine.listening import bind_address
@@ -43,31 +63,78 @@ def serve_command(
     from engine.api.health import health_routes
     from engine.api.metrics import metrics_routes
     from engine.api.routes import api_routes
-    from engine.api.source import OneEngine
+    from engine.api.source import FixedEngines
+
+    report = partial(typer.echo, err=True)
+    with ExitStack() as opened:
+        if replicas:
+            chosen = Replicas.read(replicas, cpus, gpus, ray_address, loaded)
+            engines = open_on_replicas(configs, chosen, opened, report)
+        else:
+            engines = open_here(configs, opened)
+        shown = "127.0.0.1" if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
+        url = f"http://{shown}:{bound.getsockname()[1]}"
+        bound.listen()  # first: who reads the line may connect at once
+        if json:
+            print_json({"url": f"{url}/v1", "engines": {name: f"{url}/{name}" for name in engines}})
+        else:
+            typer.echo(f"Mixdesk's engine is at {url}/v1 (Ctrl+C ends it)")
+            for name in list(engines) if len(engines) > 1 else []:
+                typer.echo(f"  {url}/{name}")
+        if not keys.keys and host not in ("127.0.0.1", "localhost", "::1"):
+            report("Only programs on this machine are served: MIXDESK_API_KEYS gives keys to others.")
+        source = FixedEngines(engines)
+        routes = [*api_routes(source, keys), *health_routes(source), *metrics_routes(source, keys)]
+        latest = LATEST_OF_REPLICAS if replicas else LATEST
+        closing = threading.Lock()
+
+        def close() -> None:
+            with closing:  # the server calls it on a signal; the process ends once it has returned
+                opened.close()
+
+        ApiServer([*routes, *engine_routes(engines, keys)], close, latest).run(sockets=[bound])
+        close()
+
+
+def open_here(configs: Sequence[Path], opened: ExitStack) -> dict[str, Engine]:
+    """Return {name: engine} of configurations, in this process, until the stack is closed. Raises InputError."""
     from engine.inference.engine import Engine
+
+    engines: dict[str, Engine] = {}
+    for config in configs:
+        engine = opened.enter_context(Engine.from_config(config))
+        engines[engine_name(engine, engines)] = engine
+    return engines
+
+
+def open_on_replicas(
+    configs: Sequence[Path], replicas: Replicas, opened: ExitStack, report: Callable[[str], None]
+) -> dict[str, Engine]:
+    """Return {name: engine} of configurations, on a Ray cluster, until the stack is closed. Raises InputError."""
+    from engine.scale.cluster import Cluster
+    from engine.scale.engine import ScaledEngine
+
+    cluster = opened.enter_context(Cluster(configs, replicas, report))
+    engines: dict[str, Engine] = {}
+    for config in configs:
+        engine = opened.enter_context(ScaledEngine(cluster, config, report))
+        engines[engine_name(engine, engines)] = engine
+    return engines
+
+
+def engine_name(engine: Engine, taken: Collection[str]) -> str:
+    """Return the name of an engine's configuration as a part of its address."""
+    return slug_of(engine.config.name, {*taken, *RESERVED})
+
+
+def engine_routes(engines: Mapping[str, Engine], keys: ApiKeys) -> list[BaseRoute]:
+    """Return the routes for desks: of the first engine at the root, and of each under its name."""
+    from starlette.routing import Mount
+
     from engine.remote.routes import EngineRoutes
-    from engine.scale.options import Replicas
 
-    engine: Engine
-    if replicas:
-        chosen = Replicas.read(replicas, cpus, gpus, ray_address)
-        from engine.scale.engine import ScaledEngine
-
-        engine = ScaledEngine(config, chosen, lambda line: typer.echo(line, err=True))
-    else:
-        engine = Engine.from_config(config)
-    source = OneEngine(engine)
-    shown = "127.0.0.1" if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
-    url = f"http://{shown}:{bound.getsockname()[1]}/v1"
-    bound.listen()  # first: who reads the line may connect at once
-    if json:
-        print_json({"url": url})
-    else:
-        typer.echo(f"Mixdesk's engine is at {url} (Ctrl+C ends it)")
-    if not keys.keys and host not in ("127.0.0.1", "localhost", "::1"):
-        typer.echo("Only programs on this machine are served: MIXDESK_API_KEYS gives keys to others.", err=True)
-    routes = [*api_routes(source, keys), *health_routes(source), *metrics_routes(source, keys)]
-    routes += EngineRoutes(engine, keys.refusal).routes()
-    latest = LATEST_OF_REPLICAS if replicas else LATEST
-    ApiServer(routes, engine.close, latest).run(sockets=[bound])
-    engine.close()
+    routes: list[BaseRoute] = []
+    for name, engine in engines.items():
+        own = EngineRoutes(engine, keys.refusal).routes()
+        routes += [*(own if not routes else []), Mount(f"/{name}", routes=own)]
+    return routes

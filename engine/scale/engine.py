@@ -3,33 +3,22 @@
 from __future__ import annotations
 
 import logging
-import secrets
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from engine.errors import EngineError, InputError, one_line
+from engine.errors import EngineError
 from engine.inference.request import Request
 from engine.remote.client import EngineClient
 from engine.remote.engine import RemoteEngine
 from engine.remote.request import RemoteRequest
 from engine.remote.wire import scale_to_json
 from engine.rewards.scale import RewardScale
-from engine.scale.options import NO_RAY, Replicas
-
-try:
-    import ray
-    from ray import serve
-    from ray.serve.handle import DeploymentHandle
-except ImportError:
-    raise InputError(NO_RAY) from None
+from engine.scale.cluster import APPLICATION, Cluster
 
 log = logging.getLogger("mixdesk")
-
-APPLICATION = "mixdesk"
-STARTS = 2  # a busy machine may be too slow for Ray's own deadlines, once
 
 
 class ReplicaClient(EngineClient):
@@ -42,54 +31,31 @@ class ReplicaClient(EngineClient):
         return EngineError("the engine's replica that wrote this has died, and is being replaced; generate it again")
 
 
-class Lease:
-    """The use of one replica. Ray Serve counts it as a request until it is released."""
-
-    def __init__(self, handle: DeploymentHandle) -> None:
-        """Wait until Ray Serve has chosen a replica. Raises EngineError."""
-        self._responses = handle.options(stream=True).lease.remote()
-        try:
-            self.url: str = next(self._responses)
-        except Exception as error:
-            raise EngineError(
-                f"no replica of the engine is there ({type(error).__name__}); try again shortly"
-            ) from None
-
-    def release(self) -> None:
-        """Give the replica back."""
-        with suppress(Exception):
-            self._responses.cancel()
-
-
 class ScaledEngine(RemoteEngine):
-    """An engine of several replicas, one a GPU or a share of the CPUs, on a Ray cluster. Thread-safe.
+    """The engine of one configuration on the replicas of a cluster. Thread-safe.
 
     Ray Serve starts and replaces replicas, chooses one for each call, and adds replicas while the queue is long. The
     tokens of a response do not depend on which replica draws them. A replica that dies fails its own responses.
 
     Attributes:
-        replicas: how many there are, and what each may use.
         clients: {address: client} of the replicas that have been used.
     """
 
-    def __init__(self, config: Path, replicas: Replicas, report: Callable[[str], None] = log.debug) -> None:
-        """Start replicas of a configuration, and wait until they are ready.
+    def __init__(self, cluster: Cluster, config: Path, report: Callable[[str], None] = log.debug) -> None:
+        """Ask a replica what the configuration has.
 
         Args:
-            config: the configuration file, at the same path on each machine of the cluster.
-            replicas: how many there are, and what each may use.
+            cluster: the replicas; it is the caller's to close.
+            config: one of the cluster's configuration files.
             report: called with one line on the progress.
 
         Raises:
-            InputError: a replica cannot load the configuration, or the cluster cannot be reached.
+            InputError: a replica cannot load the configuration.
         """
-        self.replicas, self._key = replicas, secrets.token_urlsafe(32)
+        self.cluster, self._config_file = cluster, config
         self.clients: dict[str, ReplicaClient] = {}
         self._lock = threading.Lock()
         self._misfit, self._reachable, self._closed = "", True, threading.Event()
-        self._started = False  # whether the cluster was started here
-        report(f"starting {replicas} of the engine")
-        self._handle = self._deploy(config)
         try:
             with self.connected() as (self.client, _):
                 self.take(report)
@@ -98,40 +64,10 @@ class ScaledEngine(RemoteEngine):
             raise
         threading.Thread(target=self.watch, name="mixdesk-engine-watch", daemon=True).start()
 
-    def _deploy(self, config: Path) -> DeploymentHandle:
-        from engine.scale.replica import EngineReplica
-
-        self._start_ray()
-        serve.start(proxy_location="Disabled")
-        deployment = serve.deployment(EngineReplica, name="engine", **self.replicas.settings())
-        application = deployment.bind(str(config.resolve()), self._key)
-        try:
-            return serve.run(application, name=APPLICATION, route_prefix=None)
-        except RuntimeError as error:
-            raise InputError(f"the replicas could not be started: {str(error)[:300]}") from None
-
-    def _start_ray(self) -> None:
-        """Connect to the cluster, or start one on this machine. Raises InputError."""
-        address = self.replicas.address
-        for start in range(STARTS):
-            if ray.is_initialized():
-                return
-            try:
-                ray.init(
-                    address=address or "local", log_to_driver=False, include_dashboard=False, configure_logging=False
-                )
-                self._started = not address
-            except Exception as error:  # Ray raises a bare one if its processes are not there in time
-                if start == STARTS - 1 or address:
-                    what = f"--ray-address: {address}" if address else "Ray"
-                    raise InputError(f"{what}: it does not start ({one_line(error, 200)})") from None
-
-    # ---------------------------------------- replicas
-
     def _client_of(self, url: str) -> ReplicaClient:
         with self._lock:
             if url not in self.clients:
-                self.clients[url] = ReplicaClient(url, self._key)
+                self.clients[url] = ReplicaClient(url, self.cluster.key)
             return self.clients[url]
 
     @contextmanager
@@ -140,7 +76,7 @@ class ScaledEngine(RemoteEngine):
 
         The replica is leased until those are complete, or for the block if there are none.
         """
-        lease = Lease(self._handle)
+        lease = self.cluster.lease(self._config_file)
         client, held = self._client_of(lease.url), False
 
         def began(requests: list[Request]) -> None:
@@ -173,7 +109,7 @@ class ScaledEngine(RemoteEngine):
             client.close()
 
     def read_status(self) -> dict[str, Any]:
-        """Return the sums over the replicas that answer; dead ones are forgotten."""
+        """Return the sums over the replicas that answer; those that died or dropped the configuration are forgotten."""
         found: list[dict[str, Any]] = []
         for url, client in list(self.clients.items()):
             try:
@@ -187,14 +123,10 @@ class ScaledEngine(RemoteEngine):
         return {"instance": APPLICATION, "busy": busy, "scale": scale, "telemetry": telemetry, **sums}
 
     def close(self) -> None:
-        """Stop all replicas, and the cluster if it was started for them."""
+        """Close the connections to the replicas, which run on."""
         with self._lock:
             if self._closed.is_set():
                 return
             self._closed.set()
         for url in list(self.clients):
             self._forget(url)
-        with suppress(Exception):
-            serve.delete(APPLICATION)
-        if self._started:
-            ray.shutdown()

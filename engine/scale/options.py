@@ -23,6 +23,7 @@ class Replicas:
         cpus: the CPUs of each, which are its threads too.
         gpus: the GPUs of each; a fraction shares one.
         address: the address of a running Ray cluster, "" to start one on this machine.
+        loaded: how many configurations each holds at once, 0 for all; others wait until one is dropped.
     """
 
     least: int = 1
@@ -30,9 +31,10 @@ class Replicas:
     cpus: float = 1
     gpus: float = 0
     address: str = ""
+    loaded: int = 0
 
     @classmethod
-    def read(cls, text: str, cpus: float = 1, gpus: float = 0, address: str = "") -> Replicas:
+    def read(cls, text: str, cpus: float = 1, gpus: float = 0, address: str = "", loaded: int = 0) -> Replicas:
         """Return the replicas of a text such as 2, or 1-4. Raises InputError."""
         match = re.fullmatch(r"(\d{1,4})(?:-(\d{1,4}))?", text.strip())
         least, most = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
@@ -40,7 +42,7 @@ class Replicas:
             raise InputError(f"--replicas: found '{text[:40]}'; give a number such as 2, or the least and most: 1-4")
         if not cpus > 0 or gpus < 0:
             raise InputError("--cpus and --gpus: give each replica more than 0 CPUs, and 0 or more GPUs")
-        return cls(least, most, cpus, gpus, address)
+        return cls(least, most, cpus, gpus, address, loaded)
 
     def __str__(self) -> str:
         """Return them as words."""

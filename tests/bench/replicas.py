@@ -15,6 +15,7 @@ import time
 from engine import Sampling
 from engine.config import DEMO
 from engine.remote import RemoteEngine
+from engine.scale.cluster import Cluster
 from engine.scale.engine import ScaledEngine
 from engine.scale.options import Replicas
 
@@ -38,7 +39,7 @@ def main() -> None:
     options = parser.parse_args()
     found: dict[int, list[float]] = {1: [], 2: []}
     for count in (1, 2, 1, 2):
-        with ScaledEngine(DEMO, Replicas.read(str(count))) as engine:
+        with Cluster([DEMO], Replicas.read(str(count))) as cluster, ScaledEngine(cluster, DEMO) as engine:
             tokens_per_second(engine, 8, options.tokens)  # warm
             for _ in range(options.rounds):
                 found[count].append(tokens_per_second(engine, options.responses, options.tokens))

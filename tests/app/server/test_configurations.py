@@ -17,11 +17,12 @@ from starlette.testclient import TestClient
 
 from app.server import gradio_compat, zero
 from app.server.app import Site
-from app.server.configurations import Configuration, Configurations, find, for_visitors, looks_like_one, read, slug_of
+from app.server.configurations import Configuration, Configurations, find, for_visitors, looks_like_one, read
 from app.server.desk_app import web_app
 from app.services.app_state import Desk
 from app.ui.page import build_page
 from engine import Engine, InputError
+from engine.names import slug_of
 
 
 def test_the_menu_has_what_was_named_and_what_lies_beside(tiny, tmp_path: Path) -> None:

@@ -68,7 +68,8 @@ def test_the_desk_of_one_person_serves_programs_of_this_machine(source: SiteEngi
     assert client.get("/v1/models").status_code == 200
     foreign = [{"Origin": "http://evil.example"}, {"Sec-Fetch-Site": "cross-site"}, {"Host": "evil.example"}]
     for headers in foreign:
-        assert client.post("/v1/chat/completions", json=CHAT, headers=headers).status_code in (403, 421), headers
+        answer = client.post("/v1/chat/completions", json=CHAT, headers=headers)
+        assert answer.status_code in (403, 421) and answer.json()["error"]["message"], headers
     assert client_of(source, LOCAL, ApiKeys(), "192.168.1.7").get("/v1/models").status_code == 401
 
 
@@ -82,14 +83,21 @@ def test_a_hosted_desk_serves_those_with_a_key_and_nobody_else(source: SiteEngin
         assert client.get("/v1/models", headers={**BEARER, "Host": "other.example"}).status_code == 421
         # A page of another site that got hold of a key is refused by the site's own check.
         refused = client.get("/v1/models", headers={**BEARER, **host, "Origin": "http://evil.example"})
-        assert refused.status_code == 403
+        assert refused.status_code == 403 and refused.json()["error"]["type"] == "invalid_request_error"
     without = client_of(source, HOSTED, ApiKeys(local=not HOSTED.hosted))
     assert without.get("/v1/models").status_code == 401, "behind a proxy everybody has a loopback address"
 
 
-def test_the_sites_limits_hold(source: SiteEngines) -> None:
+def test_the_sites_limits_hold_in_the_envelope(source: SiteEngines, monkeypatch: pytest.MonkeyPatch) -> None:
     client = client_of(source, LOCAL, ApiKeys())
     answer = client.post("/v1/chat/completions", content=b" " * 1_100_000)
-    assert answer.status_code == 413
+    assert answer.status_code == 413 and "larger than" in answer.json()["error"]["message"]
+    assert answer.headers["connection"] == "close"
     assert client.get("/v1/nothing").json()["error"]["code"] == "unknown_url"
     assert client.post("/tokenize", json={"prompt": "mix"}).json()["count"] > 0
+    monkeypatch.setattr("app.server.request_limits.PER_ADDRESS", 0)
+    busy = client.get("/v1/models")
+    assert busy.status_code == 429 and busy.json()["error"]["type"] == "rate_limit_error"
+    assert busy.headers["retry-after"] == "5"
+    page = client.get("/")
+    assert page.status_code == 429 and page.text.startswith("Too many requests"), "a browser shows a line of text"

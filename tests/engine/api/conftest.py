@@ -20,7 +20,7 @@ from engine import Engine
 from engine.api.api_server import ApiServer
 from engine.api.keys import ApiKeys
 from engine.api.routes import api_routes
-from engine.api.source import OneEngine
+from engine.api.source import FixedEngines
 from engine.listening import bind_address
 
 URL = "http://127.0.0.1:8000"
@@ -28,7 +28,7 @@ KEY = "a-key-of-the-tests"
 
 
 def make_app(engine: Engine, keys: ApiKeys | None = None, most: int = 512) -> Starlette:
-    return Starlette(routes=api_routes(OneEngine(engine), keys or ApiKeys(), most))
+    return Starlette(routes=api_routes(FixedEngines({engine.config.name: engine}), keys or ApiKeys(), most))
 
 
 @pytest.fixture

@@ -12,31 +12,23 @@ from engine import Engine, Sampling
 from engine.api.health import health_routes
 from engine.api.keys import ApiKeys
 from engine.api.metrics import metrics_routes
-from engine.api.source import OneEngine
+from engine.api.source import FixedEngines
 
 
-class Loaded(OneEngine):
-    def __init__(self, **engines: Engine) -> None:
-        self.all = engines
-
-    def engines(self) -> dict[str, Engine]:
-        return self.all
-
-
-def client_of(source: Loaded, keys: str = "", address: str = "127.0.0.1") -> TestClient:
+def client_of(source: FixedEngines, keys: str = "", address: str = "127.0.0.1") -> TestClient:
     routes = [*health_routes(source), *metrics_routes(source, ApiKeys.read(keys))]
     return TestClient(Starlette(routes=routes), base_url="http://127.0.0.1:8000", client=(address, 1))
 
 
 def test_ready_is_while_every_engine_runs(tiny) -> None:
-    source = Loaded()
-    client = client_of(source)
+    engines: dict[str, Engine] = {}
+    client = client_of(FixedEngines(engines))
     assert client.get("/healthz").text == "ok\n"
     answer = client.get("/readyz")
     assert answer.status_code == 503 and answer.headers["retry-after"] == "1"
     assert answer.json() == {"ready": False, "engines": {}}
     with Engine.from_config(tiny.config) as engine:
-        source.all["tiny"] = engine
+        engines["tiny"] = engine
         answer = client.get("/readyz")
         assert answer.status_code == 200 and answer.json() == {"ready": True, "engines": {"tiny": "ready"}}
     answer = client.get("/readyz")
@@ -50,7 +42,7 @@ def test_ready_is_while_every_engine_runs(tiny) -> None:
 def test_metrics_are_what_the_engine_has_done(tiny, accept: str, read) -> None:
     with Engine.from_config(tiny.config) as engine:
         made = [engine.generate("mix", seed=seed, max_new_tokens=4) for seed in range(3)]
-        client = client_of(Loaded(tiny=engine, **{'a "quoted"\\name': engine}))
+        client = client_of(FixedEngines({"tiny": engine, 'a "quoted"\\name': engine}))
         answer = client.get("/metrics", headers={"Accept": accept})
         assert answer.status_code == 200 and answer.headers["content-type"].startswith(accept.partition(";")[0])
         samples = {
@@ -80,7 +72,7 @@ def test_metrics_are_what_the_engine_has_done(tiny, accept: str, read) -> None:
 def test_metrics_show_what_waits(tiny) -> None:
     with Engine.from_config(tiny.config) as engine:
         requests = [engine.submit("mix", engine.mixture(), Sampling(max_new_tokens=200)) for _ in range(3)]
-        shown = client_of(Loaded(tiny=engine)).get("/metrics").text
+        shown = client_of(FixedEngines({"tiny": engine})).get("/metrics").text
         for request in requests:
             request.cancel()
         assert 'mixdesk_queue_length{configuration="tiny"}' in shown and 'mixdesk_rows{configuration="tiny"}' in shown
@@ -95,6 +87,6 @@ def test_metrics_need_a_key_where_there_are_keys_and_a_local_program_else() -> N
         (key, "203.0.113.5", f"Bearer {key}", 200),
         (key, "203.0.113.5", "Bearer another-key-of-it", 401),
     ):
-        client = client_of(Loaded(), keys, address)
+        client = client_of(FixedEngines({}), keys, address)
         assert client.get("/metrics", headers={"Authorization": header}).status_code == status
         assert client.get("/healthz").status_code == 200 and client.get("/readyz").status_code == 503

@@ -19,10 +19,12 @@ import pytest
 
 from engine import Engine
 from engine.config import DEMO
+from engine.remote import EngineError, RemoteEngine
 from tests.conftest import Tiny
 from tests.engine.api.conftest import KEY, make_app, serving_api
 
 ROOT = Path(__file__).parent.parent.parent.parent
+ONLY = [{"name": "only", "objective": "only", "adapter": "plain"}]
 MESSAGES: list[Any] = [{"role": "user", "content": "mix the policies"}]
 
 
@@ -65,6 +67,29 @@ def test_with_keys_it_serves_those_who_have_one(tiny: Tiny) -> None:
         assert httpx.get(f"{url}/models").status_code == 401
         found = httpx.get(f"{url}/models", headers={"Authorization": f"Bearer {KEY}", "Host": "box.example"})
         assert found.status_code == 200 and found.json()["data"][1]["id"] == "plain"
+
+
+def test_several_configurations(tiny: Tiny) -> None:
+    other = tiny.write("second.yaml", name="Second one", policies=ONLY, rewards=[])
+    with served("--config", str(tiny.config), "--config", str(other)) as (process, url):
+        names = [model["id"] for model in httpx.get(f"{url}/models").json()["data"]]
+        assert names == ["reference", "plain", "stabilized", "narrow", "second-one/reference", "second-one/only"]
+        assert httpx.get(f"{url[:-3]}/readyz").json()["engines"] == {"tiny": "ready", "second-one": "ready"}
+        body = {"model": "second-one/only", "prompt": "mix", "max_tokens": 4, "seed": 3}
+        text = httpx.post(f"{url}/completions", json=body).json()["choices"][0]["text"]
+        assert text == httpx.post(f"{url}/completions", json={**body, "model": "plain"}).json()["choices"][0]["text"]
+        for address, policies in {
+            url[:-3]: ["plain", "stabilized", "narrow"],
+            f"{url[:-3]}/tiny": ["plain", "stabilized", "narrow"],
+            f"{url[:-3]}/second-one": ["only"],
+        }.items():
+            with RemoteEngine(address) as engine:
+                assert list(engine.policy_set.names) == policies
+                assert engine.generate("mix", max_new_tokens=3).tokens
+        with pytest.raises(EngineError, match="there is no engine at"):
+            RemoteEngine(f"{url[:-3]}/third")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=30) == 0
 
 
 def test_mistakes_are_one_line(tiny: Tiny) -> None:

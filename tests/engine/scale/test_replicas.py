@@ -7,16 +7,20 @@ import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
 pytest.importorskip("ray")
 
-from engine import Engine, Sampling
+from engine import Engine, InputError, Sampling
 from engine.config import DEMO
 from engine.remote import EngineError
-from engine.scale.engine import ScaledEngine
+from engine.scale.cluster import Cluster
+from engine.scale.engine import ReplicaClient, ScaledEngine
 from engine.scale.options import Replicas
+from tests.conftest import Tiny
 
 PROMPT = "How do I boil an egg?"
 
@@ -25,7 +29,7 @@ PROMPT = "How do I boil an egg?"
 def scaled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ScaledEngine]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        with ScaledEngine(DEMO, Replicas.read("2")) as scaled:
+        with Cluster([DEMO], Replicas.read("2")) as cluster, ScaledEngine(cluster, DEMO) as scaled:
             yield scaled
 
 
@@ -91,3 +95,34 @@ def test_a_replica_that_is_killed_costs_its_own_responses_and_comes_back(scaled:
         time.sleep(0.5)
     after = processes(scaled)
     assert len(after) == 2 and url not in after
+
+
+def test_configurations_take_turns_on_a_replica(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    policies = [{"name": "only", "objective": "only", "adapter": "plain"}]
+    configs = [tiny.config, tiny.write("second.yaml", name="second", policies=policies, rewards=[])]
+    with Cluster(configs, Replicas.read("1", loaded=1)) as cluster, ExitStack() as opened:
+        first, second = (opened.enter_context(ScaledEngine(cluster, config)) for config in configs)
+        # The second's loading drops the first, whose response is written to its end all the same.
+        long = first.submit("mix", first.mixture({"plain": 1}), Sampling(200, 2.0), seed=1)
+        next(iter(long))
+        *_, client = first.clients.values()
+        short = second.generate("mix", {"only": 1}, max_new_tokens=5, seed=3)
+        assert long.completion(timeout=60).tokens
+        assert short.tokens == first.generate("mix", {"plain": 1}, max_new_tokens=5, seed=3).tokens
+        deadline = time.monotonic() + 30
+        caller = ReplicaClient(client.url, cluster.key)
+        with pytest.raises(EngineError, match="no longer holds this configuration"):
+            while time.monotonic() < deadline:
+                caller.get("/status", timeout=5)
+                time.sleep(0.2)
+        caller.close()
+
+
+def test_a_configuration_that_cannot_be_loaded_is_one_line(tiny: Tiny) -> None:
+    broken = tiny.write("broken.yaml", name="broken", base="nowhere")
+    with Cluster([tiny.config, broken], Replicas.read("1", loaded=1)) as cluster:
+        with pytest.raises(InputError, match="nowhere"):
+            ScaledEngine(cluster, broken)
+        with ScaledEngine(cluster, tiny.config) as engine:
+            assert engine.generate("mix", max_new_tokens=2).tokens
