@@ -5,13 +5,15 @@ Every (sequence, policy) pair is a row. A model runner has the rows of one model
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from engine.inference.finish_reason import FinishReason
-from engine.inference.model_runner import free_memory, runner_for
+from engine.inference.model_runner import PREFILL, ModelRunner, free_memory, runner_for
+from engine.inference.reading import Reading
 from engine.inference.sampler import draw, warp
 from engine.inference.sequence import Sequence
 from engine.inference.stop_strings import StopFinder
@@ -28,7 +30,8 @@ class Batch:
     Attributes:
         max_rows: the largest number of rows; `fits` respects it.
         memory: the most bytes of keys and values; `fits` respects it.
-        sequences: the sequences in the batch, in the order of their admission.
+        sequences: the sequences in the batch, in the order in which they joined it.
+        reading: the sequences whose prompts are being read, which join it later.
         runners: one model runner per model.
     """
 
@@ -40,6 +43,10 @@ class Batch:
         self.max_rows = max_rows
         self.memory = free_memory(policy_set.device) // 2 if memory is None else memory
         self.sequences: list[Sequence] = []
+        self.reading: dict[Sequence, None] = {}
+        self._readings: list[tuple[ModelRunner, Reading]] = []  # that are not complete, the oldest first
+        self._oldest_next = False
+        self._pace = 0.0  # seconds that reading a position takes, once measured
         self.runners = [runner_for(policy_set, index, static) for index in range(len(policy_set.models))]
         self.threads = Threads()
         self._rows: dict[int, Tensor] = {}  # {id of a sequence: which of all runners' rows are its policies'}
@@ -51,23 +58,75 @@ class Batch:
 
     def fits(self, sequences: list[Sequence]) -> bool:
         """Return whether the batch has room for these sequences too, if all reach their maximum length."""
-        every = [*self.sequences, *sequences]
-        if self.rows + sum(len(seq.policies) for seq in sequences) > self.max_rows:
+        every = [*self.sequences, *self.reading, *sequences]
+        models = [policy.model for seq in every for policy in seq.policies]
+        if len(models) > self.max_rows:
             return False
         longest = max(seq.longest for seq in every)
-        models = [policy.model for seq in every for policy in seq.policies]
         needed = sum(models.count(runner.index) * longest * runner.kv_cache.bytes for runner in self.runners)
         return needed <= self.memory
 
-    @torch.inference_mode()
     def admit(self, sequences: list[Sequence]) -> None:
         """Read the sequences' prompts and tokens so far, and add them to the batch."""
+        self.begin(sequences)
+        while self.reading:
+            self.read()
+
+    @torch.inference_mode()
+    def begin(self, sequences: list[Sequence]) -> None:
+        """Begin to read the sequences' prompts and tokens so far; `read` adds each to the batch once that is done."""
         for runner in self.runners:
             rows = [(seq, policy) for seq in sequences for policy in seq.policies if policy.model == runner.index]
             if rows:
-                runner.admit(rows)
-        self.sequences += sequences
-        self._find_rows()
+                self._readings += [(runner, reading) for reading in runner.begin(rows)]
+        self.reading.update(dict.fromkeys(sequences))
+        self._join()
+
+    @torch.inference_mode()
+    def read(self, seconds: float | None = None) -> None:
+        """Read the next pieces of prompts, and add the sequences whose prompts have been read to the batch.
+
+        Args:
+            seconds: about how long to read; at least one piece of one text is read. If None, as much as fits into one
+                pass is read.
+        """
+        end = time.perf_counter() + (seconds or 0.0)
+        most = PREFILL if seconds is None else self._room(end)
+        while self._readings:
+            runner, reading = self._next_reading()
+            before = time.perf_counter()
+            count = runner.read(reading, most)
+            taken = (time.perf_counter() - before) / count
+            self._pace = (self._pace + taken) / 2 if self._pace else taken
+            if not reading.left:
+                self._readings.remove((runner, reading))
+                self._join()
+            most = self._room(end)
+            if seconds is None or most < reading.piece:
+                return
+
+    def _room(self, end: float) -> int:
+        """Return the number of positions that can be read until a time."""
+        return int((end - time.perf_counter()) / self._pace) if self._pace else 0
+
+    def _next_reading(self) -> tuple[ModelRunner, Reading]:
+        """Return the reading to go on with: in turn the oldest and the one of which least is left.
+
+        So a short prompt does not wait for a long one, nor a long one for ever.
+        """
+        self._oldest_next = not self._oldest_next
+        return self._readings[0] if self._oldest_next else min(self._readings, key=lambda each: each[1].left)
+
+    def _join(self) -> None:
+        """Add the sequences whose prompts have been read."""
+        done = [seq for seq in self.reading if all(runner.is_read(seq) for runner in self.runners)]
+        if done:
+            for runner in self.runners:
+                runner.join(done)
+            for seq in done:
+                del self.reading[seq]
+            self.sequences += done
+            self._find_rows()
 
     def log_probs(self, sequences: list[Sequence]) -> Tensor:
         """Return the next-token log-probs [policies, sequences, V] of sequences that have the same policies."""
@@ -177,15 +236,19 @@ class Batch:
 
     def evict_finished(self) -> None:
         """Free the rows of the finished sequences."""
-        self.evict([seq for seq in self.sequences if seq.finish_reason is not None])
+        self.evict([seq for seq in (*self.sequences, *self.reading) if seq.finish_reason is not None])
 
     @torch.inference_mode()
     def evict(self, sequences: list[Sequence]) -> None:
         """Free the rows of these sequences. An unfinished one may be admitted again and resumes where it was."""
         leaving = {id(seq) for seq in sequences}
         if leaving:
+            wanted = set()
             for runner in self.runners:
                 runner.evict(leaving)
+                wanted |= runner.leave(leaving)
+            self._readings = [each for each in self._readings if each[1] in wanted]
+            self.reading = {seq: None for seq in self.reading if id(seq) not in leaving}
             self.sequences = [seq for seq in self.sequences if id(seq) not in leaving]
             self._find_rows()
 

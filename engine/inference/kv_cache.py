@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import math
 import mmap
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from transformers import Cache, DynamicLayer
+from transformers import DynamicLayer
 
 ROWS, RESERVED = 128, 2**30  # room from the beginning, if it takes no more bytes
 BLOCK = 64  # columns of a block; there is room for a multiple of as many
@@ -68,7 +69,8 @@ class KVCache:
             is admitted and kept until the cache is empty, because moving the cache takes as long as a few steps.
         blocked: columns are stored in blocks of BLOCK; otherwise in a single block.
         lengths: the number of positions of each row in use.
-        mask: [slots, columns], added to the attention scores.
+        slots: the number of rows that there is room for.
+        columns: the number of positions of each that there is room for.
         positions: [computed, 1], the positions that the current step writes.
         bytes: the bytes that one row needs per position, known once a prompt has been read.
     """
@@ -78,7 +80,7 @@ class KVCache:
         self.blocked = blocked
         self.lengths: list[int] = []  # of each row in use
         self.layers: list[KVCacheLayer] = []
-        self.mask = torch.zeros(0, 0)  # [slots, columns], added to the attention's scores
+        self.slots, self.columns = 0, 0
         self.positions = torch.zeros(0, 1, dtype=torch.long)  # [computed, 1], what the step under way writes
         # {heads: [computed * heads], where that is in a layer of so many heads, with all but its last dimension as one}
         self.cells: dict[int, Tensor] = {}
@@ -88,13 +90,13 @@ class KVCache:
     @property
     def computed(self) -> int:
         """The number of rows that a step computes."""
-        return self.mask.shape[0] if self.static else len(self.lengths)
+        return self.slots if self.static else len(self.lengths)
 
     @property
     def seen(self) -> int:
         """The number of columns that a step attends to, rounded up to whole blocks if the cache is blocked."""
         if self.static:
-            return self.mask.shape[1]
+            return self.columns
         longest = max(self.lengths, default=0)
         return -(-longest // BLOCK) * BLOCK if self.blocked else longest
 
@@ -111,42 +113,31 @@ class KVCache:
         """Return the blocks that hold the first `length` columns, and the columns to take from each block."""
         return (slice(-(-length // BLOCK)), slice(BLOCK)) if self.blocked else (slice(1), slice(length))
 
-    def add(self, prefilled: Cache, source: list[int], lengths: list[int], room: int = 0) -> None:
-        """Append rows from a prefilled cache.
+    def add(self, given: Sequence[DynamicLayer], source: list[int], length: int, room: int = 0) -> None:
+        """Append rows of one length.
 
         Args:
-            prefilled: the cache of a prefill pass, padded on the left.
-            source: for each new row, the row of `prefilled` to copy.
-            lengths: for each new row, the number of positions, taken from the end.
+            given: the layers of keys and values to copy from, each [rows, heads, length, size].
+            source: for each new row, the row of `given` to copy.
+            length: the number of positions.
             room: the number of columns that the new rows may need.
         """
         self.longest = max(self.longest, room)
-        first, end, longest = len(self.lengths), len(self.lengths) + len(lengths), max(lengths)
-        keys = prefilled.layers[0].keys
-        assert keys is not None
+        first, end = len(self.lengths), len(self.lengths) + len(source)
         if not self.layers:
-            self.layers = [KVCacheLayer(self) for _ in prefilled.layers]
-            for layer, given in zip(self.layers, prefilled.layers, strict=True):
-                layer.keys, layer.values = given.keys[None, :0], given.values[None, :0]
-            self.mask = torch.zeros(0, 0, dtype=keys.dtype, device=keys.device)
+            self.layers = [KVCacheLayer(self) for _ in given]
+            for layer, one in zip(self.layers, given, strict=True):
+                assert one.keys is not None and one.values is not None
+                layer.keys, layer.values = one.keys[None, :0], one.values[None, :0]
             every = [part for layer in self.layers for part in (layer.keys, layer.values)]
             self.bytes = sum(part.shape[2] * part.shape[4] * part.element_size() for part in every)
-        self._make_room(end, max(longest, *self.lengths, 0))
-        columns = torch.arange(longest, device=keys.device)
-        starts = torch.tensor([keys.shape[2] - length for length in lengths], device=keys.device)
-        at = (starts[:, None] + columns).clamp(max=keys.shape[2] - 1)  # [rows, longest]
-        rows = torch.tensor(source, device=keys.device)[:, None]
-        for layer, given in zip(self.layers, prefilled.layers, strict=True):
-            here = rows.to(given.keys.device), at.to(given.keys.device)
-            for part, old in ((layer.keys, given.keys), (layer.values, given.values)):
-                new = old.transpose(1, 2)[here].transpose(1, 2)  # [rows, heads, longest, size]
-                for block, piece in enumerate(new.split(part.shape[3], 2)):
+        self._make_room(end, max(length, *self.lengths, 0))
+        for layer, one in zip(self.layers, given, strict=True):
+            for part, new in ((layer.keys, one.keys), (layer.values, one.values)):
+                assert new is not None
+                for block, piece in enumerate(new[source].split(part.shape[3], 2)):
                     part[block, first:end, :, : piece.shape[2]] = piece
-        unseen = columns >= torch.tensor(lengths, device=keys.device)[:, None]
-        lowest = torch.finfo(self.mask.dtype).min
-        self.mask[first:end] = lowest
-        self.mask[first:end, :longest].masked_fill_(~unseen, 0)
-        self.lengths += lengths
+        self.lengths += [length] * len(source)
 
     def copy(self, source: list[int]) -> None:
         """Append copies of the rows with these numbers."""
@@ -156,7 +147,6 @@ class KVCache:
         for layer in self.layers:
             for part in (layer.keys, layer.values):
                 part[blocks, first:end, :, columns] = part[blocks, :, :, columns][:, source]
-        self.mask[first:end] = self.mask[source]
         self.lengths += lengths
 
     def remove(self, gone: list[int]) -> list[int]:
@@ -172,26 +162,23 @@ class KVCache:
             if row == len(order):
                 continue
             order[row], self.lengths[row] = last, length
-            self.mask[row] = self.mask[len(order)]
             blocks, columns = self._parts(length)
             for layer in self.layers:
                 for part in (layer.keys, layer.values):
                     part[blocks, row, :, columns] = part[blocks, len(order), :, columns]
         if not self.lengths:
-            self.layers, self.mask, self.longest = [], self.mask[:0, :0], 0
+            self.layers, self.slots, self.columns, self.longest = [], 0, 0, 0
         else:
             self._make_room(len(self.lengths), max(self.lengths))
         return order
 
     def begin_step(self) -> None:
-        """Make room for one more position per row, and unmask it."""
+        """Make room for one more position per row."""
         self._make_room(len(self.lengths), max(self.lengths) + 1)
-        # KVCache without a row compute values that are not read.
+        # Slots without a row compute values that are not read.
         at = [*self.lengths, *[0] * (self.computed - len(self.lengths))]
         self.positions = self.put(self.positions, [[column] for column in at])
-        self.mask[: len(at)].scatter_(1, self.positions, 0)
-        slots, columns = self.mask.shape
-        width = BLOCK if self.blocked else columns
+        slots, width = self.slots, BLOCK if self.blocked else self.columns
         for heads in {layer.keys.shape[2] for layer in self.layers}:
             cells = [
                 (((column // width) * slots + row) * heads + head) * width + column % width
@@ -204,9 +191,10 @@ class KVCache:
     def put(self, old: Tensor, values: list) -> Tensor:
         """Return the values as a tensor, in the old one's memory if shapes agree: a captured graph reads them there."""
         new = torch.tensor(values)
-        if old.shape == new.shape and old.device == self.mask.device:
+        device = self.layers[0].keys.device
+        if old.shape == new.shape and old.device == device:
             return old.copy_(new)
-        return new.to(self.mask.device)
+        return new.to(device)
 
     def attention_mask(self, window: int | None = None, chunk: int | None = None) -> Tensor:
         """Return the mask of the current step, [computed, 1, 1, seen].
@@ -215,18 +203,20 @@ class KVCache:
             window: for sliding-window attention, the number of nearest positions that a row attends to.
             chunk: for chunked attention, the chunk size; a row attends to positions of its own chunk.
         """
-        mask = self.mask[: self.computed, : self.seen]
+        columns = torch.arange(self.seen, device=self.positions.device)
+        unseen = columns > self.positions
         if chunk is not None:
-            before = torch.arange(self.seen, device=mask.device) < self.positions // chunk * chunk
-            mask = mask.masked_fill(before, torch.finfo(mask.dtype).min)
+            unseen |= columns < self.positions // chunk * chunk
         if window is not None:
-            far = torch.arange(self.seen, device=mask.device) <= self.positions - window
-            mask = mask.masked_fill(far, torch.finfo(mask.dtype).min)
-        return mask[:, None, None]
+            unseen |= columns <= self.positions - window
+        dtype = self.layers[0].keys.dtype
+        # Block attention sums its scores in 32 bits.
+        mask = torch.zeros(unseen.shape, dtype=torch.float32 if self.blocked else dtype, device=unseen.device)
+        return mask.masked_fill_(unseen, torch.finfo(dtype).min)[:, None, None]
 
     def _make_room(self, rows: int, longest: int) -> None:
         """Grow the cache to hold this many rows and columns; if static, also shrink it when it is four times larger."""
-        slots, columns = self.mask.shape
+        slots, columns = self.slots, self.columns
         spare = 4 if self.static else math.inf
         if not slots / spare < rows <= slots:
             slots = 1 << (rows - 1).bit_length()
@@ -237,9 +227,9 @@ class KVCache:
             columns = -(-longest * 5 // 4 // BLOCK) * BLOCK if columns else -(-(longest + BLOCK) // BLOCK) * BLOCK
             if not self.static:
                 columns = max(columns, -(-self.longest // BLOCK) * BLOCK)
-        if (slots, columns) == tuple(self.mask.shape):
+        if (slots, columns) == (self.slots, self.columns):
             return
-        used, held = len(self.lengths), min(columns, self.mask.shape[1])
+        used, held = len(self.lengths), min(columns, self.columns)
         width = BLOCK if self.blocked else columns
         own, of_each = self._parts(held)
         for layer in self.layers:
@@ -249,10 +239,7 @@ class KVCache:
                 if used:
                     new[own, :used, :, of_each] = old[own, :used, :, of_each]
                 setattr(layer, name, new)
-        mask = self.mask.new_full((slots, columns), torch.finfo(self.mask.dtype).min)
-        mask[:, 0] = 0  # a row that saw nothing would be NaN
-        mask[:used, :held] = self.mask[:used, :held]
-        self.mask = mask
+        self.slots, self.columns = slots, columns
 
 
 def zeros(like: Tensor, shape: tuple[int, ...]) -> Tensor:

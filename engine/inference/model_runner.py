@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from transformers import Cache, DynamicCache
+from transformers import Cache
 
 from engine.inference.cuda_graphs import StepGraphs
 from engine.inference.kv_cache import KVCache
+from engine.inference.prefix_cache import PrefixCache
+from engine.inference.reading import Reading, Text
 from engine.inference.sequence import Row, Sequence
 from engine.models.block_attention import takes_blocks
 from engine.models.cache_argument import CACHE
 from engine.models.policy_set import Policy, PolicySet
+from engine.models.prepacked_linear import memory_of
 from engine.rules.soup import SOUP
+
+PREFILL = 8192  # the most positions of a reading's texts, and of a pass
 
 
 class ModelRunner:
@@ -23,50 +28,83 @@ class ModelRunner:
         log_probs: [rows, V], float32, of each row's next token.
     """
 
-    PREFILL = 8192  # the most positions that are read in one pass
-
     def __init__(self, policy_set: PolicySet, index: int, static: bool) -> None:
         self.policy_set = policy_set
         self.index = index
         self.rows: list[Row] = []
         self.kv_cache = KVCache(static, not static and takes_blocks(policy_set.models[index]))
+        self.prefix_cache = PrefixCache(memory_of(policy_set.models[index]))
         self.graphs = StepGraphs(policy_set.device)
         self._newest = torch.zeros(0, 1, dtype=torch.long)  # [computed, 1], what the step under way reads
         self.log_probs = torch.zeros(0, 0)  # [rows, V], float32
+        # {(id of a sequence, policy): the reading of its text, and the text's place in it}
+        self._begun: dict[tuple[int, str], tuple[Reading, int]] = {}
 
-    def admit(self, rows: list[Row]) -> None:
-        """Prefill new rows with their prompts, and their tokens if they were evicted before, and append them.
+    def begin(self, rows: list[Row]) -> list[Reading]:
+        """Begin to read the prompts of new rows, and their tokens if they were evicted before.
 
-        Rows with the same text and policy, such as the panels of one prompt, are computed once. On a CPU only texts of
-        one length share a pass: without padding, a row's log-probs are the same to the last bit whatever is admitted
+        Rows with the same text and policy, such as the panels of one prompt, are computed once. Only texts of one
+        length share a pass: without padding, a row's log-probs on a CPU are the same to the last bit whatever is read
         with it.
+
+        Returns:
+            The readings that are not complete.
         """
-        exact = self.policy_set.device.type == "cpu"
-        wanted: dict[tuple[Policy, tuple[int, ...]], list[Row]] = {}
+        wanted: dict[Text, list[Row]] = {}
         for seq, policy in rows:
-            reading = (self._acting(seq, policy), (*seq.prompt_ids[policy.name], *seq.tokens))
-            wanted.setdefault(reading, []).append((seq, policy))
-        parts: list[list[tuple[Policy, tuple[int, ...]]]] = [[]]
-        for reading in sorted(wanted, key=lambda reading: len(reading[1])):
-            full = (len(parts[-1]) + 1) * len(reading[1]) > self.PREFILL
-            if parts[-1] and (full or (exact and len(reading[1]) != len(parts[-1][-1][1]))):
+            text = (self._acting(seq, policy), (*seq.prompt_ids[policy.name], *seq.tokens))
+            wanted.setdefault(text, []).append((seq, policy))
+        parts: list[list[Text]] = [[]]
+        for text in sorted(wanted, key=lambda text: len(text[1])):
+            full = (len(parts[-1]) + 1) * len(text[1]) > PREFILL
+            if parts[-1] and (full or len(text[1]) != len(parts[-1][-1][1])):
                 parts.append([])
-            parts[-1].append(reading)
-        for part in parts:
-            cache = DynamicCache()
-            ids, mask = self.policy_set.pad([list(read) for _, read in part])
-            logits = self.policy_set.forward(
-                *(self.index, [policy for policy, _ in part], ids, mask),
-                use_cache=True,
-                logits_to_keep=1,
-                **{CACHE: cache},
+            parts[-1].append(text)
+        readings = [Reading(part, self.policy_set.device) for part in parts]
+        for reading in readings:
+            self.prefix_cache.fill(reading)
+            for place, text in enumerate(reading.texts):
+                for seq, policy in wanted[text]:
+                    self._begun[id(seq), policy.name] = reading, place
+        return [reading for reading in readings if reading.left]
+
+    def read(self, reading: Reading, most: int) -> int:
+        """Read the next piece of a reading; return the number of positions. See `Reading.read`."""
+        count = reading.read(self.policy_set, self.index, most)
+        if not reading.left:
+            self.prefix_cache.keep(reading)
+        return count
+
+    def is_read(self, seq: Sequence) -> bool:
+        """Return whether the texts of all rows of a sequence have been read."""
+        own = [self._begun.get((id(seq), policy.name)) for policy in self._policies(seq)]
+        return all(begun is not None and begun[0].log_probs[begun[1]] is not None for begun in own)
+
+    def join(self, sequences: list[Sequence]) -> None:
+        """Append the rows of sequences whose texts have been read."""
+        parts: dict[Reading, list[tuple[int, Row]]] = {}
+        for seq in sequences:
+            for policy in self._policies(seq):
+                reading, place = self._begun.pop((id(seq), policy.name))
+                parts.setdefault(reading, []).append((place, (seq, policy)))
+        for reading, found in parts.items():
+            self.kv_cache.add(
+                reading.layers,
+                [place for place, _ in found],
+                reading.length,
+                max(seq.longest for _, (seq, _) in found),
             )
-            source = [i for i, reading in enumerate(part) for _ in wanted[reading]]
-            rows = [row for reading in part for row in wanted[reading]]
-            self.kv_cache.add(cache, source, [len(part[i][1]) for i in source], max(seq.longest for seq, _ in rows))
-            self.rows += rows
-            new = self.policy_set.log_probs(logits[:, -1])[torch.tensor(source, device=logits.device)]
+            self.rows += [row for _, row in found]
+            new = torch.stack([log_probs for place, _ in found if (log_probs := reading.log_probs[place]) is not None])
             self.log_probs = torch.cat([self.log_probs, new]) if len(self.log_probs) else new
+
+    def leave(self, leaving: set[int]) -> set[Reading]:
+        """Forget the texts of the sequences with these ids (of `id()`); return the readings that others want."""
+        self._begun = {key: begun for key, begun in self._begun.items() if key[0] not in leaving}
+        return {reading for reading, _ in self._begun.values()}
+
+    def _policies(self, seq: Sequence) -> list[Policy]:
+        return [policy for policy in seq.policies if policy.model == self.index]
 
     def _acting(self, seq: Sequence, policy: Policy) -> Policy:
         """Return the policy at the sequence's weights; a soup that is no longer the mixture keeps its last weights."""
@@ -114,18 +152,28 @@ class ModelRunner:
                 **reach,
             ).logits
 
-        logits = self.graphs.run((kv_cache.mask.shape, kv_cache.mask.data_ptr()), read)
+        logits = self.graphs.run((kv_cache.slots, kv_cache.columns, kv_cache.layers[0].keys.data_ptr()), read)
         self.log_probs = self.policy_set.log_probs(logits[: len(self.rows), -1])
 
 
 class RereadingRunner(ModelRunner):
     """Decode a model whose output changes with a key-value cache: each token recomputes each row's whole text alone."""
 
-    def admit(self, rows: list[Row]) -> None:
+    def begin(self, rows: list[Row]) -> list[Reading]:
+        """Return no readings: texts are computed when their sequences join."""
+        return []
+
+    def is_read(self, seq: Sequence) -> bool:
+        """Return True."""
+        return True
+
+    def join(self, sequences: list[Sequence]) -> None:
         """Compute the new rows' texts, and append them."""
-        new = self._read(rows)
-        self.rows += rows
-        self.log_probs = torch.cat([self.log_probs, new]) if len(self.log_probs) else new
+        rows = [(seq, policy) for seq in sequences for policy in self._policies(seq)]
+        if rows:
+            new = self._read(rows)
+            self.rows += rows
+            self.log_probs = torch.cat([self.log_probs, new]) if len(self.log_probs) else new
 
     def fork(self, source: Sequence, copies: list[Sequence]) -> None:
         """Add rows for copies of a sequence, with the source's log-probs."""

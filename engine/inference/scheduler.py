@@ -34,6 +34,7 @@ from engine.rules.mixture import Mixture
 T = TypeVar("T")
 IDLE = 2.0  # seconds without work after which freed memory is returned
 SHARED_FROM = 64  # rows of a batch: a smaller one is one client's at a time
+SHARE_OF_STEP = 1.5  # of a step's time: how long prompts are read between two steps
 SHARE = 0.5  # of the batch's rows: the most that one group of clients gets, so that another is admitted at once
 log = logging.getLogger("mixdesk")
 
@@ -60,6 +61,7 @@ class Scheduler:
         self.telemetry = Telemetry()
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._closed = False
+        self._step_seconds = 0.0  # that the last step took
         self._used = False  # whether memory may have been freed since it was last returned
         self._worker = threading.Thread(target=self._work, name="mixdesk-engine", daemon=True)
         self._worker.start()
@@ -179,18 +181,22 @@ class Scheduler:
         failure: Exception | None = None
         try:
             if admitted:
-                self.batch.admit(admitted)
-                # Reading prompts takes as long as a few tokens: jobs posted meanwhile need not wait for one more.
+                self.batch.begin(admitted)
+            if self.batch.reading:
+                # While others wait for their next tokens, only for about as long as a step takes.
+                self.batch.read(SHARE_OF_STEP * self._step_seconds if self.batch.sequences else None)
+                # That takes as long as a token or two: jobs posted meanwhile need not wait for one more.
                 if not self._run_jobs():
                     self._jobs.put(None)
-            if self.running:
+            if self.batch.sequences:
                 rows, began = self.batch.rows, time.monotonic()
                 # Tokens are published while the models read them: each is seen a step earlier.
                 self.batch.step(self._drawn)
-                self.telemetry.step_seconds.observe(time.monotonic() - began)
+                self._step_seconds = time.monotonic() - began
+                self.telemetry.step_seconds.observe(self._step_seconds)
                 self.batch.max_rows = self.row_limit.succeed(self.batch.max_rows, rows)
             for request in self.running:
-                if request.particles:
+                if request.particles and not any(seq in self.batch.reading for seq in request.sequences):
                     request.particles.resample(self.batch)
         except Exception as error:
             failure = error

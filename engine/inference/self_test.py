@@ -124,9 +124,8 @@ def check_model(policy_set: PolicySet, index: int) -> None:
     tokens = [i % model.config.get_text_config().vocab_size for i in range(1, 9)]
     kind = model_kind(model)
     try:
-        runner = ModelRunner(policy_set, index, static=False)
         rows = [a_sequence(policy, tokens[:length]) for length in (3, 6)]
-        runner.admit([(seq, policy) for seq in rows])
+        runner = read_rows(policy_set, index, rows)
         for i in range(2):
             for seq in rows:
                 seq.tokens.append(tokens[len(seq.prompt_ids[policy.name]) + i])
@@ -215,8 +214,7 @@ def decoded(policy_set: PolicySet, index: int) -> tuple[Tensor, Tensor]:
     model, policy = policy_set.models[index], a_policy(policy_set, index)
     tokens = some_tokens(policy_set, model, max(lengths(model)) + STEPS)
     rows = [a_sequence(policy, tokens[:length]) for length in lengths(model)]
-    runner = ModelRunner(policy_set, index, static=False)
-    runner.admit([(seq, policy) for seq in rows])
+    runner = read_rows(policy_set, index, rows)
     found, wanted = [], []
     for step in range(STEPS + 1):
         if step:
@@ -261,6 +259,16 @@ def note_alike(policy_set: PolicySet) -> None:
         if policy.system_prompt or policy.prefix:
             why = "the chat template leaves its system prompt out"
         policy_set.note(f"policy '{policy.name}' says what the reference says: {why}")
+
+
+def read_rows(policy_set: PolicySet, index: int, sequences: list[Sequence]) -> ModelRunner:
+    """Return a model's runner that has read sequences of one policy each."""
+    runner = ModelRunner(policy_set, index, static=False)
+    for reading in runner.begin([(seq, seq.policies[0]) for seq in sequences]):
+        while reading.left:
+            runner.read(reading, 0)
+    runner.join(sequences)
+    return runner
 
 
 def a_policy(policy_set: PolicySet, index: int) -> Policy:

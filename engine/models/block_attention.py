@@ -35,7 +35,7 @@ def attend(
         query: [rows, heads, tokens, size].
         key: in a step of the running batch, [blocks, slots, key heads, width, size].
         value: as `key`.
-        attention_mask: in a step of the running batch, [rows, 1, 1, seen], added to the scores.
+        attention_mask: in a step of the running batch, [rows, 1, 1, seen], float32, added to the scores.
         scaling: the factor of the scores; 1/√size if None.
         reach: the half-open range of rows with a position in each block, in a step of the running batch.
         kwargs: further arguments of transformers.
@@ -51,7 +51,7 @@ def attend(
     group = heads // key_heads
     asked = (query * (size**-0.5 if scaling is None else scaling)).reshape(rows * key_heads, group, size)
     # Where a row has no position the mask is all that its score is; 16 bits would be too few to sum in.
-    scores = attention_mask.float().expand(-1, key_heads, group, -1).clone(memory_format=torch.contiguous_format)
+    scores = attention_mask.expand(-1, key_heads, group, -1).clone(memory_format=torch.contiguous_format)
     scores = scores.view(rows * key_heads, group, -1)
     parts = [
         (slice(first * key_heads, end * key_heads), slice(block * width, (block + 1) * width), block, slice(first, end))

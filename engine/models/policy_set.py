@@ -340,13 +340,13 @@ class PolicySet:
             index: the model's number.
             policies: the policy of each row.
             ids: [rows, positions].
-            mask: [rows, positions].
+            mask: [rows, positions], or longer at the left with a cache of what was before.
             settings: further arguments of the model.
         """
         if index in self.apart and len(ids) > 1 and not settings.get("use_cache"):
             return self._one_by_one(index, policies, ids, mask, settings)
         self.set_gates(index, policies)
-        positions = (mask.cumsum(-1) - 1).clamp(min=0)
+        positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
         return self.models[index](input_ids=ids, attention_mask=mask, position_ids=positions, **settings).logits
 
     def _one_by_one(

@@ -60,3 +60,9 @@ def pack(model: nn.Module) -> None:
                 and can_pack(child.weight.dtype)
             ):
                 setattr(module, name, PackedLinear(child))
+
+
+def memory_of(model: nn.Module) -> int:
+    """Return the bytes of a model's weights, packed ones included."""
+    packed = (part.weight for part in model.modules() if isinstance(part, PackedLinear))
+    return sum(part.numel() * part.element_size() for part in (*model.parameters(), *packed))

@@ -28,7 +28,7 @@ MIXING = [{}, {"gain": 1.5}, {"rule": "power", "exponent": -0.5}, {"rule": "soup
 
 mixtures = st.tuples(st.sampled_from(WEIGHTS), st.sampled_from(MIXING))
 joins = st.tuples(
-    st.just("join"),
+    st.sampled_from(["join", "begin"]),
     st.lists(
         st.tuples(st.sampled_from(PROMPTS), mixtures, st.sampled_from(SAMPLINGS), st.integers(0, 99)),
         min_size=1,
@@ -70,15 +70,20 @@ def test_every_sequence_is_what_it_would_be_alone(tiny_engine: Engine, static: b
     batch = Batch(tiny_engine.policy_set, static=static)
     every: list[tuple[Sequence, int]] = []
     for what, *given_ in [*plan, ("step", 80)]:
-        if what == "join":
+        if what in ("join", "begin"):
             new = [
                 (make(tiny_engine, prompt, tiny_engine.mixture(weights, **mixing), sampling, seed), seed)
                 for prompt, (weights, mixing), sampling, seed in given_[0]
             ]
             every += new
-            batch.admit([sequence for sequence, _ in new])
+            join = batch.admit if what == "join" else batch.begin
+            join([sequence for sequence, _ in new])
         elif what == "step":
             for _ in range(given_[0]):
+                batch.read(0.0)  # a piece of one text
+                batch.step()
+            while given_[0] == 80 and batch.reading:
+                batch.read()
                 batch.step()
         elif batch.sequences:
             sequence = batch.sequences[given_[0] % len(batch.sequences)]
@@ -92,8 +97,10 @@ def test_every_sequence_is_what_it_would_be_alone(tiny_engine: Engine, static: b
             else:  # taken out, and back in by reading all it has said
                 batch.evict([sequence])
                 batch.admit([sequence])
-    assert batch.rows == 0
-    assert all(runner.kv_cache.mask.numel() == 0 and not runner.kv_cache.layers for runner in batch.runners)
+    while batch.sequences:
+        batch.step()
+    assert batch.rows == 0 and not batch.reading
+    assert all(runner.kv_cache.slots == 0 and not runner.kv_cache.layers for runner in batch.runners)
     for sequence, seed in every:
         assert sequence.finish_reason in ("end", "length", "stopped")
         if not sequence.tokens:
@@ -189,7 +196,7 @@ def joined(engine: Engine, static: bool) -> Batch:
     batch = Batch(engine.policy_set, static=static)
     sampling = replace(SAMPLINGS[1], max_new_tokens=200)
     batch.admit([make(engine, "mix", engine.mixture(), sampling, seed) for seed in range(16)])
-    assert batch.runners[0].kv_cache.mask.shape[0] == (64 if static else ROWS)
+    assert batch.runners[0].kv_cache.slots == (64 if static else ROWS)
     return batch
 
 
@@ -202,7 +209,7 @@ def leave(batch: Batch, sequences: list[Sequence]) -> None:
 def test_what_is_static_follows_the_rows(tiny_engine: Engine) -> None:
     batch = joined(tiny_engine, True)
     leave(batch, batch.sequences[1:])
-    assert batch.runners[0].kv_cache.mask.shape[0] == 4
+    assert batch.runners[0].kv_cache.slots == 4
     assert batch.runners[0].kv_cache.layers[0].keys.shape[:2] == (1, 4)
 
 

@@ -73,7 +73,7 @@ def test_who_steers_while_a_prompt_is_read_waits_for_no_further_token(
 ) -> None:
     first, then = tiny_engine.mixture({"plain": 1}), tiny_engine.mixture({"narrow": 1})
     request = tiny_engine.submit(PROMPT, first, Sampling(max_new_tokens=200, temperature=0.9))
-    join = tiny_engine._scheduler.batch.admit
+    join = tiny_engine._scheduler.batch.begin
     places = []
 
     def reading(sequences) -> None:
@@ -82,7 +82,7 @@ def test_who_steers_while_a_prompt_is_read_waits_for_no_further_token(
         join(sequences)
 
     next(iter(request))
-    monkeypatch.setattr(tiny_engine._scheduler.batch, "admit", reading)
+    monkeypatch.setattr(tiny_engine._scheduler.batch, "begin", reading)
     tiny_engine.submit("mix", first, GREEDY).completion()
     request.cancel()
     completion = request.completion()
