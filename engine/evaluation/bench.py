@@ -14,15 +14,18 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer, models
 from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
 from tqdm import tqdm
 from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from engine.bank.estimate import Bank
 from engine.config import Config, PolicySettings
 from engine.errors import InputError
-from engine.inference.batch import Batch
+from engine.inference.batch import MIXING, Batch
+from engine.inference.batch import SAMPLING as DRAWING
 from engine.inference.sampler import Sampler, draw, warp
 from engine.inference.sequence import Sequence
+from engine.models.block_attention import ATTENTION
 from engine.models.cache_argument import CACHE
 from engine.models.loading import pick_device
 from engine.models.policy_set import PolicySet
@@ -38,8 +41,9 @@ SHAPES = {
 }
 RANK = 16
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+LINEARS = ("mkldnn::_linear_pointwise", "aten::linear")  # packed and not, in a profile
 WARM_UP = 5
-SAMPLING = Sampling(max_new_tokens=10**6, temperature=1.0)
+SAMPLING = Sampling(max_new_tokens=512, temperature=1.0)  # as on the page
 
 
 def make_model(folder: Path, shape: str, dtype: torch.dtype) -> None:
@@ -192,6 +196,20 @@ def interleaved(ways: dict[str, Callable[[], Any]], rounds: int, say: str) -> di
     return {name: round(statistics.median(values), 3) for name, values in times.items()}
 
 
+def step_shares(step: Callable[[], Any], steps: int = 5) -> dict[str, float]:
+    """Return the shares of a step's time by kind of work, from a profile, which lengthens the rest most."""
+    step()
+    with profile(activities=[ProfilerActivity.CPU]) as profiled:
+        start = time.perf_counter()
+        for _ in range(steps):
+            step()
+        whole = (time.perf_counter() - start) * 1e6
+    spent = {event.key: event.cpu_time_total for event in profiled.key_averages()}
+    kinds = {"linears": LINEARS, "attention": (ATTENTION,), "mixing": (MIXING,), "sampling": (DRAWING,)}
+    shares = {kind: sum(spent.get(name, 0.0) for name in names) / whole for kind, names in kinds.items()}
+    return {name: round(share, 3) for name, share in {**shares, "rest": 1 - sum(shares.values())}.items()}
+
+
 def bench(
     shape: str = "135m",
     k: int = 4,
@@ -219,8 +237,9 @@ def bench(
         raise InputError(f"shape: found '{shape}'; give one of {', '.join(SHAPES)}")
     if not 1 <= k <= 64:
         raise InputError(f"k: found {k}; give a number of policies from 1 to 64")
-    if steps < 1 or not 1 <= prompt_length <= 4096:
-        raise InputError("steps must be 1 or more, and prompt_length from 1 to 4096")
+    most = SAMPLING.max_new_tokens - WARM_UP - 1
+    if not 1 <= steps <= most or not 1 <= prompt_length <= 4096:
+        raise InputError(f"steps must be from 1 to {most}, and prompt_length from 1 to 4096")
     with tempfile.TemporaryDirectory() as folder:
         made = Bench(Path(folder), shape, k, prompt_length, getattr(torch, dtype), device)
     people = (1, 2, 4, 8) if "people" in ways else ()
@@ -236,6 +255,7 @@ def bench(
         ms = interleaved({name: decoder.__next__ for name, decoder in decoders.items()}, steps, "steps")
         first = {name: made.first_token(name) for name in ("single", "mixed", *(["naive"] if "naive" in ways else []))}
         first_ms = interleaved(first, max(5, steps // 6), "first tokens")
+        shares = step_shares(decoders["panels4"].__next__) if "panels4" in ways else None
     result = {
         "model": shape,
         "k": k,
@@ -249,6 +269,7 @@ def bench(
         "speedup_vs_naive": ratio(ms.get("naive"), ms["mixed"]),
         "ratio_panels4_single": ratio(ms.get("panels4"), ms["single"]),
         "concurrency": {str(n): round(1000 * n / ms[f"people{n}"], 1) for n in people},
+        "panels4_shares": shares,
         "first_token_ms": first_ms,
         "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
     }

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.profiler import record_function
 
 from engine.inference.finish_reason import FinishReason
 from engine.inference.model_runner import PREFILL, ModelRunner, free_memory, runner_for
@@ -22,6 +23,8 @@ from engine.inference.token_events import keep_events
 from engine.inference.top_logprobs import likeliest
 from engine.models.policy_set import PolicySet
 from engine.rules.mixture import Mixture
+
+MIXING, SAMPLING = "mixdesk: mixing", "mixdesk: sampling"  # in a profile
 
 
 class Batch:
@@ -170,9 +173,11 @@ class Batch:
         """Draw a token for each sequence of a group with the same policies, kind of mixture and sampling."""
         log_probs = self.log_probs(group)
         mixtures = [seq.drawing for seq in group]
-        mixed = Mixture.mix(mixtures, log_probs, group[0].names)
-        scores = warp(mixed, group[0].sampling, [seq.tokens for seq in group])
-        tokens = draw(scores, [seq.sampler for seq in group])
+        with record_function(MIXING):
+            mixed = Mixture.mix(mixtures, log_probs, group[0].names)
+        with record_function(SAMPLING):
+            scores = warp(mixed, group[0].sampling, [seq.tokens for seq in group])
+            tokens = draw(scores, [seq.sampler for seq in group])
         at = torch.tensor(tokens, device=log_probs.device).expand(len(log_probs), -1)
         own = mixed.gather(-1, at[0].unsqueeze(-1)).T  # [1, sequences]
         # One copy from the device: of every policy's log-probs of the tokens and, last, the mixture's.

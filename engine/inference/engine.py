@@ -57,7 +57,7 @@ class Engine(TextApi):
             raise locate_error(config, error) from None
         self._scheduler = Scheduler(self.policy_set, self.reward_set)
         self.telemetry = self._scheduler.telemetry
-        self._familiarity = Familiarity(self.policy_set, config, self._scheduler.run)
+        self._familiarity = Familiarity(self.policy_set, config, self._scheduler.run_in_parts)
 
     @classmethod
     def from_config(cls, file: str | Path = DEMO) -> Engine:

@@ -7,22 +7,24 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 import platformdirs
 import torch
+from transformers import DynamicCache
 
 from engine.config import Config
 from engine.errors import InputError
 from engine.files import write_json
+from engine.inference.reading import piece_on
 from engine.messages import Prompt, messages_of
+from engine.models.cache_argument import CACHE
 from engine.models.config_fingerprint import config_fingerprint
 from engine.models.policy_set import PolicySet
 from engine.prompts import read_prompts
 
-T = TypeVar("T")
 log = logging.getLogger("mixdesk")
 
 PROMPTS = 64  # of the configuration's, evenly spaced, to calibrate with
@@ -43,14 +45,18 @@ class Familiarity:
     """Compare prompts with the configuration's own. Thread-safe."""
 
     def __init__(
-        self, policy_set: PolicySet, config: Config, on_worker: Callable[[Callable[[], list[float]]], list[float]]
+        self,
+        policy_set: PolicySet,
+        config: Config,
+        on_worker: Callable[[Generator[None, None, list[float]]], list[float]],
     ) -> None:
         """Prepare a comparison; the configuration's prompts are measured at the first call of `warning`.
 
         Args:
             policy_set: The policies.
             config: Their configuration. If it has no prompts, no prompt is unfamiliar.
-            on_worker: A function that runs a call on the thread that owns the models, and returns its result.
+            on_worker: A function that runs a generator on the thread that owns the models, a part at a time, and
+                returns its result.
         """
         self._policy_set, self._config, self._on_worker = policy_set, config, on_worker
         self._threshold: float | None = None
@@ -99,7 +105,7 @@ class Familiarity:
         its log-probability, the rank does not depend on the overconfidence of a small model that was trained on its
         prompts many times.
         """
-        return self._on_worker(lambda: surprise(self._policy_set, list(prompts)))
+        return self._on_worker(surprise(self._policy_set, list(prompts)))
 
     def warning(self, prompt: Prompt) -> str:
         """Return a one-line warning to show above the responses, or "" if the prompt is familiar."""
@@ -117,24 +123,36 @@ def kept_at(config: Config, prompts: list[str]) -> Path:
 
 
 @torch.inference_mode()
-def surprise(policy_set: PolicySet, prompts: list[Prompt]) -> list[float]:
-    """Compute `Familiarity.surprise`. Must run on the thread that owns the models."""
+def surprise(policy_set: PolicySet, prompts: list[Prompt]) -> Generator[None, None, list[float]]:
+    """Compute `Familiarity.surprise` in parts. Must run on the thread that owns the models."""
     reference = policy_set.policies[0]
     rows = [policy_set.prompt_ids(reference, prompt) for prompt in prompts]
     spans = [said_last(policy_set, prompt, row) for prompt, row in zip(prompts, rows, strict=True)]
     ids, mask = policy_set.pad(rows)
-    logits = policy_set.forward(reference.model, [reference] * len(rows), ids, mask).float()
+    at_a_time = ids.shape[1]
+    cached: dict[str, Any] = {}
+    if len(rows) == 1 and reference.model not in policy_set.reread:
+        at_a_time = piece_on(policy_set.device)
+        cached = {"use_cache": True, CACHE: DynamicCache()}
+    parts = []
+    for begin in range(0, ids.shape[1], at_a_time):
+        end = begin + at_a_time
+        part = policy_set.forward(
+            *(reference.model, [reference] * len(rows), ids[:, begin:end], mask[:, :end]), **cached
+        ).float()
+        after = ids[:, begin + 1 : end + 1, None]  # the logits at a position are of the token after it
+        scores = part[:, : after.shape[1]]
+        parts.append((scores > scores.gather(-1, after)).sum(-1))
+        yield
+    ranks = torch.cat(parts, 1)  # [prompts, positions - 1], of the tokens from the second on
     found = []
     for i, (first, last) in enumerate(spans):
         left = ids.shape[1] - len(rows[i])
         if last - first > 2 * OPENING:
             first += OPENING
-        # The logits at a position are of the token after it; nothing predicts the first.
-        places = torch.arange(left + max(first, 1), left + last, device=ids.device)
-        scores = logits[i, places - 1]
-        ranks = (scores > scores.gather(-1, ids[i, places, None])).sum(-1)
+        own = ranks[i, left + max(first, 1) - 1 : left + last - 1]
         length = len(policy_set.text(rows[i][first:last]).encode())
-        found.append(ranks.double().log1p().sum().item() / max(length, FEWEST_BYTES))
+        found.append(own.double().log1p().sum().item() / max(length, FEWEST_BYTES))
     return found
 
 

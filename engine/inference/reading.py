@@ -24,6 +24,11 @@ PIECE, PIECE_ON_GPU = 32, 512
 Text = tuple["Policy", tuple[int, ...]]  # token ids, and the policy that reads them
 
 
+def piece_on(device: torch.device) -> int:
+    """Return the number of positions of a piece on a device."""
+    return PIECE if device.type == "cpu" else PIECE_ON_GPU
+
+
 class ReadingLayer(DynamicLayer):
     """One layer's keys and values of the texts of a reading, [texts, heads, length, size]."""
 
@@ -84,7 +89,7 @@ class Reading:
     def __init__(self, texts: list[Text], device: torch.device) -> None:
         self.texts = texts
         self.length = len(texts[0][1])
-        self.piece = PIECE if device.type == "cpu" else PIECE_ON_GPU
+        self.piece = piece_on(device)
         self.done = [0] * len(texts)
         self.cache = Cache(layer_class_to_replicate=partial(ReadingLayer, self))
         self.log_probs: list[Tensor | None] = [None] * len(texts)

@@ -25,9 +25,18 @@ class Sampler:
         # On the CPU whatever the device, so that a seed means the same everywhere.
         self.generator = torch.Generator().manual_seed(seed)
 
+        self._next: Tensor | None = None
+
+    def peek(self) -> Tensor:
+        """Return the next uniform number in [0, 1), in double precision; the same one until `uniform` has taken it."""
+        if self._next is None:
+            self._next = torch.rand((), dtype=torch.float64, generator=self.generator)
+        return self._next
+
     def uniform(self) -> Tensor:
-        """Return the next uniform number in [0, 1), in double precision."""
-        return torch.rand((), dtype=torch.float64, generator=self.generator)
+        """Take the next uniform number; see `peek`."""
+        number, self._next = self.peek(), None
+        return number
 
 
 def warp(log_probs: Tensor, sampling: Sampling, said: Sequence[list[int]]) -> Tensor:
@@ -73,7 +82,11 @@ def draw(scores: Tensor, samplers: Sequence[Sampler]) -> list[int]:
     if samplers[0].sampling.temperature == 0:
         return scores.argmax(-1).tolist()
     cumulative = scores.softmax(-1).double().cumsum(-1)
-    uniform = torch.stack([sampler.uniform() for sampler in samplers]).to(cumulative.device)
+    # Taken once all are there: a sampler that fails costs the others no number.
+    uniform = torch.stack([sampler.peek() for sampler in samplers]).to(cumulative.device)
     # The first token whose cumulative probability is above the number, and so one of probability above zero.
     tokens = torch.searchsorted(cumulative, (uniform * cumulative[:, -1]).unsqueeze(-1), right=True)
-    return tokens.squeeze(-1).clamp(max=scores.shape[-1] - 1).tolist()
+    found = tokens.squeeze(-1).clamp(max=scores.shape[-1] - 1).tolist()
+    for sampler in samplers:
+        sampler.uniform()
+    return found

@@ -10,10 +10,10 @@ import logging
 import queue
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Collection, Iterable
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Generator, Iterable
 from concurrent.futures import Future
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from engine.inference import recovery
 from engine.inference.batch import Batch
@@ -60,6 +60,7 @@ class Scheduler:
         self.reward_worker = RewardWorker(reward_set, policy_set, self.post)
         self.telemetry = Telemetry()
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._parts: deque[tuple[Generator[None, None, Any], Future[Any]]] = deque()  # work that is done in parts
         self._closed = False
         self._step_seconds = 0.0  # that the last step took
         self._used = False  # whether memory may have been freed since it was last returned
@@ -105,6 +106,13 @@ class Scheduler:
 
         self.check_open()
         self.post(job)
+        return future.result()
+
+    def run_in_parts(self, parts: Generator[None, None, T]) -> T:
+        """Run a generator on the thread that owns the models, a part between two steps, and return its result."""
+        future: Future[T] = Future()
+        self.check_open()
+        self.post(lambda: self._parts.append((parts, future)))
         return future.result()
 
     def score(self, items: list[Scored], objectives: Collection[str] | None = None) -> list[Rewards]:
@@ -157,7 +165,7 @@ class Scheduler:
     def _run_jobs(self) -> bool:
         """Run the jobs posted since the last step; if idle, wait for one. Return False once the scheduler is closed."""
         while True:
-            idle = not self.running and not self.reward_worker.due and not len(self.queue)
+            idle = not self.running and not self.reward_worker.due and not len(self.queue) and not self._parts
             try:
                 job = self._jobs.get(idle, IDLE if self._used else None)
             except queue.Empty:
@@ -206,6 +214,20 @@ class Scheduler:
         elif failure is not None:
             recovery.isolate_failure(self, failure)
         self.reward_worker.run_pending()
+        self._run_part()
+
+    def _run_part(self) -> None:
+        """Run the next part of what is done in parts; several take turns."""
+        if not self._parts:
+            return
+        parts, future = self._parts.popleft()
+        try:
+            next(parts)
+            self._parts.append((parts, future))
+        except StopIteration as end:
+            future.set_result(end.value)
+        except BaseException as error:
+            future.set_exception(error)
 
     def _expire(self) -> None:
         now = time.monotonic()
@@ -336,6 +358,8 @@ class Scheduler:
             self.queue.put(request, request, first=True)
 
     def _finish_all(self) -> None:
+        for _, future in self._parts:
+            future.set_exception(RuntimeError("the engine is closed"))
         queued = []
         while len(self.queue):
             queued.append(self.queue.pop())

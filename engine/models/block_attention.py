@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.profiler import record_function
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 BLOCKED = "mixdesk_blocked"
+ATTENTION = "mixdesk: attention"  # in a profile
 
 
 def attend(
@@ -46,12 +48,26 @@ def attend(
     if reach is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
     assert attention_mask is not None
+    with record_function(ATTENTION):
+        found = attend_to_blocks(query, key, value, attention_mask, scaling, reach)
+    return found, None
+
+
+def attend_to_blocks(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor,
+    scaling: float | None,
+    reach: list[tuple[int, int]],
+) -> Tensor:
+    """Compute the attention of a step of the running batch; see `attend`."""
     rows, heads, _, size = query.shape
     _, _, key_heads, width, _ = key.shape
     group = heads // key_heads
     asked = (query * (size**-0.5 if scaling is None else scaling)).reshape(rows * key_heads, group, size)
     # Where a row has no position the mask is all that its score is; 16 bits would be too few to sum in.
-    scores = attention_mask.expand(-1, key_heads, group, -1).clone(memory_format=torch.contiguous_format)
+    scores = mask.expand(-1, key_heads, group, -1).clone(memory_format=torch.contiguous_format)
     scores = scores.view(rows * key_heads, group, -1)
     parts = [
         (slice(first * key_heads, end * key_heads), slice(block * width, (block + 1) * width), block, slice(first, end))
@@ -63,7 +79,7 @@ def attend(
     found = scores.new_zeros(rows * key_heads, group, value.shape[-1])
     for of, columns, block, slots in parts:
         found[of] += torch.bmm(shares[of, :, columns], value[block, slots].flatten(0, 1))
-    return found.to(query.dtype).view(rows, 1, heads, -1), None
+    return found.to(query.dtype).view(rows, 1, heads, -1)
 
 
 AttentionInterface.register(BLOCKED, attend)

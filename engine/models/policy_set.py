@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -247,7 +248,9 @@ class PolicySet:
             if not policies:
                 continue
             rows = [[*self.prompt_ids(policy, prompt, date), *response] for policy in policies]
-            logits = self.forward(index, policies, *self.pad(rows))
+            # Of a long prompt's positions the logits would take more memory than the model.
+            keep: dict[str, Any] = {} if index in self.apart else {"logits_to_keep": len(response) + 1}
+            logits = self.forward(index, policies, *self.pad(rows), **keep)
             # The logits at a position are of the token after it; the rows are aligned at their right.
             log_probs = self.log_probs(logits[:, -len(response) - 1 : -1])
             wanted = torch.tensor(response, device=self.device).expand(len(rows), -1).unsqueeze(-1)
