@@ -17,6 +17,7 @@ import yaml
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
+from tests import copies
 from tests.browser.conftest import opened
 from tests.browser.serving import ROOT, free_port
 from tests.conftest import Tiny
@@ -55,7 +56,7 @@ class Machine:
         write_manifest(manifest, self.files, shelf, pieces=2, changes={"title": "the real policies"})
 
     @contextmanager
-    def app(self) -> Iterator[subprocess.Popen]:
+    def app(self) -> Iterator[copies.Process]:
         """The app as a process, from when it answers; it is killed at the end."""
         log = self.folder / "app.log"
         command = [
@@ -69,7 +70,7 @@ class Machine:
             str(self.folder / "a.db"),
         ]
         with log.open("a") as output:
-            process = subprocess.Popen(command, cwd=ROOT, env=self.env, stdout=output, stderr=subprocess.STDOUT)
+            process = copies.start(command, ROOT, self.env, stdout=output, stderr=subprocess.STDOUT)
         try:
             wait_for(lambda: answers(self.url) or process.poll() is not None, 300)
             assert process.poll() is None, log.read_text()
