@@ -111,8 +111,8 @@ class SharedPage:
     """One page for the tests of a module, which is opened anew only after a test that failed. Opening takes five
     seconds of a core; what a page had when it was opened is put back in a tenth of that."""
 
-    def __init__(self, browser: Browser, url: str) -> None:
-        self.browser, self.url = browser, url
+    def __init__(self, browser: Browser, url: str, **look: Any) -> None:
+        self.browser, self.url, self.look = browser, url, look
         self.stack = ExitStack()
         self.page: Page | None = None
 
@@ -121,11 +121,12 @@ class SharedPage:
         """The page as it was when it was opened, for one test, which fails if something is wrong in its scripts."""
         failed = session.testsfailed
         if self.page is None:
-            page = self.stack.enter_context(opened(self.browser, self.url))
-            page.evaluate(KEEP)
-            self.page = page
+            page = self.stack.enter_context(opened(self.browser, self.url, **self.look))
+            self.size, self.link, self.page = page.viewport_size, page.evaluate(KEEP), page
         else:
-            put_back(self.page)
+            assert self.size
+            self.page.set_viewport_size(self.size)
+            put_back(self.page, self.link)
         with watched(self.page):
             yield self.page
         if session.testsfailed > failed:
@@ -136,26 +137,25 @@ class SharedPage:
         stack.close()
 
 
-# A link to the desk as it is now, in a variable of the page.
+# A link to the desk as it is now.
 KEEP = """() => {
     mixdesk.restore.save();
     const { state } = JSON.parse(sessionStorage.getItem("mixdesk-desk:" + location.pathname));
     const bytes = new TextEncoder().encode(JSON.stringify({ ...state, v: 1, turns: [], seed: state.seed || "0" }));
-    window.asOpened = "#mix=" + btoa(String.fromCharCode(...bytes)).replaceAll("+", "-").replaceAll("/", "_");
+    return "#mix=" + btoa(String.fromCharCode(...bytes)).replaceAll("+", "-").replaceAll("/", "_");
 }"""
 
 
-def put_back(page: Page) -> None:
+def put_back(page: Page, link: str) -> None:
     """Settings, panels and folded parts as they were when the page was opened, and no responses. As after any link, the
     seed stays the same from run to run; Undo knows what was before."""
-    page.set_viewport_size({"width": 1440, "height": 900})
     for _ in range(2):
         page.keyboard.press("Escape")
     page.locator("#desk-tab-button").click()
     status = page.locator("#status")
     page.locator("#new-conversation").dispatch_event("click")
     expect(status).to_contain_text("A new conversation")
-    page.evaluate("location.hash = asOpened")
+    page.evaluate("link => { location.hash = link; }", link)
     expect(status).to_contain_text("The desk is as the link has it.")
     page.evaluate("history.replaceState(null, '', location.pathname + location.search)")
     for name, inside in (("more", "#new-seed"), ("shelf", "#copy-link")):
@@ -168,8 +168,16 @@ def put_back(page: Page) -> None:
 
 
 @pytest.fixture(scope="module")
+def shared_place(browser: Browser, place: tuple[str, Desk]) -> Iterator[SharedPage]:
+    """A page of the module's own desk that its tests use one after another."""
+    page = SharedPage(browser, place[0])
+    yield page
+    page.close()
+
+
+@pytest.fixture(scope="module")
 def shared(browser: Browser, server: Server) -> Iterator[SharedPage]:
-    """A page of the app that a module's tests use one after another."""
+    """A page of the app, likewise."""
     page = SharedPage(browser, server.url)
     yield page
     page.close()
