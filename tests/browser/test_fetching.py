@@ -20,6 +20,7 @@ from playwright.sync_api import Browser, Page, expect
 from tests import copies
 from tests.browser.conftest import opened
 from tests.browser.serving import ROOT, free_port
+from tests.browser.walking import COLOURED
 from tests.conftest import Tiny
 from tests.shelf import Shelf, environment, serving, write_manifest
 
@@ -106,7 +107,8 @@ def sound(page: Page) -> None:
     """The page fits, and axe finds nothing, by day and by night."""
     for theme in ("light", "dark"):
         page.emulate_media(color_scheme=theme)
-        page.wait_for_timeout(500)  # colours fade over
+        page.wait_for_function("dark => document.body.classList.contains('dark') === dark", arg=theme == "dark")
+        page.wait_for_function(COLOURED)
         violations = Axe().run(page, context="#notices").response["violations"]
         assert not violations, (theme, violations)
     page.emulate_media(color_scheme="light")
