@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytest
@@ -67,6 +67,26 @@ def place(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 
 @contextmanager
+def watched(page: Page) -> Iterator[None]:
+    """Errors in the page's scripts, and its requests to elsewhere, fail the test at the end of the block."""
+    wrong: list[str] = []
+
+    def note_error(error: Any) -> None:
+        wrong.append(f"script error: {error}")
+
+    def note_request(request: Any) -> None:
+        if is_elsewhere(request.url):
+            wrong.append(f"asks for {request.url}")
+
+    page.on("pageerror", note_error)
+    page.on("request", note_request)
+    yield
+    page.remove_listener("pageerror", note_error)
+    page.remove_listener("request", note_request)
+    assert not wrong
+
+
+@contextmanager
 def opened(browser: Browser, url: str, tour: bool = False, **look: Any) -> Iterator[Page]:
     """The desk at this address, ready. Errors in its scripts and requests to elsewhere fail the test.
 
@@ -78,16 +98,89 @@ def opened(browser: Browser, url: str, tour: bool = False, **look: Any) -> Itera
         context.add_init_script(TOURED)
     page = context.new_page()
     page.set_default_timeout(60_000)
-    wrong: list[str] = []
-    page.on("pageerror", lambda error: wrong.append(f"script error: {error}"))
-    page.on("request", lambda request: wrong.append(f"asks for {request.url}") if is_elsewhere(request.url) else None)
-    page.goto(url)
-    page.wait_for_selector("#radar .polarlayer")
-    # Filled in when the page's own load event has run: before that its buttons do nothing.
-    page.wait_for_function("document.body.dataset.ready")
+    with watched(page):
+        page.goto(url)
+        page.wait_for_selector("#radar .polarlayer")
+        # Filled in when the page's own load event has run: before that its buttons do nothing.
+        page.wait_for_function("document.body.dataset.ready")
+        yield page
+        close(context)
+
+
+class SharedPage:
+    """One page for the tests of a module, which is opened anew only after a test that failed. Opening takes five
+    seconds of a core; what a page had when it was opened is put back in a tenth of that."""
+
+    def __init__(self, browser: Browser, url: str, **look: Any) -> None:
+        self.browser, self.url, self.look = browser, url, look
+        self.stack = ExitStack()
+        self.page: Page | None = None
+
+    @contextmanager
+    def lent(self, session: pytest.Session) -> Iterator[Page]:
+        """The page as it was when it was opened, for one test, which fails if something is wrong in its scripts."""
+        failed = session.testsfailed
+        if self.page is None:
+            page = self.stack.enter_context(opened(self.browser, self.url, **self.look))
+            self.size, self.link, self.page = page.viewport_size, page.evaluate(KEEP), page
+        else:
+            assert self.size
+            self.page.set_viewport_size(self.size)
+            put_back(self.page, self.link)
+        with watched(self.page):
+            yield self.page
+        if session.testsfailed > failed:
+            self.close()
+
+    def close(self) -> None:
+        stack, self.stack, self.page = self.stack, ExitStack(), None
+        stack.close()
+
+
+# A link to the desk as it is now.
+KEEP = """() => {
+    mixdesk.restore.save();
+    const { state } = JSON.parse(sessionStorage.getItem("mixdesk-desk:" + location.pathname));
+    const bytes = new TextEncoder().encode(JSON.stringify({ ...state, v: 1, turns: [], seed: state.seed || "0" }));
+    return "#mix=" + btoa(String.fromCharCode(...bytes)).replaceAll("+", "-").replaceAll("/", "_");
+}"""
+
+
+def put_back(page: Page, link: str) -> None:
+    """Settings, panels and folded parts as they were when the page was opened, and no responses. As after any link, the
+    seed stays the same from run to run; Undo knows what was before."""
+    for _ in range(2):
+        page.keyboard.press("Escape")
+    page.locator("#desk-tab-button").click()
+    status = page.locator("#status")
+    page.locator("#new-conversation").dispatch_event("click")
+    expect(status).to_contain_text("A new conversation")
+    page.evaluate("link => { location.hash = link; }", link)
+    expect(status).to_contain_text("The desk is as the link has it.")
+    page.evaluate("history.replaceState(null, '', location.pathname + location.search)")
+    for name, inside in (("more", "#new-seed"), ("shelf", "#copy-link")):
+        if page.locator(inside).is_visible():
+            page.locator(f"#{name} > button").click()
+            page.wait_for_timeout(UNFOLDING)
+    page.evaluate("document.activeElement.blur(); scrollTo(0, 0)")
+    expect(page.locator("#rate-left")).to_be_disabled()
+    page.wait_for_function("!document.querySelector('#panels .token')")
+
+
+@pytest.fixture(scope="module")
+def shared_place(browser: Browser, place: tuple[str, Desk]) -> Iterator[SharedPage]:
+    """A page of the module's own desk that its tests use one after another."""
+    page = SharedPage(browser, place[0])
     yield page
-    close(context)
-    assert not wrong
+    page.close()
+
+
+@pytest.fixture(scope="module")
+def shared(browser: Browser, server: Server) -> Iterator[SharedPage]:
+    """A page of the app, likewise."""
+    page = SharedPage(browser, server.url)
+    yield page
+    page.close()
 
 
 def close(context: BrowserContext) -> None:

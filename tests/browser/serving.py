@@ -24,6 +24,7 @@ from app.storage.database import Store, open_to_read, read_pairs
 from app.ui.page import build_page
 from engine import Engine
 from engine.listening import bind_address
+from tests import copies
 
 ROOT = Path(__file__).parents[2]
 
@@ -60,7 +61,7 @@ def started(
     """The address of a process that answers at this port, until the block is left; it must end well, with no traceback
     in its log. patience: seconds until it must answer."""
     with log.open("w") as output:
-        process = subprocess.Popen(command, cwd=cwd, env=env, stdout=output, stderr=subprocess.STDOUT)
+        process = copies.start(command, cwd, env, stdout=output, stderr=subprocess.STDOUT)
     try:
         deadline, url = time.monotonic() + patience, f"http://127.0.0.1:{port}"
         while True:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
@@ -29,7 +30,7 @@ from tests.browser.conftest import UNFOLDING, opened
 from tests.browser.serving import running
 from tests.browser.test_accessibility import STILL, check
 from tests.browser.test_keyboard import Keys
-from tests.browser.walking import DARK, PHONE, Hand
+from tests.browser.walking import PHONE, Hand, Hands
 
 expect.set_options(timeout=30_000)
 
@@ -347,14 +348,15 @@ def test_a_visitor_sees_one_sentence_and_the_owner_the_tab(engine: Engine, brows
             expect(page.locator("#annotate-visitors")).to_be_hidden()
 
 
-@pytest.mark.parametrize(
-    ("look", "phone"),
-    [({}, False), ({"viewport": {"width": 1366, "height": 768}}, False), (PHONE, True), (DARK, False)],
-    ids=["1440", "1366", "phone", "dark"],
-)
-def test_it_can_be_read_and_pressed(engine: Engine, browser: Browser, tmp_path: Path, look: dict, phone: bool) -> None:
+# A page that is opened by day and becomes each of these.
+SCREENS: Any = {"1440": (1440, 900, "light"), "1366": (1366, 768, "light"), "dark": (1440, 900, "dark")}
+
+
+@pytest.mark.parametrize("phone", [False, True], ids=["laptop", "phone"])
+def test_it_can_be_read_and_pressed(engine: Engine, browser: Browser, tmp_path: Path, phone: bool) -> None:
+    look = PHONE if phone else {}
     with study_site(engine, tmp_path) as (url, desk), annotating(browser, url, **look) as page:
-        hand = Hand(page, phone, look is DARK)
+        hand = Hand(page, phone=True, dark=False) if phone else Hands(page, SCREENS)
         expect(page.locator("#study-create")).to_be_visible()
         hand.look()
         for part in ("sampling", "guidelines-part", "more", "examples-part", "import-part"):

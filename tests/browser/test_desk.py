@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import pytest
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Page
 
 from engine import Engine
-from tests.browser.conftest import opened, unfold
+from tests.browser.conftest import SharedPage, unfold
 from tests.browser.serving import Server
 
 # How long each response is, every few milliseconds, from now on.
@@ -20,9 +20,9 @@ SAMPLE = """() => {
 
 
 @pytest.fixture
-def page(browser: Browser, server: Server) -> Iterator[Page]:
-    """The desk, just opened."""
-    with opened(browser, server.url) as page:
+def page(shared: SharedPage, request: pytest.FixtureRequest) -> Iterator[Page]:
+    """The desk as it is when it is opened."""
+    with shared.lent(request.session) as page:
         yield page
 
 
@@ -237,14 +237,15 @@ def test_each_panel_has_its_own_mixture(page: Page, server: Server, ask: Callabl
 
 
 def test_the_annotator_stays_the_same_after_a_reload(page: Page, server: Server, ask: Callable[..., None]) -> None:
-    for _ in range(2):
-        page.wait_for_function("document.body.dataset.ready")
+    for reloaded in (False, True):
+        if reloaded:
+            page.reload()
+            page.wait_for_function("document.body.dataset.ready")
         ask("How do I sharpen a knife?", length=5)
         page.locator("#generate").click()
         wait_until_done(page)
         page.locator("#rate-right").click()
         wait_for_status(page, "Saved")
-        page.reload()
     first, second = server.pairs()[-2:]
     assert first["annotator"] == second["annotator"]
     assert first["id"] != second["id"]

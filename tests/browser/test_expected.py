@@ -11,8 +11,8 @@ from playwright.sync_api import Browser, Page, expect
 
 from app.services import bank_service
 from engine import Engine, Sampling
-from tests.browser.conftest import opened, unfold
-from tests.browser.serving import Server, served
+from tests.browser.conftest import SharedPage, opened, unfold
+from tests.browser.serving import served
 from tests.browser.test_desk import shares, wait_until_done
 from tests.browser.walking import LONELY_POINT
 
@@ -21,8 +21,8 @@ TRACE = "document.querySelector('#radar .figure').data.find((trace) => trace.nam
 
 
 @pytest.fixture
-def page(browser: Browser, server: Server) -> Iterator[Page]:
-    with opened(browser, server.url) as page:
+def page(shared: SharedPage, request: pytest.FixtureRequest) -> Iterator[Page]:
+    with shared.lent(request.session) as page:
         page.wait_for_function(TRACE)
         yield page
 

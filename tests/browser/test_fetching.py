@@ -17,8 +17,10 @@ import yaml
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
+from tests import copies
 from tests.browser.conftest import opened
 from tests.browser.serving import ROOT, free_port
+from tests.browser.walking import COLOURED
 from tests.conftest import Tiny
 from tests.shelf import Shelf, environment, serving, write_manifest
 
@@ -55,7 +57,7 @@ class Machine:
         write_manifest(manifest, self.files, shelf, pieces=2, changes={"title": "the real policies"})
 
     @contextmanager
-    def app(self) -> Iterator[subprocess.Popen]:
+    def app(self) -> Iterator[copies.Process]:
         """The app as a process, from when it answers; it is killed at the end."""
         log = self.folder / "app.log"
         command = [
@@ -69,7 +71,7 @@ class Machine:
             str(self.folder / "a.db"),
         ]
         with log.open("a") as output:
-            process = subprocess.Popen(command, cwd=ROOT, env=self.env, stdout=output, stderr=subprocess.STDOUT)
+            process = copies.start(command, ROOT, self.env, stdout=output, stderr=subprocess.STDOUT)
         try:
             wait_for(lambda: answers(self.url) or process.poll() is not None, 300)
             assert process.poll() is None, log.read_text()
@@ -105,7 +107,8 @@ def sound(page: Page) -> None:
     """The page fits, and axe finds nothing, by day and by night."""
     for theme in ("light", "dark"):
         page.emulate_media(color_scheme=theme)
-        page.wait_for_timeout(500)  # colours fade over
+        page.wait_for_function("dark => document.body.classList.contains('dark') === dark", arg=theme == "dark")
+        page.wait_for_function(COLOURED)
         violations = Axe().run(page, context="#notices").response["violations"]
         assert not violations, (theme, violations)
     page.emulate_media(color_scheme="light")

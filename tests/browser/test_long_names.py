@@ -60,12 +60,6 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield url
 
 
-@pytest.fixture(params=WIDTHS)
-def page(request: pytest.FixtureRequest, browser: Browser, url: str) -> Iterator[Page]:
-    with opened(browser, url, viewport={"width": request.param, "height": 768}) as page:
-        yield page
-
-
 def boxes(page: Page, selector: str) -> list[dict[str, float]]:
     return [box for part in page.locator(selector).all() if (box := part.bounding_box()) and box["width"]]
 
@@ -134,35 +128,63 @@ def settled(check: Callable[[Page], None], page: Page) -> None:
             page.wait_for_timeout(250)
 
 
-def test_the_page_with_long_names(page: Page) -> None:
+def check_caption(page: Page) -> None:
     size = page.viewport_size
     assert size
-    settled(check_tabs_and_radar, page)
-    page.locator("#generate").click()
-    for side in ("left", "right"):
-        page.wait_for_selector(f"#response-{side} .token[data-place='1']")
-    page.keyboard.press("Escape")  # Stop; on a slow machine they may have ended by themselves
-    wait_until_done(page)
-    expect(page.locator("#caption-left summary")).to_contain_text("8 policies")
     lines = page.locator("#response-left .response").evaluate("box => box.clientHeight / (1.6 * 16)")
     assert lines >= 5, f"{lines} lines of text"
     page.locator("#caption-left summary").click()
     unfolded = page.locator("#caption-left .made p")
     expect(unfolded).to_contain_text(POLICIES[0])
     box = unfolded.bounding_box()
-    assert box and box["x"] >= 0 and box["x"] + box["width"] <= size["width"]
     page.locator("#caption-left summary").click()
+    assert box and box["x"] >= 0 and box["x"] + box["width"] <= size["width"]
 
-    for _ in range(2):
-        page.locator("#add-panel").click()
+
+def check_a_long_choice(page: Page) -> None:
+    field = page.locator("#mixture-right input").evaluate(FIELD)
+    assert field["right"] <= field["arrow"] and field["ellipsis"] == "ellipsis", field
+
+
+def on_all_widths(page: Page, *checks: Callable[[Page], None]) -> None:
+    """Check the page as it is on every screen; what fails says on which."""
+    wrong = []
+    for width in WIDTHS:
+        page.set_viewport_size({"width": width, "height": 768})
+        for check in checks:
+            try:
+                settled(check, page)
+            except (AssertionError, ValueError) as error:
+                wrong.append(f"{width} px, {check.__name__}: {error}")
+    assert not wrong, "\n".join(wrong)
+
+
+def generate_and_stop(page: Page, *sides: str) -> None:
+    """Until these panels, which were empty, have some text."""
     page.locator("#generate").click()
-    # The new panels are empty until now; the others still show the tokens of the run before.
-    for side in ("third", "fourth"):
+    for side in sides:
         page.wait_for_selector(f"#response-{side} .token[data-place='1']")
     page.keyboard.press("Escape")  # Stop; on a slow machine they may have ended by themselves
     wait_until_done(page)
-    settled(check_panel_heads, page)
-    page.locator("#mixture-right input").click()
-    page.get_by_role("option", name=POLICIES[0]).click()
-    field = page.locator("#mixture-right input").evaluate(FIELD)
-    assert field["right"] <= field["arrow"] and field["ellipsis"] == "ellipsis", field
+
+
+def test_the_page_with_long_names(browser: Browser, url: str) -> None:
+    """One page that is made wider. It begins as the narrowest, whose layout a page may not come to when it shrinks."""
+    with opened(browser, url, viewport={"width": WIDTHS[0], "height": 768}) as page:
+        on_all_widths(page, check_tabs_and_radar)
+        generate_and_stop(page, "left", "right")
+        expect(page.locator("#caption-left summary")).to_contain_text("8 policies")
+        on_all_widths(page, check_caption)
+        for _ in range(2):
+            page.locator("#add-panel").click()
+        generate_and_stop(page, "third", "fourth")
+        on_all_widths(page, check_panel_heads)
+        page.locator("#mixture-right input").click()
+        page.get_by_role("option", name=POLICIES[0]).click()
+        on_all_widths(page, check_a_long_choice)
+
+
+@pytest.mark.parametrize("width", [WIDTHS[0], WIDTHS[-1]])
+def test_a_page_that_is_opened_at_a_width(browser: Browser, url: str, width: int) -> None:
+    with opened(browser, url, viewport={"width": width, "height": 768}) as page:
+        settled(check_tabs_and_radar, page)

@@ -9,11 +9,11 @@ from random import Random
 
 import pytest
 import yaml
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Dialog, Page, expect
 
 from app.schemas.solo_mute_lock import Channels
 from engine import Engine
-from tests.browser.conftest import opened, unfold
+from tests.browser.conftest import SharedPage, opened, unfold
 from tests.browser.serving import Server
 from tests.browser.test_desk import shares, status, text, wait_for_status, wait_until_done
 
@@ -37,12 +37,18 @@ def url(server: Server) -> str:
 
 
 @pytest.fixture
-def page(browser: Browser, url: str) -> Iterator[Page]:
-    with opened(browser, url) as page:
-        dialogs: list[str] = []
-        page.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
+def page(shared: SharedPage, request: pytest.FixtureRequest) -> Iterator[Page]:
+    dialogs: list[str] = []
+
+    def note(dialog: Dialog) -> None:
+        dialogs.append(dialog.message)
+        dialog.dismiss()
+
+    with shared.lent(request.session) as page:
+        page.on("dialog", note)
         page.context.grant_permissions(["clipboard-read", "clipboard-write"])
         yield page
+        page.remove_listener("dialog", note)
         assert not dialogs
 
 
@@ -177,7 +183,15 @@ def test_the_page_and_the_server_hear_the_same(page: Page) -> None:
         assert shares(page) == pytest.approx([weight / total for weight in heard.values()])
 
 
-def test_undo_goes_back_one_gesture_at_a_time(page: Page) -> None:
+@pytest.fixture
+def new_page(browser: Browser, url: str) -> Iterator[Page]:
+    """A page where nothing can be undone."""
+    with opened(browser, url) as page:
+        yield page
+
+
+def test_undo_goes_back_one_gesture_at_a_time(new_page: Page) -> None:
+    page = new_page
     expect(page.locator("#undo")).to_have_attribute("aria-disabled", "true")
     track = page.locator("#fader-0 input[type=range]").bounding_box()
     assert track
@@ -339,7 +353,8 @@ def test_what_is_copied_makes_the_same_response(page: Page, engine: Engine) -> N
     assert copied["Command line"].startswith("python -m engine generate --prompt ")
 
     # Pages without a clipboard show the text.
-    page.evaluate("Object.defineProperty(navigator, 'clipboard', { value: undefined })")
+    page.evaluate("Object.defineProperty(navigator, 'clipboard', { value: undefined, configurable: true })")
     page.locator("#copy-yaml").click()
     expect(page.locator("#copy-text textarea")).to_have_value(copied["YAML"])
     wait_for_status(page, "may not use the clipboard")
+    page.evaluate("delete navigator.clipboard")

@@ -15,6 +15,7 @@ from playwright.sync_api import Browser, Page, expect
 from app.services.app_state import Desk
 from app.storage.database import open_to_read, read_pairs
 from engine import Engine
+from tests import copies
 from tests.browser.conftest import TOURED, unfold
 from tests.browser.serving import ROOT, Relay, free_port, served
 from tests.browser.test_desk import wait_until_done
@@ -35,12 +36,12 @@ MARKED, UNMARKED = "window.marked = true", "!window.marked && document.body.data
 
 
 @contextmanager
-def process(port: int, db: Path) -> Iterator[subprocess.Popen]:
+def process(port: int, db: Path) -> Iterator[copies.Process]:
     """The app, from when it answers; it is killed at the end."""
     command = [sys.executable, "-c", SLOW, "--port", str(port), "--db", str(db)]
     env = {**os.environ, "XDG_CACHE_HOME": str(db.parent)}
     with db.with_suffix(".log").open("a") as log:
-        app = subprocess.Popen(command, cwd=ROOT, env=env, stdout=log, stderr=subprocess.STDOUT)
+        app = copies.start(command, ROOT, env, stdout=log, stderr=subprocess.STDOUT)
     try:
         wait_for(lambda: answers(f"http://127.0.0.1:{port}") or app.poll() is not None, 300)
         assert app.poll() is None, db.with_suffix(".log").read_text()

@@ -6,17 +6,17 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, Page, Request, expect
+from playwright.sync_api import Page, Request, expect
 
 from app.services.app_state import Desk
 from app.services.generation_run import Run
 from engine.inference.batch import Batch
-from tests.browser.conftest import opened, unfold
+from tests.browser.conftest import SharedPage, unfold
 
 
 @pytest.fixture
-def page(browser: Browser, place: tuple[str, Desk]) -> Iterator[Page]:
-    with opened(browser, place[0]) as page:
+def page(shared_place: SharedPage, request: pytest.FixtureRequest) -> Iterator[Page]:
+    with shared_place.lent(request.session) as page:
         yield page
 
 
@@ -80,6 +80,7 @@ def test_faders_that_move_at_once_are_one_question(page: Page) -> None:
             page.keyboard.press(key)
         page.wait_for_timeout(500)  # for a second question, which must not come
         assert asked == [faders]
+    page.remove_listener("request", note)
 
 
 def test_a_hand_is_heard_before_the_screen_is_drawn(page: Page) -> None:

@@ -13,7 +13,7 @@ from app.charts import radar as radar_chart
 from app.charts.plotly_component import plotted
 from app.services import bank_service
 from engine import Engine, Sampling
-from tests.browser.conftest import TOURED, opened
+from tests.browser.conftest import TOURED, SharedPage, opened
 from tests.browser.serving import Server, served
 from tests.browser.test_desk import shares
 from tests.browser.test_expected import TRACE, heights
@@ -23,9 +23,18 @@ EVEN = "Math.abs(Number(document.querySelector('[data-share]').dataset.exact) - 
 
 
 @pytest.fixture
-def page(browser: Browser, server: Server) -> Iterator[Page]:
+def new_page(browser: Browser, server: Server) -> Iterator[Page]:
+    """A page where nothing can be undone."""
     with opened(browser, server.url) as page:
         page.wait_for_selector("#radar-target .handle >> nth=3")
+        yield page
+
+
+@pytest.fixture
+def page(shared: SharedPage, request: pytest.FixtureRequest) -> Iterator[Page]:
+    with shared.lent(request.session) as page:
+        page.wait_for_selector("#radar-target .handle >> nth=3")
+        wait_for_even(page)
         yield page
 
 
@@ -57,7 +66,8 @@ def wait_for_even(page: Page) -> None:
     page.wait_for_function(EVEN)
 
 
-def test_a_drag_draws_a_target_and_the_faders_follow_in_one_step_of_undo(page: Page) -> None:
+def test_a_drag_draws_a_target_and_the_faders_follow_in_one_step_of_undo(new_page: Page) -> None:
+    page = new_page
     assert shares(page) == pytest.approx([0.25] * 4)
     before, at = heights(page), asked(page, "helpful")
     assert at == pytest.approx(before[0], abs=0.01), "the handles are on the expected polygon"
@@ -116,7 +126,8 @@ def test_what_can_be_had_is_had(page: Page) -> None:
     wait_for_even(page)
 
 
-def test_escape_cancels_a_drag(page: Page) -> None:
+def test_escape_cancels_a_drag(new_page: Page) -> None:
+    page = new_page
     before = heights(page)[3]
     x, y = grab(page, "concise")
     page.mouse.move(x - 20, y + 20)
@@ -175,7 +186,8 @@ def on_corners(page: Page, count: int) -> None:
         assert abs(x - px) < 1 and abs(y - py) < 1
 
 
-def test_the_handles_are_where_plotly_draws_on_any_screen_with_any_number(page: Page) -> None:
+def test_the_handles_are_where_plotly_draws_on_any_screen_with_any_number(new_page: Page) -> None:
+    page = new_page
     page.wait_for_function(TRACE)
     on_corners(page, 4)
     for width, height in ((1100, 800), (390, 844), (1440, 900)):

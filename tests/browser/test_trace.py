@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Page, expect
 
 from app.services.app_state import Desk
 from engine.inference.batch import Batch
-from tests.browser.conftest import opened, unfold
+from tests.browser.conftest import SharedPage, unfold
 from tests.browser.test_steering import newest, wait_until_done
 
 
 @pytest.fixture
-def page(browser: Browser, place: tuple[str, Desk]) -> Iterator[Page]:
+def page(shared_place: SharedPage, request: pytest.FixtureRequest) -> Iterator[Page]:
     """The desk with two finished responses."""
-    with opened(browser, place[0]) as page:
+    with shared_place.lent(request.session) as page:
         unfold(page, "more")
         page.locator("#length input[type=number]").fill("40")
         page.keyboard.press("Tab")

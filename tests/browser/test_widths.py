@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, expect
 
 from engine import Engine
 from engine.inference.batch import Batch
-from tests.browser.conftest import opened
+from tests.browser.conftest import SharedPage
 from tests.browser.test_desk import shares, wait_until_done
 from tests.browser.test_results import FIRST, SECOND, THIRD, rate
 from tests.browser.test_tour import PLACED, TARGETS, WELL
@@ -41,12 +41,18 @@ def url(engine: Engine, folder: Path) -> Iterator[str]:
         yield url
 
 
-@pytest.fixture(params=["phone", "dark"])
-def hand(request: pytest.FixtureRequest, browser: Browser, url: str) -> Iterator[Hand]:
-    look = PHONE if request.param == "phone" else DARK
-    with opened(browser, url, **look) as page:
+@pytest.fixture(scope="module", params=["phone", "dark"])
+def shared(request: pytest.FixtureRequest, browser: Browser, url: str) -> Iterator[SharedPage]:
+    page = SharedPage(browser, url, **(PHONE if request.param == "phone" else DARK))
+    yield page
+    page.close()
+
+
+@pytest.fixture
+def hand(request: pytest.FixtureRequest, shared: SharedPage) -> Iterator[Hand]:
+    with shared.lent(request.session) as page:
         page.context.grant_permissions(["clipboard-read", "clipboard-write"])
-        yield Hand(page, phone=look is PHONE, dark=look is DARK)
+        yield Hand(page, phone="is_mobile" in shared.look, dark="color_scheme" in shared.look)
 
 
 def test_the_desk(hand: Hand, monkeypatch: pytest.MonkeyPatch) -> None:

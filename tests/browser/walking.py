@@ -3,11 +3,11 @@ neither cut off nor too faint."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import yaml
@@ -113,8 +113,8 @@ class Hand:
         assert box, f"{target} is not there"
         return dict(box)
 
-    def press(self, target: str | Locator, main: bool = False) -> None:
-        """Click or tap it, where a person can. main: what the page is for; a thumb must hit it at once."""
+    def reach(self, target: str | Locator, main: bool = False) -> Locator:
+        """It is where a person can click or tap it. main: what the page is for; a thumb must hit it at once."""
         found = self.find(target)
         expect(found).to_be_enabled()
         found.scroll_into_view_if_needed()
@@ -125,6 +125,11 @@ class Hand:
         assert inside, f"{target} is out of sight: {box}"
         least = THUMB if main and self.phone else SMALLEST
         assert min(box["width"], box["height"]) >= least - 0.5, f"{target} is too small: {box}"
+        return found
+
+    def press(self, target: str | Locator, main: bool = False) -> None:
+        """Click or tap it, where a person can."""
+        found = self.reach(target, main)
         if self.phone:
             found.tap()
         else:
@@ -183,6 +188,36 @@ class Hand:
             # A sign need not be as clear as a word.
             refuse("text is too faint", [said for said in seen if said["contrast"] < (4.5 if said["word"] else 3)])
             refuse("dark text on a light ground", [said for said in seen if not said["lighter"]])
+
+
+class Hands:
+    """A person with a mouse on several screens one after another: each part is looked at, and can be reached, on all of
+    them, and is pressed on the last. looks: by name, (width, height, colour scheme)."""
+
+    def __init__(self, page: Page, looks: Mapping[str, tuple[int, int, Literal["light", "dark"]]]) -> None:
+        self.page, self.looks = page, looks
+
+    def each(self, do: Callable[[Hand], object]) -> None:
+        for name, (width, height, scheme) in self.looks.items():
+            self.page.set_viewport_size({"width": width, "height": height})
+            self.page.emulate_media(color_scheme=scheme)
+            dark = scheme == "dark"
+            self.page.wait_for_function("dark => document.body.classList.contains('dark') === dark", arg=dark)
+            try:
+                do(Hand(self.page, phone=False, dark=dark))
+            except AssertionError as error:
+                raise AssertionError(f"{name}: {error}") from None
+
+    def look(self) -> None:
+        self.each(lambda hand: hand.look())
+
+    def press(self, target: str, main: bool = False) -> None:
+        self.each(lambda hand: hand.reach(target, main))
+        self.page.locator(target).click()
+
+    def unfold(self, name: str) -> None:
+        self.press(f"#{name} > button")
+        self.page.wait_for_timeout(UNFOLDING)
 
 
 def refuse(what: str, found: list[dict[str, Any]]) -> None:

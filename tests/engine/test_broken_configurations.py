@@ -10,7 +10,6 @@ import io
 import os
 import re
 import socket
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +21,7 @@ from transformers.utils import logging as transformers_logging
 from engine.cli.main import app
 from engine.cli.runner import run as run_here
 from engine.errors import one_line
+from tests import copies
 from tests.conftest import Tiny
 from tests.engine.broken_texts import TEXTS
 from tests.engine.hostile_texts import HOSTILE
@@ -170,15 +170,7 @@ def test_as_a_process_with_its_input_closed(command: str, tiny: Tiny, tmp_path: 
         said = "base: 'someone/some-base' is neither a folder nor downloaded"
     file = tmp_path / "broken.yaml"
     file.write_text(yaml.safe_dump(settings))
-    done = subprocess.run(
-        [sys.executable, "-m", *arguments, str(file)],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        cwd=tmp_path,
-        env=environment,
-    )
+    done = copies.run([sys.executable, "-m", *arguments, str(file)], tmp_path, environment, timeout=300)
     assert done.returncode == 2, done.stderr
     assert done.stdout == ""
     (line,) = done.stderr.strip().splitlines()

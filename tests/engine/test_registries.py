@@ -6,13 +6,13 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from engine.registry import Registry
+from tests import copies
 from tests.conftest import Tiny
 
 ROOT = Path(__file__).parents[2]
@@ -34,9 +34,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(folder: Path, *arguments: str) -> str:
     environment = {**os.environ, "PYTHONPATH": str(folder), "XDG_CACHE_HOME": str(folder / "cache")}
-    done = subprocess.run(
-        [sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=300
-    )
+    done = copies.run([sys.executable, *arguments], folder, environment, timeout=300)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

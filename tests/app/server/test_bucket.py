@@ -16,6 +16,7 @@ from pathlib import Path
 from gradio_client import Client
 
 from app.storage.snapshots import snapshots_in
+from tests import copies
 from tests.browser.serving import ROOT, free_port
 from tests.conftest import Tiny
 
@@ -29,7 +30,7 @@ def space(config: Path, disk: Path, bucket: Path) -> Iterator[str]:
     environment = {**os.environ, **own}
     command = [sys.executable, "-m", "app", "--config", str(config), "--port", str(port)]
     with (disk / "log").open("w") as log:
-        process = subprocess.Popen(command, cwd=disk, env=environment, stdout=log, stderr=subprocess.STDOUT)
+        process = copies.start(command, disk, environment, stdout=log, stderr=subprocess.STDOUT)
     try:
         deadline = time.monotonic() + 120
         while True:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import copies
 from tests.browser.serving import ROOT, free_port
 
 STREAMS = 60
@@ -60,9 +61,7 @@ class Served:
         self.port = free_port()
         command = [sys.executable, "-c", STUBBORN, str(self.port), *arguments]
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        self.process = subprocess.Popen(
-            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
+        self.process = copies.start(command, ROOT, environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         assert self.process.stdout and self.process.stdout.readline() == "ready\n", self.process.communicate()[1]
         self.connections: list[socket.socket] = []
 
@@ -222,13 +221,8 @@ HttpServer(config, 1.7).run(sockets=[bind_address("127.0.0.1", int(sys.argv[1]))
 @pytest.mark.parametrize("name", ["wait", "queued"])
 def test_a_handler_that_is_cut_off_prints_no_traceback_and_one_that_fails_does(name: str) -> None:
     port = free_port()
-    process = subprocess.Popen(
-        [sys.executable, "-c", PAGE, str(port)],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    command, environment = [sys.executable, "-c", PAGE, str(port)], {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = copies.start(command, ROOT, environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:
         url = f"http://127.0.0.1:{port}/gradio_api"
 

@@ -18,6 +18,7 @@ from engine import Engine, InputError, Sampling
 from engine.evaluation.comparison import summarise
 from engine.inference.parse_mixture import read_mixture
 from engine.prompts import PromptSet
+from tests import copies
 
 ROOT = Path(__file__).parents[3]
 SHORT = Sampling(max_new_tokens=6, temperature=1.0)
@@ -114,7 +115,7 @@ while made in comparisons.jobs:
 """
     path = tmp_path / "killed.db"
     command = [sys.executable, "-c", script, str(path), str(tiny.config)]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    process = copies.start(command, ROOT, stdout=subprocess.PIPE)
     try:
         assert process.stdout is not None
         told = int(process.stdout.readline())

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from app.storage.database import Store
+from tests import copies
 from tests.app.storage.making_studies import StudyScene
 
 ROOT = Path(__file__).parents[3]
@@ -33,11 +34,10 @@ def test_killed_processes_lose_no_answer_and_give_no_pair_too_many(tmp_path) -> 
     confirmed: dict[str, str] = {}
     for life, choice in enumerate(("left", "right", "tie")):
         processes = [
-            subprocess.Popen(
+            copies.start(
                 [sys.executable, "-c", SCRIPT, str(store.path), scene.id, person, choice],
-                cwd=ROOT,
+                ROOT,
                 stdout=subprocess.PIPE,
-                text=True,
             )
             for person in people
         ]

@@ -11,6 +11,7 @@ import pytest
 
 from app.storage.database import Store, open_to_read, read_pairs
 from engine import Engine, InputError, Mixture, Sampling
+from tests import copies
 
 ROOT = Path(__file__).parents[3]
 
@@ -115,7 +116,7 @@ for i in range(3):
 time.sleep(60)
 """
     path = tmp_path / "killed.db"
-    process = subprocess.Popen([sys.executable, "-c", script, str(path)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    process = copies.start([sys.executable, "-c", script, str(path)], ROOT, stdout=subprocess.PIPE)
     try:
         assert process.stdout is not None
         assert [process.stdout.readline().strip() for _ in range(3)] == ["new"] * 3

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from app.storage.comparisons import ComparisonTables
 from app.storage.database import Store, open_to_read
+from tests import copies
 
 ROOT = Path(__file__).parents[3]
 
@@ -49,7 +50,7 @@ for attempt in range(8):
         process.join()
 """
     command = [sys.executable, "-c", script, str(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    done = copies.run(command, ROOT, timeout=300)
     assert done.stdout.splitlines() == ["fine"] * 32, done.stderr
     for attempt in range(8):
         store = Store(tmp_path / f"{attempt}.db")
@@ -72,7 +73,7 @@ for i in range(first, 100_000):
     confirmed = -1
     for wanted in (1, 20, 47):
         command = [sys.executable, "-c", script, str(path)]
-        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        process = copies.start(command, ROOT, stdout=subprocess.PIPE)
         try:
             assert process.stdout is not None
             for _ in range(wanted):

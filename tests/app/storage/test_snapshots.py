@@ -19,6 +19,7 @@ import pytest
 from app.storage.database import Store
 from app.storage.snapshots import KEPT, Snapshots, back_up, restore, snapshots_in
 from engine import Completion, InputError
+from tests import copies
 
 ROOT = Path(__file__).parents[3]
 Make = Callable[..., Completion]
@@ -197,7 +198,7 @@ def test_a_process_that_is_killed_loses_only_the_last_moments(bucket: Path, tmp_
             # The writer's ratings begin at 0 again, which are known: it goes on after them.
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         command = [sys.executable, "-c", WRITER, str(db), str(bucket)]
-        with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        with copies.start(command, ROOT, environment, stdout=subprocess.PIPE) as process:
             assert process.stdout is not None
             before = len(snapshots_in(bucket)) and snapshots_in(bucket)[-1][0]
             confirmed = -1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,15 +12,16 @@ from pathlib import Path
 from openai import OpenAI
 from playwright.sync_api import Browser, expect
 
+from tests import copies
 from tests.browser.conftest import opened, unfold
 from tests.browser.serving import ROOT, free_port, running_app
 
 
 @contextmanager
-def engine_process(port: int) -> Iterator[subprocess.Popen[str]]:
+def engine_process(port: int) -> Iterator[copies.Process]:
     """`python -m engine serve` once it is there, until the block is left."""
     command = [sys.executable, "-m", "engine", "serve", "--port", str(port), "--json"]
-    process = subprocess.Popen(command, cwd=ROOT, env=dict(os.environ), stdout=subprocess.PIPE, text=True)
+    process = copies.start(command, ROOT, stdout=subprocess.PIPE)
     try:
         assert process.stdout and json.loads(process.stdout.readline())["url"] == f"http://127.0.0.1:{port}/v1"
         yield process

@@ -20,6 +20,7 @@ import pytest
 from engine import Engine
 from engine.config import DEMO
 from engine.remote import EngineError, RemoteEngine
+from tests import copies
 from tests.conftest import Tiny
 from tests.engine.api.conftest import KEY, make_app, serving_api
 
@@ -29,10 +30,10 @@ MESSAGES: list[Any] = [{"role": "user", "content": "mix the policies"}]
 
 
 @contextlib.contextmanager
-def served(*options: str, **environment: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def served(*options: str, **environment: str) -> Iterator[tuple[copies.Process, str]]:
     command = [sys.executable, "-m", "engine", "serve", "--port", "0", "--json", *options]
     env = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env, cwd=ROOT)
+    process = copies.start(command, ROOT, env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:
         assert process.stdout
         line = process.stdout.readline()
@@ -94,14 +95,8 @@ def test_several_configurations(tiny: Tiny) -> None:
 
 def test_mistakes_are_one_line(tiny: Tiny) -> None:
     def run(*options: str, **environment: str) -> tuple[int, str]:
-        done = subprocess.run(
-            [sys.executable, "-m", "engine", "serve", *options],
-            capture_output=True,
-            text=True,
-            cwd=ROOT,
-            timeout=120,
-            env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
-        )
+        env = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
+        done = copies.run([sys.executable, "-m", "engine", "serve", *options], ROOT, env)
         return done.returncode, done.stderr
 
     status, errors = run(MIXDESK_API_KEYS="short")

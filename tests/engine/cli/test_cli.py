@@ -14,14 +14,20 @@ from transformers.utils import logging as transformers_logging
 
 from engine.cli.main import app
 from engine.cli.runner import run as run_here
+from tests import copies
 from tests.conftest import Tiny
 
 ROOT = Path(__file__).parents[3]
 
 
 def run(*arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess:
+    return copies.run([sys.executable, "-m", "engine", *arguments], ROOT, stdin=stdin)
+
+
+def run_from_scratch(*arguments: str) -> subprocess.CompletedProcess:
+    """Run it in a process that imports the libraries itself, as a user's does."""
     command = [sys.executable, "-m", "engine", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=ROOT, input=stdin)
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=ROOT)
 
 
 @pytest.fixture
@@ -66,7 +72,7 @@ def test_generate_from_the_exact_mixture(tiny: Tiny, mistake: Callable[..., str]
 
 def test_generate_writes_the_text(tiny: Tiny) -> None:
     arguments = ["generate", "--config", str(tiny.config), "--prompt", "mix", "--max-new-tokens", "9"]
-    plain, as_json = run(*arguments), run(*arguments, "--json")
+    plain, as_json = run_from_scratch(*arguments), run(*arguments, "--json")
     assert plain.returncode == 0
     assert plain.stdout == json.loads(as_json.stdout)["text"] + "\n"
     assert plain.stderr.strip().startswith("rewards: ")
@@ -114,7 +120,7 @@ def test_evaluate(tiny: Tiny, tmp_path: Path) -> None:
     ],
 )
 def test_a_process_that_was_asked_wrongly_ends_with_2_and_one_line(tiny: Tiny, arguments: list[str], said: str) -> None:
-    found = run("generate", "--config", str(tiny.config), *arguments)
+    found = run_from_scratch("generate", "--config", str(tiny.config), *arguments)
     assert found.returncode == 2
     assert found.stdout == ""
     (line,) = found.stderr.strip().splitlines()
