@@ -131,16 +131,17 @@ class Copy:
 
 
 @cache
-def _original() -> tuple[socket.socket, subprocess.Popen[bytes]]:
+def _original() -> tuple[socket.socket, subprocess.Popen[bytes], tempfile.TemporaryDirectory[str]]:
     """The process that copies are made of, and the socket that asks for one; it ends when that is closed."""
     here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     # What engine/__init__.py sets before torch is imported; and an empty cache.
-    settings = {"GOMP_SPINCOUNT": "4000", "XDG_CACHE_HOME": tempfile.mkdtemp(prefix="mixdesk-copies-")}
+    folder = tempfile.TemporaryDirectory(prefix="mixdesk-copies-")  # removed when this process ends
+    settings = {"GOMP_SPINCOUNT": "4000", "XDG_CACHE_HOME": folder.name}
     settings |= {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "TRANSFORMERS_VERBOSITY": "error"}  # as engine/cli/runner.py does
     command = [sys.executable, __file__, str(there.fileno())]
     process = subprocess.Popen(command, env={**BEGUN, **settings}, pass_fds=[there.fileno()], cwd="/")
     there.close()
-    return here, process
+    return here, process, folder
 
 
 Process: TypeAlias = "Copy | subprocess.Popen[str]"
@@ -163,7 +164,7 @@ def start(
         or arguments[1] not in ("-m", "-c")
     ):
         return subprocess.Popen(arguments, cwd=cwd, env=environment, text=True, **streams)
-    control, _ = _original()
+    control, *_ = _original()
     return Copy(control, {"command": arguments, "cwd": str(cwd), "environment": environment}, **streams)
 
 
