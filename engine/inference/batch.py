@@ -14,7 +14,7 @@ from torch.profiler import record_function
 
 from engine.inference.finish_reason import FinishReason
 from engine.inference.model_runner import PREFILL, ModelRunner, free_memory, runner_for
-from engine.inference.reading import Reading
+from engine.inference.prompt_reading import PromptReading
 from engine.inference.sampler import draw, warp
 from engine.inference.sequence import Sequence
 from engine.inference.stop_strings import StopFinder
@@ -47,7 +47,7 @@ class Batch:
         self.memory = free_memory(policy_set.device) // 2 if memory is None else memory
         self.sequences: list[Sequence] = []
         self.reading: dict[Sequence, None] = {}
-        self._readings: list[tuple[ModelRunner, Reading]] = []  # that are not complete, the oldest first
+        self._readings: list[tuple[ModelRunner, PromptReading]] = []  # that are not complete, the oldest first
         self._oldest_next = False
         self._pace = 0.0  # seconds that reading a position takes, once measured
         self.runners = [runner_for(policy_set, index, static) for index in range(len(policy_set.models))]
@@ -112,7 +112,7 @@ class Batch:
         """Return the number of positions that can be read until a time."""
         return int((end - time.perf_counter()) / self._pace) if self._pace else 0
 
-    def _next_reading(self) -> tuple[ModelRunner, Reading]:
+    def _next_reading(self) -> tuple[ModelRunner, PromptReading]:
         """Return the reading to go on with: in turn the oldest and the one of which least is left.
 
         So a short prompt does not wait for a long one, nor a long one for ever.

@@ -18,7 +18,7 @@ from transformers import DynamicCache
 from engine.config import Config
 from engine.errors import InputError
 from engine.files import write_json
-from engine.inference.reading import piece_on
+from engine.inference.prompt_reading import piece_on
 from engine.messages import Prompt, messages_of
 from engine.models.cache_argument import CACHE
 from engine.models.config_fingerprint import config_fingerprint

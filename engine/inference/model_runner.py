@@ -9,7 +9,7 @@ from transformers import Cache
 from engine.inference.cuda_graphs import StepGraphs
 from engine.inference.kv_cache import KVCache
 from engine.inference.prefix_cache import PrefixCache
-from engine.inference.reading import Reading, Text
+from engine.inference.prompt_reading import PromptReading, Text
 from engine.inference.sequence import Row, Sequence
 from engine.models.block_attention import takes_blocks
 from engine.models.cache_argument import CACHE
@@ -38,9 +38,9 @@ class ModelRunner:
         self._newest = torch.zeros(0, 1, dtype=torch.long)  # [computed, 1], what the step under way reads
         self.log_probs = torch.zeros(0, 0)  # [rows, V], float32
         # {(id of a sequence, policy): the reading of its text, and the text's place in it}
-        self._begun: dict[tuple[int, str], tuple[Reading, int]] = {}
+        self._begun: dict[tuple[int, str], tuple[PromptReading, int]] = {}
 
-    def begin(self, rows: list[Row]) -> list[Reading]:
+    def begin(self, rows: list[Row]) -> list[PromptReading]:
         """Begin to read the prompts of new rows, and their tokens if they were evicted before.
 
         Rows with the same text and policy, such as the panels of one prompt, are computed once. Only texts of one
@@ -60,7 +60,7 @@ class ModelRunner:
             if parts[-1] and (full or len(text[1]) != len(parts[-1][-1][1])):
                 parts.append([])
             parts[-1].append(text)
-        readings = [Reading(part, self.policy_set.device) for part in parts]
+        readings = [PromptReading(part, self.policy_set.device) for part in parts]
         for reading in readings:
             self.prefix_cache.fill(reading)
             for place, text in enumerate(reading.texts):
@@ -68,8 +68,8 @@ class ModelRunner:
                     self._begun[id(seq), policy.name] = reading, place
         return [reading for reading in readings if reading.left]
 
-    def read(self, reading: Reading, most: int) -> int:
-        """Read the next piece of a reading; return the number of positions. See `Reading.read`."""
+    def read(self, reading: PromptReading, most: int) -> int:
+        """Read the next piece of a reading; return the number of positions. See `PromptReading.read`."""
         count = reading.read(self.policy_set, self.index, most)
         if not reading.left:
             self.prefix_cache.keep(reading)
@@ -82,7 +82,7 @@ class ModelRunner:
 
     def join(self, sequences: list[Sequence]) -> None:
         """Append the rows of sequences whose texts have been read."""
-        parts: dict[Reading, list[tuple[int, Row]]] = {}
+        parts: dict[PromptReading, list[tuple[int, Row]]] = {}
         for seq in sequences:
             for policy in self._policies(seq):
                 reading, place = self._begun.pop((id(seq), policy.name))
@@ -98,7 +98,7 @@ class ModelRunner:
             new = torch.stack([log_probs for place, _ in found if (log_probs := reading.log_probs[place]) is not None])
             self.log_probs = torch.cat([self.log_probs, new]) if len(self.log_probs) else new
 
-    def leave(self, leaving: set[int]) -> set[Reading]:
+    def leave(self, leaving: set[int]) -> set[PromptReading]:
         """Forget the texts of the sequences with these ids (of `id()`); return the readings that others want."""
         self._begun = {key: begun for key, begun in self._begun.items() if key[0] not in leaving}
         return {reading for reading, _ in self._begun.values()}
@@ -159,7 +159,7 @@ class ModelRunner:
 class RereadingRunner(ModelRunner):
     """Decode a model whose output changes with a key-value cache: each token recomputes each row's whole text alone."""
 
-    def begin(self, rows: list[Row]) -> list[Reading]:
+    def begin(self, rows: list[Row]) -> list[PromptReading]:
         """Return no readings: texts are computed when their sequences join."""
         return []
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 
-from engine.inference.reading import Reading
+from engine.inference.prompt_reading import PromptReading
 
 LEAST, MOST = 64 * 2**20, 512 * 2**20  # bytes
 
@@ -25,9 +25,9 @@ class PrefixCache:
         """Begin without readings. The limit is `weights`, the bytes of the model's weights, within LEAST and MOST."""
         self.limit = min(max(weights, LEAST), MOST)
         self.bytes = 0
-        self._readings: OrderedDict[Reading, int] = OrderedDict()  # {reading: bytes}, the last used at the end
+        self._readings: OrderedDict[PromptReading, int] = OrderedDict()  # {reading: bytes}, the last used at the end
 
-    def fill(self, reading: Reading) -> None:
+    def fill(self, reading: PromptReading) -> None:
         """Copy what is known of a reading's texts."""
         for row, (policy, tokens) in enumerate(reading.texts):
             best, found = 0, None
@@ -45,7 +45,7 @@ class PrefixCache:
                 reading.take(row, *found, best)
                 self._readings.move_to_end(found[0])
 
-    def keep(self, reading: Reading) -> None:
+    def keep(self, reading: PromptReading) -> None:
         """Keep a reading that is complete, unless its texts are short; earlier readings that it begins with go."""
         size = reading.bytes
         if reading.length <= reading.piece or size > self.limit:
@@ -58,7 +58,7 @@ class PrefixCache:
         while self.bytes > self.limit:
             self._drop(next(iter(self._readings)))
 
-    def _drop(self, reading: Reading) -> None:
+    def _drop(self, reading: PromptReading) -> None:
         self.bytes -= self._readings.pop(reading)
 
 

@@ -125,7 +125,7 @@ def check_model(policy_set: PolicySet, index: int) -> None:
     kind = model_kind(model)
     try:
         rows = [a_sequence(policy, tokens[:length]) for length in (3, 6)]
-        runner = read_rows(policy_set, index, rows)
+        runner = runner_that_read(policy_set, index, rows)
         for i in range(2):
             for seq in rows:
                 seq.tokens.append(tokens[len(seq.prompt_ids[policy.name]) + i])
@@ -214,7 +214,7 @@ def decoded(policy_set: PolicySet, index: int) -> tuple[Tensor, Tensor]:
     model, policy = policy_set.models[index], a_policy(policy_set, index)
     tokens = some_tokens(policy_set, model, max(lengths(model)) + STEPS)
     rows = [a_sequence(policy, tokens[:length]) for length in lengths(model)]
-    runner = read_rows(policy_set, index, rows)
+    runner = runner_that_read(policy_set, index, rows)
     found, wanted = [], []
     for step in range(STEPS + 1):
         if step:
@@ -261,7 +261,7 @@ def note_alike(policy_set: PolicySet) -> None:
         policy_set.note(f"policy '{policy.name}' says what the reference says: {why}")
 
 
-def read_rows(policy_set: PolicySet, index: int, sequences: list[Sequence]) -> ModelRunner:
+def runner_that_read(policy_set: PolicySet, index: int, sequences: list[Sequence]) -> ModelRunner:
     """Return a model's runner that has read sequences of one policy each."""
     runner = ModelRunner(policy_set, index, static=False)
     for reading in runner.begin([(seq, seq.policies[0]) for seq in sequences]):

@@ -35,7 +35,7 @@ class ReadingLayer(DynamicLayer):
     keys: Tensor
     values: Tensor
 
-    def __init__(self, reading: Reading) -> None:
+    def __init__(self, reading: PromptReading) -> None:
         super().__init__()
         self.reading = reading
 
@@ -73,7 +73,7 @@ class ReadingLayer(DynamicLayer):
         return self.reading.begin
 
 
-class Reading:
+class PromptReading:
     """Texts of one length that are read together.
 
     Attributes:
@@ -112,7 +112,7 @@ class Reading:
         kept += [log_probs for log_probs in self.log_probs if log_probs is not None]
         return sum(part.numel() * part.element_size() for part in kept)
 
-    def take(self, row: int, other: Reading, other_row: int, count: int) -> None:
+    def take(self, row: int, other: PromptReading, other_row: int, count: int) -> None:
         """Copy the first positions of another reading's text, which has the same tokens there.
 
         Args:

@@ -12,7 +12,7 @@ from engine.inference import scheduler
 from engine.inference.batch import Batch
 from engine.inference.model_runner import ModelRunner
 from engine.inference.prefix_cache import PrefixCache, shared
-from engine.inference.reading import PIECE, Reading
+from engine.inference.prompt_reading import PIECE, PromptReading
 from engine.inference.sequence import Sequence
 from tests.engine.inference.test_batch import make
 
@@ -23,10 +23,10 @@ def text(engine: Engine, length: int, seed: int = 0) -> tuple[int, ...]:
     return tuple(random.Random(seed).choices(range(5, len(engine.policy_set.tokenizer)), k=length))
 
 
-def read(engine: Engine, *texts: tuple[int, ...], most: int = 10**6, known: PrefixCache | None = None) -> Reading:
+def read(engine: Engine, *texts: tuple[int, ...], most: int = 10**6, known: PrefixCache | None = None) -> PromptReading:
     """The texts, which are of one length, read by two policies each."""
     policies = engine.policy_set.policies[:2]
-    reading = Reading([(policy, tokens) for tokens in texts for policy in policies], engine.policy_set.device)
+    reading = PromptReading([(policy, tokens) for tokens in texts for policy in policies], engine.policy_set.device)
     with torch.inference_mode():
         if known:
             known.fill(reading)
@@ -37,7 +37,7 @@ def read(engine: Engine, *texts: tuple[int, ...], most: int = 10**6, known: Pref
     return reading
 
 
-def assert_same(first: Reading, second: Reading) -> None:
+def assert_same(first: PromptReading, second: PromptReading) -> None:
     for one, other in zip(first.layers, second.layers, strict=True):
         assert torch.equal(one.keys, other.keys) and torch.equal(one.values, other.values)
     for one, other in zip(first.log_probs, second.log_probs, strict=True):
@@ -67,7 +67,9 @@ def test_what_was_read_is_copied_and_gives_the_same_bits(tiny_engine: Engine) ->
         first[: 3 * PIECE]: 2 * PIECE,  # its last position is read, for what comes after it
         first[: PIECE - 1] + text(tiny_engine, 50, 3): 0,
     }.items():
-        reading = Reading([(policy, other) for policy in tiny_engine.policy_set.policies[:2]], torch.device("cpu"))
+        reading = PromptReading(
+            [(policy, other) for policy in tiny_engine.policy_set.policies[:2]], torch.device("cpu")
+        )
         with torch.inference_mode():
             known.fill(reading)
         assert reading.done == [copied] * 2, len(other)
@@ -77,7 +79,7 @@ def test_what_was_read_is_copied_and_gives_the_same_bits(tiny_engine: Engine) ->
 def test_other_policies_have_other_keys(tiny_engine: Engine) -> None:
     known, tokens = PrefixCache(0), text(tiny_engine, 100)
     read(tiny_engine, tokens, known=known)
-    third = Reading([(tiny_engine.policy_set.policies[2], tokens)], torch.device("cpu"))
+    third = PromptReading([(tiny_engine.policy_set.policies[2], tokens)], torch.device("cpu"))
     known.fill(third)
     assert third.done == [0]
 
@@ -92,7 +94,7 @@ def test_the_cache_has_a_bound_and_drops_beginnings(tiny_engine: Engine) -> None
     for seed in range(1, 9):
         read(tiny_engine, text(tiny_engine, 120, seed), known=known)
         assert known.bytes <= known.limit
-    again = Reading([(tiny_engine.policy_set.policies[0], tokens)], torch.device("cpu"))
+    again = PromptReading([(tiny_engine.policy_set.policies[0], tokens)], torch.device("cpu"))
     known.fill(again)
     assert again.done == [0], "the last used stay"
 
@@ -129,7 +131,7 @@ def test_who_leaves_while_a_prompt_is_read(tiny_engine: Engine, monkeypatch: pyt
     batch.evict([leaves, alone])
     count = 0
 
-    def counting(self: ModelRunner, reading: Reading, most: int) -> int:
+    def counting(self: ModelRunner, reading: PromptReading, most: int) -> int:
         nonlocal count
         found = original(self, reading, most)
         count += found
@@ -158,7 +160,7 @@ def test_others_go_on_while_a_long_prompt_is_read(tiny_engine: Engine, monkeypat
 
 
 def test_the_next_turn_of_a_conversation_is_read_from_its_end(tiny: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Reading, "read", counted := CountedReads())
+    monkeypatch.setattr(PromptReading, "read", counted := CountedReads())
     with Engine.from_config(tiny.config) as engine:
         counted.count = 0
         first = [{"role": "user", "content": "mix the policies and move the faders " * 4}]
@@ -176,9 +178,9 @@ def test_the_next_turn_of_a_conversation_is_read_from_its_end(tiny: Engine, monk
 
 class CountedReads:
     def __init__(self) -> None:
-        self.count, self.original = 0, Reading.read
+        self.count, self.original = 0, PromptReading.read
 
-    def __get__(self, reading: Reading, kind: type | None = None):
+    def __get__(self, reading: PromptReading, kind: type | None = None):
         def read(*arguments: object) -> int:
             found = self.original(reading, *arguments)  # type: ignore[arg-type]
             self.count += found
