@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from engine.inference.prompt_reading import PromptReading
 
-LEAST, MOST = 64 * 2**20, 512 * 2**20  # bytes
+LEAST, MOST = 32 * 2**20, 512 * 2**20  # bytes
 
 
 class PrefixCache:
