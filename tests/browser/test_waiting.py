@@ -68,7 +68,7 @@ def test_an_engine_that_begins_again_is_shown(
     restarts = engine.restarts
     with opened(browser, url) as page:
         with monkeypatch.context() as patch:
-            patch.setattr(Batch, "admit", lambda *_: (_ for _ in ()).throw(SystemError("a mistake of ours")))
+            patch.setattr(Batch, "begin", lambda *_: (_ for _ in ()).throw(SystemError("a mistake of ours")))
             patch.setattr(recovery, "isolate_failure", lambda *_: (_ for _ in ()).throw(KeyError("and another")))
             generate(page)
             expect(page.locator("#status")).to_contain_text("The engine had to restart, and is ready now.")
