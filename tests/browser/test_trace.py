@@ -56,9 +56,9 @@ def test_tokens_take_the_colour_of_who_pushed_them_most(page: Page, place: tuple
 def test_the_drawer_follows_the_faders_without_a_forward_pass(
     page: Page, place: tuple[str, Desk], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    steps, step, admit = [], Batch.step, Batch.admit
+    steps, step, begin = [], Batch.step, Batch.begin
     monkeypatch.setattr(Batch, "step", lambda batch, drawn: (steps.append(1), step(batch, drawn))[1])
-    monkeypatch.setattr(Batch, "admit", lambda batch, new: (steps.append(1), admit(batch, new))[1])
+    monkeypatch.setattr(Batch, "begin", lambda batch, new: (steps.append(1), begin(batch, new))[1])
     desk = place[1]
     page.locator("#response-left").locator(".response").focus()
     page.keyboard.press("Enter")  # to the first token

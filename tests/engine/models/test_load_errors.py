@@ -6,6 +6,7 @@ import gc
 import resource
 import threading
 import time
+from typing import Any
 
 import pytest
 import torch
@@ -102,7 +103,7 @@ def test_the_queue_is_seen_and_comes_round(tiny: Tiny) -> None:
         assert one.ahead == -1
 
 
-@pytest.mark.parametrize("where", ["admit", "step"])
+@pytest.mark.parametrize("where", ["begin", "step"])
 def test_out_of_memory_makes_do_with_fewer_at_once(
     tiny: Tiny, monkeypatch: pytest.MonkeyPatch, where: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -113,10 +114,10 @@ def test_out_of_memory_makes_do_with_fewer_at_once(
         expected = [engine.generate(p, max_new_tokens=12, temperature=0.8, seed=i) for i, p in enumerate(prompts)]
         real = getattr(ModelRunner, where)
 
-        def limited(self: ModelRunner, *given) -> None:
+        def limited(self: ModelRunner, *given) -> Any:
             if len(self.rows) + (len(given[0]) if given else 0) > 8:
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
-            real(self, *given)
+            return real(self, *given)
 
         monkeypatch.setattr(ModelRunner, where, limited)
         asked = threading.Event()
@@ -141,14 +142,14 @@ def test_a_step_that_fails_for_one_goes_on_for_the_others(tiny: Tiny, monkeypatc
     with Engine.from_config(tiny.config) as engine:
         sampling = Sampling(max_new_tokens=20, temperature=0.8)
         expected = [engine.generate("mix", max_new_tokens=20, temperature=0.8, seed=i).tokens for i in range(3)]
-        real = ModelRunner.admit
+        real = ModelRunner.begin
 
-        def fragile(self: ModelRunner, rows) -> None:
+        def fragile(self: ModelRunner, rows) -> Any:
             if any("poison" in sequence.prompt for sequence, _ in rows):
                 raise RuntimeError("this prompt breaks the model")
-            real(self, rows)
+            return real(self, rows)
 
-        monkeypatch.setattr(ModelRunner, "admit", fragile)
+        monkeypatch.setattr(ModelRunner, "begin", fragile)
         others = [engine.submit("mix", engine.mixture(), sampling, seed) for seed in range(2)]
         next(iter(others[0]))
         poison = engine.submit("poison", engine.mixture(), sampling)
