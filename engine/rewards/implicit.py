@@ -36,7 +36,7 @@ def implicit(settings: ImplicitSettings, policy_set: PolicySet) -> Scorer:
             longest = max(len(row) for row in policy_set.read(policy_set.policies, prompt).values()) + len(ids)
             if longest > policy_set.context:
                 raise InputError(f"{longest:,} tokens, and the policies hold {policy_set.context:,}")
-            log_probs = policy_set.teacher_forced(prompt, ids, names=(name, REFERENCE))
+            log_probs = policy_set.teacher_forced(prompt, ids)
             rewards.append(settings.beta * (sum(log_probs[name]) - sum(log_probs[REFERENCE])))
         return rewards
 
