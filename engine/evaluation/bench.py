@@ -237,9 +237,12 @@ def bench(
         raise InputError(f"shape: found '{shape}'; give one of {', '.join(SHAPES)}")
     if not 1 <= k <= 64:
         raise InputError(f"k: found {k}; give a number of policies from 1 to 64")
-    most = SAMPLING.max_new_tokens - WARM_UP - 1
-    if not 1 <= steps <= most or not 1 <= prompt_length <= 4096:
-        raise InputError(f"steps must be from 1 to {most}, and prompt_length from 1 to 4096")
+    if steps < 1 or not 1 <= prompt_length <= 4096:
+        raise InputError("steps must be 1 or more, and prompt_length from 1 to 4096")
+    if steps > (most := SAMPLING.max_new_tokens - 3 * WARM_UP):
+        raise InputError(
+            f"steps: found {steps}; give up to {most}, since a response has {SAMPLING.max_new_tokens} tokens"
+        )
     with tempfile.TemporaryDirectory() as folder:
         made = Bench(Path(folder), shape, k, prompt_length, getattr(torch, dtype), device)
     people = (1, 2, 4, 8) if "people" in ways else ()

@@ -121,7 +121,7 @@ def shoot(page: Page, name: str) -> None:
 
 
 def wait_for_desk(page: Page, url: str) -> None:
-    page.wait_for_url(url)
+    page.wait_for_url(url, timeout=180_000)  # the model is loaded, which takes long on a busy machine
     page.wait_for_selector("#radar .polarlayer")
     page.wait_for_function("document.body.dataset.ready")
 
