@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -69,9 +69,15 @@ def serve_command(
     with ExitStack() as opened:
         if replicas:
             chosen = Replicas.read(replicas, cpus, gpus, ray_address, loaded)
-            engines = open_on_replicas(configs, chosen, opened, report)
+            from engine.scale.cluster import Cluster
+            from engine.scale.engine import ScaledEngine
+
+            cluster = opened.enter_context(Cluster(configs, chosen, report))
+            engines = open_engines(configs, lambda config: ScaledEngine(cluster, config, report), opened)
         else:
-            engines = open_here(configs, opened)
+            from engine.inference.engine import Engine
+
+            engines = open_engines(configs, Engine.from_config, opened)
         shown = "127.0.0.1" if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
         url = f"http://{shown}:{bound.getsockname()[1]}"
         bound.listen()  # first: who reads the line may connect at once
@@ -96,35 +102,13 @@ def serve_command(
         close()
 
 
-def open_here(configs: Sequence[Path], opened: ExitStack) -> dict[str, Engine]:
-    """Return {name: engine} of configurations, in this process, until the stack is closed. Raises InputError."""
-    from engine.inference.engine import Engine
-
+def open_engines(configs: Sequence[Path], open_one: Callable[[Path], Engine], opened: ExitStack) -> dict[str, Engine]:
+    """Return {name: engine} of configurations, which are open until the stack is closed. Raises InputError."""
     engines: dict[str, Engine] = {}
     for config in configs:
-        engine = opened.enter_context(Engine.from_config(config))
-        engines[engine_name(engine, engines)] = engine
+        engine = opened.enter_context(open_one(config))
+        engines[slug_of(engine.config.name, {*engines, *RESERVED})] = engine
     return engines
-
-
-def open_on_replicas(
-    configs: Sequence[Path], replicas: Replicas, opened: ExitStack, report: Callable[[str], None]
-) -> dict[str, Engine]:
-    """Return {name: engine} of configurations, on a Ray cluster, until the stack is closed. Raises InputError."""
-    from engine.scale.cluster import Cluster
-    from engine.scale.engine import ScaledEngine
-
-    cluster = opened.enter_context(Cluster(configs, replicas, report))
-    engines: dict[str, Engine] = {}
-    for config in configs:
-        engine = opened.enter_context(ScaledEngine(cluster, config, report))
-        engines[engine_name(engine, engines)] = engine
-    return engines
-
-
-def engine_name(engine: Engine, taken: Collection[str]) -> str:
-    """Return the name of an engine's configuration as a part of its address."""
-    return slug_of(engine.config.name, {*taken, *RESERVED})
 
 
 def engine_routes(engines: Mapping[str, Engine], keys: ApiKeys) -> list[BaseRoute]:

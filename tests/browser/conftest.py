@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Dialog, Page, expect, sync_playwright
 
 from app.services.app_state import Desk
 from engine import Engine
@@ -105,6 +105,22 @@ def opened(browser: Browser, url: str, tour: bool = False, **look: Any) -> Itera
         page.wait_for_function("document.body.dataset.ready")
         yield page
         close(context)
+
+
+@contextmanager
+def without_dialogs(page: Page) -> Iterator[None]:
+    """The page may use the clipboard; a dialog, as only somebody else's script would open, fails the test."""
+    dialogs: list[str] = []
+
+    def note(dialog: Dialog) -> None:
+        dialogs.append(dialog.message)
+        dialog.dismiss()
+
+    page.on("dialog", note)
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    yield
+    page.remove_listener("dialog", note)
+    assert not dialogs
 
 
 class SharedPage:

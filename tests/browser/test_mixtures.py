@@ -9,11 +9,11 @@ from random import Random
 
 import pytest
 import yaml
-from playwright.sync_api import Browser, Dialog, Page, expect
+from playwright.sync_api import Browser, Page, expect
 
 from app.schemas.solo_mute_lock import Channels
 from engine import Engine
-from tests.browser.conftest import SharedPage, opened, unfold
+from tests.browser.conftest import SharedPage, opened, unfold, without_dialogs
 from tests.browser.serving import Server
 from tests.browser.test_desk import shares, status, text, wait_for_status, wait_until_done
 
@@ -38,18 +38,8 @@ def url(server: Server) -> str:
 
 @pytest.fixture
 def page(shared: SharedPage, request: pytest.FixtureRequest) -> Iterator[Page]:
-    dialogs: list[str] = []
-
-    def note(dialog: Dialog) -> None:
-        dialogs.append(dialog.message)
-        dialog.dismiss()
-
-    with shared.lent(request.session) as page:
-        page.on("dialog", note)
-        page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    with shared.lent(request.session) as page, without_dialogs(page):
         yield page
-        page.remove_listener("dialog", note)
-        assert not dialogs
 
 
 def fader(page: Page, i: int) -> float:

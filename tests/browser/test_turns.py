@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 import yaml
-from playwright.sync_api import Browser, Dialog, Page, expect
+from playwright.sync_api import Browser, Page, expect
 
 from engine import Engine
-from tests.browser.conftest import SharedPage, opened
+from tests.browser.conftest import SharedPage, opened, without_dialogs
 from tests.browser.serving import Server
 from tests.browser.test_desk import status, text, wait_for_status
 from tests.browser.test_mixtures import EVIL, set_more, shelf
@@ -24,18 +24,8 @@ SECOND, THIRD = "And when it is still dirty?", "What about silk?"
 
 @pytest.fixture
 def page(shared: SharedPage, request: pytest.FixtureRequest) -> Iterator[Page]:
-    dialogs: list[str] = []
-
-    def note(dialog: Dialog) -> None:
-        dialogs.append(dialog.message)
-        dialog.dismiss()
-
-    with shared.lent(request.session) as page:
-        page.on("dialog", note)
-        page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    with shared.lent(request.session) as page, without_dialogs(page):
         yield page
-        page.remove_listener("dialog", note)
-        assert not dialogs
         assert page.locator("img[src=x]").count() == 0
 
 
