@@ -144,7 +144,7 @@ class Config(Settings):
     name: FileName
     about: str = ""  # what the policies are and know, in a sentence, where better ones can be fetched
     base: str
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16", "int8"] = "auto"
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     reference: ReferenceSettings | None = None
     chat_template_kwargs: dict[str, Any] = {}  # further arguments of the chat template, such as enable_thinking: false

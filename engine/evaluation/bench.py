@@ -25,24 +25,28 @@ from engine.inference.batch import MIXING, Batch
 from engine.inference.batch import SAMPLING as DRAWING
 from engine.inference.sampler import Sampler, draw, warp
 from engine.inference.sequence import Sequence
+from engine.inference.thread_tuning import TRIALS
 from engine.models.block_attention import ATTENTION
 from engine.models.cache_argument import CACHE
-from engine.models.loading import pick_device
+from engine.models.int8_linear import INT8
+from engine.models.loading import multiplies_bfloat16, pick_device
 from engine.models.policy_set import PolicySet
 from engine.rules.geometric import geometric
 from engine.rules.mixture import make_mixture
 from engine.sampling import Sampling
 
-# hidden, intermediate, layers, heads, key and value heads, vocabulary; the larger two as SmolLM2's.
+# hidden, intermediate, layers, heads, key and value heads, vocabulary; as SmolLM2's, the largest as Qwen2.5's.
 SHAPES = {
     "tiny": (256, 704, 5, 4, 4, 3072),
     "135m": (576, 1536, 30, 9, 3, 49152),
     "360m": (960, 2560, 32, 15, 5, 49152),
+    "500m": (896, 4864, 24, 14, 2, 151936),
 }
 RANK = 16
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 LINEARS = ("mkldnn::_linear_pointwise", "aten::linear")  # packed and not, in a profile
-WARM_UP = 5
+WARM_UP = 3 * TRIALS + 1  # steps, after which the number of threads is found
+PROFILED = 6  # steps, the first of which warms up
 SAMPLING = Sampling(max_new_tokens=512, temperature=1.0)  # as on the page
 
 
@@ -85,14 +89,15 @@ def make_adapters(base: Path, folder: Path, count: int, dtype: torch.dtype) -> A
 class Bench:
     """The ways to decode, each a generator that yields after every step."""
 
-    def __init__(self, folder: Path, shape: str, k: int, prompt_length: int, dtype: torch.dtype, device: str) -> None:
+    def __init__(self, folder: Path, shape: str, k: int, prompt_length: int, name: str, device: str) -> None:
+        # transformers' own models have no int8; they are in what is fastest here.
+        dtype = getattr(torch, name) if name != INT8 else torch.bfloat16 if multiplies_bfloat16() else torch.float32
         self.k, self.prompt_length = k, prompt_length
         self.vocab = SHAPES[shape][-1]
         self.device = pick_device(device)
         make_model(folder / "base", shape, dtype)
         self.peft = make_adapters(folder / "base", folder, k, dtype).to(self.device)
         self.single_model = LlamaForCausalLM.from_pretrained(folder / "base", dtype=dtype).eval().to(self.device)
-        name = str(dtype).removeprefix("torch.")
         policies = [PolicySettings(name=f"p{i}", objective=f"o{i}", adapter=str(folder / f"p{i}")) for i in range(k)]
         self.policy_set = PolicySet(
             Config(name="bench", base=str(folder / "base"), dtype=name, device=device, policies=policies)  # type: ignore[arg-type]
@@ -182,21 +187,21 @@ class Bench:
 
 
 @torch.inference_mode()
-def interleaved(ways: dict[str, Callable[[], Any]], rounds: int, say: str) -> dict[str, float]:
+def interleaved(ways: dict[str, Callable[[], Any]], rounds: int, say: str, warm_up: int) -> dict[str, float]:
     """Return the median milliseconds of each function. They are run in turn, so that other load affects all alike."""
     times: dict[str, list[float]] = {name: [] for name in ways}
-    for number in tqdm(range(WARM_UP + rounds), desc=say, unit="round"):
+    for number in tqdm(range(warm_up + rounds), desc=say, unit="round"):
         for name, run in ways.items():
             start = time.perf_counter()
             run()
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
-            if number >= WARM_UP:
+            if number >= warm_up:
                 times[name].append((time.perf_counter() - start) * 1000)
     return {name: round(statistics.median(values), 3) for name, values in times.items()}
 
 
-def step_shares(step: Callable[[], Any], steps: int = 5) -> dict[str, float]:
+def step_shares(step: Callable[[], Any], steps: int = PROFILED - 1) -> dict[str, float]:
     """Return the shares of a step's time by kind of work, from a profile, which lengthens the rest most."""
     step()
     with profile(activities=[ProfilerActivity.CPU]) as profiled:
@@ -226,7 +231,8 @@ def bench(
         k: the number of policies.
         prompt_length: in tokens.
         steps: the number of steps of each way to decode, after the warm-up.
-        dtype: "float32", "bfloat16" or "float16".
+        dtype: "float32", "bfloat16", "float16", or "int8", which the models of transformers do not have: they are in
+            bfloat16 where the CPU multiplies it, otherwise in float32.
         device: "auto", "cpu", "cuda" or "cuda:1".
         ways: the ways to measure besides one merged model and one mixture.
 
@@ -239,12 +245,12 @@ def bench(
         raise InputError(f"k: found {k}; give a number of policies from 1 to 64")
     if steps < 1 or not 1 <= prompt_length <= 4096:
         raise InputError("steps must be 1 or more, and prompt_length from 1 to 4096")
-    if steps > (most := SAMPLING.max_new_tokens - 3 * WARM_UP):
+    if steps > (most := SAMPLING.max_new_tokens - WARM_UP - PROFILED):
         raise InputError(
             f"steps: found {steps}; give up to {most}, since a response has {SAMPLING.max_new_tokens} tokens"
         )
     with tempfile.TemporaryDirectory() as folder:
-        made = Bench(Path(folder), shape, k, prompt_length, getattr(torch, dtype), device)
+        made = Bench(Path(folder), shape, k, prompt_length, dtype, device)
     people = (1, 2, 4, 8) if "people" in ways else ()
     with torch.inference_mode():
         decoders = {
@@ -255,9 +261,9 @@ def bench(
             **({"panels4": made.mixed(4, same_prompt=True)} if "panels4" in ways else {}),
             **{f"people{n}": made.mixed(n) for n in people},
         }
-        ms = interleaved({name: decoder.__next__ for name, decoder in decoders.items()}, steps, "steps")
+        ms = interleaved({name: decoder.__next__ for name, decoder in decoders.items()}, steps, "steps", WARM_UP)
         first = {name: made.first_token(name) for name in ("single", "mixed", *(["naive"] if "naive" in ways else []))}
-        first_ms = interleaved(first, max(5, steps // 6), "first tokens")
+        first_ms = interleaved(first, max(5, steps // 6), "first tokens", 2)
         shares = step_shares(decoders["panels4"].__next__) if "panels4" in ways else None
     result = {
         "model": shape,

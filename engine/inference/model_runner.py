@@ -139,17 +139,21 @@ class ModelRunner:
         policies = [self._acting(seq, policy) for seq, policy in self.rows]
         self.policy_set.set_gates(self.index, policies + policies[:1] * idle)
         self._newest = kv_cache.put(self._newest, newest)
-        reach = {"reach": kv_cache.reach} if kv_cache.blocked else {}
+        reach = kv_cache.reach if kv_cache.blocked else None
+        short = self.policy_set.short.get(self.index) if kv_cache.blocked else None
 
         def read() -> Tensor:
+            masks = self.policy_set.masks(self.index, kv_cache.attention_mask)
+            if short and reach is not None:
+                return short(self._newest, kv_cache.positions, masks, kv_cache.layers, reach)
             return self.policy_set.models[self.index](
                 input_ids=self._newest,
-                attention_mask=self.policy_set.masks(self.index, kv_cache.attention_mask),
+                attention_mask=masks,
                 position_ids=kv_cache.positions,
                 use_cache=True,
                 logits_to_keep=1,
                 **{CACHE: Cache(layers=kv_cache.layers)},
-                **reach,
+                **({} if reach is None else {"reach": reach}),
             ).logits
 
         logits = self.graphs.run((kv_cache.slots, kv_cache.columns, kv_cache.layers[0].keys.data_ptr()), read)

@@ -9,6 +9,7 @@ its size.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -28,6 +29,8 @@ from engine.models.fingerprint import keep_result, recall
 from engine.models.policy_set import Policy, PolicySet
 from engine.rules.mixture import Mixture
 from engine.sampling import Sampling
+
+log = logging.getLogger("mixdesk")
 
 WINDOW = 4  # positions of a window while a model is looked at
 STEPS = 5  # tokens one by one: a row of 2 becomes longer than the window
@@ -49,13 +52,16 @@ def check_decoding(policy_set: PolicySet) -> None:
     for index, model in enumerate(policy_set.models):
         if not any(policy.model == index for policy in policy_set.policies):
             continue  # the base, where no policy can be folded into it
-        key = policy_set.fingerprints[index] and f"decoded {policy_set.fingerprints[index]} {policy_set.device.type}"
+        fingerprint, dtype = policy_set.fingerprints[index], policy_set.config.dtype
+        key = fingerprint and f"decoding {fingerprint} {policy_set.device.type} {dtype}"
         found = recall(key)
         if found is None:
             with few_threads(policy_set, index):
                 found = look_at(policy_set, index)
             keep_result(key, found)
         use_blocks(model, bool(found["blocks"]))
+        if not found["short"]:
+            policy_set.short.pop(index, None)
         kind = model_kind(model)
         if found["apart"]:
             policy_set.apart.add(index)
@@ -89,14 +95,17 @@ def look_at(policy_set: PolicySet, index: int) -> dict[str, Any]:
     """Test a model, and return how it must be decoded.
 
     Returns:
-        {"blocks": whether it can use block attention, "reread": the measured difference if it must be decoded without a
-        cache, otherwise 0, "apart": the measured difference if rows must be computed one at a time, otherwise 0}.
+        {"blocks": whether it can use block attention, "short": whether its steps can take its ShortForward,
+        "reread": the measured difference if it must be decoded without a cache, otherwise 0,
+        "apart": the measured difference if rows must be computed one at a time, otherwise 0}.
 
     Raises:
         InputError: the model cannot be decoded.
     """
     model = policy_set.models[index]
     blocks = takes_blocks(model)
+    if index in policy_set.short and not (blocks and is_short_right(policy_set, index)):
+        del policy_set.short[index]
     try:
         check_model(policy_set, index)
     except InputError:
@@ -113,7 +122,18 @@ def look_at(policy_set: PolicySet, index: int) -> dict[str, Any]:
             use_blocks(model, False)
             blocks = False
             reread = differs(model, *decoded(policy_set, index))
-    return {"blocks": blocks, "reread": reread or apart, "apart": apart}
+    return {"blocks": blocks, "short": index in policy_set.short, "reread": reread or apart, "apart": apart}
+
+
+def is_short_right(policy_set: PolicySet, index: int) -> bool:
+    """Return whether steps by the model's ShortForward give the log-probs of its own forward pass."""
+    try:
+        check_model(policy_set, index)
+        with small_windows(policy_set.models[index]):
+            return not differs(policy_set.models[index], *decoded(policy_set, index))
+    except Exception as error:  # what the modules of another release raise
+        log.info("steps of '%s' take its own forward pass: %s", model_kind(policy_set.models[index]), one_line(error))
+        return False
 
 
 @torch.inference_mode()

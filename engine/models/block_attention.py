@@ -66,20 +66,37 @@ def attend_to_blocks(
     _, _, key_heads, width, _ = key.shape
     group = heads // key_heads
     asked = (query * (size**-0.5 if scaling is None else scaling)).reshape(rows * key_heads, group, size)
-    # Where a row has no position the mask is all that its score is; 16 bits would be too few to sum in.
-    scores = mask.expand(-1, key_heads, group, -1).clone(memory_format=torch.contiguous_format)
-    scores = scores.view(rows * key_heads, group, -1)
-    parts = [
-        (slice(first * key_heads, end * key_heads), slice(block * width, (block + 1) * width), block, slice(first, end))
-        for block, (first, end) in enumerate(reach)
-    ]
-    for of, columns, block, slots in parts:
-        scores[of, :, columns] += torch.bmm(asked[of], key[block, slots].flatten(0, 1).mT)
-    shares = scores.softmax(-1).to(value.dtype)
-    found = scores.new_zeros(rows * key_heads, group, value.shape[-1])
-    for of, columns, block, slots in parts:
-        found[of] += torch.bmm(shares[of, :, columns], value[block, slots].flatten(0, 1))
+    blocks = [(i, first * key_heads, end * key_heads) for i, (first, end) in enumerate(reach)]
+    whole = all(bounds == (0, rows) for bounds in reach)
+    # 16 bits would be too few to sum in; the mask has 32.
+    if whole:
+        parts = [torch.bmm(asked, block_of(key, block).mT) for block in blocks]
+        scores = parts[0] if len(parts) == 1 else torch.cat(parts, -1)
+        scores = (scores.view(rows, heads, -1) + mask[:, 0]).view(rows * key_heads, group, -1)
+    else:
+        # Where a row has no position, the mask is all that its score is.
+        scores = mask.expand(-1, key_heads, group, -1).reshape(rows * key_heads, group, -1)
+        for block, first, end in blocks:
+            part = scores[first:end, :, block * width : (block + 1) * width]
+            part += torch.bmm(asked[first:end], block_of(key, (block, first, end)).mT)
+    shares = scores.softmax(-1).to(value.dtype).split(width, -1)
+    found = torch.bmm(shares[0], block_of(value, blocks[0])).to(scores.dtype)  # every row has a first position
+    for block, first, end in blocks[1:]:
+        part = found if whole else found[first:end]
+        part += torch.bmm(shares[block] if whole else shares[block][first:end], block_of(value, (block, first, end)))
     return found.to(query.dtype).view(rows, 1, heads, -1)
+
+
+def block_of(part: Tensor, block: tuple[int, int, int]) -> Tensor:
+    """Return a view [count, width, size] of keys or values [blocks, slots, heads, width, size].
+
+    Args:
+        part: the keys or values of a layer.
+        block: its number, and the half-open range of (slot, head) pairs, counted as one.
+    """
+    number, first, end = block
+    stride, _, of_head, width, size = (*part.stride()[:3], *part.shape[3:])
+    return part.as_strided((end - first, width, size), (of_head, size, 1), number * stride + first * of_head)
 
 
 AttentionInterface.register(BLOCKED, attend)

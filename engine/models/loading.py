@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from engine.errors import InputError
 from engine.models.gguf import folder_of
+from engine.models.int8_linear import INT8, check_int8
 from engine.models.load_errors import check_template, check_weights, load_error
 
 log = logging.getLogger("mixdesk")
@@ -35,7 +36,16 @@ def multiplies_bfloat16() -> bool:
 
 
 def pick_dtype(dtype: str, device: torch.device) -> torch.dtype | str:
-    """Return the dtype of a name. "auto" is the stored one, except float32 on a CPU that does not multiply bfloat16."""
+    """Return the dtype of a name, in which weights are loaded.
+
+    "auto" is the stored one, except float32 on a CPU that does not multiply bfloat16; "int8" is float32, until linears
+    are rounded (engine/models/int8_linear.py). Raises InputError if int8 cannot be used here.
+    """
+    if dtype == INT8:
+        if device.type != "cpu":
+            raise InputError(f"dtype: int8 is for a CPU, and the device is {device}; give auto, or 'device: cpu'")
+        check_int8()
+        return torch.float32
     if dtype == "auto":
         return "auto" if device.type != "cpu" or multiplies_bfloat16() else torch.float32
     return getattr(torch, dtype)

@@ -24,10 +24,12 @@ from engine.models.folded_adapters import Adapters
 from engine.models.gated_linear import Gate
 from engine.models.general_adapters import is_unmerged, load_with_adapters
 from engine.models.gguf import folder_of, needs_conversion
+from engine.models.int8_linear import INT8
 from engine.models.loading import load_model, load_tokenizer, pick_device, pick_dtype
 from engine.models.lora import fold
 from engine.models.model_limits import positions_of, shared_vocabulary, stops_of
 from engine.models.prepacked_linear import pack
+from engine.models.short_forward import ShortForward, can_shorten
 from engine.models.token_prompts import TokenPrompts
 from engine.rules.mixture import Mixture, make_mixture
 from engine.rules.registry import DEFAULT_RULE
@@ -67,6 +69,7 @@ class PolicySet:
         notes: remarks on the policies, for the log and the page.
         reread: the numbers of models that recompute their whole text at every token.
         apart: the numbers of models that compute one row at a time.
+        short: {number of a model: its shorter forward pass of a decoding step}, of the models that have one.
     """
 
     def __init__(self, config: Config, report: Callable[[str], None] = log.debug) -> None:
@@ -139,8 +142,9 @@ class PolicySet:
         self.fingerprints = [weights_fingerprint(model) for model in self.models]
         for model in self.models:
             if not is_unmerged(model):
-                pack(model)
+                pack(model, config.dtype == INT8)
             use_blocks(model)
+        self.short = {index: ShortForward(model) for index, model in enumerate(self.models) if can_shorten(model)}
         gates = [tuple(float(i in columns) for i in range(len(adapters.folded))) for _, columns, _ in placed]
         model, _, note = placed[0]
         self.policies = [Policy(REFERENCE, REFERENCE, model, gates[0], note=note)]
@@ -182,6 +186,7 @@ class PolicySet:
         """Drop the references to the models; nothing can be computed afterwards."""
         self.models.clear()
         self.gates.clear()
+        self.short.clear()
 
     def prompt_ids(self, policy: Policy, prompt: Prompt, date: str = "") -> list[int]:
         """Return the token ids of a prompt in a policy's chat template, with its system prompt and prefix.

@@ -12,6 +12,9 @@ import logging
 import torch
 from torch import Tensor, nn
 
+from engine.models.gated_linear import ADAPTERS, GatedLinears, UpProjection
+from engine.models.int8_linear import Int8Linear
+
 log = logging.getLogger("mixdesk")
 
 ROWS = 16  # what the layout is chosen for; from 1 to 1,024 rows it was the fastest or within a few per cent
@@ -48,21 +51,27 @@ def can_pack(dtype: torch.dtype) -> bool:
 
 
 @torch.inference_mode()
-def pack(model: nn.Module) -> None:
-    """Pack all linears of a model that are on a CPU, in place. The model can then be used for inference only."""
+def pack(model: nn.Module, int8: bool = False) -> None:
+    """Pack all linears of a model that are on a CPU, in place. The model can then be used for inference only.
+
+    Args:
+        model: The model.
+        int8: Round their weights to 8-bit integers, those of folded adapters excepted.
+    """
     for module in list(model.modules()):
+        if int8 and isinstance(module, GatedLinears):
+            module.separate()
         for name, child in module.named_children():
             # Not a subclass: what it adds would be lost. Nor one of rank 0.
-            if (
-                type(child) is nn.Linear
-                and child.in_features
-                and child.weight.device.type == "cpu"
-                and can_pack(child.weight.dtype)
-            ):
+            if type(child) is not nn.Linear or not child.in_features or child.weight.device.type != "cpu":
+                continue
+            if int8 and not isinstance(module, UpProjection) and name != ADAPTERS:
+                setattr(module, name, Int8Linear(child))
+            elif can_pack(child.weight.dtype):
                 setattr(module, name, PackedLinear(child))
 
 
 def memory_of(model: nn.Module) -> int:
     """Return the bytes of a model's weights, packed ones included."""
-    packed = (part.weight for part in model.modules() if isinstance(part, PackedLinear))
+    packed = (part.weight for part in model.modules() if isinstance(part, (PackedLinear, Int8Linear)))
     return sum(part.numel() * part.element_size() for part in (*model.parameters(), *packed))

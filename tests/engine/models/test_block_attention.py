@@ -48,6 +48,7 @@ def test_the_same_as_torchs(
 def test_a_model_that_hands_nothing_on_to_its_attention_keeps_torchs(
     tiny: Tiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("engine.models.policy_set.can_shorten", lambda model: False)
     forward = LlamaDecoderLayer.forward
     monkeypatch.setattr(
         LlamaDecoderLayer, "forward", lambda self, *args, reach=None, **kwargs: forward(self, *args, **kwargs)
