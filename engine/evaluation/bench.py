@@ -44,7 +44,8 @@ SHAPES = {
 }
 RANK = 16
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-LINEARS = ("mkldnn::_linear_pointwise", "aten::linear")  # packed and not, in a profile
+# In a profile: packed, of 8 bits, plain, and the up-projections.
+LINEARS = ("mkldnn::_linear_pointwise", "onednn::qlinear_pointwise", "aten::linear", "aten::addmm_")
 WARM_UP = 3 * TRIALS + 1  # steps, after which the number of threads is found
 PROFILED = 6  # steps, the first of which warms up
 SAMPLING = Sampling(max_new_tokens=512, temperature=1.0)  # as on the page

@@ -135,7 +135,9 @@ class KVCache:
         for layer, one in zip(self.layers, given, strict=True):
             for part, new in ((layer.keys, one.keys), (layer.values, one.values)):
                 assert new is not None
-                for block, piece in enumerate(new[source].split(part.shape[3], 2)):
+                # All rows in their order, as a prompt's policies are, need no copy of their own.
+                rows = new if source == list(range(len(new))) else new[source]
+                for block, piece in enumerate(rows.split(part.shape[3], 2)):
                     part[block, first:end, :, : piece.shape[2]] = piece
         self.lengths += [length] * len(source)
 

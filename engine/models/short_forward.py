@@ -66,8 +66,8 @@ class ShortLayer:
         self.attention, self.mlp = layer.self_attn, layer.mlp
         self.size = self.attention.head_dim
         self.projections = self.attention.q_proj, self.attention.k_proj, self.attention.v_proj
-        self.group = group_of(self.projections)
-        self.gate_and_up = group_of((self.mlp.gate_proj, self.mlp.up_proj))
+        self.group = gated_group(self.projections)
+        self.gate_and_up = gated_group((self.mlp.gate_proj, self.mlp.up_proj))
         self.head_norms = [getattr(self.attention, name, None) for name in ("q_norm", "k_norm")]
 
     def __call__(
@@ -119,7 +119,7 @@ def normalise(x: Tensor, norm: Any) -> Tensor:
     return (wide * scale).to(x.dtype) * norm.weight
 
 
-def group_of(linears: Sequence[nn.Module]) -> GatedLinears | None:
+def gated_group(linears: Sequence[nn.Module]) -> GatedLinears | None:
     """Return the group of which these are all linears, in this order; None if there is none."""
     gated = [linear for linear in linears if isinstance(linear, GatedLinear)]
     if len(gated) < len(linears) or len(gated[0].group.sizes) != len(linears):
