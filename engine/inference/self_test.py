@@ -104,25 +104,26 @@ def look_at(policy_set: PolicySet, index: int) -> dict[str, Any]:
     """
     model = policy_set.models[index]
     blocks = takes_blocks(model)
-    if index in policy_set.short and not (blocks and is_short_right(policy_set, index)):
-        del policy_set.short[index]
-    try:
-        check_model(policy_set, index)
-    except InputError:
-        if not blocks:
-            raise
-        # It may do more with its keys than hand them to its attention.
-        use_blocks(model, False)
-        blocks = False
-        check_model(policy_set, index)
+    short = blocks and index in policy_set.short and is_short_right(policy_set, index)
+    if not short:
+        policy_set.short.pop(index, None)
+        try:
+            check_model(policy_set, index)
+        except InputError:
+            if not blocks:
+                raise
+            # It may do more with its keys than hand them to its attention.
+            use_blocks(model, False)
+            blocks = False
+            check_model(policy_set, index)
     with small_windows(model):
         apart = differs(model, *beside_another(policy_set, index))
-        reread = 0.0 if apart else differs(model, *decoded(policy_set, index))
+        reread = 0.0 if apart or short else differs(model, *decoded(policy_set, index))
         if reread and blocks:
             use_blocks(model, False)
             blocks = False
             reread = differs(model, *decoded(policy_set, index))
-    return {"blocks": blocks, "short": index in policy_set.short, "reread": reread or apart, "apart": apart}
+    return {"blocks": blocks, "short": short, "reread": reread or apart, "apart": apart}
 
 
 def is_short_right(policy_set: PolicySet, index: int) -> bool:
