@@ -36,8 +36,12 @@ let following = ""; // the configuration that the person waits for
 /** Whether the page is about to go to another configuration. */
 export const opening = () => Boolean(following);
 
-/** Open a configuration, and go there when it is loaded. @param {string} slug */
-export const open = async (slug) => {
+/**
+ * Open a configuration, and go there when it is loaded.
+ * @param {string} slug
+ * @param {() => void} before called when it is loaded, before the page is left
+ */
+export const open = async (slug, before = () => {}) => {
   following = slug;
   const name = nameOf(slug);
   const began = Date.now();
@@ -47,7 +51,10 @@ export const open = async (slug) => {
     try {
       const { state, says, path, seconds } = await ask(slug, method);
       if (following !== slug) return;
-      if (state === "ready") return goTo(path);
+      if (state === "ready") {
+        before();
+        return goTo(path);
+      }
       if (state !== "loading") {
         following = "";
         return say(`${name} could not be opened, you still have ${nameOf(menu().dataset.here)}. ${says}`, { kind: "bad" });

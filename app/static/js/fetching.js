@@ -17,6 +17,16 @@ const awaits = (slug) => {
   remembered("mixdesk-fetch", slug);
 };
 
+let leaving = ""; // the slug that is being opened from here
+
+// It is awaited until it is opened: a page that is reloaded meanwhile, after an outage, opens it again.
+const go = async (slug) => {
+  leaving = slug;
+  await open(slug, () => awaits(""));
+  awaits("");
+  leaving = "";
+};
+
 const set = (element, text) => {
   // Read out once, not at each look.
   if (element.textContent !== text) element.textContent = text;
@@ -52,9 +62,9 @@ const draw = (line, fetch) => {
   button("hide").hidden = busy;
   const quiet = state === "absent" && !part(".about").textContent && asked !== slug;
   line.hidden = quiet || (remembered(`mixdesk-offer-${slug}`) === "read" && !busy && asked !== slug);
-  if (state === "fetched" && mine) {
-    awaits("");
-    if (opens === "true") open(slug);
+  if (state === "fetched" && mine && leaving !== slug) {
+    if (opens === "true") go(slug);
+    else awaits("");
   }
 };
 
