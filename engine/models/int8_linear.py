@@ -3,7 +3,7 @@
 A step reads every weight once, so its time falls with their bytes. Weights are w ≈ scale · q, with one scale for each
 output and q from -127 to 127. Inputs keep 16 bits: a row x is rounded to t / c with integers t below 2¹⁵ in size, and
 t = 256 · high + low is multiplied as two rows of 8 bits by oneDNN, which sums integers exactly. So the output is that
-of the rounded weights to four digits, and does not depend on what other rows there are.
+of the rounded weights to about four digits, and does not depend on what other rows there are.
 """
 
 from __future__ import annotations

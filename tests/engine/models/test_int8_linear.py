@@ -42,12 +42,15 @@ def rounded(linear: nn.Linear) -> torch.Tensor:
 @pytest.mark.parametrize("shape", [(1, 50), (5, 50), (3, 7, 50), (300, 50), (4, 1, 2000)])
 @torch.inference_mode()
 def test_the_product_of_the_rounded_weights(bias: bool, shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
     linear = nn.Linear(shape[-1], 33, bias=bias)
     x = torch.randn(shape) * torch.logspace(-3, 3, shape[-1])  # some inputs are far larger than others
     found = Int8Linear(linear)(x)
     wanted = x.double() @ rounded(linear).T + (linear.bias.double() if bias else 0.0)
     assert found.shape == (*shape[:-1], 33)
-    assert (found - wanted).norm() < 1e-4 * wanted.norm()
+    # An input is off by up to half a step of its row, 0.29 steps in the mean; with 8 bits a step is 257 times as large.
+    steps = x.double().abs().amax(-1) / int8_linear.LARGEST
+    assert (found - wanted).norm() < 0.5 * steps.norm() * rounded(linear).norm() + 1e-6 * wanted.norm()
 
 
 @needs_int8
