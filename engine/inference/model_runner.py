@@ -140,7 +140,7 @@ class ModelRunner:
         self.policy_set.set_gates(self.index, policies + policies[:1] * idle)
         self._newest = kv_cache.put(self._newest, newest)
         reach = kv_cache.reach if kv_cache.blocked else None
-        short = self.policy_set.short.get(self.index) if kv_cache.blocked else None
+        short = self.policy_set.short.get(self.index)
 
         def read() -> Tensor:
             masks = self.policy_set.masks(self.index, kv_cache.attention_mask)
