@@ -98,6 +98,32 @@ def test_a_drag_draws_a_target_and_the_faders_follow_in_one_step_of_undo(new_pag
     page.wait_for_function("!document.querySelector('#radar-target polygon').getAttribute('points')")
 
 
+SLOW = """() => {
+    const { fetch } = window;
+    window.requestAnimationFrame = (draw) => setTimeout(() => draw(performance.now()), 400);
+    window.fetch = async (...request) => {
+        if (String(request[0]).includes("component_server")) await new Promise((resolve) => setTimeout(resolve, 150));
+        return fetch(...request);
+    };
+}"""  # frames, and answers to a target
+
+
+def test_a_target_set_again_before_the_faders_show_the_last_one_is_solved(new_page: Page) -> None:
+    page = new_page
+    page.evaluate(SLOW)
+    harmless = handle(page, "harmless")
+    harmless.focus()
+    page.keyboard.press("ArrowUp")
+    expect(page.locator("#status")).to_contain_text("of +0.10σ asked")
+    page.wait_for_function(f"!({EVEN})", polling=10)
+    page.keyboard.press("Home")
+    page.keyboard.press("End")
+    expect(page.locator("#status")).to_contain_text("Beyond reach", timeout=5000)
+    page.wait_for_timeout(1000)
+    assert asked(page, "harmless") == pytest.approx(radar_chart.REACH)
+    assert outline(page), "the target is lost"
+
+
 def test_what_can_be_had_is_had(page: Page) -> None:
     """Some less of a reward that is easily lost, and the arrow keys one step at a time."""
     harmless = handle(page, "harmless")

@@ -98,6 +98,7 @@ const move = (where) => {
   trigger("select");
 };
 const solve = async () => {
+  clearTimeout(timer); // an earlier answer's: the faders are on their way to the next one
   wanted += 1;
   mixer.hold(true);
   if (busy) return;
