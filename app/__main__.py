@@ -102,6 +102,9 @@ def serve(
         # Of 800,000 objects that are imported one in seventy becomes garbage: to look through them again and again is
         # a fifth of the start's work. Frozen, they are not looked through later either, while a response is written.
         gc.disable()
+        from app.server.gradio_import import import_gradio
+
+        import_gradio()
         import uvicorn
 
         from app.server import zero

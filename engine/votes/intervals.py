@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import special, stats
+from scipy import special
 
 LEVEL = 0.95
 RATING = 400 / np.log(10)  # points of a log-strength: 400 points are odds of ten to one, as in chess
 TAIL = (1 - LEVEL) / 2
-Z = float(stats.norm.ppf(1 - TAIL))
+Z = float(special.ndtri(1 - TAIL))
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.stats import norm
+from scipy import special
 
 PRIOR = 2.0  # standard deviation of a strength, in logits, before there are votes
 UNIFORM = 0.25  # share of the draws that ignores the votes, so that every pair keeps a probability
@@ -37,7 +37,7 @@ def order_doubts(wins: np.ndarray) -> np.ndarray:
     covariance = np.linalg.inv(precision)
     variances = np.diag(covariance)[:, None] + np.diag(covariance)[None, :] - 2 * covariance
     differences = np.abs(strengths[:, None] - strengths[None, :])
-    doubts = norm.cdf(-differences / np.sqrt(np.maximum(variances, 1e-12)))
+    doubts = special.ndtr(-differences / np.sqrt(np.maximum(variances, 1e-12)))
     np.fill_diagonal(doubts, 0.5)
     return doubts
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import evalica
 import numpy as np
 from scipy import special
 
@@ -14,9 +13,11 @@ from engine.votes.intervals import TAIL, Z, t_quantile
 from engine.votes.resampling import MOST_DEGREES, Clustering, clustering_of, clusters_of, draw_weights
 from engine.votes.strengths import Strengths, Tallies, fit_strengths, influence_of, tally_votes
 
+if TYPE_CHECKING:
+    import evalica  # imported where it is used: with scipy.stats it takes half a second of the app's start
+
 IMAGINARY = 0.5  # votes of each kind against an imaginary opponent, where votes are one-sided
 CONVERGED = {"tolerance": 1e-9, "limit": 10_000}  # for evalica
-WINNERS = {FIRST_WINS: evalica.Winner.X, SECOND_WINS: evalica.Winner.Y, NEITHER: evalica.Winner.Draw}
 SAME = 1e-6  # log-strengths that differ by less share a rank
 
 
@@ -122,11 +123,15 @@ def win_rates(ballots: Ballots, systems: int) -> np.ndarray:
     """Return each system's mean, over its opponents, of its share of wins, a tie being half of one [M]."""
     if not len(ballots):
         return np.zeros(systems)
+    import evalica
+
     return _in_order(evalica.average_win_rate(**_arguments(ballots)), systems)
 
 
 def _by_evalica(ballots: Ballots, systems: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the strengths [S] by Newman's algorithm and by Bradley-Terry."""
+    import evalica
+
     arguments = _arguments(ballots) | CONVERGED
     return (
         _in_order(evalica.newman(**arguments), systems),
@@ -136,7 +141,10 @@ def _by_evalica(ballots: Ballots, systems: int) -> tuple[np.ndarray, np.ndarray]
 
 def _arguments(ballots: Ballots) -> dict[str, Any]:
     """Return evalica's arguments."""
-    winners = [WINNERS[result] for result in ballots.result.tolist()]
+    from evalica import Winner
+
+    of_result = {FIRST_WINS: Winner.X, SECOND_WINS: Winner.Y, NEITHER: Winner.Draw}
+    winners = [of_result[result] for result in ballots.result.tolist()]
     sides = {"xs": ballots.first.tolist(), "ys": ballots.second.tolist()}
     return {**sides, "winners": winners, "weights": ballots.weight.tolist()}
 
