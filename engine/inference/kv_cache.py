@@ -19,6 +19,7 @@ from transformers import DynamicLayer
 
 ROWS, RESERVED = 128, 2**30  # room from the beginning, if it takes no more bytes
 BLOCK = 64  # columns of a block; there is room for a multiple of as many
+AHEAD = 128  # positions that are copied at once before their rows are added
 
 
 class KVCacheLayer(DynamicLayer):
@@ -86,6 +87,8 @@ class KVCache:
         self.cells: dict[int, Tensor] = {}
         self.longest = 0  # columns that the rows in use may come to need
         self.bytes = 0  # that one row needs a position; known when the first prompt has been read
+        # {slot: (the layers it was copied from, of which rows, up to which position)}, after the rows in use
+        self._prepared: dict[int, tuple[Sequence[DynamicLayer], list[int], int]] = {}
 
     @property
     def computed(self) -> int:
@@ -123,7 +126,6 @@ class KVCache:
             room: the number of columns that the new rows may need.
         """
         self.longest = max(self.longest, room)
-        first, end = len(self.lengths), len(self.lengths) + len(source)
         if not self.layers:
             self.layers = [KVCacheLayer(self) for _ in given]
             for layer, one in zip(self.layers, given, strict=True):
@@ -131,15 +133,67 @@ class KVCache:
                 layer.keys, layer.values = one.keys[None, :0], one.values[None, :0]
             every = [part for layer in self.layers for part in (layer.keys, layer.values)]
             self.bytes = sum(part.shape[2] * part.shape[4] * part.element_size() for part in every)
-        self._make_room(end, max(length, *self.lengths, 0))
+        self._make_room(len(self.lengths) + len(source), max(length, *self.lengths, 0))
+        slot = len(self.lengths)
+        self._write(given, source, slot, self._prepared_at(slot, given, source), length)
+        self._prepared.pop(slot, None)
+        self.lengths += [length] * len(source)
+
+    def prepare(
+        self, given: Sequence[DynamicLayer], source: list[int], length: int, room: int, known: int, after: int = 0
+    ) -> None:
+        """Copy some of the first positions of rows that are going to be added, so that `add` has less to copy.
+
+        To copy the keys and values of a long prompt takes as long as several steps. What was copied is lost if the rows
+        in use change before `add`, which then copies all.
+
+        Args:
+            given: as in `add`.
+            source: as in `add`.
+            length: as in `add`.
+            room: as in `add`.
+            known: the number of positions that `given` has so far.
+            after: the number of rows that are going to be added before these.
+        """
+        # A static step writes to slots without rows; and where no row is in use, none waits.
+        if self.static or not self.lengths:
+            return
+        self.longest = max(self.longest, room)
+        slot = len(self.lengths) + after
+        self._make_room(slot + len(source), max(length, *self.lengths))
+        begin = self._prepared_at(slot, given, source)
+        end = min(known, begin + AHEAD)
+        if begin < end:
+            self._write(given, source, slot, begin, end)
+            self._prepared[slot] = given, source, end
+
+    def forget_prepared(self) -> None:
+        """Forget what `prepare` copied, and where from: its memory may be large."""
+        self._prepared.clear()
+
+    def _prepared_at(self, slot: int, given: Sequence[DynamicLayer], source: list[int]) -> int:
+        """Return how many positions of these rows lie in the slots from this one on."""
+        own, rows, end = self._prepared.get(slot, ((), [], 0))
+        return end if own is given and rows == source else 0
+
+    def _write(self, given: Sequence[DynamicLayer], source: list[int], slot: int, begin: int, end: int) -> None:
+        """Copy the positions from `begin` to `end` of rows of `given` to the slots from `slot` on."""
+        slots = slice(slot, slot + len(source))
+        for other, (_, rows, _) in list(self._prepared.items()):
+            if other < slots.stop and slot < other + len(rows) and other != slot:
+                del self._prepared[other]
         for layer, one in zip(self.layers, given, strict=True):
             for part, new in ((layer.keys, one.keys), (layer.values, one.values)):
                 assert new is not None
+                wanted, width = new[:, :, begin:end], part.shape[3]
                 # All rows in their order, as a prompt's policies are, need no copy of their own.
-                rows = new if source == list(range(len(new))) else new[source]
-                for block, piece in enumerate(rows.split(part.shape[3], 2)):
-                    part[block, first:end, :, : piece.shape[2]] = piece
-        self.lengths += [length] * len(source)
+                rows = wanted if source == list(range(len(new))) else wanted[source]
+                done = begin
+                while done < end:
+                    block, column = divmod(done, width)
+                    until = min(done + width - column, end)
+                    part[block, slots, :, column : column + until - done] = rows[:, :, done - begin : until - begin]
+                    done = until
 
     def copy(self, source: list[int]) -> None:
         """Append copies of the rows with these numbers."""
@@ -150,6 +204,7 @@ class KVCache:
             for part in (layer.keys, layer.values):
                 part[blocks, first:end, :, columns] = part[blocks, :, :, columns][:, source]
         self.lengths += lengths
+        self.forget_prepared()
 
     def remove(self, gone: list[int]) -> list[int]:
         """Free rows, and fill their slots with the last ones.
@@ -157,6 +212,7 @@ class KVCache:
         Returns:
             For each remaining row, its number before.
         """
+        self.forget_prepared()
         order = list(range(len(self.lengths)))
         for row in sorted(gone, reverse=True):
             last = order.pop()
@@ -231,6 +287,7 @@ class KVCache:
                 columns = max(columns, -(-self.longest // BLOCK) * BLOCK)
         if (slots, columns) == (self.slots, self.columns):
             return
+        self.forget_prepared()
         used, held = len(self.lengths), min(columns, self.columns)
         width = BLOCK if self.blocked else columns
         own, of_each = self._parts(held)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 from transformers import Cache
@@ -18,6 +20,14 @@ from engine.models.prepacked_linear import memory_of
 from engine.rules.soup import SOUP
 
 PREFILL = 8192  # the most positions of a reading's texts, and of a pass
+
+
+class Begun(NamedTuple):
+    """Where a row's text is being read, and how many positions the row may come to need."""
+
+    reading: PromptReading
+    place: int
+    longest: int
 
 
 class ModelRunner:
@@ -37,8 +47,8 @@ class ModelRunner:
         self.graphs = StepGraphs(policy_set.device)
         self._newest = torch.zeros(0, 1, dtype=torch.long)  # [computed, 1], what the step under way reads
         self.log_probs = torch.zeros(0, 0)  # [rows, V], float32
-        # {(id of a sequence, policy): the reading of its text, and the text's place in it}
-        self._begun: dict[tuple[int, str], tuple[PromptReading, int]] = {}
+        # {(id of a sequence, policy): ...}, in the order in which they will be rows
+        self._begun: dict[tuple[int, str], Begun] = {}
 
     def begin(self, rows: list[Row]) -> list[PromptReading]:
         """Begin to read the prompts of new rows, and their tokens if they were evicted before.
@@ -61,31 +71,55 @@ class ModelRunner:
                 parts.append([])
             parts[-1].append(text)
         readings = [PromptReading(part, self.policy_set.device) for part in parts]
+        places = {}
         for reading in readings:
             self.prefix_cache.fill(reading)
             for place, text in enumerate(reading.texts):
                 for seq, policy in wanted[text]:
-                    self._begun[id(seq), policy.name] = reading, place
+                    places[id(seq), policy.name] = Begun(reading, place, seq.longest)
+        self._begun |= {key: places[key] for key in ((id(seq), policy.name) for seq, policy in rows)}
         return [reading for reading in readings if reading.left]
 
     def read(self, reading: PromptReading, most: int) -> int:
         """Read the next piece of a reading; return the number of positions. See `PromptReading.read`."""
         count = reading.read(self.policy_set, self.index, most)
+        if self._begun:
+            self._prepare(reading)
         if not reading.left:
             self.prefix_cache.keep(reading)
         return count
 
+    def _prepare(self, reading: PromptReading) -> None:
+        """Copy some of a reading's keys and values to where its rows are going to be, if it is of the longest text.
+
+        Its rows are expected to join at once with those of all sequences that have a text in common with it.
+        """
+        (id_of_longest, _), _ = max(self._begun.items(), key=lambda each: each[1].reading.length)
+        shared = {begun.reading for (id_, _), begun in self._begun.items() if id_ == id_of_longest}
+        joining = {id_ for (id_, _), begun in self._begun.items() if begun.reading in shared}
+        parts: dict[PromptReading, list[Begun]] = {}
+        for (id_, _), begun in self._begun.items():
+            if id_ in joining:
+                parts.setdefault(begun.reading, []).append(begun)
+        after = 0
+        for each, rows in parts.items():
+            if each is reading:
+                room = max(begun.longest for begun in rows)
+                source = [begun.place for begun in rows]
+                self.kv_cache.prepare(reading.layers, source, reading.length, room, min(reading.done), after)
+            after += len(rows)
+
     def is_read(self, seq: Sequence) -> bool:
         """Return whether the texts of all rows of a sequence have been read."""
         own = [self._begun.get((id(seq), policy.name)) for policy in self._policies(seq)]
-        return all(begun is not None and begun[0].log_probs[begun[1]] is not None for begun in own)
+        return all(begun is not None and begun.reading.log_probs[begun.place] is not None for begun in own)
 
     def join(self, sequences: list[Sequence]) -> None:
         """Append the rows of sequences whose texts have been read."""
         parts: dict[PromptReading, list[tuple[int, Row]]] = {}
         for seq in sequences:
             for policy in self._policies(seq):
-                reading, place = self._begun.pop((id(seq), policy.name))
+                reading, place, _ = self._begun.pop((id(seq), policy.name))
                 parts.setdefault(reading, []).append((place, (seq, policy)))
         for reading, found in parts.items():
             self.kv_cache.add(
@@ -101,7 +135,8 @@ class ModelRunner:
     def leave(self, leaving: set[int]) -> set[PromptReading]:
         """Forget the texts of the sequences with these ids (of `id()`); return the readings that others want."""
         self._begun = {key: begun for key, begun in self._begun.items() if key[0] not in leaving}
-        return {reading for reading, _ in self._begun.values()}
+        self.kv_cache.forget_prepared()
+        return {begun.reading for begun in self._begun.values()}
 
     def _policies(self, seq: Sequence) -> list[Policy]:
         return [policy for policy in seq.policies if policy.model == self.index]

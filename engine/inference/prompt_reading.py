@@ -152,10 +152,13 @@ class PromptReading:
         texts = self.texts[self.rows]
         ids = torch.tensor([tokens[begin:end] for _, tokens in texts], device=policy_set.device)
         mask = torch.ones(len(texts), end, dtype=torch.long, device=policy_set.device)
+        # Of all but the last piece no logits are wanted; a model of other code may take only a number here.
+        own = type(policy_set.models[index]).__module__.startswith("transformers.")
+        keep = ids.new_empty(0) if own and end < self.length else 1
         logits = policy_set.forward(
             *(index, [policy for policy, _ in texts], ids, mask),
             use_cache=True,
-            logits_to_keep=1,
+            logits_to_keep=keep,
             **{CACHE: self.cache},
         )
         for row in range(first, last):
