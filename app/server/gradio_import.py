@@ -19,7 +19,7 @@ def import_gradio() -> None:
             raise OSError(f"the source of {thing.__qualname__} is not needed")
         return getfile(thing)
 
-    inspect.getfile = getfile_outside_gradio
+    inspect.getfile = getfile_outside_gradio  # type: ignore[assignment]
     try:
         import gradio  # noqa: F401
     finally:

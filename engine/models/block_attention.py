@@ -47,8 +47,8 @@ def attend(
         [rows, tokens, heads, size], and None in place of the attention weights.
     """
     if reach is None:
-        special = [name for name in ("dropout", "position_bias", "softcap") if kwargs.get(name)]
-        if attention_mask is not None and key.shape[1] < query.shape[1] and not special:
+        plain = not kwargs.get("dropout") and kwargs.get("position_bias") is None and kwargs.get("softcap") is None
+        if attention_mask is not None and key.shape[1] < query.shape[1] and plain:
             found = nn.functional.scaled_dot_product_attention(
                 query, key, value, attention_mask, scale=scaling, enable_gqa=True
             )

@@ -37,6 +37,8 @@ class Int8Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the output [..., out] for x [..., in], in x's dtype."""
+        if not x.numel():
+            return x.new_empty(*x.shape[:-1], self.out_features)
         wide = x.reshape(-1, self.in_features).float()
         largest = torch.linalg.vector_norm(wide, torch.inf, -1, keepdim=True).clamp_min_(TINY)
         # In memory the low byte comes first.

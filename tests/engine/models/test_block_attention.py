@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 from engine import Engine
@@ -43,6 +46,22 @@ def test_the_same_as_torchs(
         own = [part[:blocks, row].transpose(0, 1).flatten(1, 2)[None, :, seen].double() for part in (keys, values)]
         expected = scaled_dot_product_attention(query[row : row + 1].double(), *own, scale=0.3, enable_gqa=True)
         assert torch.allclose(found[row, 0].double(), expected[0, :, 0], atol=1e-5 if dtype == torch.float32 else 0.05)
+
+
+@pytest.mark.parametrize("masked", [torch.bool, torch.float32, None])
+@pytest.mark.parametrize("given", [{}, {"scaling": 0.3}, {"position_bias": torch.ones(2, 6, 5, 9)}])
+def test_a_piece_of_a_prompt_has_the_bits_of_transformers(given: dict[str, Any], masked: torch.dtype | None) -> None:
+    torch.manual_seed(0)
+    module = torch.nn.Module()
+    module.num_key_value_groups, module.is_causal = 3, True  # type: ignore[assignment]
+    query, key, value = torch.randn(2, 6, 5, 16), *torch.randn(2, 2, 2, 9, 16).unbind()
+    mask = None
+    if masked:
+        seen = torch.ones(5, 9, dtype=torch.bool).tril(4)[None, None]
+        mask = seen if masked is torch.bool else torch.zeros(1, 1, 5, 9).masked_fill_(~seen, -1e9)
+    found, _ = attend(module, query, key, value, mask, **given)
+    expected, _ = sdpa_attention_forward(module, query, key, value, mask, **given)
+    assert torch.equal(found, expected)
 
 
 def test_a_model_that_hands_nothing_on_to_its_attention_keeps_torchs(

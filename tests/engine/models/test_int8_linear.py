@@ -39,7 +39,7 @@ def rounded(linear: nn.Linear) -> torch.Tensor:
 
 @needs_int8
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("shape", [(1, 50), (5, 50), (3, 7, 50), (300, 50), (4, 1, 2000)])
+@pytest.mark.parametrize("shape", [(1, 50), (5, 50), (3, 7, 50), (300, 50), (4, 1, 2000), (2, 0, 50)])
 @torch.inference_mode()
 def test_the_product_of_the_rounded_weights(bias: bool, shape: tuple[int, ...]) -> None:
     torch.manual_seed(0)
@@ -50,7 +50,7 @@ def test_the_product_of_the_rounded_weights(bias: bool, shape: tuple[int, ...]) 
     assert found.shape == (*shape[:-1], 33)
     # An input is off by up to half a step of its row, 0.29 steps in the mean; with 8 bits a step is 257 times as large.
     steps = x.double().abs().amax(-1) / int8_linear.LARGEST
-    assert (found - wanted).norm() < 0.5 * steps.norm() * rounded(linear).norm() + 1e-6 * wanted.norm()
+    assert (found - wanted).norm() <= 0.5 * steps.norm() * rounded(linear).norm() + 1e-6 * wanted.norm()
 
 
 @needs_int8
