@@ -77,7 +77,8 @@ class ModelRunner:
             for place, text in enumerate(reading.texts):
                 for seq, policy in wanted[text]:
                     places[id(seq), policy.name] = Begun(reading, place, seq.longest)
-        self._begun |= {key: places[key] for key in ((id(seq), policy.name) for seq, policy in rows)}
+        for seq, policy in rows:
+            self._begun[id(seq), policy.name] = places[id(seq), policy.name]
         return [reading for reading in readings if reading.left]
 
     def read(self, reading: PromptReading, most: int) -> int:

@@ -103,6 +103,7 @@ def test_what_was_prepared_is_not_copied_again(monkeypatch: pytest.MonkeyPatch) 
     assert written == [(0, 3 * AHEAD)]
     written.clear()
     KVCache(blocked=True).prepare(long, [0], 3 * AHEAD, 500, 100)
+    assert not written
     static = KVCache(static=True)
     static.add(long, [0], 3 * AHEAD)
     written.clear()
